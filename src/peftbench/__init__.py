@@ -1,0 +1,93 @@
+"""peftbench: which parameter-efficient fine-tuning method should I use, and is the difference real?
+
+The public API. Everything heavy is imported when it is first used.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.registry import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.engine.estimate import Estimate
+    from peftbench.grid import Grid
+    from peftbench.launch import Watch
+    from peftbench.spec import RunSpec
+
+    GridLike = Grid | Mapping[str, Any] | str | Path
+
+__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "table"]
+
+
+class Plan(dict[str, Any]):
+    """Cells of a grid: `cells` in all, `done`, `failed` among them, `missing`; `specs` has every one."""
+
+
+def run(
+    grid: "GridLike",
+    store: str | Path = "results",
+    *,
+    data: str | Path | None = None,
+    workers: int = 0,
+    watch: "Watch | None" = None,
+) -> "pd.DataFrame":
+    """Do what is missing of a grid and return the table of all its runs.
+
+    `grid`: a file, or a mapping of the same shape. Running the same grid again resumes it.
+    """
+    from peftbench.grid import expand
+    from peftbench.launch import Options, ignore
+    from peftbench.launch.local import launch
+    from peftbench.store import Store
+
+    specs, place = expand(grid), Store(Path(store))
+    place.open()
+    options = Options(data=Path(data).resolve() if data else None, workers=workers)
+    launch(place.missing(specs), place, options, watch or ignore)
+    return place.table(spec.id for spec in specs)
+
+
+def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
+    """What a grid asks for, and how much of it a store has."""
+    from peftbench.grid import expand
+    from peftbench.store import Store
+
+    specs: list[RunSpec] = expand(grid)
+    found = Store(Path(store)).results()
+    done = [found[spec.id][0] for spec in specs if spec.id in found]
+    return Plan(
+        cells=len(specs),
+        done=len(done),
+        failed=sum(result.status != "ok" for result in done),
+        missing=len(specs) - len(done),
+        specs=specs,
+    )
+
+
+def table(store: str | Path = "results") -> "pd.DataFrame":
+    """One row a run: model, method, its arguments, task, size, seed, status, score, every cost, id."""
+    from peftbench.store import Store
+
+    return Store(Path(store)).table()
+
+
+def pscp(
+    score: float,
+    costs: Mapping[str, float],
+    weights: str | Mapping[str, tuple[float, float]] = "paper",
+    reference: Mapping[str, float] | None = None,
+) -> float:
+    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.analysis.pscp.pscp`."""
+    from peftbench.analysis.pscp import pscp as score_with_costs
+
+    return score_with_costs(score, costs, weights, reference)
+
+
+def estimate(model: Any, method: Any = "none", **arguments: Any) -> "Estimate":
+    """Parameters and FLOPs of a method on a model, without weights; see `peftbench.engine.estimate.estimate`."""
+    from peftbench.engine.estimate import estimate as on_meta_tensors
+
+    return on_meta_tensors(model, method, **arguments)

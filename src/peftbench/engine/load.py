@@ -1,0 +1,91 @@
+"""The resident base model: loaded once, lent to many runs, proved unchanged after each."""
+
+import hashlib
+import time
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from peftbench.models import Model
+from peftbench.registry import UserError
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+SMALL_HIDDEN = 512
+"""Below this width bfloat16 does not pay on a CPU (docs/design.md)."""
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bf16(config: Any) -> bool:
+    """Whether this hardware is good at bfloat16 for a model of this width."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    has_amx = bool(torch.cpu._is_amx_tile_supported())
+    return has_amx and int(config.hidden_size) >= SMALL_HIDDEN
+
+
+class Base:
+    """A base model with its tokenizer, kept in memory.
+
+    `checksum` covers every tensor (bits, type, shape) and the type of every module; `restore` proves that a run left
+    both as they were, or loads the model anew.
+    """
+
+    def __init__(self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto") -> None:
+        self.ref, self.precision = ref, precision
+        try:
+            self.config = AutoConfig.from_pretrained(ref.source, revision=ref.revision)
+            self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {ref.name}: cannot be loaded from {ref.source}: {_first_line(error)}") from error
+        bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        self.precision_used = "bf16" if bf16 else "fp32"
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.load_seconds = 0.0
+        self.model = self._load()
+        self.checksum = checksum(self.model)
+
+    def _load(self) -> Any:
+        started = time.perf_counter()
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                self.ref.source, revision=self.ref.revision, dtype=self.dtype, attn_implementation="sdpa"
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
+        model = model.to(device()).requires_grad_(False).eval()
+        self.load_seconds = time.perf_counter() - started
+        return model
+
+    def restore(self) -> bool:
+        """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
+        self.model.requires_grad_(False).eval()
+        if checksum(self.model) == self.checksum:
+            return False
+        self.model = self._load()
+        return True
+
+
+def checksum(model: torch.nn.Module) -> str:
+    """Sixteen hexadecimal digits of a model's modules and tensors, bit for bit."""
+    digest = hashlib.sha256()
+    for name, module in model.named_modules():
+        digest.update(f"{name}:{type(module).__name__};".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(
+            f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{torch.hash_tensor(tensor).view(torch.int64).item()};".encode()
+        )
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,134 @@
+"""Examples to token ids: the prompt rendered for the model, over-long inputs shortened, the result kept on disk."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftbench.tasks import Example, TaskFacts, prompt
+
+CUE = "\nAnswer:"
+"""Ends a prompt for a model without a chat template."""
+GAP = " ... "
+"""Stands where the middle of an over-long field was left out."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as token ids. `target` ends with the end-of-sequence token; `choices` are encoded like targets."""
+
+    prompt: list[int]
+    target: list[int]
+    choices: tuple[list[int], ...] = ()
+    truncated: bool = False
+
+
+class Encoder:
+    """Encodes the examples of a task for a tokenizer.
+
+    A prompt has at most `max_length` tokens less the task's longest answer: training and test see the same text.
+    """
+
+    def __init__(self, tokenizer: Any, facts: TaskFacts, max_length: int) -> None:
+        self.tokenizer, self.facts = tokenizer, facts
+        self.answer_tokens = min(facts.max_new_tokens, max_length // 2)
+        self.prompt_tokens = max_length - self.answer_tokens
+        self._choices: dict[str, list[int]] = {}
+
+    def __call__(self, example: Example) -> Encoded:
+        fields, truncated = dict(example.fields), False
+        ids = self.prompt(fields)
+        for _ in range(8):
+            if len(ids) <= self.prompt_tokens:
+                break
+            fields, truncated = self._shorten(fields, len(ids) - self.prompt_tokens), True
+            ids = self.prompt(fields)
+        else:
+            ids = ids[-self.prompt_tokens :]
+        target = self.answer(example.target)
+        kept = target[: self.answer_tokens]
+        return Encoded(ids, kept, self.choices(example), truncated or len(kept) < len(target))
+
+    def choices(self, example: Example) -> tuple[list[int], ...]:
+        """The choices of an example as answers; the same few words are encoded once."""
+        words = example.choices or self.facts.labels
+        for word in words:
+            self._choices.setdefault(word, self.answer(word))
+        return tuple(self._choices[word] for word in words)
+
+    def prompt(self, fields: Mapping[str, str]) -> list[int]:
+        """A prompt's ids: the user turn of the chat template, or plain text that ends in a cue."""
+        text = prompt(self.facts, fields)
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer(text + CUE)["input_ids"])
+        turn = [{"role": "user", "content": text}]
+        chat = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
+
+    def answer(self, text: str) -> list[int]:
+        """An answer's ids, with the end-of-sequence token."""
+        lead = " " if self.tokenizer.chat_template is None else ""
+        return [*self.tokenizer(lead + text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
+    def _shorten(self, fields: dict[str, str], excess: int) -> dict[str, str]:
+        """The longest field without `excess` tokens of its middle."""
+        ids = {name: self.tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in fields.items()}
+        name = max(ids, key=lambda field: len(ids[field]))
+        keep = max(0, len(ids[name]) - excess - 4)
+        head, tail = ids[name][: (keep + 1) // 2], ids[name][len(ids[name]) - keep // 2 :]
+        return fields | {name: self.tokenizer.decode(head).strip() + GAP + self.tokenizer.decode(tail).strip()}
+
+
+def cache_directory() -> Path:
+    """Where tokenised data is kept: `PEFTBENCH_CACHE`, else the user's cache directory."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PEFTBENCH_CACHE") or Path(home) / "peftbench")
+
+
+def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
+    """Encode examples, once for each tokenizer, task and content: the ids are kept on disk under a hash of them all."""
+    path = cache_directory() / "tokens" / f"{_key(encoder, examples)}.npz"
+    rows = _read(path)
+    if rows is None or len(rows) != len(examples):
+        rows = [encoder(example) for example in examples]
+        _write(path, rows)
+    return [replace(row, choices=encoder.choices(example)) for row, example in zip(rows, examples, strict=True)]
+
+
+def _key(encoder: Encoder, examples: Sequence[Example]) -> str:
+    content = [[dict(example.fields), example.target] for example in examples]
+    tokenizer = encoder.tokenizer
+    asked = [encoder.facts.instruction, encoder.facts.labels, encoder.prompt_tokens, encoder.answer_tokens]
+    digest = hashlib.sha256(json.dumps([content, asked, tokenizer.chat_template]).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(path: Path) -> list[Encoded] | None:
+    """The kept rows; none if there are none, or if the file was cut short."""
+    try:
+        with np.load(path) as kept:
+            ids, ends, truncated = kept["ids"].tolist(), kept["ends"].tolist(), kept["truncated"].tolist()
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    starts = [0, *ends[:-1]]
+    parts = [ids[start:end] for start, end in zip(starts, ends, strict=True)]
+    return [Encoded(p, t, truncated=cut) for p, t, cut in zip(parts[::2], parts[1::2], truncated, strict=True)]
+
+
+def _write(path: Path, rows: Sequence[Encoded]) -> None:
+    parts = [part for row in rows for part in (row.prompt, row.target)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.npz")
+    np.savez(
+        partial,
+        ids=np.array([i for part in parts for i in part], dtype=np.int32),
+        ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
+        truncated=np.array([row.truncated for row in rows]),
+    )
+    partial.replace(path)

@@ -1,0 +1,244 @@
+"""The one training loop for all methods: the same rows in the same order, validation as it goes, best step kept."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor
+from transformers import get_scheduler
+
+from peftbench.engine.forward import forward, pad
+from peftbench.engine.meter import Meter, tracked
+from peftbench.engine.predict import in_batches
+from peftbench.engine.tokens import Encoded
+from peftbench.methods import Adapted
+from peftbench.seeds import stream
+from peftbench.spec import Point, Training
+
+Report = Callable[[dict[str, Any]], None]
+State = dict[str, Tensor]
+
+
+class DivergedError(Exception):
+    """The loss is no longer a finite number."""
+
+
+class OutOfMemoryError(Exception):
+    """One row at a time does not fit."""
+
+
+@dataclass
+class Trained:
+    """What training found. `peak_memory_bytes` is of training steps alone."""
+
+    curve: list[Point] = field(default_factory=list)
+    best_step: int = 0
+    steps: int = 0
+    tokens: int = 0
+    peak_memory_bytes: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Best:
+    """The step of the lowest validation loss so far, with a copy of what was trained."""
+
+    step: int = 0
+    loss: float = math.inf
+    state: State = field(default_factory=dict)
+    waited: int = 0
+
+    def see(self, step: int, loss: float, state: Callable[[], State]) -> None:
+        """Take a validation into account; the state is asked for only if it is the best."""
+        self.waited += 1
+        if loss < self.loss:
+            self.step, self.loss, self.state, self.waited = step, loss, state(), 0
+
+
+class Trainer:
+    """Trains an adapted model and leaves it at its best step.
+
+    A step is one optimiser update of `per_device_train_batch_size × gradient_accumulation_steps` rows. Its loss is the
+    mean cross-entropy over all target tokens of those rows, so that cutting them into smaller micro-batches, as is done
+    when memory runs out, changes the cost and not the mathematics.
+    """
+
+    def __init__(self, adapted: Adapted, asked: Training, learning_rate: float, precision: str, seed: int) -> None:
+        self.adapted, self.asked, self.rate, self.seed = adapted, asked, learning_rate, seed
+        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        self.parameters = [p for p in adapted.model.parameters() if p.requires_grad]
+        self.micro_rows = asked.per_device_train_batch_size
+        self.step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
+
+    def fit(self, train: Sequence[Encoded], validation: Sequence[Encoded], meter: Meter, report: Report) -> Trained:
+        """Train on rows, validate as asked, end at the step of the lowest validation loss.
+
+        Raises `DivergedError` for a loss that is not finite, `OutOfMemoryError` when a single row does not fit.
+        """
+        trained, best = Trained(), Best()
+        total = self.total_steps(len(train))
+        trained.peak_memory_bytes = self._probe_memory(train)
+        optimizer, scheduler = self._optimizer(total)
+        every = self._validate_every(total)
+        torch.manual_seed(stream(self.seed, "dropout"))
+        for step, rows in enumerate(self._batches(train, total), start=1):
+            with meter.phase("train"):
+                loss = self._step(rows, optimizer, scheduler, trained)
+                if self.adapted.after_step is not None:
+                    self.adapted.after_step(step)
+            trained.steps = step
+            trained.tokens += sum(len(row.prompt) + len(row.target) for row in rows)
+            seconds = meter.seconds["train"]
+            report({"step": step, "steps": total, "loss": loss, "tokens_per_second": trained.tokens / seconds})
+            if step % every == 0 or step == total:
+                with meter.phase("validation"):
+                    held_out = self.loss(validation)
+                trained.curve.append(_point(trained, seconds, loss, held_out))
+                report({"step": step, "steps": total, "validation_loss": held_out})
+                best.see(step, held_out, self._state)
+                if best.waited >= (self.asked.early_stopping_patience or math.inf):
+                    break
+        trained.best_step = best.step
+        self._load(best.state)
+        if torch.cuda.is_available():
+            trained.peak_memory_bytes = torch.cuda.max_memory_allocated()
+        return trained
+
+    def total_steps(self, rows: int) -> int:
+        """Optimiser steps of the whole training."""
+        if self.asked.max_steps > 0:
+            return self.asked.max_steps
+        return max(1, math.ceil(self.asked.num_train_epochs * math.ceil(rows / self.step_rows)))
+
+    def _validate_every(self, total: int) -> int:
+        asked = self.asked.eval_steps
+        return max(1, round(asked * total) if asked < 1 else int(asked))
+
+    def _batches(self, rows: Sequence[Encoded], total: int) -> Iterator[list[Encoded]]:
+        """`total` batches in the order of the seed, the same for every method."""
+        order = torch.Generator().manual_seed(stream(self.seed, "order"))
+        made = 0
+        while True:
+            shuffled = torch.randperm(len(rows), generator=order).tolist()
+            for start in range(0, len(rows), self.step_rows):
+                if made == total:
+                    return
+                made += 1
+                yield [rows[i] for i in shuffled[start : start + self.step_rows]]
+
+    def _optimizer(self, total: int) -> tuple[Any, Any]:
+        groups = self.adapted.param_groups
+        parameters: Any = groups(self.rate) if groups is not None else self.parameters
+        optimizer = torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.asked.weight_decay)
+        warm = math.ceil(self.asked.warmup_ratio * total)
+        scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
+        return self.accelerator.prepare_optimizer(optimizer), scheduler
+
+    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, trained: Trained) -> float:
+        """One optimiser step; its mean loss per target token."""
+        self.adapted.model.train()
+        while True:
+            try:
+                loss = self._backward(rows)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                    raise
+                self._make_smaller(trained, error)
+                optimizer.zero_grad(set_to_none=True)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the training loss became {loss} at step {trained.steps + 1}")
+        self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def _make_smaller(self, trained: Trained, error: BaseException) -> None:
+        if self.micro_rows == 1:
+            raise OutOfMemoryError("one row at a time does not fit in memory") from error
+        self.micro_rows = math.ceil(self.micro_rows / 2)
+        trained.notes.append(f"out of memory: micro-batch cut to {self.micro_rows}, same effective batch")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _backward(self, rows: list[Encoded]) -> float:
+        tokens = sum(len(row.target) for row in rows)
+        total = 0.0
+        for start in range(0, len(rows), self.micro_rows):
+            with self._autocast():
+                loss = summed_loss(self.adapted, rows[start : start + self.micro_rows]) / tokens
+            self.accelerator.backward(loss)
+            total += float(loss.item())
+        return total
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        context: AbstractContextManager[None] = self.accelerator.autocast()
+        return context
+
+    @torch.no_grad()
+    def loss(self, rows: Sequence[Encoded]) -> float:
+        """Mean cross-entropy in nats per target token, without dropout."""
+        self.adapted.model.eval()
+
+        def batch_loss(batch: list[Encoded]) -> list[float]:
+            with self._autocast():
+                return [summed_loss(self.adapted, batch).item()] + [0.0] * (len(batch) - 1)
+
+        total: float = sum(in_batches(rows, 4 * self.micro_rows, batch_loss))
+        return total / sum(len(row.target) for row in rows)
+
+    def _state(self) -> State:
+        named = self.adapted.model.named_parameters()
+        return {name: p.detach().to("cpu", copy=True) for name, p in named if p.requires_grad}
+
+    def _load(self, state: State) -> None:
+        with torch.no_grad():
+            for name, parameter in self.adapted.model.named_parameters():
+                if name in state:
+                    parameter.copy_(state[name])
+
+    def _probe_memory(self, rows: Sequence[Encoded]) -> int | None:
+        """Peak bytes of two steps on the longest rows, on a CPU; what they changed is put back.
+
+        Apart from the timed steps, because following every tensor slows them. A GPU's allocator is read instead,
+        over the training steps themselves.
+        """
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            return None
+        longest = sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-self.step_rows :]
+        before, scratch = self._state(), Trained()
+        with torch.random.fork_rng(), tracked(self.adapted.model) as tracker:
+            optimizer, scheduler = self._optimizer(2)
+            for _ in range(2):
+                self._step(longest, optimizer, scheduler, scratch)
+        self._load(before)
+        return tracker.peak
+
+
+def _point(trained: Trained, seconds: float, train_loss: float, validation_loss: float) -> Point:
+    if not math.isfinite(validation_loss):
+        raise DivergedError(f"the validation loss became {validation_loss} at step {trained.steps}")
+    return Point(
+        step=trained.steps,
+        tokens=trained.tokens,
+        seconds=seconds,
+        train_loss=train_loss,
+        validation_loss=validation_loss,
+    )
+
+
+def summed_loss(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
+    """Cross-entropy summed over the target tokens of rows; logits are computed for those positions alone."""
+    on = next(iter(adapted.network.parameters())).device
+    ids, mask = pad([row.prompt + row.target for row in rows], 0, "right", on)
+    targets, _ = pad([[0] * len(row.prompt) + [1] * len(row.target) for row in rows], 0, "right", on)
+    keep = targets[:, 1:].bool()
+    logits, _, _ = forward(adapted, ids, mask, torch.nn.functional.pad(keep, (0, 1)))
+    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][keep], reduction="sum")

@@ -1,0 +1,74 @@
+"""Methods: ways to adapt a loaded model to a task. One decorated function per file.
+
+A method takes the base model and its own keyword arguments, and returns an `Adapted`: the model to train, and what the
+loop needs to know of it, as values. The loop knows no method by name. A method's file is imported without torch: it
+imports what it needs inside its function.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftbench.registry import Registry, Unit
+
+
+@dataclass
+class Adapted:
+    """A model made ready for training. Its parameters that require gradients are trained, all others stay.
+
+    `model` holds the parameters; `network` is the module that is called with tokens or embeddings (the base model, with
+    layers added or changed in it). The rest is optional:
+
+    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input.
+    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input in every layer.
+    - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
+      only where the merged model computes the same function.
+    - `after_step(step)`: called after each optimiser step, counted from 1.
+    - `param_groups(learning_rate)`: optimiser groups, for methods that train parts at different rates.
+    - `save(directory)`: writes the files that must be kept; by default the trained tensors as safetensors.
+    - `remove()`: takes the method off, so that the base is as it was. A base that is not is loaded anew.
+    - `notes`: what the user should know of how the method was applied.
+    """
+
+    model: Any
+    network: Any
+    soft_prompt: Callable[[int], Any] | None = None
+    prefix: Callable[[int], Any] | None = None
+    merge: Callable[[], AbstractContextManager[None]] | None = None
+    after_step: Callable[[int], None] | None = None
+    param_groups: Callable[[float], list[dict[str, Any]]] | None = None
+    save: Callable[[Path], None] | None = None
+    remove: Callable[[], None] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """The light facts of a method.
+
+    `learning_rate` is its default for language models of a billion parameters and more (AdamW); grids for small models
+    set their own. `trains`: whether it trains anything. `gradient_checkpointing`: empty, or why it cannot be used.
+    """
+
+    learning_rate: float | None
+    paper: str = ""
+    version: int = 1
+    trains: bool = True
+    gradient_checkpointing: str = ""
+
+
+METHODS: Registry[MethodFacts] = Registry("method", "peftbench.methods", separator="-")
+Method = Unit[MethodFacts]
+Adapt = Callable[..., Adapted]
+
+
+def method(**facts: Any) -> Callable[[Adapt], Adapt]:
+    """Register a method; the keywords are those of `MethodFacts`."""
+
+    def register(function: Adapt) -> Adapt:
+        METHODS.add(function, MethodFacts(**facts))
+        return function
+
+    return register

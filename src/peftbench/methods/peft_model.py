@@ -1,0 +1,59 @@
+"""From a configuration of the `peft` library to an `Adapted`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from peftbench.methods import Adapted
+
+PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
+"""Prompt-learning types whose prompt is a key–value cache, not embeddings."""
+
+
+def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
+    """Apply a `peft` configuration. `mergeable`: the library can fold this type into the base weights.
+
+    Prompt types are called through the base network, with the prompt as a value: `PeftModel.generate` puts virtual
+    tokens before the padding of left-padded batches, which gives wrong answers.
+    """
+    from peft import TaskType, get_peft_model
+
+    config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    peft_model = get_peft_model(model, config)
+    network = peft_model.get_base_model()
+    adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model))
+    if not config.is_prompt_learning:
+        adapted.merge = partial(_merged, peft_model) if mergeable else None
+    elif config.peft_type in PREFIX_TYPES:
+        adapted.prefix = peft_model.get_prompt
+    else:
+        adapted.soft_prompt = peft_model.get_prompt
+    return adapted
+
+
+def _remove(peft_model: Any) -> None:
+    network = peft_model.get_base_model()
+    if not peft_model.active_peft_config.is_prompt_learning:
+        peft_model.unload()
+    # What get_peft_model leaves behind on the base.
+    for name in ("peft_config", "_hf_peft_config_loaded", "prepare_inputs_for_generation"):
+        network.__dict__.pop(name, None)
+
+
+@contextmanager
+def _merged(peft_model: Any) -> Iterator[None]:
+    """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
+    kept = [(weight, weight.detach().clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
+    peft_model.merge_adapter()
+    try:
+        yield
+    finally:
+        peft_model.unmerge_adapter()
+        with torch.no_grad():
+            for weight, copy in kept:
+                weight.copy_(copy)

@@ -1,0 +1,14 @@
+from typing import Any, Literal
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.peft_model import with_peft
+
+
+@method(learning_rate=3e-2, paper="arXiv:2104.08691")
+def prompt_tuning(
+    model: Any, *, tokens: int = 100, init: Literal["SAMPLE_VOCAB", "RANDOM"] = "SAMPLE_VOCAB"
+) -> Adapted:
+    """Prompt tuning: virtual tokens at the input, started from random words of the vocabulary."""
+    from peft import PromptTuningConfig
+
+    return with_peft(model, PromptTuningConfig(num_virtual_tokens=tokens, prompt_tuning_init=init))

@@ -1,0 +1,140 @@
+"""Names to units. A unit is one decorated function in one file; nothing else is edited to add one."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+Facts = TypeVar("Facts")
+
+
+class UserError(Exception):
+    """Something the user can put right; the message is one line that says what to do."""
+
+
+class UnknownNameError(UserError):
+    """A name that is not registered; the message has the nearest ones."""
+
+
+def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
+    """The error for an unknown name, with the nearest known one or else all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+    return UnknownNameError(f"unknown {kind} '{name}': {hint}")
+
+
+@dataclass(frozen=True)
+class Unit(Generic[Facts]):
+    """A registered function: its name, its facts, and its keyword-only arguments as configuration."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    facts: Facts
+
+    @property
+    def doc(self) -> str:
+        return inspect.getdoc(self.function) or ""
+
+    @cached_property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The arguments a grid may set, by name."""
+        parameters = inspect.signature(self.function).parameters
+        return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """A pydantic model of the arguments."""
+        fields: dict[str, Any] = {
+            n: (p.annotation, ... if p.default is p.empty else p.default) for n, p in self.parameters.items()
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
+
+    def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """`arguments` checked against the signature, in JSON form, without those that equal their defaults.
+
+        Raises `UserError` with the nearest name for an unknown one, or with what is wrong with a value.
+        """
+        for name in arguments:
+            if name not in self.parameters:
+                raise did_you_mean(f"argument of {self.kind} '{self.name}'", name, list(self.parameters))
+        try:
+            checked = self.schema(**arguments)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{self.kind} '{self.name}', argument '{where}': {first['msg']}") from None
+        return checked.model_dump(mode="json", exclude_defaults=True)
+
+
+class Registry(Generic[Facts]):
+    """Units of one kind: the modules of `package`, the entry points of group `package`, and plugin files.
+
+    Modules are imported when the registry is first read.
+    """
+
+    def __init__(self, kind: str, package: str, separator: str = "_") -> None:
+        self.kind, self.package, self.separator = kind, package, separator
+        self._units: dict[str, Unit[Facts]] = {}
+        self._loaded = False
+
+    def add(self, function: Callable[..., Any], facts: Facts) -> None:
+        """Register a function under its own name (words joined by `separator`). Two of one name are refused."""
+        name = function.__name__.strip("_").replace("_", self.separator)
+        held = self._units.get(name)
+        if held and held.function.__module__ != function.__module__:
+            raise UserError(
+                f"two {self.kind}s are called '{name}': in {held.function.__module__} and {function.__module__}"
+            )
+        self._units[name] = Unit(self.kind, name, function, facts)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
+        for point in entry_points(group=self.package):
+            point.load()
+
+    def __getitem__(self, name: str) -> Unit[Facts]:
+        self._load()
+        if name not in self._units:
+            raise did_you_mean(self.kind, name, list(self._units))
+        return self._units[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._units
+
+    def __iter__(self) -> Iterator[Unit[Facts]]:
+        self._load()
+        return iter(sorted(self._units.values(), key=lambda unit: unit.name))
+
+
+def load_plugin(path: Path) -> None:
+    """Import a file of units (`--plugin FILE.py`). Raises `UserError` if it cannot be imported."""
+    name = f"peftbench_plugin_{path.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"plugin {path}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,145 @@
+"""The columns of a leaderboard, defined once for the terminal, Markdown and the page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from peftbench.analysis.leaderboard import WEIGHTS, Leaderboard, Row
+from peftbench.analysis.pscp import weight_set
+from peftbench.analysis.stats import Interval
+
+ABSENT = "–"
+
+TIE = (
+    "“=” marks a tie: as many methods are significantly better than each of those that share the rank. Better means "
+    "that the 95 % interval of the paired difference excludes 0; different ranks alone do not say so."
+)
+
+ONE_SEED = "One seed: the intervals hold the error over test rows alone, not the spread between seeds."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading, what it means, and a row's entry as text and as a number to sort by, and a hint."""
+
+    title: str
+    meaning: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], float | None]
+    hint: Callable[[Row], str] = lambda _: ""
+
+
+def columns(board: Leaderboard) -> list[Column]:
+    """The columns of `board`: rank, mean, one per task, costs, PSCPs. The method's name stands apart."""
+    rank = Column(
+        "Rank", f"1 plus the number of methods that are significantly better. {TIE}", rank_text, lambda r: r.rank, _gaps
+    )
+    mean = Column(
+        "Mean",
+        "Mean over the tasks' main metrics, on a scale of 0 to 100, ± half of its 95 % interval over seeds and test "
+        "rows. Only methods that were scored on every cell have one.",
+        lambda r: interval_text(r.mean),
+        lambda r: r.mean.mean if r.mean else None,
+        lambda r: interval_words(r.mean) if r.mean else _gaps(r),
+    )
+    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *map(_pscp, WEIGHTS)]
+
+
+def rank_text(row: Row) -> str:
+    """The rank, with `=` if it is shared."""
+    return ABSENT if row.rank is None else f"{row.rank}{'=' if row.tied_with else ''}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """Mean ± half the interval in points of score; `?` for an interval that is not known."""
+    if interval is None:
+        return ABSENT
+    return f"{interval.mean:.1f} ± " + ("?" if interval.half is None else f"{interval.half:.1f}")
+
+
+def interval_words(interval: Interval) -> str:
+    """Both ends of the interval, for those who read or hear it in place of a bar."""
+    if interval.low is None or interval.high is None:
+        return "interval not known"
+    return f"95 % interval {interval.low:.1f} to {interval.high:.1f}"
+
+
+def _gaps(row: Row) -> str:
+    return "; ".join(map(str, row.missing))
+
+
+def humane(number: float) -> str:
+    """A count in three digits and a letter: 4399104 is `4.40M`."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit * 0.9995:
+            return f"{_digits(number / unit)}{letter}"
+    return f"{number:.0f}"
+
+
+def _digits(number: float) -> str:
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
+
+
+def _task(task: str, metric: str) -> Column:
+    def score(row: Row) -> float | None:
+        return row.scores[task].mean if task in row.scores else None
+
+    meaning = f"{metric}, mean over the seeds, on a scale of 0 to 100."
+    return Column(
+        task,
+        meaning,
+        lambda r: _number(score(r)),
+        score,
+        lambda r: interval_words(r.scores[task]) if task in r.scores else _gaps(r),
+    )
+
+
+def _number(value: float | None, form: str = ".1f") -> str:
+    return ABSENT if value is None else format(value, form)
+
+
+def _trainable(row: Row) -> str:
+    trainable, total = row.costs["trainable_parameters"], row.costs["total_parameters"]
+    if trainable is None:
+        return ABSENT
+    share = 100 * trainable / total if total else 0
+    exact = f"{share:.0f}" if share > 9.5 else f"{share:.2g}" if share > 0.001 else "< 0.001"
+    return humane(trainable) + (f" ({exact} %)" if share else "")
+
+
+def _cost(title: str, meaning: str, cost: str, unit: float = 1, form: str = ",.0f") -> Column:
+    def value(row: Row) -> float | None:
+        held = row.costs[cost]
+        return None if held is None else held / unit
+
+    return Column(title, meaning, lambda r: _number(value(r), form), value)
+
+
+def _pscp(weights: str) -> Column:
+    held = weight_set(weights)
+    constants = ", ".join(f"C = {c:g} for {cost}" for cost, (c, _) in held.terms.items() if c is not None)
+    meaning = (
+        "PEFT Soft Cost Penalties: the mean times (1 + cost / C) ^ -β for trainable parameters, extra forward TFLOPs "
+        f"and peak memory in GB. Weights “{weights}” v{held.version}: {constants + '; ' if constants else ''}"
+        f"β = {', '.join(f'{beta:g}' for _, beta in held.terms.values())}; {held.source}."
+    )
+    return Column(
+        f"PSCP {weights}",
+        meaning,
+        lambda r: _number(r.pscp[weights].value),
+        lambda r: r.pscp[weights].value,
+        lambda r: r.pscp[weights].reason or "",
+    )
+
+
+COSTS = (
+    Column(
+        "Trainable",
+        "Parameters that training changes, and their share of all parameters of the adapted model.",
+        _trainable,
+        lambda r: r.costs["trainable_parameters"],
+    ),
+    _cost("Train s", "Seconds of training steps alone, mean over the runs.", "train_seconds"),
+    _cost("Tok/s", "Non-padding training tokens per second of training, mean over the runs.", "tokens_per_second"),
+    _cost("Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", "peak_memory_bytes", 1e6),
+    _cost("+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", "extra_forward_flops_512", 1e12, ".3g"),
+)

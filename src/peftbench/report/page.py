@@ -1,0 +1,86 @@
+"""The leaderboards as one page of HTML that needs nothing but itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from peftbench.analysis.leaderboard import Leaderboard, labels
+from peftbench.analysis.stats import Interval
+from peftbench.report.columns import columns, interval_words
+from peftbench.report.figures import Style, learning_curves, score_cost, styles
+from peftbench.report.tables import failures, remarks, title
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def page(
+    boards: Sequence[Leaderboard], table: "pd.DataFrame", curves: "pd.DataFrame", context: Mapping[str, object]
+) -> str:
+    """The page; arguments as in `peftbench.report.write`. Every text in it is escaped, the figures' too."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("peftbench.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    looks = styles(labels(table))
+    return environment.get_template("page.html.j2").render(
+        title=context.get("title", "PEFT leaderboard"),
+        facts=[("What was run", _what_was_run(table)), *((k, v) for k, v in context.items() if isinstance(v, Mapping))],
+        boards=[_view(f"b{i}", board, table, curves, looks) for i, board in enumerate(boards)],
+        failures=failures(table),
+    )
+
+
+def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
+    def named(column: "pd.Series[Any]") -> str:
+        return ", ".join(sorted(set(column.astype(str))))
+
+    statuses = table["status"].value_counts()
+    return {
+        "Runs": ", ".join(f"{count} {status}" for status, count in statuses.items()),
+        "Models": named(table["model"]),
+        "Methods": named(labels(table)),
+        "Tasks": named(table["task"]),
+        "Training rows": named(table["size"]),
+        "Seeds": named(table["seed"]),
+        "Machine classes": named(table["machine_class"]),
+    }
+
+
+def _view(
+    name: str, board: Leaderboard, table: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style]
+) -> dict[str, object]:
+    """What the template shows of a leaderboard; figures are SVG text."""
+    shown = columns(board)
+    lines = [(row, [(c.text(row), c.value(row), c.hint(row)) for c in shown]) for row in board.rows]
+    bars = {"Mean of all tasks": [(row, row.mean) for row in board.rows]}
+    bars |= {task: [(row, row.scores.get(task)) for row in board.rows] for task in board.tasks}
+    return {
+        "name": name,
+        "title": title(board),
+        "board": board,
+        "columns": shown,
+        "lines": lines,
+        "remarks": remarks(board),
+        "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
+        "score_cost": score_cost(board, looks, f"{name}-cost"),
+        "curves": learning_curves(board, table, curves, looks, f"{name}-curve"),
+    }
+
+
+def _bar(score: Interval | None) -> dict[str, object] | None:
+    """A bar's end and its interval's ends, where known, in percent of the width, which is the scale of 0 to 100."""
+    if score is None:
+        return None
+    bar: dict[str, object] = {"mean": _percent(score.mean), "text": f"{score.mean:.1f}", "hint": interval_words(score)}
+    if score.low is None or score.high is None:
+        return bar | {"low": None}
+    return bar | {"low": _percent(score.low), "width": _percent(score.high) - _percent(score.low)}
+
+
+def _percent(score: float) -> float:
+    return min(max(score, 0.0), 100.0)

@@ -1,0 +1,84 @@
+"""Leaderboards as Markdown and CSV."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from peftbench.analysis.leaderboard import Leaderboard, MissingCell, labels
+from peftbench.report.columns import ONE_SEED, TIE, columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def title(board: Leaderboard) -> str:
+    """What a leaderboard is about, in one line."""
+    return f"{board.model}, {board.size} training rows, {' + '.join(board.machine_classes)}"
+
+
+def remarks(board: Leaderboard) -> list[str]:
+    """What must be said under a leaderboard: its ties, its seeds, what is missing and why."""
+    said = [TIE]
+    if len(board.seeds) == 1:
+        said.append(ONE_SEED)
+    if board.costs_refused:
+        said.append(f"Costs are not compared: {board.costs_refused}.")
+    said += [f"No method has a score on {cells}" for cells in _grouped(board.unscored)]
+    said += [f"{row.method} lacks {cells}" for row in board.rows for cells in _grouped(row.missing)]
+    return said + _without_pscp(board)
+
+
+def _grouped(missing: Iterable[MissingCell]) -> list[str]:
+    """Missing cells in words, those of one reason together."""
+    cells: dict[str, list[str]] = {}
+    for cell in missing:
+        reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
+        cells.setdefault(reason, []).append(f"{cell.task} seed {cell.seed}")
+    return [f"{', '.join(names)}: {reason}" for reason, names in cells.items()]
+
+
+def _without_pscp(board: Leaderboard) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for row in board.rows:
+        for weights, score in row.pscp.items():
+            if score.reason and not row.missing and not board.costs_refused:
+                reasons.setdefault(f"No PSCP ({weights}): {score.reason}", []).append(row.method)
+    return [f"{reason} ({', '.join(methods)})" for reason, methods in reasons.items()]
+
+
+def failures(table: "pd.DataFrame") -> list[str]:
+    """One line for each run that has no score, with its status and the first line of its error."""
+    lines = []
+    for row in table[table["status"] != "ok"].assign(label=labels(table)).to_dict("records"):
+        error = row["error"].strip().partition("\n")[0] if isinstance(row["error"], str) else "no message"
+        where = f"{row['task']}, {row['model']}, {row['size']} rows, seed {row['seed']}, {row['machine_class']}"
+        lines.append(f"{row['label']} on {where}: {row['status']} ({error})")
+    return lines
+
+
+def markdown(boards: Sequence[Leaderboard]) -> str:
+    """The leaderboards as Markdown tables, each with its remarks."""
+    return "\n\n".join(_section(board) for board in boards) + "\n"
+
+
+def _section(board: Leaderboard) -> str:
+    rank, *others = columns(board)
+    cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
+    cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
+    lines = ["| " + " | ".join(_escaped(text) for text in line) + " |" for line in cells]
+    notes = [f"- {_escaped(remark)}" for remark in remarks(board)]
+    return "\n".join([f"## {_escaped(title(board))}", "", *lines, "", *notes])
+
+
+def _escaped(text: str) -> str:
+    """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
+    for sign in "\\|`*_[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("<", "&lt;").replace("\n", " ")
+
+
+def csv(boards: Sequence[Leaderboard]) -> str:
+    """The leaderboards as one CSV of `Leaderboard.to_frame`, unrounded."""
+    import pandas as pd
+
+    text: str = pd.concat([board.to_frame() for board in boards], ignore_index=True).to_csv(index=False)
+    return text

@@ -1,0 +1,64 @@
+"""Leaderboards in the terminal."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.report.columns import columns
+from peftbench.report.tables import remarks, title
+
+GAP = 2
+"""Blanks between columns."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A leaderboard to print with rich. Columns that do not fit go to further tables that repeat rank and method."""
+
+    board: Leaderboard
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        rank, *others = [(c.title, *(c.text(row) for row in self.board.rows)) for c in columns(self.board)]
+        method = ("Method", *(row.method for row in self.board.rows))
+        room = options.max_width - _width(rank) - _width(method)
+        yield Text(title(self.board), style="bold")
+        for shown in _packed(others, room):
+            yield self._table([rank, method, *shown])
+        for remark in remarks(self.board):
+            yield Padding(Text(remark, style="dim"), (0, 0, 0, 1))
+        yield Text()
+
+    def _table(self, shown: list[tuple[str, ...]]) -> Table:
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+        for number, (heading, *_) in enumerate(shown):
+            is_method = number == 1
+            # Only the method's name may be broken: a broken number would be another number.
+            table.add_column(
+                Text(heading),
+                justify="left" if is_method else "right",
+                no_wrap=not is_method,
+                overflow="fold",
+            )
+        for row, line in zip(self.board.rows, zip(*(cells[1:] for cells in shown), strict=True), strict=True):
+            table.add_row(*map(Text, line), style="bold" if row.rank == 1 else "dim" if row.rank is None else "")
+        return table
+
+
+def _width(cells: tuple[str, ...]) -> int:
+    return max(map(cell_len, cells)) + GAP
+
+
+def _packed(cells: list[tuple[str, ...]], room: int) -> list[list[tuple[str, ...]]]:
+    """The columns in groups no wider than `room`, at least one in each."""
+    groups: list[list[tuple[str, ...]]] = [[]]
+    for column in cells:
+        if groups[-1] and sum(map(_width, groups[-1])) + _width(column) > room:
+            groups.append([])
+        groups[-1].append(column)
+    return groups

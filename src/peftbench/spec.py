@@ -1,0 +1,159 @@
+"""The nouns that go to disk: what a run was asked (`RunSpec`) and what it found (`RunResult`).
+
+All are frozen and refuse unknown keys. A number that was not measured is `None`, never a stand-in. Units of measurement
+stand in the names.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+SCHEMA = 1
+"""Raised when the shape of `RunResult` changes; `peftbench.store` upgrades older files."""
+
+Status = Literal["ok", "out-of-memory", "diverged", "failed"]
+
+
+class Noun(BaseModel):
+    """A frozen record; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Choice(Noun):
+    """A unit by name, with the arguments that differ from its defaults and the unit's version."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+    version: int | str = 1
+
+    def __str__(self) -> str:
+        given = ", ".join(f"{key}={_plain(value)}" for key, value in sorted(self.arguments.items()))
+        return f"{self.name}({given})" if given else self.name
+
+
+def _plain(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+class Training(Noun):
+    """How a run trains. Names and meanings are those of `transformers.TrainingArguments` where both have the thing."""
+
+    learning_rate: PositiveFloat | None = Field(None, description="none: the method's own default")
+    num_train_epochs: PositiveFloat = 3.0
+    max_steps: int = Field(-1, ge=-1, description="optimiser steps; over 0 it overrides the epochs")
+    per_device_train_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    warmup_ratio: float = Field(0.06, ge=0, le=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: PositiveFloat = 1.0
+    eval_steps: float = Field(0.05, gt=0, description="validate every so many steps; under 1, as a share of all steps")
+    early_stopping_patience: PositiveInt | None = Field(None, description="stop after so many validations without gain")
+    max_length: PositiveInt = Field(512, description="tokens of prompt and target together")
+    validation_rows: PositiveInt = Field(1000, description="at most so many, and at most a tenth of the training rows")
+    gradient_checkpointing: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware is good at it"
+    )
+
+
+class Evaluation(Noun):
+    """How a run answers the test rows."""
+
+    answer: Literal["auto", "generate", "rank"] = Field("auto", description="auto: rank where there are labels")
+    test_rows: PositiveInt | None = Field(None, description="at most so many test rows, the same for every run")
+    per_device_eval_batch_size: PositiveInt = 32
+
+
+class RunSpec(Noun):
+    """Everything asked of one run, and nothing about where it runs."""
+
+    model: Choice
+    method: Choice
+    task: Choice
+    size: PositiveInt | Literal["all"]
+    seed: NonNegativeInt
+    train: Training = Training()
+    eval: Evaluation = Evaluation()
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run."""
+        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+class Costs(Noun):
+    """What a run cost, each defined in `docs/measures.md`. `None`: not measured."""
+
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    forward_flops_512: int | None = Field(None, description="one forward pass, batch 1, 512 tokens, as trained")
+    extra_forward_flops_512: int | None = Field(None, description="over the untouched base; 0 once merged exactly")
+    train_seconds: float | None = Field(None, description="sum of training steps alone")
+    tokens_per_second: float | None = Field(None, description="non-padding training tokens over train_seconds")
+    peak_memory_bytes: int | None = Field(
+        None, description="of training steps: weights, gradients, states, activations"
+    )
+    peak_memory_source: Literal["tracked-tensors", "cuda-allocator"] | None = None
+    validation_seconds: float | None = None
+    eval_seconds: float | None = Field(None, description="answering all test rows")
+    load_seconds: float | None = None
+    tokenize_seconds: float | None = None
+    adapter_bytes: int | None = Field(None, description="files that must be kept to use the trained model on its base")
+
+
+class Point(Noun):
+    """One point of a learning curve."""
+
+    step: int
+    tokens: int
+    seconds: float
+    train_loss: float | None
+    validation_loss: float
+
+
+class DataFacts(Noun):
+    """Which rows were used."""
+
+    source: str
+    revision: str | None
+    fingerprint: str
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    truncated_rows: int = 0
+
+
+class Score(Noun):
+    """A metric on the test rows and its standard error over them (bootstrap of the rows)."""
+
+    value: float
+    standard_error: float | None = None
+
+
+class RunResult(Noun):
+    """What one run found. `scores` is by metric, on a 0 to 100 scale, the task's main metric first."""
+
+    result_schema: int = SCHEMA
+    id: str
+    spec: RunSpec
+    status: Status
+    scores: dict[str, Score] = {}
+    invalid_share: float | None = Field(None, description="share of answers outside the label set")
+    validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
+    best_step: int | None = None
+    steps: int | None = None
+    learning_rate: float | None = None
+    costs: Costs = Costs()
+    curve: tuple[Point, ...] = ()
+    data: DataFacts | None = None
+    base_checksum: str | None = None
+    base_reloaded: bool = Field(False, description="the run changed the base, which was then loaded anew")
+    machine: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    error: str | None = None

@@ -1,0 +1,208 @@
+"""Results on disk: what is there, what is missing, one table of all.
+
+    <store>/<machine class>/machine.json
+    <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
+        spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  result.json  adapter/ (if kept)
+
+`result.json` is written last and by atomic rename: its existence means done. Plain files diff, merge and survive.
+"""
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from peftbench import machine
+from peftbench.registry import UserError
+from peftbench.spec import SCHEMA, Costs, RunResult, RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From the shape of a schema number to that of the next; applied in order to older results."""
+
+
+class Store:
+    """A folder of results. Reading never writes; a run is written by one process at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.corrupt: list[Path] = []
+        """Result files that could not be read, found by the last look at the store. Their runs count as missing."""
+
+    def open(self) -> None:
+        """Make the folder and prove that it can be written. Raises `UserError`."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe-{os.getpid()}"
+            probe.write_text("x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"store {self.root}: cannot be written: {error.strerror}. Give another with --store DIR or make room"
+            ) from error
+
+    def folder(self, spec: RunSpec) -> Path:
+        """Where a run is written on this machine."""
+        names = (Path(spec.model.name).name, str(spec.method), str(spec.task))
+        place = Path(machine.machine_class(), *map(machine.slug, names))
+        return self.root / place / f"n{spec.size}-s{spec.seed}-{spec.id}"
+
+    def begin(self, spec: RunSpec) -> Path:
+        """An empty folder for a run, with its `spec.json`. What an unfinished run left is removed; a corrupt result is
+        kept beside, as `<folder>.corrupt`.
+        """
+        folder = self.folder(spec)
+        if (folder / RESULT).exists():
+            folder.rename(folder.with_name(f"{folder.name}.corrupt"))
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "spec.json").write_text(spec.model_dump_json(indent=1, exclude_none=True) + "\n")
+        return folder
+
+    def finish(self, folder: Path, result: RunResult, predictions: Sequence[dict[str, Any]]) -> None:
+        """Write predictions, then the result by atomic rename."""
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+        # No time stamp: the same predictions are the same file.
+        (folder / "predictions.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+        _write_atomically(folder.parents[3] / "machine.json", json.dumps(result.machine, indent=1) + "\n")
+        _write_atomically(folder / RESULT, result.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+    def abandon(self, spec: RunSpec) -> None:
+        """Remove what an unfinished run left."""
+        for folder in self.root.glob(f"*/*/*/*/*-{spec.id}"):
+            if not (folder / RESULT).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def results(self) -> dict[str, tuple[RunResult, Path]]:
+        """Every readable result with its folder, by run id; the first of a machine class, in alphabetical order."""
+        self.corrupt = []
+        found: dict[str, tuple[RunResult, Path]] = {}
+        for path in sorted(self.root.glob(f"*/*/*/*/*/{RESULT}")):
+            if path.parent.name.endswith(".corrupt"):
+                continue
+            try:
+                result = read_result(path)
+            except (OSError, ValueError):
+                self.corrupt.append(path)
+                continue
+            found.setdefault(result.id, (result, path.parent))
+        return found
+
+    def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
+        """The specs without a result; with `retry`, also those whose result has one of these statuses."""
+        done = {id_ for id_, (result, _) in self.results().items() if result.status not in retry}
+        return [spec for spec in specs if spec.id not in done]
+
+    def predictions(self, id_: str) -> list[dict[str, Any]]:
+        """The answers of a run: prediction and references, one a test row."""
+        _, folder = self.find(id_)
+        with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    def find(self, prefix: str) -> tuple[RunResult, Path]:
+        """The result whose id starts with `prefix`. Raises `UserError` if there is none or more than one."""
+        found = [pair for id_, pair in self.results().items() if id_.startswith(prefix)]
+        if len(found) != 1:
+            what = "no run" if not found else f"{len(found)} runs"
+            raise UserError(f"store {self.root}: {what} with an id that starts with '{prefix}'")
+        return found[0]
+
+    def table(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        """One row a run: what was asked, status, score, every cost. All runs, or those of `ids`."""
+        import pandas as pd
+
+        wanted = None if ids is None else set(ids)
+        rows = [
+            table_row(result, folder)
+            for id_, (result, folder) in self.results().items()
+            if wanted is None or id_ in wanted
+        ]
+        frame = pd.DataFrame(rows, columns=COLUMNS)
+        return frame.sort_values(
+            ["model", "task", "method", "method_arguments", "size", "seed", "id"], ignore_index=True
+        )
+
+    def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
+        """Learning curves: one row a validation, with the id of its run."""
+        import pandas as pd
+
+        wanted = None if ids is None else set(ids)
+        points = [
+            {"id": id_, **point.model_dump()}
+            for id_, (result, _) in self.results().items()
+            if wanted is None or id_ in wanted
+            for point in result.curve
+        ]
+        return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
+
+
+def read_result(path: Path) -> RunResult:
+    """A result of any schema up to today's. Raises `ValueError` for a file that is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for schema in range(content.get("result_schema", SCHEMA), SCHEMA):
+            content = UPGRADES[schema](content)
+        return RunResult.model_validate(content)
+    except (json.JSONDecodeError, AttributeError, TypeError, ValidationError) as error:
+        raise ValueError(f"{path} is not a result: {str(error).splitlines()[0]}") from error
+
+
+COLUMNS = (
+    "id machine_class model method method_arguments task task_arguments size seed status metric score score_error "
+    "scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded notes error".split()
+    + list(Costs.model_fields)
+)
+
+
+def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
+    """A result as a row of the table."""
+    spec, scores = result.spec, result.scores
+    main = next(iter(scores), None)
+    return {
+        "id": result.id,
+        "machine_class": folder.parents[3].name,
+        "model": Path(spec.model.name).name,
+        "method": spec.method.name,
+        "method_arguments": _arguments(spec.method.arguments),
+        "task": spec.task.name,
+        "task_arguments": _arguments(spec.task.arguments),
+        "size": spec.size,
+        "seed": spec.seed,
+        "status": result.status,
+        "metric": main,
+        "score": scores[main].value if main else None,
+        "score_error": scores[main].standard_error if main else None,
+        "scores": json.dumps({name: score.value for name, score in scores.items()}),
+        "invalid_share": result.invalid_share,
+        "validation_loss": result.validation_loss,
+        "learning_rate": result.learning_rate,
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "train_rows": result.data.train_rows if result.data else None,
+        "data": f"{result.data.source} {result.data.revision or ''}".strip() if result.data else None,
+        "base_reloaded": result.base_reloaded,
+        "notes": "; ".join(result.notes),
+        "error": result.error,
+        **result.costs.model_dump(),
+    }
+
+
+def _arguments(arguments: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)

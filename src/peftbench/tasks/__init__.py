@@ -1,0 +1,109 @@
+"""Tasks: where rows come from, how a row becomes a question and an answer, how answers are scored.
+
+A task is one decorated function in one file: it takes a raw row of its source and returns an `Example`. The decorator
+holds the light facts. The prompt is made here, once for all tasks: the instruction, the label words where there are
+labels, and the fields, one per line.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peftbench.registry import Registry, Unit
+
+Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
+Row = Mapping[str, Any]
+Generator = Callable[[str, int], Iterable[Row]]
+"""Split name and number of rows to rows: a source made by rule, which needs no network and no files."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as question and answer.
+
+    `fields` are the named parts of the input, in order. `target` is the text to be learned; `references` are all right
+    answers (the target alone where none are given).
+    """
+
+    fields: Mapping[str, str]
+    target: str
+    references: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.references or (self.target,)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows come from: a data set of the Hugging Face Hub, or a generator of the project's own.
+
+    `name` is the Hub id or, with a generator, a name of ours. `revision` is the pinned commit of the Hub. Without a
+    `validation` split, validation rows are held out of the training rows.
+    """
+
+    name: str
+    config: str | None = None
+    train: str = "train"
+    test: str = "test"
+    validation: str | None = None
+    revision: str | None = None
+    generator: Generator | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """The light facts of a task.
+
+    `metrics` has the main one first. `positive` is the label that binary F1 looks for. `merge_references`: test rows
+    with the same fields are one question with the references of all. `max_new_tokens` is the longest answer, in tokens.
+    """
+
+    source: Source
+    kind: Kind
+    instruction: str
+    metrics: tuple[str, ...]
+    max_new_tokens: int
+    labels: tuple[str, ...] = ()
+    positive: str | None = None
+    version: int = 1
+    paper: str = ""
+    licence: str = ""
+    suites: tuple[str, ...] = ()
+    merge_references: bool = False
+
+
+TASKS: Registry[TaskFacts] = Registry("task", "peftbench.tasks")
+Task = Unit[TaskFacts]
+Make = Callable[..., Example]
+
+
+def task(**facts: Any) -> Callable[[Make], Make]:
+    """Register a task; the keywords are those of `TaskFacts`."""
+
+    def register(function: Make) -> Make:
+        TASKS.add(function, TaskFacts(**facts))
+        return function
+
+    return register
+
+
+def label(labels: Sequence[str], index: int) -> str:
+    """The name of a class label held as a number. Raises `IndexError` for one without a name, as -1 (hidden)."""
+    if not 0 <= index < len(labels):
+        raise IndexError(f"label {index} has no name")
+    return labels[index]
+
+
+def prompt(facts: TaskFacts, fields: Mapping[str, str]) -> str:
+    """The question as plain text: instruction, label words, fields one per line."""
+    lines = [facts.instruction]
+    if facts.labels:
+        lines.append(f"Answer with one of: {', '.join(facts.labels)}.")
+    return "\n".join(lines + [f"{name}: {text}" for name, text in fields.items()])
+
+
+def suite(name: str) -> list[str]:
+    """The names of the tasks of a suite; empty if there is none of that name."""
+    return [unit.name for unit in TASKS if name in unit.facts.suites]

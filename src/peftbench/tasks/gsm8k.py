@@ -1,0 +1,22 @@
+"""GSM8K: word problems of grade-school mathematics."""
+
+import re
+
+from peftbench.tasks import Example, Row, Source, task
+
+_CALCULATION = re.compile(r"<<.*?>>")
+
+
+@task(
+    source=Source("openai/gsm8k", "main", revision="740312add88f781978c0658806c59bc2815b9866"),
+    kind="math",
+    instruction="Solve the problem step by step. End with a line of #### and the answer as a number.",
+    metrics=("final_number",),
+    max_new_tokens=400,
+    paper="arXiv:2110.14168",
+    licence="MIT",
+    suites=("paper", "math"),
+)
+def gsm8k(row: Row) -> Example:
+    """The written solution is learned, without the source's notes to a calculator; its final number is scored."""
+    return Example({"question": row["question"].strip()}, _CALCULATION.sub("", row["answer"]).strip())

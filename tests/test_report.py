@@ -1,0 +1,202 @@
+"""The leaderboard as terminal text, Markdown, CSV and a page."""
+
+import io
+import re
+import xml.etree.ElementTree as ET
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from peftbench.analysis.leaderboard import Leaderboard, leaderboards
+from peftbench.report import write
+from peftbench.report.columns import ONE_SEED, TIE, humane
+from peftbench.report.figures import learning_curves, score_cost, styles
+from peftbench.report.tables import csv, failures, markdown
+from peftbench.report.terminal import View
+from synthetic_table import METHODS, curves, run, table
+
+EVIL = "<script>alert('x')</script>|$x$"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def board() -> Leaderboard:
+    return leaderboards(table())[0]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("report")
+    evil = pd.DataFrame(
+        [run(EVIL, task, seed) for task in ("emotions", "arithmetic", "data_to_text") for seed in (0, 1)]
+    )
+    runs = pd.concat([table(), evil], ignore_index=True)
+    context = {"title": "A & B", "machine": {"cpu": "16 <cores>"}, "versions": {"torch": "2.9"}}
+    files = write(leaderboards(runs), runs, curves(runs), context, out)
+    assert [file.name for file in files] == ["leaderboard.md", "leaderboard.csv", "index.html"]
+    return files[2].read_text("utf-8")
+
+
+class Reader(HTMLParser):
+    """Checks that elements close in order; keeps attributes by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(page: str) -> None:
+    reader = Reader(page)
+    assert not reader.open
+    ids = [attributes["id"] for _, attributes in reader.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"] for tag, a in reader.seen if tag == "a"}
+    assert targets <= {f"#{held}" for held in ids}
+
+
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
+    for tag, attributes in Reader(page).seen:
+        for key in ("src", "href", "xlink:href", "action", "poster", "data"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:")), (tag, attributes)
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#)", page)
+    assert set(re.findall(r"https?://[^\"' <]*", page)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_every_method_is_on_the_page_and_none_is_code(page: str) -> None:
+    for method in METHODS:
+        assert f'<th scope="row" class="method">{method}</th>' in page
+    assert EVIL not in page
+    assert page.count("<script>") == 1
+    assert unescape(page).count(EVIL) > 5
+    assert "16 &lt;cores&gt;" in page
+    assert "<title>A &amp; B</title>" in page
+
+
+def test_the_page_says_ties_gaps_and_failures(page: str) -> None:
+    text = unescape(page)
+    assert TIE in text
+    assert "vera lacks emotions seed 1: absent" in text
+    assert "prefix-tuning on arithmetic, qwen2.5-0.5b, 1000 rows, seed 1, cpu-16: diverged" in text
+    assert "1=" in text
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    runs = table()
+    both = [write(leaderboards(runs), runs, curves(runs), {}, tmp_path / name) for name in ("one", "two")]
+    assert [file.read_bytes() for file in both[0]] == [file.read_bytes() for file in both[1]]
+
+
+def test_no_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no leaderboard"):
+        write([], table()[:0], curves(table()[:0]), {}, tmp_path)
+
+
+def test_an_unknown_interval_is_not_drawn(tmp_path: Path) -> None:
+    runs = pd.DataFrame([run("lora", "emotions", 0, score_error=None), run("ia3", "emotions", 0, score_error=None)])
+    page = write(leaderboards(runs), runs, curves(runs), {}, tmp_path)[2].read_text("utf-8")
+    assert "interval not known" in page
+    assert '<b style="left' not in page
+    assert "± ?" in page
+
+
+def test_csv_round_trip(board: Leaderboard) -> None:
+    back = pd.read_csv(io.StringIO(csv([board])), dtype={"size": str}, keep_default_na=False, na_values=[""])
+    expected = board.to_frame().replace("", None)
+    assert list(back.columns) == list(expected.columns)
+    for column in back.select_dtypes("number"):
+        np.testing.assert_allclose(back[column], expected[column].astype(float))
+    assert back["method"].tolist() == expected["method"].tolist()
+
+
+def test_markdown_round_trip(board: Leaderboard) -> None:
+    lines = [line for line in markdown([board]).splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert len({len(line) for line in cells}) == 1
+    assert [line[1] for line in cells[2:]] == [row.method for row in board.rows]
+    for line, row in zip(cells[2:], board.rows, strict=True):
+        assert line[2].partition(" ")[0] == (f"{row.mean.mean:.1f}" if row.mean else "–")
+
+
+def test_markdown_escapes_what_would_break_the_table() -> None:
+    text = markdown(leaderboards(pd.DataFrame([run(EVIL, "emotions", 0)])))
+    assert "<script" not in text
+    assert "\\|$x$" in text
+    assert ONE_SEED in text
+
+
+@pytest.mark.parametrize("width", [200, 80, 40])
+def test_the_terminal_loses_nothing_at_any_width(board: Leaderboard, width: int) -> None:
+    out = io.StringIO()
+    Console(file=out, width=width).print(View(board))
+    text = out.getvalue()
+    assert max(map(cell_len, text.splitlines())) <= width
+    assert "…" not in text
+    for method in METHODS:
+        assert method in text
+    for wanted in ("Mean", "PSCP relative", "74.3 ± 1.0", "4.40M (0.88 %)", "diverged"):
+        assert wanted in text
+    assert " ".join(TIE.split()) in " ".join(text.split())
+
+
+def test_mixed_machines_are_said(board: Leaderboard) -> None:
+    other = table()[lambda runs: runs["method"] == "ia3"].assign(machine_class="h200")
+    runs = pd.concat([table()[lambda runs: runs["method"] != "ia3"], other])
+    text = markdown(leaderboards(runs, pool_machines=True))
+    assert "Costs are not compared: costs of different machine classes: cpu-16, h200." in text
+    assert markdown([board]).count("Costs are not compared") == 0
+
+
+def test_figures_are_xml_with_every_method(board: Leaderboard) -> None:
+    looks = styles(METHODS)
+    figure = score_cost(board, looks, "a")
+    assert figure is not None
+    texts = {element.text for element in ET.fromstring(figure).iter() if element.text}
+    assert {row.method for row in board.rows if row.rank and row.method != "none"} | {"none (trains nothing)"} <= texts
+    panels = learning_curves(board, table(), curves(table()), looks, "b")
+    assert list(panels) == list(board.tasks)
+    assert set(METHODS) - {"vera"} <= {element.text for element in ET.fromstring(panels["emotions"]).iter()}
+
+
+def test_many_methods_look_different() -> None:
+    looks = styles(f"m{i}" for i in range(60))
+    assert len({(colour, marker) for colour, marker, _ in looks.values()}) == 60
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
+    runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
+    boards = leaderboards(runs)
+    assert score_cost(boards[0], styles(["lora"]), "a") is None
+    write(boards, runs, curves(runs), {}, tmp_path)
+    assert failures(runs) == ["lora on emotions, qwen2.5-0.5b, 1000 rows, seed 0, cpu-16: failed (no)"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (999, "999"), (17_920, "17.9k"), (4_399_104, "4.40M"), (999_999, "1.00M"), (7e9, "7.00B")],
+)
+def test_counts_are_short(number: float, text: str) -> None:
+    assert humane(number) == text
