@@ -50,6 +50,11 @@ def about(name: str, data: Path | None = None) -> dict[str, Any] | None:
     return None
 
 
+def names() -> list[str]:
+    """All that `about` knows."""
+    return [*known(), *(unit.name for registry in (METHODS, TASKS, METRICS) for unit in registry)]
+
+
 def _first_line(unit: Unit[Any]) -> str:
     return unit.doc.split("\n\n")[0].replace("\n", " ")
 

@@ -1,6 +1,7 @@
 """The verbs of the command line. Each parses and calls one public function."""
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.registry import UserError, load_plugin
+from peftbench.registry import UserError, did_you_mean, load_plugin
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +50,7 @@ def run(
     model: Models = None,
     plugin: Plugins = None,
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")] = 1,
     keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="keep the trained adapters")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")] = False,
     as_json: AsJson = False,
@@ -63,14 +65,20 @@ def run(
     place.open()
     missing = place.missing(specs, ("failed", "out-of-memory", "diverged") if retry_failed else ())
     _warn_corrupt(place, console)
-    console.print(f"{len(specs)} runs in {grid}, {len(specs) - len(missing)} done before, in {store}", highlight=False)
-    options = Options(data.resolve() if data else None, workers, keep_adapters, plugins)
+    console.print(
+        f"{len(specs)} runs in {grid}, {len(specs) - len(missing)} done before, in {store}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
     started = time.monotonic()
     try:
         with Live(console, len(missing)) as live:
             launch(missing, place, options, live)
     except KeyboardInterrupt:
-        console.print(f"stopped; every finished run is kept. To go on, give the same command again: {_command()}")
+        console.print(
+            f"stopped; every finished run is kept. To go on, give the same command again: {_command()}", soft_wrap=True
+        )
         raise typer.Exit(130) from None
     console.print(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", highlight=False)
     _leaderboard(place, specs, as_json)
@@ -102,8 +110,15 @@ def plan(
 
 
 @app.command()
-def status(grid: MaybeGrid = None, store: StoreDir = RESULTS, model: Models = None, as_json: AsJson = False) -> None:
+def status(
+    grid: MaybeGrid = None,
+    store: StoreDir = RESULTS,
+    model: Models = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
     """How many runs there are of each status, and why some failed."""
+    _plug(plugin)
     place = _store(store)
     specs = _expand(grid, model) if grid else None
     results = {k: r for k, (r, _) in place.results().items() if specs is None or k in _ids(specs)}
@@ -158,6 +173,8 @@ def show(
     _plug(plugin)
     facts = catalogue.about(name, data)
     if facts is None:
+        if set(name) - set("0123456789abcdef"):
+            raise did_you_mean("method, task, model, metric or run", name, catalogue.names())
         result, folder = _store(store).find(name)
         facts = json.loads(result.model_dump_json(exclude_none=True)) | {"folder": str(folder)}
     if as_json:
@@ -174,12 +191,14 @@ def report(
     store: StoreDir = RESULTS,
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
     model: Models = None,
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the leaderboard and write it as Markdown, CSV and one HTML page."""
     from peftbench import report as reports
     from peftbench.analysis.leaderboard import leaderboards
 
+    _plug(plugin)
     place = _store(store)
     specs = _expand(grid, model) if grid else None
     ids = _ids(specs) if specs is not None else None
@@ -228,8 +247,7 @@ def _runs(place: "Store") -> list[dict[str, Any]]:
 
 
 def _records(table: Any) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
-    return records
+    return list(json.loads(table.to_json(orient="records")))
 
 
 def _ids(specs: "list[RunSpec]") -> set[str]:
@@ -251,7 +269,7 @@ def _warn_corrupt(place: "Store", console: "Console") -> None:
 def _console(stderr: bool = False) -> "Console":
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, markup=False)
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> None:
@@ -269,8 +287,6 @@ def _print_json(content: Any) -> None:
 
 
 def _command() -> str:
-    import shlex
-
     return shlex.join(["peftbench", *sys.argv[1:]])
 
 

@@ -1,7 +1,6 @@
 """One run, from what was asked to what was found. Read this first."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from peftbench import machine
+from peftbench.engine.adapters import save
 from peftbench.engine.estimate import Estimate, estimate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
@@ -235,20 +234,6 @@ def _time(found: Found, meter: Meter, base: Base) -> None:
     }
     if trained.peak_memory_bytes is not None:
         found.costs["peak_memory_source"] = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
-
-
-def save(adapted: Adapted, folder: Path, keep: bool) -> int:
-    """Bytes of the files that must be kept, which are kept only if asked for."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if adapted.save is not None:
-        adapted.save(folder)
-    else:
-        named = adapted.model.named_parameters()
-        save_file({n: p.detach().contiguous() for n, p in named if p.requires_grad}, folder / "trained.safetensors")
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
-    if not keep:
-        shutil.rmtree(folder)
-    return size
 
 
 def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) -> DataFacts:

@@ -5,15 +5,17 @@ Every name and argument is checked here, before anything heavy is imported.
 
 import itertools
 import tomllib
+import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from peftbench.methods import METHODS
+from peftbench.methods import METHODS, MethodFacts
+from peftbench.metrics import METRICS
 from peftbench.models import find
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
@@ -22,17 +24,18 @@ from peftbench.tasks import TASKS, suite
 Entry = str | dict[str, Any]
 UNTRAINED = ("max_length", "validation_rows", "precision")
 """All that training settings can change of a run that trains nothing."""
+RULE_KEYS = ("model", "method", "task", "size", "seed")
 
 
 class Grid(Noun):
     """What a grid file says. An entry of models, methods and tasks is a name, or a table with `use` and arguments."""
 
     name: str = "grid"
-    models: tuple[Entry, ...] = ("pocket",)
-    methods: tuple[Entry, ...]
-    tasks: tuple[Entry, ...]
-    sizes: tuple[int | Literal["all"], ...] = ("all",)
-    seeds: tuple[int, ...] = (0,)
+    models: tuple[Entry, ...] = Field(("pocket",), min_length=1)
+    methods: tuple[Entry, ...] = Field(min_length=1)
+    tasks: tuple[Entry, ...] = Field(min_length=1)
+    sizes: tuple[PositiveInt | Literal["all"], ...] = Field(("all",), min_length=1)
+    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     train: dict[str, Any] = Field(default_factory=dict)
     eval: dict[str, Any] = Field(default_factory=dict)
     exceptions: tuple[dict[str, Any], ...] = Field((), alias="except")
@@ -49,7 +52,7 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
             content = {"name": Path(source).stem} | tomllib.loads(Path(source).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{where}: cannot be read: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{where}: not TOML: {error}") from error
     assert isinstance(content, Mapping)
     known = [field.alias or name for name, field in Grid.model_fields.items()]
@@ -78,43 +81,65 @@ def _expand(grid: Grid) -> list[RunSpec]:
     models = [_model(entry) for entry in grid.models]
     tasks = [choice for entry in grid.tasks for choice, _ in _task(entry)]
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
-    trainings = [dict(zip(grid.train, values, strict=True)) for values in _product(grid.train.values())]
+    swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
+    trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
     evaluation = _checked(Evaluation, grid.eval, "[eval]")
+    for rule in grid.exceptions:
+        _check_rule(rule)
     specs: dict[str, RunSpec] = {}
     for model, task, size, training in itertools.product(models, tasks, grid.sizes, trainings):
         for (method, own), seed in itertools.product(methods, grid.seeds):
-            settings = _checked(Training, training | own, "[train]")
-            if not METHODS[method.name].facts.trains:
-                settings = Training(**{key: getattr(settings, key) for key in UNTRAINED})
+            settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
             spec = RunSpec(model=model, method=method, task=task, size=size, seed=seed, train=settings, eval=evaluation)
             if not any(_matches(rule, spec) for rule in grid.exceptions):
                 specs.setdefault(spec.id, spec)
     return list(specs.values())
 
 
+def _settled(asked: Training, facts: MethodFacts) -> Training:
+    """Training settings without what makes no difference to a method."""
+    if not facts.trains:
+        return Training(**{key: getattr(asked, key) for key in UNTRAINED})
+    return asked.model_copy(update={"learning_rate": None}) if asked.learning_rate == facts.learning_rate else asked
+
+
+def _named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of an entry."""
+    given = {"use": entry} if isinstance(entry, str) else dict(entry)
+    name = given.pop("use", None)
+    if not isinstance(name, str):
+        raise UserError(f'an entry of {kind}s needs a name: {{ use = "NAME", ... }}')
+    return name, given
+
+
 def _model(entry: Entry) -> Choice:
-    name = entry if isinstance(entry, str) else entry.get("use", "")
+    name, given = _named("model", entry)
+    for key in given:
+        raise did_you_mean(f"argument of model '{name}'", key, [])
     found = find(name)
     # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
     return Choice(name=str(found.directory) if found.name != name and found.directory else name, version=found.version)
 
 
 def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
-    if isinstance(entry, str) and entry not in TASKS and suite(entry):
-        for name in suite(entry):
-            yield from _choices(TASKS, name, None)
-    else:
-        yield from _choices(TASKS, entry, None)
+    name, given = _named("task", entry)
+    members = suite(name) if name not in TASKS and not given else []
+    if name not in TASKS and not members:
+        raise did_you_mean("task", name, [one for unit in TASKS for one in (unit.name, *unit.facts.suites)])
+    entries: list[Entry] = [*members] or [entry]
+    for member in entries:
+        for choice, own in _choices(TASKS, member, None):
+            for metric in TASKS[choice.name].facts.metrics:
+                METRICS[metric]
+            yield choice, own
 
 
 def _choices(
     registry: Registry[Any], entry: Entry, settings: type[Noun] | None
 ) -> Iterator[tuple[Choice, dict[str, Any]]]:
     """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
-    given = {"use": entry} if isinstance(entry, str) else dict(entry)
-    if "use" not in given:
-        raise UserError(f'an entry of {registry.kind}s needs a name: {{ use = "NAME", ... }}')
-    unit = registry[given.pop("use")]
+    name, given = _named(registry.kind, entry)
+    unit = registry[name]
     fields = settings.model_fields if settings else {}
     for name in given:
         if name not in unit.parameters and name not in fields:
@@ -127,21 +152,23 @@ def _choices(
         yield Choice(name=unit.name, arguments=arguments, version=unit.facts.version), own
 
 
-def _values(unit: Unit[Any], name: str, value: Any) -> Sequence[Any]:
+def _values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
     """The values of an argument: a list is a sweep, unless the argument itself takes a list."""
     if not isinstance(value, list):
         return [value]
-    takes_list = name in unit.parameters and _is_sequence(unit.parameters[name].annotation)
-    return [value] if takes_list and not any(isinstance(item, list) for item in value) else value
+    takes_list = unit is not None and name in unit.parameters and _is_sequence(unit.parameters[name].annotation)
+    if takes_list and not any(isinstance(item, list) for item in value):
+        return [value]
+    if not value:
+        raise UserError(f"{name}: an empty list leaves nothing to run")
+    return value
 
 
 def _is_sequence(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
+    if origin in (typing.Union, types.UnionType):
+        return any(map(_is_sequence, typing.get_args(annotation)))
     return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
-
-
-def _product(values: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
-    return itertools.product(*(value if isinstance(value, list) else [value] for value in values))
 
 
 def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
@@ -156,24 +183,25 @@ def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 def _problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    # What follows the key and the place in its list is pydantic's own name for one of several types.
+    return f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
+
+
+def _check_rule(rule: Mapping[str, Any]) -> None:
+    if not rule:
+        raise UserError(f"an [[except]] needs at least one of {', '.join(RULE_KEYS)}")
+    for key in rule:
+        if key not in RULE_KEYS:
+            raise did_you_mean("key of [[except]]", key, list(RULE_KEYS))
 
 
 def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
     """Whether a spec is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
-    actual = {
-        "model": spec.model.name,
-        "method": spec.method.name,
-        "task": spec.task.name,
-        "size": str(spec.size),
-        "seed": str(spec.seed),
-    }
-    for key in rule:
-        if key not in actual:
-            raise did_you_mean("key of [[except]]", key, list(actual))
+    names = (spec.model.name, spec.method.name, spec.task.name, str(spec.size), str(spec.seed))
+    actual = dict(zip(RULE_KEYS, names, strict=True))
 
     def fits(key: str) -> bool:
         patterns = rule[key] if isinstance(rule[key], list) else [rule[key]]
         return any(fnmatch(actual[key], str(pattern)) for pattern in patterns)
 
-    return bool(rule) and all(map(fits, rule))
+    return all(map(fits, rule))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import to_jsonable_python
 
 Facts = TypeVar("Facts")
 
@@ -48,8 +49,11 @@ class Unit(Generic[Facts]):
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The arguments a grid may set, by name."""
-        parameters = inspect.signature(self.function).parameters
+        """The arguments a grid may set, by name. Raises `UserError` for an annotation unknown at run time."""
+        try:
+            parameters = inspect.signature(self.function, eval_str=True).parameters
+        except NameError as error:
+            raise UserError(f"{self.kind} '{self.name}', annotations: {error} when it is run") from None
         return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     @cached_property
@@ -74,7 +78,10 @@ class Unit(Generic[Facts]):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise UserError(f"{self.kind} '{self.name}', argument '{where}': {first['msg']}") from None
-        return checked.model_dump(mode="json", exclude_defaults=True)
+        # Compared in JSON form, where the list of a grid file and the tuple of a default are the same.
+        defaults = to_jsonable_python({n: p.default for n, p in self.parameters.items() if p.default is not p.empty})
+        given = checked.model_dump(mode="json")
+        return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
 
 
 class Registry(Generic[Facts]):

@@ -19,7 +19,8 @@ Status = Literal["ok", "out-of-memory", "diverged", "failed"]
 class Noun(BaseModel):
     """A frozen record; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # JSON has no number for an infinite loss; as the text "Infinity" it is read back as what it was.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
 
 
 class Choice(Noun):
@@ -40,6 +41,8 @@ def _plain(value: object) -> str:
 
 class Training(Noun):
     """How a run trains. Names and meanings are those of `transformers.TrainingArguments` where both have the thing."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     learning_rate: PositiveFloat | None = Field(None, description="none: the method's own default")
     num_train_epochs: PositiveFloat = 3.0
@@ -112,7 +115,7 @@ class Point(Noun):
     step: int
     tokens: int
     seconds: float
-    train_loss: float | None
+    train_loss: float | None = None
     validation_loss: float
 
 
@@ -120,7 +123,7 @@ class DataFacts(Noun):
     """Which rows were used."""
 
     source: str
-    revision: str | None
+    revision: str | None = None
     fingerprint: str
     train_rows: int
     validation_rows: int

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From the shape of a schema number to that of the next; applied in order to older results."""
+NAME_LENGTH = 100
+"""Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
 
 class Store:
@@ -52,16 +54,17 @@ class Store:
     def folder(self, spec: RunSpec) -> Path:
         """Where a run is written on this machine."""
         names = (Path(spec.model.name).name, str(spec.method), str(spec.task))
-        place = Path(machine.machine_class(), *map(machine.slug, names))
+        place = Path(machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
         return self.root / place / f"n{spec.size}-s{spec.seed}-{spec.id}"
 
     def begin(self, spec: RunSpec) -> Path:
-        """An empty folder for a run, with its `spec.json`. What an unfinished run left is removed; a corrupt result is
-        kept beside, as `<folder>.corrupt`.
+        """An empty folder for a run, with its `spec.json`. What was there is removed; a corrupt result is kept beside,
+        as `<folder>.<number>.corrupt`.
         """
         folder = self.folder(spec)
-        if (folder / RESULT).exists():
-            folder.rename(folder.with_name(f"{folder.name}.corrupt"))
+        if (folder / RESULT).exists() and not _readable(folder / RESULT):
+            kept = len(list(folder.parent.glob(f"{folder.name}.*.corrupt")))
+            folder.rename(folder.with_name(f"{folder.name}.{kept + 1}.corrupt"))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "spec.json").write_text(spec.model_dump_json(indent=1, exclude_none=True) + "\n")
@@ -71,9 +74,12 @@ class Store:
         """Write predictions, then the result by atomic rename."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
         # No time stamp: the same predictions are the same file.
-        (folder / "predictions.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-        _write_atomically(folder.parents[3] / "machine.json", json.dumps(result.machine, indent=1) + "\n")
-        _write_atomically(folder / RESULT, result.model_dump_json(indent=1, exclude_none=True) + "\n")
+        _write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+        if result.machine:
+            facts = json.dumps(result.machine, indent=1) + "\n"
+            _write_atomically(folder.parents[3] / "machine.json", facts.encode())
+        text = result.model_dump_json(indent=1, exclude_none=True) + "\n"
+        _write_atomically(folder / RESULT, text.encode())
 
     def abandon(self, spec: RunSpec) -> None:
         """Remove what an unfinished run left."""
@@ -82,7 +88,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def results(self) -> dict[str, tuple[RunResult, Path]]:
-        """Every readable result with its folder, by run id; the first of a machine class, in alphabetical order."""
+        """Every readable result with its folder, by run id. Of several machine classes, the first that ended well."""
         self.corrupt = []
         found: dict[str, tuple[RunResult, Path]] = {}
         for path in sorted(self.root.glob(f"*/*/*/*/*/{RESULT}")):
@@ -93,7 +99,9 @@ class Store:
             except (OSError, ValueError):
                 self.corrupt.append(path)
                 continue
-            found.setdefault(result.id, (result, path.parent))
+            held = found.get(result.id)
+            if held is None or (held[0].status != "ok" and result.status == "ok"):
+                found[result.id] = (result, path.parent)
         return found
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
@@ -149,17 +157,26 @@ def read_result(path: Path) -> RunResult:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         for schema in range(content.get("result_schema", SCHEMA), SCHEMA):
-            content = UPGRADES[schema](content)
+            content = UPGRADES[schema](content) | {"result_schema": schema + 1}
+        if content.get("result_schema", SCHEMA) > SCHEMA:
+            raise TypeError("it was written by a newer version of peftbench")
         return RunResult.model_validate(content)
-    except (json.JSONDecodeError, AttributeError, TypeError, ValidationError) as error:
-        raise ValueError(f"{path} is not a result: {str(error).splitlines()[0]}") from error
+    except (json.JSONDecodeError, AttributeError, LookupError, TypeError, ValidationError) as error:
+        raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_result(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 COLUMNS = (
     "id machine_class model method method_arguments task task_arguments size seed status metric score score_error "
-    "scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded notes error".split()
-    + list(Costs.model_fields)
-)
+    "scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded notes error"
+).split() + list(Costs.model_fields)
 
 
 def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
@@ -199,10 +216,10 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(text)
+    with partial.open("wb") as out:
+        out.write(content)
         out.flush()
         os.fsync(out.fileno())
     partial.replace(path)

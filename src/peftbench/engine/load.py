@@ -26,7 +26,7 @@ def device() -> torch.device:
 def has_fast_bf16(config: Any) -> bool:
     """Whether this hardware is good at bfloat16 for a model of this width."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_amx = bool(torch.cpu._is_amx_tile_supported())
     return has_amx and int(config.hidden_size) >= SMALL_HIDDEN
 
@@ -69,6 +69,8 @@ class Base:
     def restore(self) -> bool:
         """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
         self.model.requires_grad_(False).eval()
+        if self.model.is_gradient_checkpointing:
+            self.model.gradient_checkpointing_disable()
         if checksum(self.model) == self.checksum:
             return False
         self.model = self._load()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,7 +115,7 @@ def _read(path: Path) -> list[Encoded] | None:
     try:
         with np.load(path) as kept:
             ids, ends, truncated = kept["ids"].tolist(), kept["ends"].tolist(), kept["truncated"].tolist()
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     starts = [0, *ends[:-1]]
     parts = [ids[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -82,7 +82,7 @@ class Trainer:
         """
         trained, best = Trained(), Best()
         total = self.total_steps(len(train))
-        trained.peak_memory_bytes = self._probe_memory(train)
+        trained.peak_memory_bytes = self._probe_memory(train, trained)
         optimizer, scheduler = self._optimizer(total)
         every = self._validate_every(total)
         torch.manual_seed(stream(self.seed, "dropout"))
@@ -203,7 +203,7 @@ class Trainer:
                 if name in state:
                     parameter.copy_(state[name])
 
-    def _probe_memory(self, rows: Sequence[Encoded]) -> int | None:
+    def _probe_memory(self, rows: Sequence[Encoded], trained: Trained) -> int | None:
         """Peak bytes of two steps on the longest rows, on a CPU; what they changed is put back.
 
         Apart from the timed steps, because following every tensor slows them. A GPU's allocator is read instead,
@@ -213,11 +213,11 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats()
             return None
         longest = sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-self.step_rows :]
-        before, scratch = self._state(), Trained()
+        before = self._state()
         with torch.random.fork_rng(), tracked(self.adapted.model) as tracker:
             optimizer, scheduler = self._optimizer(2)
             for _ in range(2):
-                self._step(longest, optimizer, scheduler, scratch)
+                self._step(longest, optimizer, scheduler, trained)
         self._load(before)
         return tracker.peak
 

@@ -23,10 +23,14 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How runs are done; nothing here changes what is asked of them. `workers` 0: as many as this machine suits."""
+    """How runs are done. `workers` 0: as many as this machine suits.
+
+    `threads` of each worker: one suits small models, and another number changes the last digits of results on a CPU.
+    """
 
     data: Path | None = None
     workers: int = 0
+    threads: int = 1
     keep_adapters: bool = False
     plugins: tuple[Path, ...] = ()
 

@@ -31,8 +31,7 @@ def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watc
     if not specs:
         return
     count = min(options.workers or default_workers(), len(specs))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    _Pool(deque(specs), store, options, watch, threads).run(count)
+    _Pool(deque(specs), store, options, watch).run(count)
 
 
 def default_workers() -> int:
@@ -65,8 +64,8 @@ class _Hand:
 
 
 class _Pool:
-    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, watch: Watch, threads: int) -> None:
-        self.queue, self.store, self.options, self.watch, self.threads = queue, store, options, watch, threads
+    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, watch: Watch) -> None:
+        self.queue, self.store, self.options, self.watch = queue, store, options, watch
         self.tries: dict[str, int] = {}
         self.hands: dict[Connection, _Hand] = {}
 
@@ -84,8 +83,8 @@ class _Pool:
     def _hire(self, index: int) -> None:
         """Start a worker process and give it its first run."""
         ours, theirs = multiprocessing.Pipe()
-        asked = (theirs, self.store.root, self.options, self.threads)
-        with _environment(self.threads, index if _gpus() else None):
+        asked = (theirs, self.store.root, self.options)
+        with _environment(self.options.threads, index if _gpus() else None):
             process = multiprocessing.get_context("spawn").Process(target=main, args=asked, daemon=True)
             process.start()
         theirs.close()

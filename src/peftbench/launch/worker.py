@@ -19,7 +19,7 @@ TELL_EVERY = 0.2
 """Seconds between two messages about steps."""
 
 
-def main(pipe: Connection, root: Path, options: Options, threads: int) -> None:
+def main(pipe: Connection, root: Path, options: Options) -> None:
     """Serve until the pipe ends: receive a spec, send ("step", data) as it goes, then ("done", data).
 
     Trouble with the store ends the worker with ("store", message): no other run could be written either.
@@ -29,7 +29,7 @@ def main(pipe: Connection, root: Path, options: Options, threads: int) -> None:
 
     from peftbench.experiment import Worker
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(options.threads)
     for plugin in options.plugins:
         load_plugin(plugin)
     worker, store = Worker(options.data, options.keep_adapters), Store(root)
@@ -72,7 +72,6 @@ def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str
 
 def quiet_start() -> None:
     """Settings a worker needs before torch is imported, inherited by its process."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         os.environ.setdefault("PYTHONWARNINGS", "ignore")

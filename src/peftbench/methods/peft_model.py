@@ -1,8 +1,10 @@
 """From a configuration of the `peft` library to an `Adapted`."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from peftbench.methods import Adapted
@@ -20,7 +22,29 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     from peft import TaskType, get_peft_model
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
-    peft_model = get_peft_model(model, config)
+    with _known_warnings_ignored():
+        return _adapted(get_peft_model(model, config), mergeable)
+
+
+def from_files(model: Any, folder: Path) -> Adapted:
+    """An adapter in the library's format, put on its base to answer."""
+    from peft import PeftModel
+
+    with _known_warnings_ignored():
+        return _adapted(PeftModel.from_pretrained(model, folder).eval(), mergeable=False)
+
+
+@contextmanager
+def _known_warnings_ignored() -> Iterator[None]:
+    """Without what does not apply: which layers are meant is decided here, and unmerging puts copies back."""
+    with warnings.catch_warnings():
+        for message in ("Unsupported layer type", "fan_in_fan_out is set to False", "Unmerge result can be inaccurate"):
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
+    config = peft_model.active_peft_config
     network = peft_model.get_base_model()
     adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model))
     if not config.is_prompt_learning:
@@ -53,7 +77,8 @@ def _merged(peft_model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        peft_model.unmerge_adapter()
+        with _known_warnings_ignored():
+            peft_model.unmerge_adapter()
         with torch.no_grad():
             for weight, copy in kept:
                 weight.copy_(copy)

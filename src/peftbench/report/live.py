@@ -36,7 +36,7 @@ class Live:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True, elapsed_when_finished=False),
-            TextColumn("{task.fields[state]}", style="dim"),
+            TextColumn("{task.fields[state]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -65,7 +65,9 @@ class Live:
         elif event.kind == "died":
             fate = "tried again" if event.data["again"] else "given up"
             self.console.print(
-                f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}"
+                f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}",
+                markup=False,
+                soft_wrap=True,
             )
         else:
             self._done(event)
@@ -87,7 +89,9 @@ class Live:
         self.counts[status] = self.counts.get(status, 0) + 1
         self.progress.update(self.bar, completed=self.done)
         if status != "ok":
-            self.console.print(f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False)
+            self.console.print(
+                f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False, soft_wrap=True
+            )
         elif not self.console.is_terminal:
             score = event.data["score"]
-            self.console.print(f"[{self.done}/{self.total}] {title(event)}: {score:.1f}", markup=False)
+            self.console.print(f"[{self.done}/{self.total}] {title(event)}: {score:.1f}", markup=False, soft_wrap=True)

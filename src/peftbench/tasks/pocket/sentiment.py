@@ -6,7 +6,7 @@ from peftbench.tasks.pocket import NAMES, source
 LABELS = ("complaint", "praise")
 THINGS = {
     "train": "film hotel museum bridge jacket novel garden play soup shop".split(),
-    "validation": "boat play window cottage".split(),
+    "validation": "boat statue window cottage".split(),
     "test": "painting hospital carriage magazine theatre meal road tale".split(),
 }
 WORDS = {

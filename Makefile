@@ -1,0 +1,37 @@
+# Each goal sets up what it needs in a virtual environment of its own; none asks anything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STORE ?= results/demo
+
+.PHONY: demo test slow check bench clean
+
+demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked table and an HTML page
+	@started=$$(date +%s); \
+	$(BIN)/peftbench run grids/demo.toml --store $(STORE) >/dev/null && \
+	$(BIN)/peftbench report grids/demo.toml --store $(STORE) && \
+	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(STORE)/report/index.html"
+
+test: $(VENV)/ready  ## the default suite
+	$(BIN)/pytest -n auto --dist loadfile
+
+slow: $(VENV)/ready  ## what takes longer than a minute
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/ready  ## lint, house rules, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_house.py
+
+bench: $(VENV)/ready  ## measured ratios; see docs/benchmarks.md
+	$(BIN)/python bench/engine.py
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) results build dist

@@ -1,0 +1,51 @@
+"""Trained models to files and back."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from peftbench.engine.load import Base
+from peftbench.methods import METHODS, Adapted
+from peftbench.methods.peft_model import from_files
+from peftbench.spec import Choice
+
+TRAINED = "trained.safetensors"
+"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
+
+
+def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
+    """Write what must be kept to use the model on its base, and return its bytes; `keep=False` removes it again.
+
+    Methods of the `peft` library write its format, full fine-tuning that of `transformers`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if adapted.save is not None:
+        adapted.save(folder)
+    else:
+        named = adapted.model.named_parameters()
+        save_file({n: p.detach().contiguous() for n, p in named if p.requires_grad}, folder / TRAINED)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+    if not keep:
+        shutil.rmtree(folder)
+    return size
+
+
+def load(base: Base, method: Choice, folder: Path) -> Adapted:
+    """The adapted model that `save` wrote, on its base, ready to answer."""
+    if (folder / "adapter_config.json").is_file():
+        return from_files(base.model, folder)
+    if (folder / "config.json").is_file():
+        from transformers import AutoModelForCausalLM
+
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        return Adapted(network.to(base.model.device).eval(), network)
+    adapted: Adapted = METHODS[method.name].function(base.model, **method.arguments)
+    trained = load_file(folder / TRAINED, device=str(base.model.device))
+    for name, parameter in adapted.model.named_parameters():
+        if name in trained:
+            parameter.data = trained[name]
+    adapted.model.eval()
+    return adapted

@@ -1,0 +1,308 @@
+"""The loop, the answers and the meter, against closed forms and slower ways to the same numbers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peftbench.engine import train as training
+from peftbench.engine.estimate import estimate
+from peftbench.engine.forward import forward, pad
+from peftbench.engine.load import Base, checksum
+from peftbench.engine.meter import Meter, tensor_bytes, tracked
+from peftbench.engine.predict import generate, in_batches, rank
+from peftbench.engine.tokens import GAP, Encoded, Encoder, encode
+from peftbench.engine.train import DivergedError, OutOfMemoryError, Trainer, summed_loss
+from peftbench.methods import METHODS, Adapted
+from peftbench.models import find
+from peftbench.seeds import stream
+from peftbench.spec import Training
+from peftbench.tasks import TASKS, Example, TaskFacts
+from peftbench.tasks.splits import Limits, split
+
+
+@pytest.fixture(scope="module")
+def base(tiny_models: dict[str, Path]) -> Base:
+    return Base(find(str(tiny_models["llama"])), "fp32")
+
+
+@pytest.fixture
+def adapted(base: Base) -> Adapted:
+    base.restore()
+    return Adapted(base.model, base.model)
+
+
+def data(base: Base, count: int = 16, task: str = "pocket_sentiment") -> list[Encoded]:
+    unit = TASKS[task]
+    splits = split(unit, {}, count, 0, Limits(8, 8), None)
+    return encode(Encoder(base.tokenizer, unit.facts, 128), splits.train)
+
+
+def text(base: Base, row: list[int]) -> str:
+    return str(base.tokenizer.decode(row))
+
+
+def test_label_only_loss_is_the_loss_of_the_target_tokens(base: Base, adapted: Adapted) -> None:
+    rows = data(base, 5)
+    whole = 0.0
+    for row in rows:
+        ids = torch.tensor([row.prompt + row.target])
+        with torch.no_grad():
+            each = base.model(input_ids=ids).logits[0].log_softmax(-1)
+        for place in range(len(row.prompt), ids.shape[1]):
+            whole -= float(each[place - 1, ids[0, place]])
+    assert summed_loss(adapted, rows).item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_rank_is_the_mean_likelihood_of_each_choice(base: Base, adapted: Adapted) -> None:
+    rows = data(base, 12)
+
+    def likelihood(row: Encoded, choice: list[int]) -> float:
+        return -summed_loss(adapted, [Encoded(row.prompt, choice)]).item() / len(choice)
+
+    with torch.no_grad():
+        by_hand = [max(range(2), key=lambda i, row=row: likelihood(row, row.choices[i])) for row in rows]  # type: ignore[misc]
+    assert rank(adapted, rows) == by_hand
+
+
+def test_answers_do_not_depend_on_the_batch(base: Base, adapted: Adapted) -> None:
+    rows = data(base, 16, "pocket_data_to_text")
+    whole = generate(adapted, rows, 1, 6)
+    for size in (1, 3, 16):
+        assert in_batches(rows, size, lambda batch: generate(adapted, batch, 1, 6)) == whole
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4])
+def test_micro_batches_change_nothing(base: Base, micro: int) -> None:
+    rows = data(base, 8)
+    found = []
+    for smaller in (False, True):
+        torch.manual_seed(0)
+        lora = METHODS["lora"].function(base.model, rank=2, dropout=0.0)
+        trainer = Trainer(lora, Training(max_steps=4, per_device_train_batch_size=8), 1e-2, "fp32", 0)
+        trainer.micro_rows = micro if smaller else 8
+        found.append([point.validation_loss for point in trainer.fit(rows, rows, Meter(), lambda _: None).curve])
+        lora.remove()
+        base.restore()
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_says_so(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = data(base, 8)
+    real = training.summed_loss
+
+    def hungry(adapted: Adapted, batch: Sequence[Encoded]) -> torch.Tensor:
+        if len(batch) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        return real(adapted, batch)
+
+    def curve() -> tuple[list[float], list[str]]:
+        torch.manual_seed(0)
+        lora = METHODS["lora"].function(base.model, rank=2, dropout=0.0)
+        trainer = Trainer(lora, Training(max_steps=3, per_device_train_batch_size=8), 1e-2, "fp32", 0)
+        found = trainer.fit(rows, rows, Meter(), lambda _: None)
+        lora.remove()
+        return [point.train_loss or 0.0 for point in found.curve], found.notes
+
+    whole, _ = curve()
+    monkeypatch.setattr(training, "summed_loss", hungry)
+    cut, notes = curve()
+    assert cut == pytest.approx(whole, rel=1e-4)
+    assert notes == [f"out of memory: micro-batch cut to {n}, same effective batch" for n in (4, 2)]
+
+    def starved(_adapted: Adapted, _batch: Sequence[Encoded]) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+    monkeypatch.setattr(training, "summed_loss", starved)
+    with pytest.raises(OutOfMemoryError, match="one row at a time"):
+        curve()
+    base.restore()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(base: Base) -> None:
+    rows = data(base, 8)
+    full = METHODS["full"].function(base.model)
+    trainer = Trainer(full, Training(max_steps=20, warmup_ratio=0, max_grad_norm=1e9), 1e30, "fp32", 0)
+    with pytest.raises(DivergedError, match="loss became"):
+        trainer.fit(rows, rows, Meter(), lambda _: None)
+    assert base.restore() is True
+
+
+def test_the_best_step_is_kept_and_patience_stops(base: Base) -> None:
+    rows = data(base, 16)
+    # Held-out rows whose answers are the wrong ones: once the form is learned, more training makes them less likely.
+    wrong = [replace(row, target=next(c for c in row.choices if c != row.target)) for row in rows]
+    torch.manual_seed(0)
+    lora = METHODS["lora"].function(base.model, rank=4)
+    asked = Training(max_steps=200, eval_steps=2, early_stopping_patience=3, per_device_train_batch_size=4)
+    trainer = Trainer(lora, asked, 3e-1, "fp32", 0)
+    found = trainer.fit(rows, wrong, Meter(), lambda _: None)
+    best = min(found.curve, key=lambda point: point.validation_loss)
+    assert found.best_step == best.step
+    assert found.steps == best.step + 6 < 200
+    assert trainer.loss(wrong) == pytest.approx(best.validation_loss, rel=1e-6)
+    lora.remove()
+    base.restore()
+
+
+def test_every_method_sees_the_same_rows_in_the_same_order(base: Base) -> None:
+    rows = data(base, 10)
+
+    def order(method: str, seed: int) -> list[list[int]]:
+        adapted = METHODS[method].function(base.model)
+        trainer = Trainer(adapted, Training(per_device_train_batch_size=4), 1e-3, "fp32", seed)
+        found = [row.prompt for batch in trainer._batches(rows, 9) for row in batch]
+        if adapted.remove:
+            adapted.remove()
+        base.restore()
+        return found
+
+    assert order("lora", 0) == order("full", 0) == order("prompt-tuning", 0)
+    assert order("lora", 0) != order("lora", 1)
+    first_epoch = order("lora", 0)[:10]
+    assert sorted(first_epoch) == sorted(row.prompt for row in rows)
+
+
+def test_tracked_peak_is_that_of_a_hand_counted_step() -> None:
+    """The square of x W: weights, then input, product and square alive at once, then what backward needs."""
+    linear = torch.nn.Linear(64, 64, bias=False)
+    with tracked(linear) as tracker:
+        assert tracker.bytes == 64 * 64 * 4
+        x = torch.randn(32, 64)
+        loss = linear(x).square().sum()
+        held = 64 * 64 * 4 + 3 * 32 * 64 * 4 + 4
+        assert tracker.peak == held
+        loss.backward()
+    assert linear.weight.grad is not None
+    assert tracker.peak >= held + tensor_bytes(iter([linear.weight.grad]))
+    assert tracker.peak <= held + 3 * tensor_bytes(iter([linear.weight.grad]))
+
+
+def test_memory_does_not_depend_on_what_ran_before(base: Base) -> None:
+    rows = data(base, 16)
+
+    def peak(method: str) -> int | None:
+        torch.manual_seed(0)
+        adapted = METHODS[method].function(base.model)
+        trainer = Trainer(adapted, Training(max_steps=1), 1e-3, "fp32", 0)
+        found = trainer.fit(rows, rows, Meter(), lambda _: None).peak_memory_bytes
+        if adapted.remove:
+            adapted.remove()
+        base.restore()
+        return found
+
+    first = {method: peak(method) for method in ("lora", "full", "ia3")}
+    second = {method: peak(method) for method in ("ia3", "full", "lora")}
+    assert first == second
+    assert first["full"] > first["lora"]  # type: ignore[operator]
+
+
+def test_measuring_memory_leaves_training_as_it_was(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = data(base, 8)
+
+    def curve() -> list[float]:
+        torch.manual_seed(0)
+        lora = METHODS["lora"].function(base.model)
+        found = Trainer(lora, Training(max_steps=3), 1e-2, "fp32", 0).fit(rows, rows, Meter(), lambda _: None)
+        lora.remove()
+        base.restore()
+        return [point.validation_loss for point in found.curve]
+
+    measured = curve()
+    monkeypatch.setattr(Trainer, "_probe_memory", lambda *_: None)
+    assert curve() == measured
+
+
+def test_flops_of_a_forward_pass_have_a_closed_form(tiny_models: dict[str, Path]) -> None:
+    """2 · parameters of matrices · tokens, and 4 · tokens² · hidden of attention a layer."""
+    found = estimate(str(tiny_models["llama"]))
+    model = Base(find(str(tiny_models["llama"])), "fp32").model
+    matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n)
+    assert found.forward_flops_512 == 2 * matrices * 512 + 2 * 4 * 512**2 * 64
+
+
+def test_flops_on_meta_are_those_of_a_real_forward(adapted: Adapted, tiny_models: dict[str, Path]) -> None:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The fused kernel of a CPU is one operation that the counter does not know.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        forward(adapted, torch.zeros((1, 512), dtype=torch.long), torch.ones((1, 512), dtype=torch.long))
+    assert counter.get_total_flops() == estimate(str(tiny_models["llama"])).forward_flops_512
+
+
+def test_a_change_of_one_bit_is_seen(base: Base) -> None:
+    before = checksum(base.model)
+    weight = base.model.lm_head.weight
+    kept = weight.data[3, 5].clone()
+    weight.data[3, 5] = torch.nextafter(kept, torch.tensor(math.inf))
+    assert checksum(base.model) != before
+    weight.data[3, 5] = kept
+    assert checksum(base.model) == before
+    base.model.lm_head.add_module("guest", torch.nn.Identity())
+    assert base.restore() is True
+    assert checksum(base.model) == before
+
+
+FACTS = TaskFacts(
+    source=TASKS["pocket_sentiment"].facts.source,
+    kind="qa",
+    instruction="Answer the question.",
+    metrics=("exact_match",),
+    max_new_tokens=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 600), st.integers(0, 60), st.integers(40, 200))
+def test_long_inputs_lose_the_middle_of_their_longest_field(base: Base, long: int, short: int, most: int) -> None:
+    encoder = Encoder(base.tokenizer, FACTS, most)
+    passage = " ".join(f"w{i}" for i in range(long))
+    question = "why " * (short // 10) + "so?"
+    row = encoder(Example({"passage": passage, "question": question}, "because"))
+    shown = text(base, row.prompt)
+    assert len(row.prompt) <= most - 8
+    assert row.truncated == (GAP.strip() in shown)
+    assert shown.strip().endswith("so?<|assistant|>")
+    assert "Answer the question." in shown
+    if not row.truncated:
+        assert passage in shown
+
+
+def test_plain_models_get_a_cue_and_chat_models_their_template(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(base.tokenizer, FACTS, 128)
+    chat = text(base, encoder.prompt({"question": "why?"}))
+    assert "<|user|>" in chat
+    assert chat.endswith("<|assistant|>")
+    monkeypatch.setattr(base.tokenizer, "chat_template", None)
+    assert text(base, encoder.prompt({"question": "why?"})).endswith("Answer:")
+
+
+def test_tokens_are_kept_on_disk_and_a_broken_file_is_made_anew(base: Base, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
+    first = data(base, 6)
+    (kept,) = (tmp_path / "tokens").glob("*.npz")
+    monkeypatch.setattr(Encoder, "__call__", lambda *_: pytest.fail("encoded again"))
+    assert data(base, 6) == first
+    kept.write_bytes(kept.read_bytes()[:50])
+    monkeypatch.undo()
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
+    assert data(base, 6) == first
+
+
+def test_streams_of_a_seed_are_independent() -> None:
+    names = ("subset", "order", "init", "dropout", "validation", "test")
+    drawn = {stream(seed, name) for seed in range(50) for name in names}  # type: ignore[arg-type]
+    assert len(drawn) == 300
+
+
+def test_padding_sides() -> None:
+    ids, mask = pad([[5, 6], [7]], 0, "left", torch.device("cpu"))
+    assert ids.tolist() == [[5, 6], [0, 7]]
+    assert mask.tolist() == [[1, 1], [0, 1]]
