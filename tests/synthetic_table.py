@@ -33,6 +33,8 @@ def run(method: str, task: str, seed: int, **changes: Any) -> dict[str, Any]:
     return {
         "id": f"{method}-{task}-{seed}",
         "machine_class": "cpu-16",
+        "task_arguments": "",
+        "training": "",
         "model": "qwen2.5-0.5b",
         "method": method,
         "method_arguments": "",

@@ -194,9 +194,10 @@ def test_a_crash_before_the_rename_leaves_the_run_missing(place: Store, monkeypa
             raise KeyboardInterrupt
         return replace(self, target)
 
-    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as broken:
         broken.setattr(Path, "replace", crash)
-        place.finish(folder, result(spec()), ROWS)
+        with pytest.raises(KeyboardInterrupt):
+            place.finish(folder, result(spec()), ROWS)
     assert place.missing([spec()]) == [spec()]
     put(place, spec())
     assert sorted(p.name for p in folder.iterdir()) == ["predictions.jsonl.gz", "result.json", "spec.json"]
@@ -452,7 +453,7 @@ def test_a_full_disk_is_found_before_anything_runs(place: Store, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="cannot be written: No space left on device.*make room"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\..*make room"):
         place.open()
 
 
@@ -480,10 +481,9 @@ def work_with_a_full_disk(pipe: Connection, root: Path, options: Options) -> Non
     def quick(asked: RunSpec, *_: Any) -> tuple[RunResult, list[Any]]:
         return result(asked), []
 
-    import peftbench.experiment
-
-    Store.begin = full  # type: ignore[method-assign]
-    peftbench.experiment.run = quick
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Store, "begin", full)
+    patch.setattr("peftbench.experiment.run", quick)
     worker.main(pipe, root, options)
 
 

@@ -1,4 +1,4 @@
-"""One story from end to end, with kills in the middle: a grid that is torn down three times ends like one that is not."""
+"""One story from end to end: a grid that is torn down three times ends like one that is not."""
 
 import json
 import os
@@ -162,7 +162,8 @@ def test_a_worker_that_dies_costs_one_run(tmp_path: Path, tiny_models: dict[str,
     )
     path = tmp_path / "grid.toml"
     path.write_text(
-        f'models = ["{tiny_models["llama"]}"]\nmethods = ["deadly", "none"]\ntasks = ["pocket_sentiment"]\nsizes = [8]\n'
+        f'models = ["{tiny_models["llama"]}"]\nmethods = ["deadly", "none"]\ntasks = ["pocket_sentiment"]\n'
+        "sizes = [8]\n"
         "[train]\nvalidation_rows = 4\n[eval]\ntest_rows = 4\n"
     )
     store = tmp_path / "store"
@@ -174,3 +175,28 @@ def test_a_worker_that_dies_costs_one_run(tmp_path: Path, tiny_models: dict[str,
     assert table.loc["none", "status"] == "ok"
     assert table.loc["deadly", "status"] == "failed"
     assert "died with exit code 9, 2 times" in str(table.loc["deadly", "error"])
+
+
+@pytest.mark.parametrize("architecture", ["qwen", "gpt2"])
+def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    """All methods, with `--model PATH` instead of the grid's own model."""
+    from peftbench.methods import METHODS
+
+    methods = [unit.name for unit in METHODS if unit.function.__module__.startswith("peftbench.")]
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        f'methods = {json.dumps(methods)}\ntasks = ["pocket_data_to_text"]\nsizes = [8]\n'
+        "[train]\nmax_steps = 2\nvalidation_rows = 4\n[eval]\ntest_rows = 4\n"
+    )
+    store = tmp_path / "store"
+    done = subprocess.run(
+        [*command(path, store, 1), "--model", str(tiny_models[architecture])],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = peftbench.table(store)
+    assert set(table["method"]) == set(methods)
+    assert set(table["model"]) == {architecture}
+    assert (table["status"] == "ok").all(), table[["method", "error"]].to_string()

@@ -273,13 +273,9 @@ def _console(stderr: bool = False) -> "Console":
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from peftbench.report.terminal import print_table
 
-    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    _console().print(table)
+    print_table(_console(), headings, rows)
 
 
 def _print_json(content: Any) -> None:

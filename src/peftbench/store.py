@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from peftbench import machine
 from peftbench.registry import UserError
 from peftbench.spec import SCHEMA, Costs, RunResult, RunSpec
@@ -161,7 +159,7 @@ def read_result(path: Path) -> RunResult:
         if content.get("result_schema", SCHEMA) > SCHEMA:
             raise TypeError("it was written by a newer version of peftbench")
         return RunResult.model_validate(content)
-    except (json.JSONDecodeError, AttributeError, LookupError, TypeError, ValidationError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
@@ -174,8 +172,9 @@ def _readable(path: Path) -> bool:
 
 
 COLUMNS = (
-    "id machine_class model method method_arguments task task_arguments size seed status metric score score_error "
-    "scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded notes error"
+    "id machine_class model method method_arguments task task_arguments size seed training status metric score "
+    "score_error scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded "
+    "notes error"
 ).split() + list(Costs.model_fields)
 
 
@@ -193,6 +192,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "task_arguments": _arguments(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,
+        "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
         "score": scores[main].value if main else None,

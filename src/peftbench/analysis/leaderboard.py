@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.pscp import pscp
+from peftbench.analysis.select import select
 from peftbench.analysis.stats import Interval, cell, difference, over_tasks
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Leaderboard:
     """Ranked methods of one model and train size, best first, those without a rank last.
 
     `tasks` gives the main metric of each task; `costs_refused` says why the costs of the rows cannot be compared,
-    `unscored` holds the cells that were run and on which no method has a score; they count for nothing.
+    `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
+    among how many training settings each method's were chosen, on validation.
     """
 
     model: str
@@ -84,6 +86,7 @@ class Leaderboard:
     seeds: tuple[int, ...]
     costs_refused: str | None
     unscored: tuple[MissingCell, ...]
+    trials: Mapping[str, int]
     rows: tuple[Row, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,12 +115,15 @@ class Leaderboard:
 
 
 def leaderboards(table: "pd.DataFrame", pool_machines: bool = False) -> tuple[Leaderboard, ...]:
-    """The leaderboards of a table with one row per run (`peftbench.store.table`), by model, size and machine class.
+    """The leaderboards of a table with one row per run (`peftbench.table`), by model, size and machine class.
+
+    Where training settings were swept, each cell has its best setting by validation (`peftbench.analysis.select`).
 
     With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
     compared; its costs are refused if the classes differ.
     """
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
+    table = select(table)
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])
@@ -160,6 +166,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame") -> Leaderboard:
         seeds=tuple(sorted({seed for _, seed in cells})),
         costs_refused=refused,
         unscored=_missing(group, [cell for cell in _cells(group) if cell not in cells]),
+        trials={label: int(runs["trials"].max()) for label, runs in methods.items()},
         rows=tuple(rows),
     )
 

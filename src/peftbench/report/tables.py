@@ -20,11 +20,23 @@ def remarks(board: Leaderboard) -> list[str]:
     said = [TIE]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
+    if max(board.trials.values()) > 1:
+        said.append(_trials(board))
     if board.costs_refused:
         said.append(f"Costs are not compared: {board.costs_refused}.")
     said += [f"No method has a score on {cells}" for cells in _grouped(board.unscored)]
     said += [f"{row.method} lacks {cells}" for row in board.rows for cells in _grouped(row.missing)]
     return said + _without_pscp(board)
+
+
+def _trials(board: Leaderboard) -> str:
+    """From how many training settings each method's were chosen."""
+    counts = sorted(set(board.trials.values()))
+    chosen = "Training settings were chosen by validation loss, of "
+    if len(counts) == 1:
+        return f"{chosen}{counts[0]} for each method."
+    each = ", ".join(f"{count} for {method}" for method, count in sorted(board.trials.items()))
+    return f"{chosen}unequal numbers: {each}."
 
 
 def _grouped(missing: Iterable[MissingCell]) -> list[str]:

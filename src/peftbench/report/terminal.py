@@ -1,12 +1,12 @@
 """Leaderboards in the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from peftbench.analysis.leaderboard import Leaderboard
@@ -15,6 +15,8 @@ from peftbench.report.tables import remarks, title
 
 GAP = 2
 """Blanks between columns."""
+LONG_LINE = 1000
+"""Characters of a line that no one looks at in a terminal: a row is one line there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ class View:
         for row, line in zip(self.board.rows, zip(*(cells[1:] for cells in shown), strict=True), strict=True):
             table.add_row(*map(Text, line), style="bold" if row.rank == 1 else "dim" if row.rank is None else "")
         return table
+
+
+def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table whose first column is names. Nothing is cut off: long texts are folded on a terminal."""
+    first, *others = headings
+    shown = [Column(first, no_wrap=True), *(Column(heading, overflow="fold") for heading in others)]
+    table = Table(*shown, box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if not console.is_terminal:
+        console.width = LONG_LINE
+    console.print(table)
 
 
 def _width(cells: tuple[str, ...]) -> int:

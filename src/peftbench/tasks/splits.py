@@ -11,7 +11,7 @@ import numpy as np
 from peftbench.registry import UserError
 from peftbench.seeds import Stream, stream
 from peftbench.tasks import Example, Task
-from peftbench.tasks.door import Rows, example, read
+from peftbench.tasks.door import DataError, Rows, example, read
 
 GENERATED = {"train": 4000, "validation": 400, "test": 1000}
 """Rows made of a source that has no end."""
@@ -76,9 +76,20 @@ def split(
     )
 
 
-@lru_cache(maxsize=64)
 def _read(task: Task, name: str, root: Path | None) -> Rows:
-    return read(task.facts.source, name, root, GENERATED.get(name))
+    found = _read_once(task, name, root)
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+@lru_cache(maxsize=64)
+def _read_once(task: Task, name: str, root: Path | None) -> Rows | DataError:
+    """The rows, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
+    try:
+        return read(task.facts.source, name, root, GENERATED.get(name))
+    except DataError as error:
+        return error
 
 
 def _shuffled(rows: Sequence[Any], seed: int, name: Stream) -> list[Any]:

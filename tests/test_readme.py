@@ -1,0 +1,65 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import peftbench
+from peftbench.grid import expand
+from peftbench.registry import load_plugin
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str, starts: str) -> str:
+    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL) if kind == language]
+    (chosen,) = [code for code in found if code.startswith(starts)]
+    return str(chosen)
+
+
+def test_the_grid() -> None:
+    import tomllib
+
+    specs = expand(tomllib.loads(block("toml", "# mine.toml")))
+    methods = {str(spec.method) for spec in specs}
+    assert methods == {"none", "full", "lora", "lora(rank=4)", "lora(modules=q+v)"}
+    assert not any(spec.method.name == "full" and spec.size == 1000 for spec in specs)
+    tasks = {spec.task.name for spec in specs}
+    assert len(specs) == (5 + 4) * 3 * len(tasks)
+    assert "sst2" in tasks
+
+
+def test_the_method(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(block("python", "# mine.py"))
+    load_plugin(plugin)
+    grid = {
+        "models": [str(tiny_models["llama"])],
+        "methods": [{"use": "last-layer", "layers": 2}],
+        "tasks": ["pocket_sentiment"],
+        "sizes": [8],
+        "train": {"max_steps": 2, "validation_rows": 4},
+        "eval": {"test_rows": 4},
+    }
+    (spec,) = expand(grid)
+    from peftbench.experiment import Worker, run
+
+    result, _ = run(spec, Worker(), tmp_path, lambda _event: None)
+    assert result.status == "ok", result.error
+    layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96 + 2 * 64
+    assert result.costs.trainable_parameters == 2 * layer
+    assert result.base_reloaded
+
+
+def test_the_score() -> None:
+    call = re.search(r"peftbench\.pscp\(([^,]+), (\{.*?\})\)", README)
+    assert call
+    costs = {name: float(number) for name, number in re.findall(r'"(\w+)": ([\d_.]+)', call[2])}
+    assert peftbench.pscp(float(call[1]), costs) == pytest.approx(60.08, abs=0.01)
+
+
+def test_every_linked_file_is_there() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
