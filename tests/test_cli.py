@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from peftbench import catalogue
 from peftbench.cli import app, main
@@ -99,7 +100,9 @@ def test_help_of_every_verb(verb: str) -> None:
     done = call(verb, "--help")
     assert (done.code, done.err) == (0, "")
     assert f"peftbench {verb}" in done.out
-    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    command = group.commands[verb]
     assert command.help
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{verb}: {parameter.name} is not explained"

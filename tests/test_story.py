@@ -200,3 +200,17 @@ def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny
     assert set(table["method"]) == set(methods)
     assert set(table["model"]) == {architecture}
     assert (table["status"] == "ok").all(), table[["method", "error"]].to_string()
+
+
+def test_a_worker_whose_parent_is_gone_leaves_no_result(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    path, store = grid(tmp_path, tiny_models["llama"]), tmp_path / "orphan"
+    process = subprocess.Popen(command(path, store, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not finished(store) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    seen: set[Path] | None = None
+    while seen != (seen := finished(store)):
+        time.sleep(3)
+    assert len(seen) < 22
+    assert (peftbench.table(store)["status"] == "ok").all()

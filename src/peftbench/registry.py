@@ -1,6 +1,7 @@
 """Names to units. A unit is one decorated function in one file; nothing else is edited to add one."""
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -132,7 +133,8 @@ class Registry(Generic[Facts]):
 
 def load_plugin(path: Path) -> None:
     """Import a file of units (`--plugin FILE.py`). Raises `UserError` if it cannot be imported."""
-    name = f"peftbench_plugin_{path.stem}"
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"peftbench_plugin_{path.stem}_{place}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

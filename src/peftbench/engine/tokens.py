@@ -1,5 +1,6 @@
 """Examples to token ids: the prompt rendered for the model, over-long inputs shortened, the result kept on disk."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -97,7 +98,9 @@ def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
     rows = _read(path)
     if rows is None or len(rows) != len(examples):
         rows = [encoder(example) for example in examples]
-        _write(path, rows)
+        # A cache that cannot be written costs time and nothing else.
+        with contextlib.suppress(OSError):
+            _write(path, rows)
     return [replace(row, choices=encoder.choices(example)) for row, example in zip(rows, examples, strict=True)]
 
 

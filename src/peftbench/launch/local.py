@@ -101,7 +101,10 @@ class _Pool:
             return
         self.tries[hand.spec.id] = self.tries.get(hand.spec.id, 0) + 1
         self.watch(Event("start", hand.index, hand.spec))
-        hand.pipe.send(hand.spec)
+        try:
+            hand.pipe.send(hand.spec)
+        except OSError:
+            self._bury(hand, hand.spec)
 
     def _listen(self, hand: _Hand) -> None:
         spec = hand.spec
@@ -112,9 +115,7 @@ class _Pool:
             self._bury(hand, spec)
             return
         if kind == "store":
-            raise UserError(
-                f"store {self.store.root}: {data}. Nothing finished is lost: make room, then run the same command again"
-            )
+            raise self._store_trouble(data)
         self.watch(Event(kind, hand.index, spec, data))
         if kind == "done":
             self._feed(hand)
@@ -133,10 +134,18 @@ class _Pool:
                 " (killed: out of memory?)" if code == -9 else ""
             )
             failed = RunResult(id=spec.id, spec=spec, status="failed", error=how)
-            self.store.finish(self.store.begin(spec), failed, [])
+            try:
+                self.store.finish(self.store.begin(spec), failed, [])
+            except OSError as error:
+                raise self._store_trouble(str(error)) from error
             self.watch(Event("done", hand.index, spec, {"status": "failed", "error": how}))
         if self.queue:
             self._hire(hand.index)
+
+    def _store_trouble(self, what: str) -> UserError:
+        return UserError(
+            f"store {self.store.root}: {what}. Nothing finished is lost: make room, then run the same command again"
+        )
 
     def _dismiss(self) -> None:
         """End every worker; leave nothing unfinished in the store."""

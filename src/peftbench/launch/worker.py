@@ -19,6 +19,10 @@ TELL_EVERY = 0.2
 """Seconds between two messages about steps."""
 
 
+class _StopError(BaseException):
+    """Ends the worker from within a run, which must not take it for a failure of its own."""
+
+
 def main(pipe: Connection, root: Path, options: Options) -> None:
     """Serve until the pipe ends: receive a spec, send ("step", data) as it goes, then ("done", data).
 
@@ -33,16 +37,15 @@ def main(pipe: Connection, root: Path, options: Options) -> None:
     for plugin in options.plugins:
         load_plugin(plugin)
     worker, store = Worker(options.data, options.keep_adapters), Store(root)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, BrokenPipeError, _StopError):
         while True:
             spec: RunSpec = pipe.recv()
             try:
-                pipe.send(("done", _one(spec, worker, store, pipe)))
-            except BrokenPipeError:
-                raise
+                done = _one(spec, worker, store, pipe)
             except OSError as error:
                 pipe.send(("store", f"{error.strerror or error}: {error.filename or root}"))
                 return
+            pipe.send(("done", done))
 
 
 def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str, Any]:
@@ -57,7 +60,11 @@ def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str
             trace.write(json.dumps(event) + "\n")
             if time.monotonic() - told >= TELL_EVERY or "step" not in event:
                 told = time.monotonic()
-                pipe.send(("step", event))
+                try:
+                    pipe.send(("step", event))
+                except BrokenPipeError:
+                    # Whoever started this is gone: leave no result that nobody waits for.
+                    raise _StopError from None
 
         result, predictions = run(spec, worker, folder, report)
     store.finish(folder, result, predictions)

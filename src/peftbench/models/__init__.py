@@ -65,7 +65,11 @@ def find(name: str) -> Model:
 
 def fingerprint(directory: Path) -> str:
     """Eight hexadecimal digits of a model directory: its configuration, and names, sizes and samples of its weights."""
-    digest = hashlib.sha256(json.dumps(json.loads((directory / "config.json").read_text()), sort_keys=True).encode())
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except ValueError as error:
+        raise UserError(f"model {directory}: its config.json is not JSON: {error}") from error
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for path in sorted(directory.glob("*")):
         if path.suffix in {".safetensors", ".bin", ".json", ".model"} and path.is_file():
             size = path.stat().st_size
