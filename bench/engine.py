@@ -84,8 +84,8 @@ def main() -> None:
             lambda: in_batches(labelled, 32, lambda b: rank(plain, b)),
         ),
         "generating for 64 rows: one at a time / batches of 32 by length": (
-            lambda: in_batches(free, 1, lambda b: generate(plain, b, 1, 24)),
-            lambda: in_batches(free, 32, lambda b: generate(plain, b, 1, 24)),
+            lambda: in_batches(free, 1, lambda b: generate(plain, b, [1], 24)),
+            lambda: in_batches(free, 32, lambda b: generate(plain, b, [1], 24)),
         ),
         "one step with memory followed / without": (probed, lambda: summed_loss(lora, batch).backward()),
         "8 steps of the loop, each validated on 8 rows, memory probed first / 8 bare steps": (

@@ -197,7 +197,7 @@ for source, split in json.loads(sys.argv[1]):
 
 def ask(url: str, home: Path, *questions: tuple[dict[str, Any], str], **environment: str) -> list[Any]:
     """Rows or error of each question, from a new process: the client reads its environment at import."""
-    settings = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(home)} | environment
+    settings = os.environ | {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"} | environment
     command = [sys.executable, "-c", READ, json.dumps(questions)]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True, timeout=120)
     return [json.loads(line) for line in done.stdout.splitlines()]

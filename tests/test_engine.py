@@ -73,9 +73,9 @@ def test_rank_is_the_mean_likelihood_of_each_choice(base: Base, adapted: Adapted
 
 def test_answers_do_not_depend_on_the_batch(base: Base, adapted: Adapted) -> None:
     rows = data(base, 16, "pocket_data_to_text")
-    whole = generate(adapted, rows, 1, 6)
+    whole = generate(adapted, rows, [1], 6)
     for size in (1, 3, 16):
-        assert in_batches(rows, size, lambda batch: generate(adapted, batch, 1, 6)) == whole
+        assert in_batches(rows, size, lambda batch: generate(adapted, batch, [1], 6)) == whole
 
 
 @pytest.mark.parametrize("micro", [1, 3, 4])
@@ -215,7 +215,7 @@ def test_measuring_memory_leaves_training_as_it_was(base: Base, monkeypatch: pyt
         return [point.validation_loss for point in found.curve]
 
     measured = curve()
-    monkeypatch.setattr(Trainer, "_probe_memory", lambda *_: None)
+    monkeypatch.setattr(Trainer, "_probe", lambda *_: None)
     assert curve() == measured
 
 

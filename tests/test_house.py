@@ -15,6 +15,7 @@ FLOORS = {
     "registry": 0,
     "spec": 0,
     "seeds": 0,
+    "cache": 0,
     "metrics": 1,
     "models": 1,
     "machine": 1,

@@ -162,3 +162,28 @@ def test_frame_and_dict_hold_the_same() -> None:
     assert held["rows"][0]["mean"]["low"] == frame["mean_low"][0]
     assert held["rows"][0]["pscp"]["paper"]["value"] == frame["pscp_paper"][0]
     assert frame["mean"].isna().tolist() == [row["mean"] is None for row in held["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("column", "board"),
+    [("model_version", 0), ("evaluation", 0), ("fingerprint", 1), ("task_version", 1), ("task_arguments", 1)],
+)
+def test_what_differs_is_not_mixed(column: str, board: int) -> None:
+    """Runs of another version, other data or another way of testing are other models or tasks, never other seeds."""
+    runs = pd.concat([planted({"lora": (80, 81)}), planted({"lora": (60, 61)}).assign(**{column: "other"})])
+    boards = leaderboards(runs)
+    if board == 0:
+        assert sorted(found.model for found in boards) == names(runs, column)
+    else:
+        (found,) = boards
+        assert len(found.tasks) == 2 * len(TASKS)
+
+
+def names(runs: pd.DataFrame, column: str) -> list[str]:
+    return sorted(f"qwen2.5-0.5b [{value}]" for value in set(runs[column]))
+
+
+def test_a_failed_run_without_data_is_of_the_same_task() -> None:
+    runs = planted({"lora": (80, 81), "ia3": (70, 71)})
+    runs.loc[0, ["status", "fingerprint", "score"]] = ["failed", None, None]
+    assert set(only(runs).tasks) == set(TASKS)

@@ -126,7 +126,7 @@ def test_contract(method: str, model: str, bases: dict[str, Base], tmp_path: Pat
 
     # Generates from a left-padded batch with a cache what one row alone gives without.
     adapted.model.eval()
-    assert generate(adapted, data[:6], 1, 5) == [by_hand(adapted, row, 5) for row in data[:6]]
+    assert generate(adapted, data[:6], [1], 5) == [by_hand(adapted, row, 5) for row in data[:6]]
 
     # Merged, it computes the same; taken apart again, the very same.
     best = logits(adapted, data[:6])
@@ -220,3 +220,20 @@ def test_gradient_checkpointing_changes_nothing_but_memory(bases: dict[str, Base
         losses.append([point.train_loss for point in found.curve])
         finish(base, adapted)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("form", ["pfeiffer", "parallel"])
+def test_forms_of_the_adapter(form: str, model: str, bases: dict[str, Base]) -> None:
+    base = bases[model]
+    data = rows(base)
+    untouched = logits(Adapted(base.model, base.model), data[:6])
+    adapted = METHODS["adapter"].function(base.model, form=form)
+    assert torch.allclose(logits(adapted, data[:6]), untouched, atol=1e-5)
+    for name, parameter in adapted.model.named_parameters():
+        parameter.requires_grad_("peft_adapter" in name)
+    trainer = Trainer(adapted, TRAINING, 3e-2, "fp32", seed=0)
+    start = trainer.loss(data)
+    trainer.fit(data, data, Meter(), lambda _event: None)
+    assert trainer.loss(data) < start
+    assert finish(base, adapted) is False

@@ -1,8 +1,9 @@
 """One run, from what was asked to what was found. Read this first."""
 
 import json
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from peftbench.engine.adapters import save
 from peftbench.engine.estimate import Estimate, estimate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import generate, in_batches, rank
+from peftbench.engine.predict import answer
 from peftbench.engine.tokens import Encoded, Encoder, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
@@ -30,25 +31,43 @@ from peftbench.tasks.splits import Limits, Splits, split
 
 @dataclass
 class Worker:
-    """What stays between the runs of one process: the resident base model, and where data is."""
+    """What stays between the runs of one process: the resident base model, and where data is.
+
+    `broken`: the GPU has failed in a way that only a new process mends.
+    """
 
     data: Path | None = None
     keep_adapters: bool = False
     base: Base | None = None
+    broken: bool = False
 
     def borrow(self, spec: RunSpec) -> Base:
-        """The base model of a run, loaded if another one is resident."""
+        """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
         ref = find(spec.model.name)
+        if ref.version != spec.model.version:
+            raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
         if self.base is None or (self.base.ref, self.base.precision) != (ref, spec.train.precision):
             self.base = None
             self.base = Base(ref, spec.train.precision)
         return self.base
+
+    def restore(self, found: "Found") -> None:
+        """Make sure the base is as it was; if that cannot be done, the next run loads it."""
+        base, self.base = self.base, None
+        if base is None or self.broken:
+            return
+        try:
+            found.reloaded = base.restore()
+            self.base = base
+        except Exception as problem:
+            found.notes.append(f"the base model could not be loaded again after the run: {_in_a_line(problem)}")
 
 
 @dataclass
 class Found:
     """What a run has found so far; a run that fails keeps what it had."""
 
+    meter: Meter = field(default_factory=Meter)
     scores: dict[str, Score] = field(default_factory=dict)
     invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
@@ -57,34 +76,41 @@ class Found:
     learning_rate: float | None = None
     notes: list[str] = field(default_factory=list)
     predictions: list[dict[str, Any]] = field(default_factory=list)
-    checksum: str | None = None
+    base: dict[str, Any] = field(default_factory=dict)
     reloaded: bool = False
 
 
 def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[RunResult, list[dict[str, Any]]]:
     """Do one run. Returns its result and its predictions; whatever goes wrong in it is its result."""
     found = Found()
-    status: Status = "ok"
-    error = None
-    try:
-        _run(spec, worker, folder, report, found)
-    except DivergedError as problem:
-        status, error = "diverged", str(problem)
-    except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
-        status, error = "out-of-memory", str(problem) or type(problem).__name__
-    except UserError as problem:
-        status, error = "failed", str(problem)
-    except Exception as problem:
-        import traceback
-
-        (folder / "error.txt").write_text(traceback.format_exc())
-        status, error = "failed", f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+    status, error = _attempt(spec, worker, folder, report, found)
+    # After the attempt, when nothing holds on to its tensors any more.
+    worker.restore(found)
     return _result(spec, found, status, error), found.predictions
 
 
+def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> tuple[Status, str | None]:
+    try:
+        _run(spec, worker, folder, report, found)
+    except DivergedError as problem:
+        return "diverged", str(problem)
+    except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
+        return "out-of-memory", _in_a_line(problem)
+    except UserError as problem:
+        return "failed", str(problem)
+    except Exception as problem:
+        worker.broken = isinstance(problem, torch.AcceleratorError)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        return "failed", _in_a_line(problem)
+    return "ok", None
+
+
+def _in_a_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+
+
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
-    meter = Meter()
-    task = TASKS[spec.task.name]
+    meter, task = found.meter, TASKS[spec.task.name]
 
     # Data: the same rows in the same order for every method.
     limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
@@ -93,32 +119,32 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
-    found.checksum = base.checksum
+    found.base = base.facts()
     encoder = Encoder(base.tokenizer, task.facts, spec.train.max_length)
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
-    try:
-        # Method: the seed is set before the adapter is created.
-        torch.manual_seed(stream(spec.seed, "init"))
-        with _applied(base, spec, found) as adapted:
-            # Train, and go back to the best step.
-            if found.learning_rate is not None:
-                trainer = Trainer(adapted, spec.train, found.learning_rate, base.precision_used, spec.seed)
-                found.trained = trainer.fit(train, validation, meter, report)
 
-            # Predict and score.
-            report({"phase": "test"})
-            with meter.phase("eval"):
-                predictions = answer(spec, task, base, adapted, test)
-            _score(task, splits.test, predictions, found)
+    # Method: the seed is set before the adapter is created.
+    torch.manual_seed(stream(spec.seed, "init"))
+    with _applied(base, spec, found) as adapted:
+        _check_room(base, adapted, task, [*train, *validation, *test])
 
-            # Save, for its size at least.
-            if found.trained.steps:
-                found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters)
-    finally:
-        found.reloaded = base.restore()
-        _time(found, meter, base)
+        # Train, and go back to the best step.
+        if found.learning_rate is not None:
+            trainer = Trainer(adapted, spec.train, found.learning_rate, base.precision_used, spec.seed)
+            found.trained = trainer.trained
+            trainer.fit(train, validation, meter, report)
+
+        # Predict and score.
+        report({"phase": "test"})
+        with meter.phase("eval"):
+            predictions = answer(adapted, base, task, spec.eval, test)
+        _score(task, splits.test, predictions, found)
+
+        # Save, for its size at least.
+        if found.trained.steps:
+            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters)
 
 
 @contextmanager
@@ -137,6 +163,17 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
             adapted.remove()
 
 
+def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
+    """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
+    positions = getattr(base.config, "max_position_embeddings", None)
+    longest = max(len(row.prompt) + max(len(row.target), task.facts.max_new_tokens) for row in rows)
+    if positions is not None and longest + adapted.virtual_tokens > positions:
+        raise UserError(
+            f"the longest row has {longest} tokens with its answer, and there are {adapted.virtual_tokens} virtual "
+            f"tokens, but the model has {positions} positions: lower max_length or the number of virtual tokens"
+        )
+
+
 def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """The base model with a method applied; what is trained is float32, whatever the base is.
 
@@ -153,30 +190,6 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     if spec.train.gradient_checkpointing:
         adapted.network.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
-
-
-def answer(spec: RunSpec, task: Task, base: Base, adapted: Adapted, rows: list[Encoded]) -> list[str]:
-    """The answers to test rows, as text, merged where that is exact."""
-    how = spec.eval.answer
-    ranked = bool(task.facts.labels) if how == "auto" else how == "rank"
-    if ranked and not all(row.choices for row in rows):
-        raise UserError(f"task '{task.name}' has no choices to rank: use answer = \"generate\"")
-    adapted.model.eval()
-    merged = adapted.merge is not None and base.dtype == torch.float32
-    low = torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
-    end = base.tokenizer.eos_token_id
-
-    def texts(batch: list[Encoded]) -> list[str]:
-        if ranked:
-            return [_text(base, row.choices[i][:-1]) for row, i in zip(batch, rank(adapted, batch), strict=True)]
-        return [_text(base, ids) for ids in generate(adapted, batch, end, task.facts.max_new_tokens)]
-
-    with low, adapted.merge() if adapted.merge is not None and merged else nullcontext():
-        return in_batches(rows, spec.eval.per_device_eval_batch_size, texts)
-
-
-def _text(base: Base, ids: list[int]) -> str:
-    return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
@@ -221,19 +234,20 @@ def _estimate(config_json: str, method: str, arguments_json: str) -> Estimate:
     return estimate(AutoConfig.for_model(facts.pop("model_type"), **facts), method, **json.loads(arguments_json))
 
 
-def _time(found: Found, meter: Meter, base: Base) -> None:
-    seconds, trained = meter.seconds, found.trained
-    found.costs |= {
-        "train_seconds": seconds["train"] if trained.steps else None,
-        "tokens_per_second": trained.tokens / seconds["train"] if trained.steps else None,
-        "peak_memory_bytes": trained.peak_memory_bytes,
-        "validation_seconds": seconds.get("validation"),
-        "eval_seconds": seconds.get("eval"),
-        "tokenize_seconds": seconds.get("tokenize"),
-        "load_seconds": base.load_seconds,
-    }
-    if trained.peak_memory_bytes is not None:
-        found.costs["peak_memory_source"] = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
+def _costs(found: Found) -> Costs:
+    seconds, trained = found.meter.seconds, found.trained
+    source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
+    return Costs(
+        **found.costs,
+        train_seconds=seconds["train"] if trained.steps else None,
+        tokens_per_second=trained.tokens / seconds["train"] if trained.steps else None,
+        peak_memory_bytes=trained.peak_memory_bytes,
+        peak_memory_source=None if trained.peak_memory_bytes is None else source,
+        validation_seconds=seconds.get("validation"),
+        eval_seconds=seconds.get("eval"),
+        tokenize_seconds=seconds.get("tokenize"),
+        load_seconds=found.base.get("load_seconds"),
+    )
 
 
 def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) -> DataFacts:
@@ -262,10 +276,11 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         best_step=trained.best_step or None,
         steps=trained.steps or None,
         learning_rate=found.learning_rate,
-        costs=Costs(**found.costs),
+        costs=_costs(found),
         curve=tuple(trained.curve),
         data=found.data,
-        base_checksum=found.checksum,
+        base_checksum=found.base.get("checksum"),
+        base=found.base,
         base_reloaded=found.reloaded,
         machine=machine.facts(),
         versions=machine.versions(),

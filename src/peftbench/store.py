@@ -172,9 +172,9 @@ def _readable(path: Path) -> bool:
 
 
 COLUMNS = (
-    "id machine_class model method method_arguments task task_arguments size seed training status metric score "
-    "score_error scores invalid_share validation_loss learning_rate best_step steps train_rows data base_reloaded "
-    "notes error"
+    "id machine_class model model_version method method_version method_arguments task task_version task_arguments "
+    "fingerprint evaluation size seed training status metric score score_error scores invalid_share validation_loss "
+    "learning_rate best_step steps train_rows data base_reloaded notes error"
 ).split() + list(Costs.model_fields)
 
 
@@ -186,9 +186,14 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "id": result.id,
         "machine_class": folder.parents[3].name,
         "model": Path(spec.model.name).name,
+        "model_version": str(spec.model.version),
         "method": spec.method.name,
+        "method_version": str(spec.method.version),
         "method_arguments": _arguments(spec.method.arguments),
         "task": spec.task.name,
+        "task_version": str(spec.task.version),
+        "fingerprint": result.data.fingerprint if result.data else None,
+        "evaluation": _arguments(spec.eval.model_dump(mode="json", exclude_defaults=True)),
         "task_arguments": _arguments(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,

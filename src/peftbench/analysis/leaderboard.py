@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from peftbench.analysis.names import distinct, labels
 from peftbench.analysis.pscp import pscp
 from peftbench.analysis.select import select
 from peftbench.analysis.stats import Interval, cell, difference, over_tasks
@@ -123,20 +124,13 @@ def leaderboards(table: "pd.DataFrame", pool_machines: bool = False) -> tuple[Le
     compared; its costs are refused if the classes differ.
     """
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
-    table = select(table)
+    table = select(distinct(table))
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])
     keys = ["model", "size", *([] if pool_machines else ["machine_class"])]
     boards = [_board(group, table) for _, group in table.groupby(keys)]
     return tuple(sorted(boards, key=lambda b: (b.model, b.machine_classes, _size_order(b.size))))
-
-
-def labels(table: "pd.DataFrame") -> "pd.Series[str]":
-    """The name of each run's method, with its arguments where the table has more than one variant of that method."""
-    variants = table.groupby("method")["method_arguments"].transform("nunique")
-    full = table["method"] + ("(" + table["method_arguments"] + ")").where(table["method_arguments"] != "", "")
-    return full.where(variants > 1, table["method"])
 
 
 def _size_order(size: str) -> tuple[float, str]:

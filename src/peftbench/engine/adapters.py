@@ -40,7 +40,7 @@ def load(base: Base, method: Choice, folder: Path) -> Adapted:
     if (folder / "config.json").is_file():
         from transformers import AutoModelForCausalLM
 
-        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         return Adapted(network.to(base.model.device).eval(), network)
     adapted: Adapted = METHODS[method.name].function(base.model, **method.arguments)
     trained = load_file(folder / TRAINED, device=str(base.model.device))

@@ -87,7 +87,7 @@ def _adapt(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> 
 
 def _on_meta(config: PreTrainedConfig) -> Any:
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return network.requires_grad_(False).eval()
 
 

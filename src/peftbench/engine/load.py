@@ -1,5 +1,6 @@
 """The resident base model: loaded once, lent to many runs, proved unchanged after each."""
 
+import gc
 import hashlib
 import time
 from typing import Any, Literal
@@ -16,6 +17,10 @@ logging.disable_progress_bar()
 
 SMALL_HIDDEN = 512
 """Below this width bfloat16 does not pay on a CPU (docs/design.md)."""
+
+
+CHUNK = 1 << 22
+"""Numbers taken at a time by the checksum, so that it needs little memory beside the model."""
 
 
 def device() -> torch.device:
@@ -48,8 +53,8 @@ class Base:
         bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision_used = "bf16" if bf16 else "fp32"
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(f"model {ref.name}: its tokenizer has no end-of-sequence token, so no answer could end")
         self.load_seconds = 0.0
         self.model = self._load()
         self.checksum = checksum(self.model)
@@ -58,7 +63,7 @@ class Base:
         started = time.perf_counter()
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
-                self.ref.source, revision=self.ref.revision, dtype=self.dtype, attn_implementation="sdpa"
+                self.ref.source, revision=self.ref.revision, dtype=self.dtype
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
@@ -66,27 +71,64 @@ class Base:
         self.load_seconds = time.perf_counter() - started
         return model
 
+    def facts(self) -> dict[str, Any]:
+        """What a result should say of the model it was made with."""
+        return {
+            "checksum": self.checksum,
+            "load_seconds": self.load_seconds,
+            "precision": self.precision_used,
+            "attention": self.model.config._attn_implementation,
+            "commit": getattr(self.config, "_commit_hash", None),
+        }
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer: the tokenizer's own, then those the model's makers name for generation."""
+        named = self.model.generation_config.eos_token_id
+        others = named if isinstance(named, list) else [] if named is None else [named]
+        return list(dict.fromkeys([self.tokenizer.eos_token_id, *others]))
+
     def restore(self) -> bool:
         """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
         self.model.requires_grad_(False).eval()
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
+            self.model.disable_input_require_grads()
         if checksum(self.model) == self.checksum:
             return False
+        # The old one goes before the new one comes: there may be no room for two.
+        self.model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         self.model = self._load()
         return True
 
 
 def checksum(model: torch.nn.Module) -> str:
-    """Sixteen hexadecimal digits of a model's modules and tensors, bit for bit."""
+    """Sixteen hexadecimal digits of a model's modules, their hooks, and its tensors, bit for bit."""
     digest = hashlib.sha256()
     for name, module in model.named_modules():
-        digest.update(f"{name}:{type(module).__name__};".encode())
+        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
+        digest.update(f"{name}:{type(module).__name__}:{hooks};".encode())
     for name, tensor in model.state_dict().items():
-        digest.update(
-            f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{torch.hash_tensor(tensor).view(torch.int64).item()};".encode()
-        )
+        bits = torch.hash_tensor(tensor).view(torch.int64).item()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{bits}:{_weighted_sum(tensor)};".encode())
     return digest.hexdigest()[:16]
+
+
+def _weighted_sum(tensor: torch.Tensor) -> int:
+    """The sum of a tensor's bits as integers, each times its place, modulo 2**64.
+
+    `torch.hash_tensor` is an exclusive or, which does not see two equal changes, nor two values that change places.
+    """
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    flat = tensor.detach().contiguous().flatten().view(whole)
+    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for number, chunk in enumerate(flat.split(CHUNK)):
+        places = torch.arange(1, len(chunk) + 1, device=tensor.device) + number * CHUNK
+        total += (chunk.long() * (2 * places + 1)).sum()
+    return int(total.item())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,35 +1,68 @@
 """Answers to prompts: greedy generation, or the likeliest of given choices; by length, with a key–value cache."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from peftbench.engine.forward import advance, forward, pad
+from peftbench.engine.load import Base
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
+from peftbench.registry import UserError
+from peftbench.spec import Evaluation
+from peftbench.tasks import Task
+
+
+def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> list[str]:
+    """The answers to test rows, as text, merged where that is exact."""
+    how = asked.answer
+    ranked = bool(task.facts.labels) if how == "auto" else how == "rank"
+    if ranked and not all(row.choices for row in rows):
+        raise UserError(f"task '{task.name}' has no choices to rank: use answer = \"generate\"")
+    adapted.model.eval()
+    merged = adapted.merge is not None and base.dtype == torch.float32
+    low = torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
+    # Padding would stand between prefix and text, and use up a sliding window.
+    alone = adapted.prefix is not None and getattr(base.config, "sliding_window", None)
+    size = 1 if alone else asked.per_device_eval_batch_size
+
+    def texts(batch: list[Encoded]) -> list[str]:
+        if ranked:
+            return [_text(base, row.choices[i][:-1]) for row, i in zip(batch, rank(adapted, batch), strict=True)]
+        return [_text(base, ids) for ids in generate(adapted, batch, base.ends, task.facts.max_new_tokens)]
+
+    with low, adapted.merge() if adapted.merge is not None and merged else nullcontext():
+        return in_batches(rows, size, texts)
+
+
+def _text(base: Base, ids: list[int]) -> str:
+    return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 @torch.no_grad()
-def generate(adapted: Adapted, rows: Sequence[Encoded], end: int, most: int) -> list[list[int]]:
-    """The likeliest next token again and again, until `end` or `most` tokens; `end` is not part of the answer."""
-    ids, mask = pad([row.prompt for row in rows], end, "left", _device(adapted))
+def generate(adapted: Adapted, rows: Sequence[Encoded], ends: Sequence[int], most: int) -> list[list[int]]:
+    """The likeliest next token again and again, at most `most`, until one of `ends`, which is left out."""
+    ids, mask = pad([row.prompt for row in rows], ends[0], "left", _device(adapted))
     logits, cache, full = forward(adapted, ids, mask, cached=True)
     assert full is not None
+    stops = torch.tensor(ends, device=ids.device)
     token = logits[:, -1].argmax(-1)
-    answers, open_rows = [token], token != end
+    answers, open_rows = [token], ~torch.isin(token, stops)
     while open_rows.any() and len(answers) < most:
         full = torch.cat([full, full.new_ones(len(rows), 1)], 1)
         logits, cache = advance(adapted, token[:, None], full, cache)
-        token = torch.where(open_rows, logits[:, -1].argmax(-1), end)
-        open_rows &= token != end
+        token = torch.where(open_rows, logits[:, -1].argmax(-1), ends[0])
+        open_rows &= ~torch.isin(token, stops)
         answers.append(token)
-    return [_until(answer, end) for answer in torch.stack(answers, 1).tolist()]
+    return [_until(answer, set(ends)) for answer in torch.stack(answers, 1).tolist()]
 
 
-def _until(tokens: list[int], end: int) -> list[int]:
-    return tokens[: tokens.index(end)] if end in tokens else tokens
+def _until(tokens: list[int], ends: set[int]) -> list[int]:
+    return next((tokens[:i] for i, token in enumerate(tokens) if token in ends), tokens)
 
 
 @torch.no_grad()
@@ -62,14 +95,31 @@ def _mean_likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
 
 
 def in_batches(rows: Sequence[Encoded], size: int, answer: Callable[[list[Encoded]], list[Any]]) -> list[Any]:
-    """Answers in the order of `rows`, computed in batches of rows of like length."""
+    """Answers in the order of `rows`, computed in batches of rows of like length; one that does not fit is halved."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt))
     answers: list[Any] = [None] * len(rows)
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        for i, found in zip(chosen, answer([rows[i] for i in chosen]), strict=True):
+        for i, found in zip(chosen, _fitting([rows[i] for i in chosen], answer), strict=True):
             answers[i] = found
     return answers
+
+
+def _fitting(batch: list[Encoded], answer: Callable[[list[Encoded]], list[Any]]) -> list[Any]:
+    try:
+        return answer(batch)
+    except (RuntimeError, MemoryError) as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return _fitting(batch[:half], answer) + _fitting(batch[half:], answer)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less at a time might help."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and should_reduce_batch_size(error))
 
 
 def _device(adapted: Adapted) -> torch.device:

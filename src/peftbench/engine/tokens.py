@@ -1,9 +1,11 @@
 """Examples to token ids: the prompt rendered for the model, over-long inputs shortened, the result kept on disk."""
 
 import contextlib
+import datetime as dt
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.cache import cache_directory
 from peftbench.tasks import Example, TaskFacts, prompt
 
 CUE = "\nAnswer:"
 """Ends a prompt for a model without a chat template."""
+FORMAT = 1
+"""Raised when a change here alters what is made of an example, so that rows kept on disk before are not used."""
+DAY = dt.date(2024, 7, 26)
+"""The date of chat templates that show one: the same question must be the same text on every day."""
 GAP = " ... "
 """Stands where the middle of an over-long field was left out."""
 
@@ -69,7 +76,13 @@ class Encoder:
         if self.tokenizer.chat_template is None:
             return list(self.tokenizer(text + CUE)["input_ids"])
         turn = [{"role": "user", "content": text}]
-        chat = self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        chat = self.tokenizer.apply_chat_template(
+            turn,
+            chat_template=_dated(self.tokenizer.chat_template),
+            date_string=f"{DAY:%d %b %Y}",
+            tokenize=False,
+            add_generation_prompt=True,
+        )
         return list(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
 
     def answer(self, text: str) -> list[int]:
@@ -86,10 +99,9 @@ class Encoder:
         return fields | {name: self.tokenizer.decode(head).strip() + GAP + self.tokenizer.decode(tail).strip()}
 
 
-def cache_directory() -> Path:
-    """Where tokenised data is kept: `PEFTBENCH_CACHE`, else the user's cache directory."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PEFTBENCH_CACHE") or Path(home) / "peftbench")
+def _dated(template: str) -> str:
+    """A chat template that shows `DAY` where it would show today."""
+    return re.sub(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)", lambda call: repr(DAY.strftime(call[2])), template)
 
 
 def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
@@ -108,7 +120,8 @@ def _key(encoder: Encoder, examples: Sequence[Example]) -> str:
     content = [[dict(example.fields), example.target] for example in examples]
     tokenizer = encoder.tokenizer
     asked = [encoder.facts.instruction, encoder.facts.labels, encoder.prompt_tokens, encoder.answer_tokens]
-    digest = hashlib.sha256(json.dumps([content, asked, tokenizer.chat_template]).encode())
+    rendered = [FORMAT, tokenizer.chat_template, tokenizer.eos_token_id]
+    digest = hashlib.sha256(json.dumps([content, asked, rendered]).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     return digest.hexdigest()[:32]
 

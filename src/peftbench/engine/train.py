@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from transformers import get_scheduler
 
 from peftbench.engine.forward import forward, pad
 from peftbench.engine.meter import Meter, tracked
-from peftbench.engine.predict import in_batches
+from peftbench.engine.predict import in_batches, is_out_of_memory
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.seeds import stream
@@ -70,7 +69,10 @@ class Trainer:
 
     def __init__(self, adapted: Adapted, asked: Training, learning_rate: float, precision: str, seed: int) -> None:
         self.adapted, self.asked, self.rate, self.seed = adapted, asked, learning_rate, seed
-        self.accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
+        # Precision is set by autocast here: an Accelerator's own is one for the whole process.
+        self.trained = Trained()
+        self.accelerator = Accelerator(mixed_precision="no")
+        self.low_precision = precision == "bf16"
         self.parameters = [p for p in adapted.model.parameters() if p.requires_grad]
         self.micro_rows = asked.per_device_train_batch_size
         self.step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
@@ -80,15 +82,15 @@ class Trainer:
 
         Raises `DivergedError` for a loss that is not finite, `OutOfMemoryError` when a single row does not fit.
         """
-        trained, best = Trained(), Best()
+        trained, best = self.trained, Best()
         total = self.total_steps(len(train))
-        trained.peak_memory_bytes = self._probe_memory(train, trained)
+        trained.peak_memory_bytes = self._probe(train)
         optimizer, scheduler = self._optimizer(total)
         every = self._validate_every(total)
         torch.manual_seed(stream(self.seed, "dropout"))
         for step, rows in enumerate(self._batches(train, total), start=1):
-            with meter.phase("train"):
-                loss = self._step(rows, optimizer, scheduler, trained)
+            with meter.phase("train"), _gpu_peak(trained):
+                loss = self._step(rows, optimizer, scheduler)
                 if self.adapted.after_step is not None:
                     self.adapted.after_step(step)
             trained.steps = step
@@ -105,8 +107,6 @@ class Trainer:
                     break
         trained.best_step = best.step
         self._load(best.state)
-        if torch.cuda.is_available():
-            trained.peak_memory_bytes = torch.cuda.max_memory_allocated()
         return trained
 
     def total_steps(self, rows: int) -> int:
@@ -139,7 +139,7 @@ class Trainer:
         scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
         return self.accelerator.prepare_optimizer(optimizer), scheduler
 
-    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, trained: Trained) -> float:
+    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any) -> float:
         """One optimiser step; its mean loss per target token."""
         self.adapted.model.train()
         while True:
@@ -147,23 +147,23 @@ class Trainer:
                 loss = self._backward(rows)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                if not is_out_of_memory(error):
                     raise
-                self._make_smaller(trained, error)
+                self._make_smaller(error)
                 optimizer.zero_grad(set_to_none=True)
         if not math.isfinite(loss):
-            raise DivergedError(f"the training loss became {loss} at step {trained.steps + 1}")
+            raise DivergedError(f"the training loss became {loss} at step {self.trained.steps + 1}")
         self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    def _make_smaller(self, trained: Trained, error: BaseException) -> None:
+    def _make_smaller(self, error: BaseException) -> None:
         if self.micro_rows == 1:
             raise OutOfMemoryError("one row at a time does not fit in memory") from error
         self.micro_rows = math.ceil(self.micro_rows / 2)
-        trained.notes.append(f"out of memory: micro-batch cut to {self.micro_rows}, same effective batch")
+        self.trained.notes.append(f"out of memory: micro-batch cut to {self.micro_rows}, same effective batch")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -177,9 +177,8 @@ class Trainer:
             total += float(loss.item())
         return total
 
-    def _autocast(self) -> AbstractContextManager[None]:
-        context: AbstractContextManager[None] = self.accelerator.autocast()
-        return context
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.low_precision)
 
     @torch.no_grad()
     def loss(self, rows: Sequence[Encoded]) -> float:
@@ -203,23 +202,32 @@ class Trainer:
                 if name in state:
                     parameter.copy_(state[name])
 
-    def _probe_memory(self, rows: Sequence[Encoded], trained: Trained) -> int | None:
-        """Peak bytes of two steps on the longest rows, on a CPU; what they changed is put back.
+    def _probe(self, rows: Sequence[Encoded]) -> int | None:
+        """Two steps on the longest rows, apart from the timed ones; what they change is put back.
 
-        Apart from the timed steps, because following every tensor slows them. A GPU's allocator is read instead,
-        over the training steps themselves.
+        They warm the device up, and find out at once whether the longest rows fit. On a CPU they give the peak bytes:
+        following every tensor slows a step. A GPU's allocator counts by itself, over the training steps.
         """
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            return None
         longest = sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-self.step_rows :]
         before = self._state()
-        with torch.random.fork_rng(), tracked(self.adapted.model) as tracker:
+        on_gpu = torch.cuda.is_available()
+        with torch.random.fork_rng(), nullcontext() if on_gpu else tracked(self.adapted.model) as tracker:
             optimizer, scheduler = self._optimizer(2)
             for _ in range(2):
-                self._step(longest, optimizer, scheduler, trained)
+                self._step(longest, optimizer, scheduler)
         self._load(before)
-        return tracker.peak
+        return None if tracker is None else tracker.peak
+
+
+@contextmanager
+def _gpu_peak(trained: Trained) -> Iterator[None]:
+    """Raise the peak memory to that of the step within, where a GPU's allocator counts it."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield
+    trained.peak_memory_bytes = max(trained.peak_memory_bytes or 0, torch.cuda.max_memory_allocated())
 
 
 def _point(trained: Trained, seconds: float, train_loss: float, validation_loss: float) -> Point:

@@ -84,7 +84,7 @@ class _Pool:
         """Start a worker process and give it its first run."""
         ours, theirs = multiprocessing.Pipe()
         asked = (theirs, self.store.root, self.options)
-        with _environment(self.options.threads, index if _gpus() else None):
+        with _environment(self.options.threads, index % gpus if (gpus := _gpus()) else None):
             process = multiprocessing.get_context("spawn").Process(target=main, args=asked, daemon=True)
             process.start()
         theirs.close()
@@ -116,6 +116,8 @@ class _Pool:
             return
         if kind == "store":
             raise self._store_trouble(data)
+        if kind == "refusal":
+            raise UserError(data)
         self.watch(Event(kind, hand.index, spec, data))
         if kind == "done":
             self._feed(hand)
@@ -164,8 +166,8 @@ def _environment(threads: int, gpu: int | None) -> Iterator[None]:
     quiet_start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if gpu is not None:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
+        visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
     try:
         yield
     finally:

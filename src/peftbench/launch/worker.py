@@ -26,13 +26,18 @@ class _StopError(BaseException):
 def main(pipe: Connection, root: Path, options: Options) -> None:
     """Serve until the pipe ends: receive a spec, send ("step", data) as it goes, then ("done", data).
 
-    Trouble with the store ends the worker with ("store", message): no other run could be written either.
+    Trouble with the store ends the worker with ("store", message): no other run could be written either. A GPU that
+    cannot be used ends it with ("refusal", message): its runs would silently be those of a CPU.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     from peftbench.experiment import Worker
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in ("", "-1") and not torch.cuda.is_available():
+        refusal = "this machine has a GPU that torch cannot use: install a build of torch with CUDA, or set"
+        pipe.send(("refusal", f"{refusal} CUDA_VISIBLE_DEVICES=-1 to use the CPU"))
+        return
     torch.set_num_threads(options.threads)
     for plugin in options.plugins:
         load_plugin(plugin)
@@ -46,6 +51,8 @@ def main(pipe: Connection, root: Path, options: Options) -> None:
                 pipe.send(("store", f"{error.strerror or error}: {error.filename or root}"))
                 return
             pipe.send(("done", done))
+            if worker.broken:
+                return
 
 
 def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str, Any]:

@@ -43,6 +43,13 @@ class Adapted:
     remove: Callable[[], None] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def virtual_tokens(self) -> int:
+        """How many virtual tokens stand before the input."""
+        if self.soft_prompt is not None:
+            return int(self.soft_prompt(1).shape[1])
+        return int(self.prefix(1).get_seq_length()) if self.prefix is not None else 0
+
 
 @dataclass(frozen=True)
 class MethodFacts:

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any, Literal
 
 from peftbench.methods import Adapted, method
@@ -13,35 +14,44 @@ def adapter(
     """Bottleneck adapters: after attention and feed-forward (Houlsby), after the feed-forward alone (Pfeiffer), or
     beside the feed-forward (parallel, He et al.). The second matrix starts at zero: training starts at the base model.
     """
-    import torch
     from torch import nn
 
     width = model.config.hidden_size
     narrow = max(1, width // reduction)
     hosts: list[Any] = []
     hooks: list[Any] = []
+    starts = places(model, ("up",)) if form == "parallel" else ()
 
     def serial(host: Any, _inputs: Any, output: Any) -> Any:
         return output + host.peft_adapter(output)
 
-    def parallel(host: Any, inputs: Any, output: Any) -> Any:
-        return output + host.peft_adapter(inputs[0])
+    def parallel(host: Any, _inputs: Any, output: Any) -> Any:
+        return output + host.peft_adapter(host.peft_adapter_input)
 
-    for place in places(model, PLACES[form]):
-        host: Any = model.get_submodule(place.rpartition(".")[0] if form == "parallel" else place)
-        like = next(host.parameters())
+    for number, place in enumerate(places(model, PLACES[form])):
+        host: Any = model.get_submodule(place)
         widen = nn.Linear(narrow, width)
-        with torch.no_grad():
-            widen.weight.zero_()
-            widen.bias.zero_()
+        nn.init.zeros_(widen.weight)
+        nn.init.zeros_(widen.bias)
         net = nn.Sequential(nn.Linear(width, narrow), nn.GELU(), widen)
-        host.add_module("peft_adapter", net.to(like.device))
-        hooks.append(host.register_forward_hook(parallel if form == "parallel" else serial))
+        host.add_module("peft_adapter", net.to(next(host.parameters()).device))
+        hooks.append(host.register_forward_hook(parallel if starts else serial))
+        if starts:
+            # The feed-forward may have no module of its own: its input is that of its first matrix.
+            start = model.get_submodule(starts[number])
+            keep = partial(_keep_input, host)
+            hooks.append(start.register_forward_pre_hook(keep))
         hosts.append(host)
 
     def remove() -> None:
-        for host, hook in zip(hosts, hooks, strict=True):
+        for hook in hooks:
             hook.remove()
+        for host in hosts:
             del host.peft_adapter
+            host.__dict__.pop("peft_adapter_input", None)
 
     return Adapted(model, model, remove=remove)
+
+
+def _keep_input(host: Any, _module: Any, inputs: Any) -> None:
+    host.__dict__["peft_adapter_input"] = inputs[0]

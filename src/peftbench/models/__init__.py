@@ -1,19 +1,21 @@
 """Base models by name: the bundled one, well-known ones by alias, any directory, any id of the Hugging Face Hub."""
 
+import contextlib
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from peftbench.cache import cache_directory
 from peftbench.registry import UserError, did_you_mean
 
 HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
 """Aliases with Hub id and architecture facts, so that estimates need neither a network nor access."""
-SAMPLE_BYTES = 1 << 20
+LARGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ def find(name: str) -> Model:
     Raises `UserError` for a directory that is not there or holds no model, and for an unknown alias.
     """
     if name in known():
-        return known()[name]
+        model = known()[name]
+        return replace(model, version=fingerprint(model.directory)) if model.directory else model
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"model {name}: the directory has no config.json; give one in Hugging Face format")
+        _check(path)
         return Model(name=path.resolve().name, source=str(path.resolve()), version=fingerprint(path))
     if name.startswith((".", "~", "/")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such directory")
@@ -63,19 +65,35 @@ def find(name: str) -> Model:
     raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known()))
 
 
-def fingerprint(directory: Path) -> str:
-    """Eight hexadecimal digits of a model directory: its configuration, and names, sizes and samples of its weights."""
+def _check(directory: Path) -> None:
+    if not (directory / "config.json").is_file():
+        raise UserError(f"model {directory}: it has no config.json; give a directory in Hugging Face format")
     try:
-        config = json.loads((directory / "config.json").read_text())
+        json.loads((directory / "config.json").read_text())
     except ValueError as error:
         raise UserError(f"model {directory}: its config.json is not JSON: {error}") from error
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+
+
+def fingerprint(directory: Path) -> str:
+    """Eight hexadecimal digits of what a model directory holds: configuration, tokenizer, weights, bit for bit."""
+    digest = hashlib.sha256()
     for path in sorted(directory.glob("*")):
-        if path.suffix in {".safetensors", ".bin", ".json", ".model"} and path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}".encode())
-            with path.open("rb") as content:
-                digest.update(content.read(SAMPLE_BYTES))
-                content.seek(max(0, size - SAMPLE_BYTES))
-                digest.update(content.read())
+        if path.suffix in {".safetensors", ".bin", ".json", ".model", ".jinja"} and path.is_file():
+            digest.update(f"{path.name} {_digest(path)};".encode())
     return digest.hexdigest()[:8]
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; that of a large one is kept, and computed again when its size or time changes."""
+    stat = path.stat()
+    asked = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    kept = cache_directory() / "digests" / hashlib.sha256(asked.encode()).hexdigest()[:32]
+    if stat.st_size > LARGE_BYTES and kept.is_file():
+        return kept.read_text()
+    with path.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if stat.st_size > LARGE_BYTES:
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(found)
+    return found

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.analysis.names import distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ def write(
     from peftbench.report.page import page
     from peftbench.report.tables import csv, markdown
 
+    table = distinct(table)
     if not leaderboards:
         raise ValueError("there is no leaderboard to write: the table has no runs")
     texts = {

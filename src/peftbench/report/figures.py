@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.leaderboard import Leaderboard, labels
+from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.analysis.names import labels
 from peftbench.report.columns import humane
 from peftbench.report.placing import place, spread
 

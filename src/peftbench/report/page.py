@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis.leaderboard import Leaderboard, labels
+from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.analysis.names import labels
 from peftbench.analysis.stats import Interval
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import Style, learning_curves, score_cost, styles

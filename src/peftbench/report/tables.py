@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.leaderboard import Leaderboard, MissingCell, labels
+from peftbench.analysis.leaderboard import Leaderboard, MissingCell
+from peftbench.analysis.names import labels
 from peftbench.report.columns import ONE_SEED, TIE, columns
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Which rows a run uses: nested training subsets, held-out validation rows, test rows; the same for every method."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,50 +47,62 @@ def split(
 
     Raises `DataError` if a split cannot be read, `UserError` if it has too few rows to hold any out.
     """
-    source = task.facts.source
-    train, test = _read(task, source.train, root), _read(task, source.test, root)
+    source, given = task.facts.source, json.dumps(arguments, sort_keys=True)
+    train, test = _read(task, given, source.train, root), _read(task, given, source.test, root)
     if source.validation is not None:
-        held = _read(task, source.validation, root).rows
-        validation = _shuffled(held, 0, "validation")[: limits.validation_rows]
-        pool: Sequence[Mapping[str, Any]] = train.rows
+        held = _read(task, given, source.validation, root)
+        validation, pool = _shuffled(held.examples, 0, "validation")[: limits.validation_rows], train.examples
     else:
-        count = min(limits.validation_rows, len(train.rows) // 10)
-        shuffled = _shuffled(train.rows, 0, "validation")
-        validation, pool = shuffled[:count], shuffled[count:]
+        held = train
+        validation, pool = _held_out(train.examples, min(limits.validation_rows, len(train.examples) // 10))
     if not validation:
-        raise UserError(f"task '{task.name}': {len(train.rows)} training rows are too few to hold out a tenth")
+        raise UserError(f"task '{task.name}': {len(train.examples)} training rows are too few to hold out a tenth")
     wanted = len(pool) if size == "all" else size
-    notes = () if wanted <= len(pool) else (f"only {len(pool)} training rows: all are used, not {wanted}",)
-
-    def examples(rows: Sequence[Mapping[str, Any]]) -> list[Example]:
-        return [example(task, row, **arguments) for row in rows]
-
-    tested = _merged(examples(test.rows)) if task.facts.merge_references else examples(test.rows)
+    tested = _merged(test.examples) if task.facts.merge_references else test.examples
     return Splits(
-        examples(_shuffled(pool, seed, "subset")[:wanted]),
-        examples(validation),
+        _shuffled(pool, seed, "subset")[:wanted],
+        validation,
         _shuffled(tested, 0, "test")[: limits.test_rows],
-        train.origin,
-        train.revision,
-        f"{train.fingerprint}-{test.fingerprint}",
-        notes,
+        train.rows.origin,
+        train.rows.revision,
+        "-".join(read.rows.fingerprint for read in ([train, test] if held is train else [train, held, test])),
+        () if wanted <= len(pool) else (f"only {len(pool)} training rows: all are used, not {wanted}",),
     )
 
 
-def _read(task: Task, name: str, root: Path | None) -> Rows:
-    found = _read_once(task, name, root)
+@dataclass(frozen=True)
+class _Read:
+    rows: Rows
+    examples: list[Example]
+
+
+def _read(task: Task, arguments: str, name: str, root: Path | None) -> _Read:
+    found = _read_once(task, arguments, name, root)
     if isinstance(found, DataError):
         raise found
     return found
 
 
-@lru_cache(maxsize=64)
-def _read_once(task: Task, name: str, root: Path | None) -> Rows | DataError:
-    """The rows, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
+@lru_cache(maxsize=16)
+def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Read | DataError:
+    """The rows as examples, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
     try:
-        return read(task.facts.source, name, root, GENERATED.get(name))
+        rows = read(task.facts.source, name, root, GENERATED.get(name))
+        return _Read(rows, [example(task, row, **json.loads(arguments)) for row in rows.rows])
     except DataError as error:
         return error
+
+
+def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """At least `count` examples held out, and the others. Examples with the same fields stay together."""
+    groups: dict[tuple[tuple[str, str], ...], list[Example]] = {}
+    for each in examples:
+        groups.setdefault(tuple(each.fields.items()), []).append(each)
+    held: list[Example] = []
+    pool: list[Example] = []
+    for group in _shuffled(list(groups.values()), 0, "validation"):
+        (held if len(held) < count else pool).extend(group)
+    return held, pool
 
 
 def _shuffled(rows: Sequence[Any], seed: int, name: Stream) -> list[Any]:

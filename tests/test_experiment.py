@@ -1,0 +1,205 @@
+"""One run after another in one worker: what a run must not leave to the next, and what it must refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peftbench import experiment
+from peftbench.engine.load import Base, checksum
+from peftbench.engine.predict import in_batches
+from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.experiment import Worker, run
+from peftbench.grid import expand
+from peftbench.models import find
+from peftbench.spec import RunResult, RunSpec
+from peftbench.tasks import TASKS
+from peftbench.tasks.splits import Limits, split
+
+
+def specs(model: Path, methods: list[Any], **train: Any) -> list[RunSpec]:
+    return expand(
+        {
+            "models": [str(model)],
+            "methods": methods,
+            "tasks": ["pocket_sentiment"],
+            "sizes": [16],
+            "train": {"max_steps": 4, "validation_rows": 4} | train,
+            "eval": {"test_rows": 12},
+        }
+    )
+
+
+def do(spec: RunSpec, worker: Worker, folder: Path) -> tuple[RunResult, list[str]]:
+    result, predictions = run(spec, worker, folder, lambda _event: None)
+    return result, [str(row["prediction"]) for row in predictions]
+
+
+def test_a_run_does_not_depend_on_what_ran_before(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """All methods forwards and backwards in two workers: the same answers, memory to the byte, the same base."""
+    methods = ["none", "lora", "full", "ia3", "adapter", "bitfit", "lntuning", "prompt-tuning", "prefix-tuning"]
+    asked = specs(tiny_models["llama"], methods)
+
+    def in_order(order: list[RunSpec], name: str) -> dict[str, tuple[Any, ...]]:
+        worker, found = Worker(), {}
+        (tmp_path / name).mkdir()
+        for spec in order:
+            result, answers = do(spec, worker, tmp_path / name)
+            assert result.status == "ok", result.error
+            losses = [point.validation_loss for point in result.curve]
+            found[spec.id] = (answers, losses, result.costs.peak_memory_bytes, result.base_checksum)
+        return found
+
+    assert in_order(asked, "forwards") == in_order(asked[::-1], "backwards")
+
+
+def test_gradient_checkpointing_leaves_nothing_behind(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    worker = Worker()
+    plain = specs(tiny_models["llama"], ["bitfit"])[0]
+    before, _ = do(plain, worker, tmp_path)
+    checkpointed, _ = do(specs(tiny_models["llama"], ["lora"], gradient_checkpointing=True)[0], worker, tmp_path)
+    assert checkpointed.status == "ok"
+    assert not checkpointed.base_reloaded
+    after, _ = do(plain, worker, tmp_path)
+    assert after.costs.peak_memory_bytes == before.costs.peak_memory_bytes
+
+
+def test_a_base_that_cannot_be_restored_is_not_used_again(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker()
+    full, none = specs(tiny_models["llama"], ["full", "none"], learning_rate=1e-2)
+    _, answers = do(none, worker, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Base, "_load", lambda _self: (_ for _ in ()).throw(MemoryError("no room")))
+        spoilt, _ = do(full, worker, tmp_path)
+    assert spoilt.status == "ok"
+    assert "could not be loaded again" in spoilt.notes[-1]
+    after, again = do(none, worker, tmp_path)
+    assert (after.status, again) == ("ok", answers)
+
+
+def test_precisions_may_follow_each_other(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    worker = Worker()
+    for precision in ("fp32", "bf16", "fp32"):
+        for spec in specs(tiny_models["llama"], ["lora", "lntuning", "full", "prefix-tuning"], precision=precision):
+            result, _ = do(spec, worker, tmp_path)
+            assert result.status == "ok", (precision, spec.method.name, result.error)
+            assert result.base["precision"] == precision
+
+
+def test_a_model_that_changes_under_a_grid_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models["llama"], folder)
+    (spec,) = specs(folder, ["none"])
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(bytes(content))
+    assert expand({"models": [str(folder)], "methods": ["none"], "tasks": ["pocket_sentiment"]})
+    result, _ = do(spec, Worker(), tmp_path)
+    assert result.status == "failed"
+    assert "has changed since" in str(result.error)
+
+
+def test_what_does_not_fit_the_positions_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    (spec,) = specs(tiny_models["gpt2"], [{"use": "prompt-tuning", "tokens": 500}])
+    result, _ = do(spec, Worker(), tmp_path)
+    assert result.status == "failed"
+    assert "500 virtual tokens, but the model has 512 positions" in str(result.error)
+
+
+def test_a_run_that_diverges_keeps_what_it_had(tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    (spec,) = specs(
+        tiny_models["llama"],
+        ["full"],
+        learning_rate=1e20,
+        max_grad_norm=1e9,
+        warmup_ratio=0,
+        eval_steps=1,
+        max_steps=30,
+    )
+    result, _ = do(spec, Worker(), tmp_path)
+    assert result.status == "diverged"
+    assert result.scores == {}
+    assert result.costs.trainable_parameters
+    assert result.learning_rate == 1e20
+
+
+def test_an_unforeseen_error_is_a_row_with_its_traceback(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "answer", lambda *_: 1 / 0)
+    (spec,) = specs(tiny_models["llama"], ["lora"])
+    result, predictions = do(spec, Worker(), tmp_path)
+    assert (result.status, result.error, predictions) == ("failed", "ZeroDivisionError: division by zero", [])
+    assert "Traceback" in (tmp_path / "error.txt").read_text()
+
+
+def test_kept_tokens_are_those_of_the_same_end(tiny_models: dict[str, Path]) -> None:
+    base = Base(find(str(tiny_models["llama"])), "fp32")
+    task = TASKS["pocket_sentiment"]
+    examples = split(task, {}, 4, 0, Limits(4, 4), None).train
+    assert all(row.target[-1] == 1 for row in encode(Encoder(base.tokenizer, task.facts, 128), examples))
+    base.tokenizer.eos_token = "<|user|>"
+    assert all(row.target[-1] == 2 for row in encode(Encoder(base.tokenizer, task.facts, 128), examples))
+
+
+def test_a_chat_template_shows_the_same_date_every_day(tiny_models: dict[str, Path]) -> None:
+    base = Base(find(str(tiny_models["llama"])), "fp32")
+    base.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ date_string }} {{ messages[0].content }}"
+    ids = Encoder(base.tokenizer, TASKS["pocket_sentiment"].facts, 128).prompt({"text": "x"})
+    assert str(base.tokenizer.decode(ids)).startswith("26 Jul 2024 26 Jul 2024")
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    rows = [Encoded([1] * i, [1]) for i in range(1, 12)]
+    sizes = []
+
+    def hungry(batch: list[Encoded]) -> list[int]:
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        sizes.append(len(batch))
+        return [len(row.prompt) for row in batch]
+
+    assert in_batches(rows, 8, hungry) == list(range(1, 12))
+    assert sorted(sizes) == [2, 2, 2, 2, 3]
+
+    def starved(_batch: list[Encoded]) -> list[int]:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        in_batches(rows, 8, starved)
+
+
+def test_the_checksum_sees_what_an_exclusive_or_does_not() -> None:
+    norm = torch.nn.LayerNorm(64)
+    seen = {checksum(norm)}
+    torch.nn.init.constant_(norm.weight, 2.0)
+    seen.add(checksum(norm))
+    norm.weight.data[0] = 3.0
+    seen.add(checksum(norm))
+    norm.weight.data = norm.weight.data.flip(0)
+    seen.add(checksum(norm))
+    norm.register_forward_hook(lambda *_: None)
+    seen.add(checksum(norm))
+    assert len(seen) == 5
+
+
+def test_held_out_rows_share_no_question_with_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peftbench.tasks import splits
+    from peftbench.tasks.door import Rows
+
+    rows = [{"meaning_representation": f"name[{i // 8}]", "human_reference": f"text {i}"} for i in range(800)]
+    monkeypatch.setattr(splits, "read", lambda *_: Rows(rows, "mirror", None, json.dumps(len(rows))))
+    found = split(TASKS["e2e_nlg"], {}, "all", 0, Limits(50, None), tmp_path)
+    asked = [{tuple(example.fields.values()) for example in part} for part in (found.train, found.validation)]
+    assert not asked[0] & asked[1]
+    assert len(found.validation) == 56
+    assert len(found.train) == 744
+    assert len(found.test) == 100
+    assert all(len(example.references) == 8 for example in found.test)
