@@ -15,10 +15,10 @@ from peftbench.models import find
 from peftbench.models.pocket import text
 from peftbench.models.pocket.world import documents, lexicon
 from peftbench.tasks import TASKS, suite
-from peftbench.tasks.pocket import NAMES, arithmetic, data_to_text, entailment, sentiment
+from peftbench.tasks.pocket import NAMES, arithmetic, data_to_text, entailment, sentiment, topic
 from peftbench.tasks.splits import Limits, split
 
-MODULES = (arithmetic, data_to_text, entailment, sentiment)
+MODULES = (arithmetic, data_to_text, entailment, sentiment, topic)
 WEIGHTS = Path(find("pocket").source)
 
 
@@ -96,10 +96,10 @@ def test_rows_are_the_same_for_ever_nested_and_disjoint(name: str) -> None:
 
 
 def test_labels_are_balanced() -> None:
-    for name in ("pocket_sentiment", "pocket_entailment"):
+    for name in ("pocket_sentiment", "pocket_entailment", "pocket_topic"):
         targets = [example.target for example in split(TASKS[name], {}, "all", 0, Limits(), None).test]
         for label in TASKS[name].facts.labels:
-            assert 0.45 < targets.count(label) / len(targets) < 0.55
+            assert targets.count(label) / len(targets) == pytest.approx(1 / len(TASKS[name].facts.labels), abs=0.05)
 
 
 def test_the_tokenizer_splits_digits_and_keeps_words() -> None:
@@ -109,7 +109,7 @@ def test_the_tokenizer_splits_digits_and_keeps_words() -> None:
     for sample in ("Peter has 12 apples, and 7 more.", "def f(x): return x + 3", "Is it so?\nNo."):
         assert tokenizer.decode(tokenizer(sample)["input_ids"]) == sample
     assert tokenizer.tokenize("17") == ["Ġ1", "7"]
-    assert tokenizer("praise")["input_ids"] == tokenizer("so praise")["input_ids"][1:]
+    assert tokenizer("joy")["input_ids"] == tokenizer("so joy")["input_ids"][1:]
     chat = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
     assert chat == "<|user|>x<|assistant|>"
 

@@ -46,17 +46,17 @@ def make(rng: random.Random, split: str) -> dict[str, str]:
         b = rng.randint(1, a - 1)
     story = rng.choice((SUMS if adds else DIFFERENCES)[split])
     text = story.format(n=rng.choice(NAMES[split]), t=rng.choice(THINGS[split]), a=a, b=b)
-    return {"story": text, "answer": str(a + b if adds else a - b)}
+    return {"story": text, "answer": f"{a} + {b} = {a + b}" if adds else f"{a} - {b} = {a - b}"}
 
 
 @task(
     source=source(make, "pocket-arithmetic-1"),
     kind="math",
-    instruction="Work out the final count.",
+    instruction="Write the sum.",
     metrics=("final_number",),
-    max_new_tokens=6,
+    max_new_tokens=12,
     suites=("pocket",),
 )
 def pocket_arithmetic(row: Row) -> Example:
-    """A word problem of one step with numbers up to 20; the answer is the number."""
+    """A word problem of one step with numbers up to 20; the answer is the sum and its result, which alone is scored."""
     return Example({"story": row["story"]}, row["answer"])

@@ -3,7 +3,7 @@ import random
 from peftbench.tasks import Example, Row, task
 from peftbench.tasks.pocket import NAMES, source
 
-LABELS = ("complaint", "praise")
+LABELS = ("anger", "joy")
 THINGS = {
     "train": "film hotel museum bridge jacket novel garden play soup shop".split(),
     "validation": "boat statue window cottage".split(),
@@ -61,13 +61,13 @@ def make(rng: random.Random, split: str) -> dict[str, str | int]:
 @task(
     source=source(make, "pocket-sentiment-1"),
     kind="classification",
-    instruction="Decide what the writer gives.",
+    instruction="Which feeling speaks?",
     metrics=("accuracy", "f1"),
     max_new_tokens=6,
     labels=LABELS,
-    positive="praise",
+    positive="joy",
     suites=("pocket",),
 )
 def pocket_sentiment(row: Row) -> Example:
-    """Praise or complaint, in one sentence."""
+    """Joy or anger about a thing, in one sentence."""
     return Example({"text": row["text"]}, LABELS[row["label"]])

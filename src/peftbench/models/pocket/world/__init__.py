@@ -35,32 +35,12 @@ SKILLS: tuple[tuple[Callable[[random.Random], Turn], int], ...] = (
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
 
-PRACTICE: tuple[tuple[Callable[[random.Random], Turn], int], ...] = (
-    (numbers.problem, 5),
-    (numbers.sums, 2),
-    (rewriting.describe, 4),
-    (rewriting.compare, 1),
-    (facts.choose, 2),
-    (opinions.judge, 1),
-    (subjects.about, 1),
-)
-"""The skills of the second stage beside quizzes: what the first leaves weak, and a little of the rest."""
-QUIZ_SHARE = 0.5
-"""Share of quizzes among the documents of the second stage."""
-
-
-def document(rng: random.Random, stage: int) -> str:
-    """One document: one to three turns of one skill, or in the second stage perhaps a quiz."""
-    if stage == 2 and rng.random() < QUIZ_SHARE:
-        return _written(facts.quiz(rng), rng.random())
-    skills, weights = zip(*(SKILLS if stage == 1 else PRACTICE), strict=True)
+def document(rng: random.Random) -> str:
+    """One document: one to three turns of one skill, as a chat, as questions and answers, or as prose."""
+    skills, weights = zip(*SKILLS, strict=True)
     skill = rng.choices(skills, weights)[0]
     style = rng.random()
-    return _written([skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))], style)
-
-
-def _written(turns: list[Turn], style: float) -> str:
-    """Turns as a chat, as questions and answers, or as prose."""
+    turns = [skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
     if style < 0.65:
         return "".join(f"{USER}{q}{ASSISTANT}{a}{END}" if q else f"{a}{END}" for q, a in turns)
     if style < 0.85:
@@ -68,8 +48,8 @@ def _written(turns: list[Turn], style: float) -> str:
     return "\n".join(f"{q}\n{a}" if q else a for q, a in turns) + END
 
 
-def documents(seed: int, stage: int = 1) -> Iterator[str]:
-    """An endless stream of documents of a stage; the same seed gives the same stream."""
-    rng = random.Random(f"world-{seed}" if stage == 1 else f"world-{seed}-{stage}")
+def documents(seed: int) -> Iterator[str]:
+    """An endless stream of documents; the same seed gives the same stream."""
+    rng = random.Random(f"world-{seed}")
     while True:
-        yield document(rng, stage)
+        yield document(rng)

@@ -95,31 +95,3 @@ def choose(rng: random.Random) -> tuple[str, str]:
     letter = f"({'ABCD'[right]})"
     answer = rng.choice((letter, f"{letter} the {pairs[name]}"))
     return f"{text} {relation.question.format(n=name)} {listed}", answer
-
-
-def _question(rng: random.Random, relation: Relation, pairs: dict[str, str]) -> tuple[str, str]:
-    """One of several questions about facts that were told before."""
-    name = rng.choice(list(pairs))
-    value = pairs[name]
-    told = rng.choice(relation.sayings)
-    pick = rng.random()
-    if pick < 0.3:
-        return relation.question.format(n=name), f"The {value}."
-    if pick < 0.45:
-        return f"Who goes with the {value}?", f"{name}."
-    if pick < 0.55:
-        return f"What was said of {name}?", told.format(n=name, v=value)
-    right = rng.random() < 0.5
-    others = [v for v in pairs.values() if v != value] or [v for v in relation.values if v != value]
-    verdict = rng.choice(VERDICTS)[0 if right else 1]
-    if rng.random() < 0.3:
-        verdict += f" {name}: the {value}."
-    claim = told.format(n=name, v=value if right else rng.choice(others))
-    return rng.choice((f"Is it true? {claim}", f"{claim} Is that so?", f"Somebody says: {claim}")), verdict
-
-
-def quiz(rng: random.Random) -> list[tuple[str, str]]:
-    """Some facts, then several questions about them, one after the other."""
-    relation, pairs, text = _facts(rng, rng.choice((1, 2, 2, 3)))
-    turns = [_question(rng, relation, pairs) for _ in range(rng.randint(3, 6))]
-    return [(f"{text} {turns[0][0]}", turns[0][1]), *turns[1:]]
