@@ -178,8 +178,8 @@ def test_show_a_method_with_its_arguments() -> None:
 
 def test_show_a_task_with_an_example(tmp_path: Path) -> None:
     shown = call("show", "pocket_sentiment", "--json").json
-    assert shown["prompt"].startswith("Decide what the writer gives.\nAnswer with one of: complaint, praise.\ntext: ")
-    assert shown["target"] in ("complaint", "praise")
+    assert shown["prompt"].startswith("Which feeling speaks?\nAnswer with one of: anger, joy.\ntext: ")
+    assert shown["target"] in ("anger", "joy")
     away = call("show", "rte", "--json", "--data", tmp_path).json
     assert "prompt" not in away
     assert away["example"].startswith("not at hand: data set nyu-mll/glue (rte)")
@@ -379,7 +379,7 @@ def test_a_model_that_is_not_there(grid: Path, tmp_path: Path) -> None:
     done = call("run", grid, "--model", tmp_path / "nowhere", "--store", tmp_path / "results")
     assert_one_line(done, f"model {tmp_path / 'nowhere'}: no such directory")
     done = call("run", grid, "--model", tmp_path, "--store", tmp_path / "results")
-    assert_one_line(done, f"model {tmp_path}: the directory has no config.json")
+    assert_one_line(done, f"model {tmp_path}: it has no config.json")
 
 
 def test_a_store_that_cannot_be_written(grid: Path) -> None:
