@@ -17,7 +17,9 @@ TRAINED = "trained.safetensors"
 
 
 def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
-    """Write what must be kept to use the model on its base, and return its bytes; `keep=False` removes it again.
+    """Write what must be kept to use the model on its base, and return the bytes of its weights; `keep=False` removes it.
+
+    Configuration files are not counted: they name the base by its path, which is no cost of the method.
 
     Methods of the `peft` library write its format, full fine-tuning that of `transformers`.
     """
@@ -27,7 +29,7 @@ def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
     else:
         named = adapted.model.named_parameters()
         save_file({n: p.detach().contiguous() for n, p in named if p.requires_grad}, folder / TRAINED)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
     if not keep:
         shutil.rmtree(folder)
     return size
