@@ -106,7 +106,9 @@ class Costs(Noun):
     eval_seconds: float | None = Field(None, description="answering all test rows")
     load_seconds: float | None = None
     tokenize_seconds: float | None = None
-    adapter_bytes: int | None = Field(None, description="weight files that must be kept to use the trained model on its base")
+    adapter_bytes: int | None = Field(
+        None, description="weight files that must be kept to use the trained model on its base"
+    )
 
 
 class Point(Noun):
