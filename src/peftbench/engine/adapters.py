@@ -19,9 +19,8 @@ TRAINED = "trained.safetensors"
 def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
     """Write what must be kept to use the model on its base, and return the bytes of its weights.
 
-    `keep=False` removes it again. Configuration files are not counted: they name the base by its path, which is no cost of the method.
-
-    Methods of the `peft` library write its format, full fine-tuning that of `transformers`.
+    `keep=False` removes it again. Configuration files are not counted: they name the base by its path, which is no
+    cost of the method. Methods of the `peft` library write its format, full fine-tuning that of `transformers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if adapted.save is not None:
