@@ -49,7 +49,7 @@ def test_a_run_does_not_depend_on_what_ran_before(tiny_models: dict[str, Path], 
             result, answers = do(spec, worker, tmp_path / name)
             assert result.status == "ok", result.error
             losses = [point.validation_loss for point in result.curve]
-            found[spec.id] = (answers, losses, result.costs.peak_memory_bytes, result.base_checksum)
+            found[spec.id] = (answers, losses, result.costs.peak_memory_bytes, result.base["checksum"])
         return found
 
     assert in_order(asked, "forwards") == in_order(asked[::-1], "backwards")

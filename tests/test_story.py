@@ -113,7 +113,7 @@ def test_nothing_unfinished_is_left(stores: tuple[Path, Path, Path]) -> None:
 def test_the_base_model_is_left_as_it_was(stores: tuple[Path, Path, Path]) -> None:
     _, whole, _ = stores
     results = [result for result, _ in Store(whole).results().values()]
-    assert len({result.base_checksum for result in results}) == 1
+    assert len({result.base["checksum"] for result in results}) == 1
     assert {result.spec.method.name for result in results if result.base_reloaded} == {"full"}
 
 

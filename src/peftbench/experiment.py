@@ -119,7 +119,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
-    found.base = base.facts()
+    found.base, found.costs["load_seconds"] = base.facts(), base.load_seconds
     encoder = Encoder(base.tokenizer, task.facts, spec.train.max_length)
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
@@ -246,7 +246,6 @@ def _costs(found: Found) -> Costs:
         validation_seconds=seconds.get("validation"),
         eval_seconds=seconds.get("eval"),
         tokenize_seconds=seconds.get("tokenize"),
-        load_seconds=found.base.get("load_seconds"),
     )
 
 
@@ -279,7 +278,6 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         costs=_costs(found),
         curve=tuple(trained.curve),
         data=found.data,
-        base_checksum=found.base.get("checksum"),
         base=found.base,
         base_reloaded=found.reloaded,
         machine=machine.facts(),

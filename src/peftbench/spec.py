@@ -156,7 +156,6 @@ class RunResult(Noun):
     costs: Costs = Costs()
     curve: tuple[Point, ...] = ()
     data: DataFacts | None = None
-    base_checksum: str | None = None
     base: dict[str, Any] = Field({}, description="precision, attention implementation, commit of the Hub, checksum")
     base_reloaded: bool = Field(False, description="the run changed the base, which was then loaded anew")
     machine: dict[str, Any] = {}

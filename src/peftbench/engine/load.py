@@ -75,7 +75,6 @@ class Base:
         """What a result should say of the model it was made with."""
         return {
             "checksum": self.checksum,
-            "load_seconds": self.load_seconds,
             "precision": self.precision_used,
             "attention": self.model.config._attn_implementation,
             "commit": getattr(self.config, "_commit_hash", None),
