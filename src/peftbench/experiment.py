@@ -25,7 +25,7 @@ from peftbench.models import find
 from peftbench.registry import UserError
 from peftbench.seeds import stream
 from peftbench.spec import Costs, DataFacts, RunResult, RunSpec, Score, Status
-from peftbench.tasks import TASKS, Example, Task
+from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.splits import Limits, Splits, split
 
 
@@ -110,7 +110,7 @@ def _in_a_line(problem: Exception) -> str:
 
 
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
-    meter, task = found.meter, TASKS[spec.task.name]
+    meter, task = found.meter, resolve(spec.task.name, spec.task.arguments)
 
     # Data: the same rows in the same order for every method.
     limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
@@ -201,6 +201,8 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
         references=[tuple(fold(text.strip()) for text in example.answers) for example in examples],
         labels=[fold(label) for label in facts.labels],
         positive=fold(facts.positive) if facts.positive else None,
+        scale=facts.scale,
+        details=[example.details for example in examples],
     )
     for name in facts.metrics:
         value, error = score(name, answers)

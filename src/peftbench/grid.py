@@ -19,7 +19,7 @@ from peftbench.metrics import METRICS
 from peftbench.models import find
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
-from peftbench.tasks import TASKS, suite
+from peftbench.tasks import TASKS, resolve, suite
 
 Entry = str | dict[str, Any]
 UNTRAINED = ("max_length", "validation_rows", "precision")
@@ -129,9 +129,10 @@ def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
     entries: list[Entry] = [*members] or [entry]
     for member in entries:
         for choice, own in _choices(TASKS, member, None):
-            for metric in TASKS[choice.name].facts.metrics:
+            facts = resolve(choice.name, choice.arguments).facts
+            for metric in facts.metrics:
                 METRICS[metric]
-            yield choice, own
+            yield choice.model_copy(update={"version": facts.version}), own
 
 
 def _choices(

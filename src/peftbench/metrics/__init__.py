@@ -4,7 +4,7 @@ A metric takes `Answers` and returns either one score of all rows, or a score of
 is the score of all. Scores are on a 0 to 100 scale. One file per metric or family.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,18 +18,24 @@ class Answers:
     """Answers and what they should have been, row by row.
 
     `references` has one or more right answers a row. `labels` is empty for free text; `positive` is the label that
-    binary F1 looks for.
+    binary F1 looks for, `scale` the least and the greatest value of a number. `details` is what the task says of each
+    row beside its answers (empty, or one mapping a row).
     """
 
     predictions: Sequence[str]
     references: Sequence[Sequence[str]]
     labels: Sequence[str] = ()
     positive: str | None = None
+    scale: tuple[float, float] | None = None
+    details: Sequence[Mapping[str, Any]] = ()
 
     def take(self, rows: Sequence[int]) -> "Answers":
         """The chosen rows, in that order, repeats allowed."""
         return replace(
-            self, predictions=[self.predictions[i] for i in rows], references=[self.references[i] for i in rows]
+            self,
+            predictions=[self.predictions[i] for i in rows],
+            references=[self.references[i] for i in rows],
+            details=[self.details[i] for i in rows] if self.details else (),
         )
 
 

@@ -6,7 +6,7 @@ labels, and the fields, one per line.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from peftbench.registry import Registry, Unit
@@ -22,13 +22,15 @@ class Example:
     """One row as question and answer.
 
     `fields` are the named parts of the input, in order. `target` is the text to be learned; `references` are all right
-    answers (the target alone where none are given).
+    answers (the target alone where none are given). `details` is what a metric needs to know of the row beside its
+    answers: the question it belongs to, its subject, the tests a program has to pass.
     """
 
     fields: Mapping[str, str]
     target: str
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -56,8 +58,10 @@ class Source:
 class TaskFacts:
     """The light facts of a task.
 
-    `metrics` has the main one first. `positive` is the label that binary F1 looks for. `merge_references`: test rows
-    with the same fields are one question with the references of all. `max_new_tokens` is the longest answer, in tokens.
+    `metrics` has the main one first. `positive` is the label that binary F1 looks for. `scale` has the least and the
+    greatest value of a number that is asked for. `merge_references`: test rows with the same fields are one question
+    with the references of all. `max_new_tokens` is the longest answer, in tokens. `specialise` gives the facts of a
+    task whose facts depend on its arguments.
     """
 
     source: Source
@@ -67,11 +71,13 @@ class TaskFacts:
     max_new_tokens: int
     labels: tuple[str, ...] = ()
     positive: str | None = None
-    version: int = 1
+    scale: tuple[float, float] | None = None
+    version: int | str = 1
     paper: str = ""
     licence: str = ""
     suites: tuple[str, ...] = ()
     merge_references: bool = False
+    specialise: "Callable[..., TaskFacts] | None" = None
 
 
 TASKS: Registry[TaskFacts] = Registry("task", "peftbench.tasks")
@@ -87,6 +93,14 @@ def task(**facts: Any) -> Callable[[Make], Make]:
         return function
 
     return register
+
+
+def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
+    """The task of a name with the facts that it has under these arguments. Raises `UnknownNameError`."""
+    unit = TASKS[name]
+    if unit.facts.specialise is None:
+        return unit
+    return replace(unit, facts=unit.facts.specialise(**arguments))
 
 
 def label(labels: Sequence[str], index: int) -> str:

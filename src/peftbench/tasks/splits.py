@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -94,10 +94,13 @@ def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Rea
 
 
 def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """At least `count` examples held out, and the others. Examples with the same fields stay together."""
-    groups: dict[tuple[tuple[str, str], ...], list[Example]] = {}
+    """At least `count` examples held out, and the others. Examples of one group, or with the same fields, stay together.
+
+    A group (`details["group"]`) is what several questions have in common, as the paragraph they are about.
+    """
+    groups: dict[Any, list[Example]] = {}
     for each in examples:
-        groups.setdefault(tuple(each.fields.items()), []).append(each)
+        groups.setdefault(each.details.get("group", tuple(each.fields.items())), []).append(each)
     held: list[Example] = []
     pool: list[Example] = []
     for group in _shuffled(list(groups.values()), 0, "validation"):
@@ -117,8 +120,8 @@ def _merged(examples: Sequence[Example]) -> list[Example]:
         key = tuple(each.fields.items())
         first = found.get(key)
         found[key] = (
-            Example(each.fields, each.target, each.answers)
+            replace(each, references=each.answers)
             if first is None
-            else Example(first.fields, first.target, (*first.references, *each.answers), first.choices)
+            else replace(first, references=(*first.references, *each.answers))
         )
     return list(found.values())
