@@ -19,8 +19,8 @@ class Answers:
 
     `references` has one or more right answers a row. `labels` is empty for free text; `positive` is the label that
     binary F1 looks for, `scale` the least and the greatest value of a number. `choices` has what each row has to choose
-    from, where that differs between rows (empty, or one sequence a row, which may be empty). `details` is what the task says of each
-    row beside its answers (empty, or one mapping a row).
+    from where that is its own (empty, or one sequence a row, which may be empty). `details` is what the task says of
+    each row beside its answers (empty, or one mapping a row).
     """
 
     predictions: Sequence[str]

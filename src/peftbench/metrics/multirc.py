@@ -1,4 +1,4 @@
-"""The measures of MultiRC, whose rows are candidate answers; `details["group"]` says to which question a row belongs."""
+"""The measures of MultiRC, whose rows are candidate answers; `details["group"]` is the question of a row."""
 
 from peftbench.metrics import Answers, grouped, metric
 from peftbench.metrics.confusion import f1
@@ -14,7 +14,10 @@ def multirc_f1a(answers: Answers) -> float:
 
 @metric(rowwise=True, paper=PAPER)
 def multirc_em(answers: Answers) -> list[float]:
-    """A score of each question: 100 where all its answers are judged rightly, else 0. Raises `ValueError` without one."""
+    """A score of each question: 100 where all its answers are judged rightly, else 0.
+
+    Raises `ValueError` if a row has no question.
+    """
     if not all("group" in details for details in answers.details) or not answers.details:
         raise ValueError("multirc_em needs the question of each row, as details['group']")
     right = [given in wanted for given, wanted in zip(answers.predictions, answers.references, strict=True)]
