@@ -10,6 +10,7 @@ from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers, score
 from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
 from peftbench.tasks.door import DataError, example, read
+from peftbench.tasks.splits import Limits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 POSITIVE = {"f1", "multirc_f1a"}
@@ -121,9 +122,12 @@ def test_the_suite_of_the_paper() -> None:
     assert suite("unheard of") == []
 
 
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_the_other_test_of_mnli() -> None:
     facts = resolve("mnli", {"matched": False}).facts
     assert facts.source.test == "validation_mismatched"
+    with pytest.raises(DataError, match=r"glue \(mnli\), split 'validation_mismatched': .* --data DIR"):
+        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, Limits(4, 4), MIRROR)
     assert replace(facts, source=TASKS["mnli"].facts.source) == resolve("mnli", {}).facts == TASKS["mnli"].facts
 
 

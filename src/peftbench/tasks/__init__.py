@@ -110,7 +110,7 @@ def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
     """
     place = int(index) - first if str(index).isdecimal() else -1
     if not 0 <= place < len(labels):
-        raise IndexError(f"label {index!r} has no name (-1 or nothing: a split whose labels are hidden)")
+        raise IndexError(f"label {index!r} has no name (is it hidden?)")
     return labels[place]
 
 
