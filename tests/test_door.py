@@ -169,9 +169,15 @@ def test_another_commit_of_the_cache_is_refused(hub: Callable[..., list[Any]]) -
     ("row", "complaint"),
     [
         ({"text": "a b", "label": 0}, "no column 'sentence'; its columns are text, label"),
-        ({"sentence": "a b", "label": -1}, "label -1 has no name, in a row with the columns sentence, label"),
+        (
+            {"sentence": "a b", "label": -1},
+            "label -1 has no name (is it hidden?), in a row with the columns sentence, label",
+        ),
         ({"sentence": None, "label": 1}, "in a row with the columns sentence, label"),
-        ({"sentence": "a b", "label": "positive"}, "in a row with the columns sentence, label"),
+        (
+            {"sentence": "a b", "label": "positive"},
+            "label 'positive' has no name (is it hidden?), in a row with the columns sentence, label",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit(row: dict[str, Any], complaint: str) -> None:

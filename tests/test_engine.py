@@ -1,5 +1,6 @@
 """The loop, the answers and the meter, against closed forms and slower ways to the same numbers."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,13 +17,13 @@ from peftbench.engine.estimate import estimate
 from peftbench.engine.forward import forward, pad
 from peftbench.engine.load import Base, checksum
 from peftbench.engine.meter import Meter, tensor_bytes, tracked
-from peftbench.engine.predict import generate, in_batches, rank
+from peftbench.engine.predict import answer, generate, in_batches, rank
 from peftbench.engine.tokens import GAP, Encoded, Encoder, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.seeds import Stream, stream
-from peftbench.spec import Training
+from peftbench.spec import Evaluation, Training
 from peftbench.tasks import TASKS, Example, TaskFacts
 from peftbench.tasks.splits import Limits, split
 
@@ -62,14 +63,55 @@ def test_label_only_loss_is_the_loss_of_the_target_tokens(base: Base, adapted: A
 
 def test_rank_is_the_mean_likelihood_of_each_choice(base: Base, adapted: Adapted) -> None:
     rows = data(base, 12)
+    assert rank(adapted, rows) == likeliest(adapted, rows)
+
+
+@torch.no_grad()
+def likeliest(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
+    """What `rank` should say: each choice as if it were the target, one at a time."""
 
     def best(row: Encoded) -> int:
         losses = [summed_loss(adapted, [Encoded(row.prompt, choice)]).item() / len(choice) for choice in row.choices]
         return losses.index(min(losses))
 
-    with torch.no_grad():
-        by_hand = [best(row) for row in rows]
-    assert rank(adapted, rows) == by_hand
+    return [best(row) for row in rows]
+
+
+NAMES = ("Ann", "Bo Bell", "the mill at Arle", "Cy", "a boat with no oars", "Di", "nobody", "Friday")
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 3, 8), (8, 1, 1, 5, 2, 2), (3, 3), (1, 1)])
+def test_rows_may_have_different_numbers_of_choices(base: Base, adapted: Adapted, counts: tuple[int, ...]) -> None:
+    encoder = Encoder(base.tokenizer, FACTS, 128)
+    rows = [
+        encoder(Example({"question": f"who has {'the red ' * i}boat?"}, "Ann", choices=NAMES[i:] + NAMES[:i]))
+        for i, _ in enumerate(counts)
+    ]
+    rows = [replace(row, choices=row.choices[:n], words=row.words[:n]) for row, n in zip(rows, counts, strict=True)]
+    found = rank(adapted, rows)
+    assert found == likeliest(adapted, rows)
+    assert found == [rank(adapted, [row])[0] for row in rows]
+
+
+@pytest.mark.parametrize("labels", [("true", "true story"), ("A", "AB"), ("entailment", "not_entailment")])
+def test_labels_that_begin_alike_are_told_apart(base: Base, adapted: Adapted, labels: tuple[str, ...]) -> None:
+    encoder = Encoder(base.tokenizer, replace(FACTS, labels=labels), 128)
+    rows = [encoder(Example({"question": f"is it {'so ' * i}?"}, labels[0])) for i in range(12)]
+    assert [row.words for row in rows] == [labels] * 12
+    assert rows[0].choices[0] != rows[0].choices[1]
+    assert rows[0].target == rows[0].choices[0]
+    assert rank(adapted, rows) == likeliest(adapted, rows)
+
+
+def test_a_ranked_answer_is_the_choice_letter_for_letter(base: Base, adapted: Adapted) -> None:
+    """Whatever the tokenizer makes of it: outer white space and replaced signs would not come back."""
+    encoder = Encoder(base.tokenizer, FACTS, 128)
+    choices = (" Zoë  Bell\u2009", "貓 🚣", "Ann , Bo !")
+    example = Example({"question": "who?"}, choices[0], choices=choices)
+    for order in itertools.permutations(choices):
+        rows = encode(encoder, [replace(example, choices=order)])
+        (given,) = answer(adapted, base, TASKS["pocket_data_to_text"], Evaluation(answer="rank"), rows)
+        assert given == order[rank(adapted, rows)[0]]
 
 
 def test_answers_do_not_depend_on_the_batch(base: Base, adapted: Adapted) -> None:
@@ -275,6 +317,39 @@ def test_long_inputs_lose_the_middle_of_their_longest_field(base: Base, long: in
     assert "Answer the question." in shown
     if not row.truncated:
         assert passage in shown
+
+
+def test_a_field_that_is_not_the_longest_is_left_whole(base: Base) -> None:
+    question = "which of the boats is it that Ann sold to Bo?"
+    for passage, options in ((300, 40), (60, 50), (400, 0)):
+        fields = {"passage": "mill " * passage, "question": question, "options": "oar " * options}
+        row = Encoder(base.tokenizer, FACTS, 100)(Example(fields, "Ann"))
+        assert row.truncated
+        assert f"question: {question}" in text(base, row.prompt)
+
+
+def test_an_empty_field_is_shown_empty(base: Base) -> None:
+    shown = text(base, Encoder(base.tokenizer, FACTS, 128)(Example({"passage": "", "question": "why?"}, "so")).prompt)
+    assert "passage: \nquestion: why?" in shown
+    row = Encoder(base.tokenizer, FACTS, 60)(Example({"passage": "", "question": "why " * 100 + "so?"}, "so"))
+    assert row.truncated
+    assert "passage: \nquestion: why why" in text(base, row.prompt)
+    assert "so?" in text(base, row.prompt)
+
+
+@pytest.mark.parametrize("sign", ["🚣🏽", "貓", "é", "ก็", "\u0301"])
+@pytest.mark.parametrize("lead", ["", "a", "ab", "abc"])
+def test_a_cut_leaves_no_broken_signs(base: Base, sign: str, lead: str) -> None:
+    """Signs of several tokens: a cut may fall inside one, of which nothing is to be left."""
+    encoder = Encoder(base.tokenizer, replace(FACTS, max_new_tokens=16), 100)
+    row = encoder(Example({"passage": lead + sign * 200, "question": "why?"}, sign))
+    shown = text(base, row.prompt)
+    assert row.truncated
+    assert GAP.strip() in shown
+    assert "\ufffd" not in shown
+    assert "question: why?" in shown
+    assert len(row.prompt) <= 84
+    assert text(base, row.target[:-1]) == sign
 
 
 def test_plain_models_get_a_cue_and_chat_models_their_template(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

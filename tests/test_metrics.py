@@ -1,7 +1,9 @@
 """Metrics against values worked by hand, against scikit-learn and sacreBLEU, and by their properties."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from itertools import zip_longest
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from peftbench.metrics import METRICS, Answers, score
+from peftbench.metrics import METRICS, Answers, grouped, invalid_share, number, score
+from peftbench.metrics.equation import value_of
 from peftbench.metrics.final_number import number_of
 
 LABELS = ("no", "yes", "perhaps")
@@ -25,6 +29,14 @@ def labelled(predictions: Sequence[str], references: Sequence[str], positive: st
 
 def free(predictions: Sequence[str], *references: Sequence[str]) -> Answers:
     return Answers(list(predictions), list(references))
+
+
+def scaled(predictions: Sequence[str], right: Sequence[float]) -> Answers:
+    return Answers(list(predictions), [[str(one)] for one in right], scale=(0, 5))
+
+
+def of(key: str, predictions: Sequence[str], references: Sequence[str], details: Sequence[Any]) -> Answers:
+    return replace(labelled(predictions, references), details=[{key: one} for one in details])
 
 
 def value(name: str, answers: Answers) -> float:
@@ -64,6 +76,29 @@ GIVEN = ("yes", "no", "maybe", "no", "no", "yes")
         # All n-grams are right, but 4 words stand for 5.
         ("bleu", free(["a b c d"], ["a b c d e"]), 100 * np.exp(1 - 5 / 4)),
         ("bleu", free([""], ["a b"]), 0.0),
+        # Deviations (-1, 0, 1) and (-1, -1, 2): 3 / sqrt(2 * 6); ranks (1, 2, 3) and (1.5, 1.5, 3).
+        ("pearson", scaled(["1", "2", "3"], [1, 1, 4]), 100 * 3 / 12**0.5),
+        ("spearman", scaled(["1", "2", "3"], [1, 1, 4]), 100 * 1.5 / 3**0.5),
+        ("spearman", scaled(["1", "1.1", "5"], [0, 3, 4]), 100.0),
+        ("pearson", scaled(["4", "2"], [1, 3]), -100.0),
+        ("pearson", scaled(["2", "2", "2"], [1, 2, 3]), 0.0),
+        ("spearman", scaled(["1", "2", "3"], [2, 2, 2]), 0.0),
+        ("pearson", scaled(["0.1"] * 3, [1, 2, 3]), 0.0),
+        # An answer that is none is the farthest end: 5 for the 1, 0 for the 4, so the order is turned round.
+        ("pearson", scaled(["none", "7"], [1, 4]), -100.0),
+        ("pearson", scaled(["nan", "-1"], [1, 4]), -100.0),
+        # Words of the answer (boat, ann) against (boat): 1 of 2 and 1 of 1. The better of two counts.
+        ("record_f1", free(["The boat, Ann!"], ["a boat"]), 100 * 2 / 3),
+        ("record_f1", free(["boat"], ["mill", "big boat", "big old boat"]), 100 * 2 / 3),
+        ("record_em", free(["The U.S.", "boat"], ["mill", "us"], ["boats"]), 50.0),
+        ("record_f1", free([""], ["boat"]), 0.0),
+        # Question 1 has both answers right, question 2 one of two; yes: 2 hits, no false alarm, 1 miss.
+        ("multirc_em", of("group", ["yes", "no", "yes", "no"], ["yes", "no", "yes", "yes"], "1122"), 50.0),
+        ("multirc_f1a", of("group", ["yes", "no", "yes", "no"], ["yes", "no", "yes", "yes"], "1122"), 80.0),
+        # Subject a: 1 of 3; subject b: 1 of 1.
+        ("subject_accuracy", of("subject", ["yes", "no", "no", "no"], ["yes", "yes", "yes", "no"], "aaab"), 200 / 3),
+        ("equation_value", of("gold", ["( 8 - 3 ) = 5", "5", "1 + 4", "5 = 4"], ["no"] * 4, "5555"), 75.0),
+        ("equation_consistent", of("gold", ["8 - 3 = 5", "4 = 4", "8 - 3 = 4", "5"], ["no"] * 4, "5555"), 50.0),
     ],
 )
 def test_golden(name: str, answers: Answers, expected: float) -> None:
@@ -101,6 +136,42 @@ def test_number_of(text: str, number: str | None) -> None:
     assert number_of(text) == (None if number is None else Decimal(number))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("( 133 - 51 )", "82"),
+        ("( ( 4 - 2 ) + 3 )", "5"),
+        ("10 / 4", "5/2"),
+        ("0.1 + 0.2", "3/10"),
+        ("2 + 3 * 4", "14"),
+        ("-5 - -2", "-3"),
+        ("3 \u00d7 4 \u2212 6 \u00f7 2", "9"),
+        ("$1,000.50.", "2001/2"),
+        ("82 cakes", "82"),
+        ("05", "5"),
+        ("1.05", "21/20"),
+        ("10 / 0", None),
+        ("82 or 83", None),
+        ("2 ** 3", None),
+        ("7 // 2", None),
+        ("5(3)", None),
+        ("(" * 150, None),
+        ("9" * 201, None),
+        ("-" * 199 + "1", "-1"),
+        ("...", None),
+        ("", None),
+    ],
+)
+def test_value_of_arithmetic(text: str, expected: str | None) -> None:
+    assert value_of(text) == (None if expected is None else Fraction(expected))
+
+
+@given(st.text(alphabet="0123456789+-*/(). ,=x$\n", max_size=40))
+@settings(deadline=None)
+def test_any_text_has_a_value_or_none(text: str) -> None:
+    assert value_of(text) is None or isinstance(value_of(text), Fraction)
+
+
 # ---- against other implementations ----------------------------------------------------------------------------------
 
 PAIRS = st.lists(st.tuples(st.sampled_from([*LABELS, "outside"]), st.sampled_from(LABELS)), min_size=1, max_size=60)
@@ -122,6 +193,21 @@ def test_agrees_with_scikit_learn(pairs: list[tuple[str, str]]) -> None:
         assert value(name, answers) == pytest.approx(100 * reference), name
 
 
+NUMBERS = st.lists(st.tuples(*[st.integers(0, 50).map(lambda n: n / 10)] * 2), min_size=3, max_size=40)
+
+
+@given(NUMBERS)
+@settings(deadline=None)
+def test_correlations_agree_with_scipy(pairs: list[tuple[float, float]]) -> None:
+    given_numbers, right = (list(side) for side in zip(*pairs, strict=True))
+    answers = scaled([str(one) for one in given_numbers], right)
+    if len(set(given_numbers)) == 1 or len(set(right)) == 1:
+        assert value("pearson", answers) == value("spearman", answers) == 0
+        return
+    assert value("pearson", answers) == pytest.approx(100 * pearsonr(given_numbers, right).statistic)
+    assert value("spearman", answers) == pytest.approx(100 * spearmanr(given_numbers, right).statistic)
+
+
 TEXTS = st.lists(
     st.tuples(st.sampled_from(SENTENCES), st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=3)),
     min_size=1,
@@ -140,13 +226,25 @@ def test_bleu_agrees_with_sacrebleu(rows: list[tuple[str, list[str]]]) -> None:
 
 # ---- properties -----------------------------------------------------------------------------------------------------
 
-LABEL_METRICS = ("accuracy", "f1", "macro_f1", "matthews")
-TEXT_METRICS = ("bleu", "exact_match", "rouge_1", "rouge_2", "rouge_l")
+LABEL_METRICS = ("accuracy", "f1", "macro_f1", "matthews", "multirc_f1a", "multirc_em", "subject_accuracy")
+TEXT_METRICS = ("bleu", "exact_match", "record_em", "record_f1", "rouge_1", "rouge_2", "rouge_l")
+NUMBER_METRICS = ("pearson", "spearman")
+
+
+def in_twos(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
+    """Rows with the question or subject that they belong to."""
+    return [(given, right, f"{i // 2}") for i, (given, right) in enumerate(pairs)]
+
+
+def of_questions(rows: Sequence[tuple[str, str, str]]) -> Answers:
+    answers = labelled([given for given, _, _ in rows], [right for _, right, _ in rows])
+    return replace(answers, details=[{"group": part, "subject": part} for _, _, part in rows])
 
 
 @pytest.mark.parametrize("name", LABEL_METRICS)
 def test_right_answers_score_the_upper_bound(name: str) -> None:
-    assert value(name, labelled(("yes", "no", "no"), ("yes", "no", "no"))) == pytest.approx(100)
+    rows = in_twos([(label, label) for label in ("yes", "no", "no")])
+    assert value(name, of_questions(rows)) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("name", TEXT_METRICS)
@@ -157,12 +255,11 @@ def test_a_right_text_scores_the_upper_bound(name: str) -> None:
 
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_labels_within_bounds_in_any_order(pairs: list[tuple[str, str]], random: Any) -> None:
-    shuffled = random.sample(pairs, len(pairs))
+    rows = in_twos(pairs)
+    shuffled = random.sample(rows, len(rows))
     for name in LABEL_METRICS:
         bounds = METRICS[name].facts
-        first, second = (
-            value(name, labelled([p for p, _ in rows], [r for _, r in rows])) for rows in (pairs, shuffled)
-        )
+        first, second = (value(name, of_questions(each)) for each in (rows, shuffled))
         assert bounds.lower <= first <= bounds.upper
         assert first == pytest.approx(second)
 
@@ -177,9 +274,39 @@ def test_texts_within_bounds_in_any_order(rows: list[tuple[str, list[str]]], ran
         assert first == pytest.approx(second)
 
 
+@given(NUMBERS, st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_numbers_within_bounds_in_any_order(pairs: list[tuple[float, float]], random: Any) -> None:
+    shuffled = random.sample(pairs, len(pairs))
+    for name in NUMBER_METRICS:
+        first, second = (value(name, scaled([str(p) for p, _ in x], [r for _, r in x])) for x in (pairs, shuffled))
+        assert -100 <= first <= 100
+        assert first == pytest.approx(second, abs=1e-9)
+
+
+@given(NUMBERS)
+@settings(deadline=None)
+def test_right_numbers_correlate_fully(pairs: list[tuple[float, float]]) -> None:
+    right = [one for _, one in pairs]
+    for name in NUMBER_METRICS:
+        assert value(name, scaled([str(one) for one in right], right)) == pytest.approx(100 * (len(set(right)) > 1))
+
+
+def test_not_answering_does_not_pay() -> None:
+    right = [0.5, 1.0, 4.0, 4.5]
+    for name in NUMBER_METRICS:
+        whole, part = (
+            value(name, scaled(given, right)) for given in (["0.5", "1", "4", "4.5"], ["0.5", "1", "4", "?"])
+        )
+        assert part < whole == pytest.approx(100)
+
+
 def test_a_constant_answer() -> None:
     references = ["yes"] * 3 + ["no"] * 7
-    answers = labelled(["yes"] * 10, references)
+    answers = of_questions(in_twos([("yes", reference) for reference in references]))
+    assert value("multirc_f1a", answers) == pytest.approx(100 * 6 / 13)
+    assert value("multirc_em", answers) == pytest.approx(20)  # the first of five questions
+    assert value("subject_accuracy", answers) == pytest.approx(30)
     assert value("accuracy", answers) == pytest.approx(30)
     assert value("f1", answers) == pytest.approx(100 * 6 / 13)
     assert value("macro_f1", answers) == pytest.approx(100 * 3 / 13)
@@ -223,6 +350,64 @@ def test_standard_error_of_a_mean_is_exact_and_a_bootstrap_is_near() -> None:
     share, error = score("accuracy", answers)
     assert error == pytest.approx((share * (100 - share) / 399) ** 0.5)
     assert 0 < score("f1", answers)[1] < 5
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    """Two hundred questions with two answers each, alike in a question: the error is that of two hundred rows."""
+    right = [i % 4 != 0 for i in range(200) for _ in range(2)]
+    references = ["yes" if i % 3 else "no" for i in range(200) for _ in range(2)]
+    predictions = [r if ok else "no" if r == "yes" else "yes" for r, ok in zip(references, right, strict=True)]
+    pairs = labelled(predictions, references)
+    apart, together = (replace(pairs, details=[{"group": i // n} for i in range(400)]) for n in (1, 2))
+    assert grouped(together)[1] == [2, 3]
+    assert score("f1", pairs) == score("f1", apart)
+    assert score("f1", together)[0] == score("f1", apart)[0]
+    assert score("f1", together)[1] == pytest.approx(2**0.5 * score("f1", apart)[1], rel=0.2)
+    share, error = score("multirc_em", together)
+    assert share == 75
+    assert error == pytest.approx((75 * 25 / 199) ** 0.5)
+
+
+def test_metrics_that_need_details_say_so() -> None:
+    for name, missing in (("multirc_em", "the question"), ("subject_accuracy", "the subject")):
+        with pytest.raises(ValueError, match=missing):
+            value(name, replace(labelled(["yes"], ["yes"]), details=[{}]))
+
+
+@pytest.mark.parametrize("reference", ["high", "6"])
+def test_a_right_number_must_be_on_the_scale(reference: str) -> None:
+    with pytest.raises(ValueError, match=f"'{reference}' is no number from 0 to 5"):
+        value("pearson", Answers(["1"], [[reference]], scale=(0, 5)))
+    with pytest.raises(ValueError, match="needs the scale"):
+        value("spearman", Answers(["1"], [["1"]]))
+
+
+@pytest.mark.parametrize("text", ["", "four", "5.1", "-0.1", "nan", "inf", "3 of 5", "3,5"])
+def test_no_number_of_the_scale(text: str) -> None:
+    assert number(text, (0, 5)) is None
+    assert number(" 5 ", (0, 5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "share"),
+    [
+        (free(["anything"], ["a"]), None),
+        (labelled(["yes", "YES ", "maybe", ""], ["no"] * 4), 0.5),
+        (scaled(["4.5", "6", "?"], [1, 1, 1]), 2 / 3),
+        (replace(free(["Bo", "ann"], ["Bo"], ["Cy"]), choices=[("Ann", "Bo"), ("Cy",)]), 0.5),
+        # A row's own choices stand in for the labels.
+        (replace(labelled(["yes", "yes"], ["yes"] * 2), choices=[(), ("left", "right")]), 0.5),
+    ],
+)
+def test_invalid_share(answers: Answers, share: float | None) -> None:
+    assert invalid_share(answers) == (None if share is None else pytest.approx(share))
+
+
+def test_taking_rows_takes_all_that_belongs_to_them() -> None:
+    answers = Answers(["a", "b"], [["c"], ["d"]], choices=[("e",), ("f",)], details=[{"g": 1}, {"h": 2}])
+    assert answers.take([1, 1]) == Answers(
+        ["b", "b"], [["d"], ["d"]], choices=[("f",), ("f",)], details=[{"h": 2}, {"h": 2}]
+    )
 
 
 def test_no_rows_are_refused() -> None:

@@ -1,15 +1,20 @@
 """The contract of every task, golden prompts on rows of our own, and the real rows where a local mirror is there."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
+from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers, score
-from peftbench.tasks import TASKS, Kind, Task, label, prompt, suite
-from peftbench.tasks.door import example, read
+from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
+from peftbench.tasks.door import DataError, example, read
+from peftbench.tasks.splits import Limits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
+POSITIVE = {"f1", "multirc_f1a"}
+"""Metrics of one label."""
 HUB_TASKS = [unit for unit in TASKS if unit.facts.source.generator is None]
 
 
@@ -22,7 +27,8 @@ def test_contract(unit: Task) -> None:
     assert all(name in METRICS for name in facts.metrics)
     assert facts.max_new_tokens > 0
     assert unit.doc
-    assert "f1" not in facts.metrics or facts.positive in facts.labels
+    assert (facts.positive in facts.labels) == bool(POSITIVE & {*facts.metrics})
+    assert (facts.scale is not None) == (facts.kind == "regression")
     assert len({name.casefold() for name in facts.labels}) == len(facts.labels)
     if facts.source.generator is None:
         assert facts.source.name.count("/") == 1
@@ -31,67 +37,13 @@ def test_contract(unit: Task) -> None:
         assert facts.licence
 
 
-# name: (row of our own in the source's schema, prompt, target)
-GOLDEN: dict[str, tuple[dict[str, Any], str, str]] = {
-    "sst2": (
-        {"sentence": "a slow but rewarding film . ", "label": 1, "idx": 0},
-        "Does the sentence from a film review speak well or badly of the film?\n"
-        "Answer with one of: negative, positive.\n"
-        "sentence: a slow but rewarding film .",
-        "positive",
-    ),
-    "cola": (
-        {"sentence": "The boat sank slow the.", "label": 0, "idx": 0},
-        "Would a native speaker of English accept the sentence as grammatical?\n"
-        "Answer with one of: unacceptable, acceptable.\n"
-        "sentence: The boat sank slow the.",
-        "unacceptable",
-    ),
-    "rte": (
-        {"sentence1": "Ann sold her boat to Bo.", "sentence2": "Bo bought a boat.", "label": 0, "idx": 0},
-        "Is sentence2 true if sentence1 is? If it is, that is entailment.\n"
-        "Answer with one of: entailment, not_entailment.\n"
-        "sentence1: Ann sold her boat to Bo.\n"
-        "sentence2: Bo bought a boat.",
-        "entailment",
-    ),
-    "boolq": (
-        {"question": "do mills need wind", "passage": "Mill -- Some mills run on water.", "idx": 0, "label": 0},
-        "Judging by the passage, is the answer to the question yes (true) or no (false)?\n"
-        "Answer with one of: false, true.\n"
-        "passage: Mill -- Some mills run on water.\n"
-        "question: do mills need wind",
-        "false",
-    ),
-    "ag_news": (
-        {"text": "Probe lands A probe has landed on a small moon.", "label": 3},
-        "In which section of a newspaper does the text belong?\n"
-        "Answer with one of: World, Sports, Business, Sci/Tech.\n"
-        "text: Probe lands A probe has landed on a small moon.",
-        "Sci/Tech",
-    ),
-    "gsm8k": (
-        {"question": "Bo has 2 boats with 3 oars each. How many oars?", "answer": "It is 2*3=<<2*3=6>>6 oars.\n#### 6"},
-        "Solve the problem step by step. End with a line of #### and the answer as a number.\n"
-        "question: Bo has 2 boats with 3 oars each. How many oars?",
-        "It is 2*3=6 oars.\n#### 6",
-    ),
-    "e2e_nlg": (
-        {"meaning_representation": "name[Old Mill], food[Dutch]", "human_reference": "Old Mill serves Dutch food."},
-        "Write a short description of the restaurant that says all of these facts and no others.\n"
-        "facts: name[Old Mill], food[Dutch]",
-        "Old Mill serves Dutch food.",
-    ),
-}
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name: str) -> None:
     row, question, target = GOLDEN[name]
     made = example(TASKS[name], row)
     assert prompt(TASKS[name].facts, made.fields) == question
     assert made.target == target
-    assert made.answers == (target,)
+    assert target in made.answers or name == "stsb"
 
 
 @pytest.mark.parametrize("unit", HUB_TASKS, ids=lambda unit: unit.name)
@@ -103,35 +55,80 @@ def test_every_task_of_the_hub_has_a_golden_row(unit: Task) -> None:
 @pytest.mark.parametrize("which", ["train", "test"])
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_every_row_of_the_mirror(unit: Task, which: str) -> None:
-    source = unit.facts.source
-    rows = read(source, getattr(source, which), MIRROR).rows
-    made = [example(unit, row) for row in rows]
+    if not mirrored(unit, which):
+        with pytest.raises(DataError, match=f"split '{getattr(unit.facts.source, which)}': not in .* --data DIR"):
+            mirror(unit, which)
+        return
+    made = mirror(unit, which)
     assert made
     assert all(one.target.strip() == one.target != "" for one in made)
     assert all(text.strip() for one in made for text in one.fields.values())
     assert all("<<" not in one.target for one in made)
+    assert len({tuple(one.fields) for one in made}) == 1
+    assert not any(one.choices for one in made) or all(one.target in one.choices for one in made)
     if unit.facts.labels:
         assert {one.target for one in made} == set(unit.facts.labels)
+
+
+def mirror(unit: Task, which: str) -> list[Example]:
+    source = unit.facts.source
+    return [example(unit, row) for row in read(source, getattr(source, which), MIRROR).rows]
+
+
+def mirrored(unit: Task, which: str) -> bool:
+    source = unit.facts.source
+    return (MIRROR / source.name / (source.config or "default") / f"{getattr(source, which)}.parquet").is_file()
 
 
 @pytest.mark.parametrize("unit", HUB_TASKS, ids=lambda unit: unit.name)
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_the_right_answers_score_100_on_the_mirror(unit: Task) -> None:
     facts = unit.facts
-    made = [example(unit, row) for row in read(facts.source, facts.source.test, MIRROR).rows[:50]]
+    made = mirror(unit, "test" if mirrored(unit, "test") else "train")[:50]
     fold = str.casefold if facts.labels else str
-    targets = [fold(one.target) for one in made]
-    answers = Answers(targets, [[target] for target in targets], [fold(name) for name in facts.labels], facts.positive)
+    answers = Answers(
+        predictions=[fold(one.target) for one in made],
+        references=[[fold(answer) for answer in one.answers] for one in made],
+        labels=[fold(name) for name in facts.labels],
+        positive=facts.positive,
+        scale=facts.scale,
+        details=[one.details for one in made],
+    )
+    # One decimal is asked for and the right values have three, which costs a tenth of a point.
     assert {name: score(name, answers, resamples=2)[0] for name in facts.metrics} == {
-        name: pytest.approx(100) for name in facts.metrics
+        name: pytest.approx(100, abs=0.2 if facts.scale else 1e-6) for name in facts.metrics
     }
 
 
-def test_suites() -> None:
-    assert {"cola", "rte", "sst2"} <= set(suite("glue"))
-    assert {"ag_news", "cola", "e2e_nlg"} <= set(suite("pu2023"))
-    assert "ag_news" not in suite("paper")
+SUITES = {
+    "glue": "cola mnli mrpc qnli qqp rte sst2 stsb",
+    "superglue": "boolq cb copa multirc record rte wic wsc",
+    "reasoning": "hellaswag mmlu openbookqa piqa siqa winogrande",
+    "math": "gsm8k math_qa svamp",
+    "pu2023": "ag_news cola e2e_nlg samsum",
+    "generation": "e2e_nlg samsum xsum",
+}
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_suites(name: str) -> None:
+    assert suite(name) == SUITES[name].split()
+
+
+def test_the_suite_of_the_paper() -> None:
+    of_text = {name for part in ("glue", "superglue", "reasoning", "math") for name in suite(part)}
+    assert of_text <= set(suite("paper"))
+    assert {*suite("paper")} - of_text <= {"apps", "codealpacapy", "conala"}
     assert suite("unheard of") == []
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
+def test_the_other_test_of_mnli() -> None:
+    facts = resolve("mnli", {"matched": False}).facts
+    assert facts.source.test == "validation_mismatched"
+    with pytest.raises(DataError, match=r"glue \(mnli\), split 'validation_mismatched': .* --data DIR"):
+        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, Limits(4, 4), MIRROR)
+    assert replace(facts, source=TASKS["mnli"].facts.source) == resolve("mnli", {}).facts == TASKS["mnli"].facts
 
 
 @pytest.mark.parametrize("index", [-1, 2])
@@ -139,3 +136,14 @@ def test_a_number_without_a_label_is_refused(index: int) -> None:
     assert label(("no", "yes"), 1) == "yes"
     with pytest.raises(IndexError, match=f"label {index}"):
         label(("no", "yes"), index)
+
+
+@pytest.mark.parametrize(("given", "first", "name"), [(0, 0, "no"), ("1", 0, "yes"), ("1", 1, "no"), ("2", 1, "yes")])
+def test_a_label_in_digits(given: int | str, first: int, name: str) -> None:
+    assert label(("no", "yes"), given, first) == name
+
+
+@pytest.mark.parametrize("given", ["", "-1", "0", "3", "yes", " 1", "1.0", "\u00b2"])
+def test_a_text_without_a_label_is_refused(given: str) -> None:
+    with pytest.raises(IndexError, match="has no name"):
+        label(("no", "yes"), given, first=1)

@@ -20,7 +20,7 @@ from peftbench.engine.predict import answer
 from peftbench.engine.tokens import Encoded, Encoder, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
-from peftbench.metrics import Answers, score
+from peftbench.metrics import Answers, invalid_share, score
 from peftbench.models import find
 from peftbench.registry import UserError
 from peftbench.seeds import stream
@@ -193,7 +193,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
-    """Every metric of the task; labels are compared without regard to case."""
+    """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
     facts = task.facts
     fold: Callable[[str], str] = str.casefold if facts.labels else str
     answers = Answers(
@@ -202,14 +202,13 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
         labels=[fold(label) for label in facts.labels],
         positive=fold(facts.positive) if facts.positive else None,
         scale=facts.scale,
+        choices=[example.choices for example in examples],
         details=[example.details for example in examples],
     )
     for name in facts.metrics:
         value, error = score(name, answers)
         found.scores[name] = Score(value=value, standard_error=error)
-    if answers.labels:
-        outside = sum(text not in answers.labels for text in answers.predictions)
-        found.invalid_share = outside / len(predictions)
+    found.invalid_share = invalid_share(answers)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}
         for text, example in zip(predictions, examples, strict=True)

@@ -148,7 +148,7 @@ class RunResult(Noun):
     spec: RunSpec
     status: Status
     scores: dict[str, Score] = {}
-    invalid_share: float | None = Field(None, description="share of answers outside the label set")
+    invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None
     steps: int | None = None

@@ -32,7 +32,7 @@ def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: li
 
     def texts(batch: list[Encoded]) -> list[str]:
         if ranked:
-            return [_text(base, row.choices[i][:-1]) for row, i in zip(batch, rank(adapted, batch), strict=True)]
+            return [row.words[i] for row, i in zip(batch, rank(adapted, batch), strict=True)]
         return [_text(base, ids) for ids in generate(adapted, batch, base.ends, task.facts.max_new_tokens)]
 
     with low, adapted.merge() if adapted.merge is not None and merged else nullcontext():
@@ -69,23 +69,23 @@ def _until(tokens: list[int], ends: set[int]) -> list[int]:
 def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
     """The index of the likeliest choice of each row, by mean log-likelihood of its tokens (its end included).
 
-    The prompt is computed once and shared by the choices; every row of the batch has the same number of choices.
+    The prompt is computed once and shared by the choices, of which each row may have another number.
     """
-    per_row = len(rows[0].choices)
-    on = _device(adapted)
+    on, counts = _device(adapted), [len(row.choices) for row in rows]
+    repeats = counts[0] if len(set(counts)) == 1 else torch.tensor(counts, device=on)
     ids, mask = pad([row.prompt for row in rows], 0, "left", on)
     first, cache, full = forward(adapted, ids, mask, cached=True)
     assert full is not None
     choices, valid = pad([choice for row in rows for choice in row.choices], 0, "right", on)
-    cache.batch_repeat_interleave(per_row)
-    prefix = full.repeat_interleave(per_row, 0)
+    cache.batch_repeat_interleave(repeats)
+    prefix = full.repeat_interleave(repeats, 0)
     # The last token of a choice predicts nothing that is scored, so it is not fed.
-    logits = first[:, -1:].repeat_interleave(per_row, 0)
+    logits = first[:, -1:].repeat_interleave(repeats, 0)
     if choices.shape[1] > 1:
         later, _ = advance(adapted, choices[:, :-1], torch.cat([prefix, valid[:, :-1]], 1), cache)
         logits = torch.cat([logits, later], 1)
-    likelihood = _mean_likelihood(logits, choices, valid)
-    return [int(i) for i in likelihood.view(len(rows), per_row).argmax(1)]
+    likelihood = _mean_likelihood(logits, choices, valid).cpu()
+    return [int(each.argmax()) for each in likelihood.split(counts)]
 
 
 def _mean_likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:

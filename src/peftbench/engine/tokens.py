@@ -19,7 +19,7 @@ from peftbench.tasks import Example, TaskFacts, prompt
 
 CUE = "\nAnswer:"
 """Ends a prompt for a model without a chat template."""
-FORMAT = 1
+FORMAT = 2
 """Raised when a change here alters what is made of an example, so that rows kept on disk before are not used."""
 DAY = dt.date(2024, 7, 26)
 """The date of chat templates that show one: the same question must be the same text on every day."""
@@ -29,12 +29,16 @@ GAP = " ... "
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as token ids. `target` ends with the end-of-sequence token; `choices` are encoded like targets."""
+    """One row as token ids. `target` ends with the end-of-sequence token; `choices` are encoded like targets.
+
+    `words` are the choices as text, as a tokenizer need not give back what it was given.
+    """
 
     prompt: list[int]
     target: list[int]
     choices: tuple[list[int], ...] = ()
     truncated: bool = False
+    words: tuple[str, ...] = ()
 
 
 class Encoder:
@@ -61,14 +65,14 @@ class Encoder:
             ids = ids[-self.prompt_tokens :]
         target = self.answer(example.target)
         kept = target[: self.answer_tokens]
-        return Encoded(ids, kept, self.choices(example), truncated or len(kept) < len(target))
+        return self.with_choices(Encoded(ids, kept, truncated=truncated or len(kept) < len(target)), example)
 
-    def choices(self, example: Example) -> tuple[list[int], ...]:
-        """The choices of an example as answers; the same few words are encoded once."""
+    def with_choices(self, row: Encoded, example: Example) -> Encoded:
+        """The row with the choices of its example, as answers; the same few words are encoded once."""
         words = example.choices or self.facts.labels
         for word in words:
             self._choices.setdefault(word, self.answer(word))
-        return tuple(self._choices[word] for word in words)
+        return replace(row, choices=tuple(self._choices[word] for word in words), words=words)
 
     def prompt(self, fields: Mapping[str, str]) -> list[int]:
         """A prompt's ids: the user turn of the chat template, or plain text that ends in a cue."""
@@ -95,8 +99,12 @@ class Encoder:
         ids = {name: self.tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in fields.items()}
         name = max(ids, key=lambda field: len(ids[field]))
         keep = max(0, len(ids[name]) - excess - 4)
-        head, tail = ids[name][: (keep + 1) // 2], ids[name][len(ids[name]) - keep // 2 :]
-        return fields | {name: self.tokenizer.decode(head).strip() + GAP + self.tokenizer.decode(tail).strip()}
+        head, tail = (
+            # A cut may go through a character of several tokens, of which a replacement sign is left.
+            self.tokenizer.decode(part).strip("\ufffd \n\t")
+            for part in (ids[name][: (keep + 1) // 2], ids[name][len(ids[name]) - keep // 2 :])
+        )
+        return fields | {name: head + GAP + tail}
 
 
 def _dated(template: str) -> str:
@@ -113,7 +121,7 @@ def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
         # A cache that cannot be written costs time and nothing else.
         with contextlib.suppress(OSError):
             _write(path, rows)
-    return [replace(row, choices=encoder.choices(example)) for row, example in zip(rows, examples, strict=True)]
+    return [encoder.with_choices(row, example) for row, example in zip(rows, examples, strict=True)]
 
 
 def _key(encoder: Encoder, examples: Sequence[Example]) -> str:

@@ -1,7 +1,7 @@
 """Metrics: pure functions from answers to a score.
 
-A metric takes `Answers` and returns either one score of all rows, or a score of each row (`rowwise=True`), whose mean
-is the score of all. Scores are on a 0 to 100 scale. One file per metric or family.
+A metric takes `Answers` and returns either one score of all rows, or a score of each row or group of rows
+(`rowwise=True`), whose mean is the score of all. Scores are on a 0 to 100 scale. One file per metric or family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,9 @@ class Answers:
     """Answers and what they should have been, row by row.
 
     `references` has one or more right answers a row. `labels` is empty for free text; `positive` is the label that
-    binary F1 looks for, `scale` the least and the greatest value of a number. `details` is what the task says of each
-    row beside its answers (empty, or one mapping a row).
+    binary F1 looks for, `scale` the least and the greatest value of a number. `choices` has what each row has to choose
+    from where that is its own (empty, or one sequence a row, which may be empty). `details` is what the task says of
+    each row beside its answers (empty, or one mapping a row).
     """
 
     predictions: Sequence[str]
@@ -27,6 +28,7 @@ class Answers:
     labels: Sequence[str] = ()
     positive: str | None = None
     scale: tuple[float, float] | None = None
+    choices: Sequence[Sequence[str]] = ()
     details: Sequence[Mapping[str, Any]] = ()
 
     def take(self, rows: Sequence[int]) -> "Answers":
@@ -35,13 +37,14 @@ class Answers:
             self,
             predictions=[self.predictions[i] for i in rows],
             references=[self.references[i] for i in rows],
+            choices=[self.choices[i] for i in rows] if self.choices else (),
             details=[self.details[i] for i in rows] if self.details else (),
         )
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """`rowwise`: the score is the mean of row scores. `lower`, `upper`: its bounds."""
+    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds."""
 
     rowwise: bool
     lower: float = 0.0
@@ -65,18 +68,56 @@ def metric(
     return register
 
 
+def number(text: str, scale: tuple[float, float]) -> float | None:
+    """The number that a text is; `None` if it is none or lies outside the scale."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if scale[0] <= value <= scale[1] else None
+
+
+def invalid_share(answers: Answers) -> float | None:
+    """The share of answers that are no number of the scale, or none of their row's choices, or of the labels.
+
+    Case and outer white space do not count. None where answers are free.
+    """
+    if answers.scale is not None:
+        outside = [number(text, answers.scale) is None for text in answers.predictions]
+    elif answers.labels or any(answers.choices):
+        rows = zip(answers.predictions, answers.choices or [()] * len(answers.predictions), strict=True)
+        known = _folded(answers.labels)
+        outside = [text.strip().casefold() not in (_folded(choices) if choices else known) for text, choices in rows]
+    else:
+        return None
+    return sum(outside) / len(outside)
+
+
+def _folded(texts: Sequence[str]) -> set[str]:
+    return {text.strip().casefold() for text in texts}
+
+
 def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> tuple[float, float]:
     """A metric and its standard error over rows: exact for a mean of rows, else by bootstrap.
 
-    Raises `ValueError` for no rows.
+    Rows of one group (`details["group"]`) are drawn together. Raises `ValueError` for no rows.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")
     unit = METRICS[name]
-    rows = len(answers.predictions)
     if unit.facts.rowwise:
         values = np.asarray(unit.function(answers), dtype=float)
-        return float(values.mean()), float(values.std() / np.sqrt(max(rows - 1, 1)))
-    rng = np.random.default_rng(seed)
-    drawn = [unit.function(answers.take(rng.integers(rows, size=rows).tolist())) for _ in range(resamples)]
+        return float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1)))
+    rng, groups = np.random.default_rng(seed), grouped(answers)
+    choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
+    drawn = [unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices]
     return float(unit.function(answers)), float(np.std(drawn, ddof=1))
+
+
+def grouped(answers: Answers) -> list[list[int]]:
+    """The numbers of the rows of each group, in order of its first row; a row without a group is one of its own."""
+    groups: dict[Any, list[int]] = {}
+    for row in range(len(answers.predictions)):
+        own = answers.details[row].get("group") if answers.details else None
+        groups.setdefault((row, None) if own is None else (None, own), []).append(row)
+    return list(groups.values())

@@ -103,11 +103,15 @@ def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
     return replace(unit, facts=unit.facts.specialise(**arguments))
 
 
-def label(labels: Sequence[str], index: int) -> str:
-    """The name of a class label held as a number. Raises `IndexError` for one without a name, as -1 (hidden)."""
-    if not 0 <= index < len(labels):
-        raise IndexError(f"label {index} has no name")
-    return labels[index]
+def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
+    """The name of a class label held as a number, or a number in digits, that is counted from `first`.
+
+    Raises `IndexError` for one without a name, as -1 and the empty text, which stand for a hidden label.
+    """
+    place = int(index) - first if str(index).isdecimal() else -1
+    if not 0 <= place < len(labels):
+        raise IndexError(f"label {index!r} has no name (is it hidden?)")
+    return labels[place]
 
 
 def prompt(facts: TaskFacts, fields: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ LABELS = ("entailment", "not_entailment")
     max_new_tokens=8,
     paper="arXiv:1804.07461",
     licence="not stated",
-    suites=("paper", "glue"),
+    suites=("paper", "glue", "superglue"),
 )
 def rte(row: Row) -> Example:
     """Textual entailment; the public validation split is the test."""

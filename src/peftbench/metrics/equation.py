@@ -1,0 +1,58 @@
+"""Answers of the form `equation = value`. Arithmetic is read as a syntax tree and worked out in exact fractions."""
+
+import ast
+import operator
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from peftbench.metrics import Answers, metric
+
+LONGEST = 200  # characters of arithmetic that are read
+_SIGNS = str.maketrans({"\u2212": "-", "\u00d7": "*", "\u00f7": "/"})
+_OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of arithmetic (`+ - * /` and brackets), units and thousands commas aside; `None` if it has none."""
+    plain = re.sub(r",(?=\d{3}(?!\d))", "", text.translate(_SIGNS))
+    plain = re.sub(r"[^\d.()+\-*/]+", " ", plain, flags=re.ASCII).rstrip(" .")
+    plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain).strip()  # Python has no 05
+    if len(plain) > LONGEST:
+        return None
+    try:
+        return _calculate(ast.parse(plain, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _calculate(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant):
+        return Fraction(str(node.value))
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        return Fraction(_OPERATIONS[type(node.op)](_calculate(node.left), _calculate(node.right)))
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATIONS:
+        return Fraction(_OPERATIONS[type(node.op)](_calculate(node.operand)))
+    raise ValueError("not arithmetic")
+
+
+@metric(rowwise=True, paper="arXiv:2103.07191")
+def equation_value(answers: Answers) -> list[float]:
+    """100 where what stands after the last `=` has the value `details["gold"]`, else 0."""
+    rows = zip(answers.predictions, answers.details, strict=True)
+    return [100.0 * (value_of(given.rpartition("=")[2]) == Fraction(details["gold"])) for given, details in rows]
+
+
+@metric(rowwise=True)
+def equation_consistent(answers: Answers) -> list[float]:
+    """100 where both sides of an equation have one value, right or wrong, else 0."""
+    sides = [[value_of(side) for side in given.split("=")] for given in answers.predictions]
+    return [100.0 * (len(values) > 1 and None not in values and len(set(values)) == 1) for values in sides]

@@ -1,0 +1,30 @@
+"""ReCoRD: which entity of a news article is left out of a statement about it."""
+
+from peftbench.tasks import Example, Row, Source, task
+
+
+@task(
+    source=Source("aps/super_glue", "record", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    kind="qa",
+    instruction="Which of the entities stands at @placeholder in the query, judging by the passage? "
+    "Answer with the entity alone.",
+    metrics=("record_f1", "record_em"),
+    max_new_tokens=32,
+    paper="arXiv:1810.12885",
+    licence="Apache-2.0 (texts: CNN and Daily Mail)",
+    suites=("paper", "superglue"),
+)
+def record(row: Row) -> Example:
+    """One example a query: its first answer is learned, all are right; the public validation split is the test.
+
+    The passage ends in points that sum it up, each after a mark, `@highlight`, which becomes a full stop where the
+    text before it has no end.
+    """
+    parts = [part.strip() for part in row["passage"].split("@highlight")]
+    passage = " ".join(part if part.endswith((".", "!", "?", '"', "'", ":")) else f"{part}." for part in parts if part)
+    entities = tuple(dict.fromkeys(row["entities"]))
+    fields = {"passage": passage, "entities": "; ".join(entities), "query": row["query"].strip()}
+    answers = tuple(dict.fromkeys(row["answers"]))
+    if not answers:
+        raise ValueError("a query without answers (hidden?)")
+    return Example(fields, answers[0], references=answers, choices=entities)

@@ -1,0 +1,24 @@
+"""Social IQa: what people feel, want and do next."""
+
+from peftbench.tasks import Example, Row, Source, label, task
+
+LABELS = ("A", "B", "C")
+
+
+@task(
+    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    source=Source("allenai/social_i_qa", test="validation", revision="refs/convert/parquet"),
+    kind="multiple-choice",
+    instruction="Which answer to the question about the context is the likeliest?",
+    labels=LABELS,
+    metrics=("accuracy", "macro_f1"),
+    max_new_tokens=8,
+    paper="arXiv:1904.09728",
+    licence="not stated (CC BY 4.0 by its authors)",
+    suites=("paper", "reasoning"),
+)
+def siqa(row: Row) -> Example:
+    """Social common sense; the source counts the answers from 1. The public validation split is the test."""
+    fields = {name: row[name].strip() for name in ("context", "question")}
+    answers = {name: row[f"answer{name}"].strip() for name in LABELS}
+    return Example(fields | answers, label(LABELS, row["label"], first=1))

@@ -1,0 +1,25 @@
+"""SVAMP: short word problems with one or two steps of arithmetic, varied so that key words mislead."""
+
+import re
+
+from peftbench.tasks import Example, Row, Source, task
+
+
+@task(
+    source=Source("ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef"),
+    kind="math",
+    instruction="Solve the problem. Answer with the equation and its value, as in ( 2 + 3 ) = 5.",
+    metrics=("equation_value", "equation_consistent"),
+    max_new_tokens=64,
+    paper="arXiv:2103.07191",
+    licence="MIT",
+    suites=("paper", "math"),
+)
+def svamp(row: Row) -> Example:
+    """The equation and its value are learned; `details["gold"]` is the value that is right."""
+    equation = re.sub(r"\.0\b", "", row["Equation"]).strip()
+    return Example(
+        {"problem": row["question_concat"].strip()},
+        f"{equation} = {row['Answer'].strip()}",
+        details={"gold": row["Answer"].strip()},
+    )
