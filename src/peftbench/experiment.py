@@ -111,6 +111,8 @@ def _in_a_line(problem: Exception) -> str:
 
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
     meter, task = found.meter, resolve(spec.task.name, spec.task.arguments)
+    if task.facts.version != spec.task.version:
+        raise UserError(f"task {spec.task} has changed since the grid was read: give the command again")
 
     # Data: the same rows in the same order for every method.
     limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
