@@ -54,7 +54,7 @@ def facts(
     metrics = tuple(asked.get("metrics") or (("accuracy", "macro_f1") if labels else ("rouge_l", "exact_match")))
     positive = asked.get("positive")
     _check_arguments(paths, fields, target, labels)
-    if positive is None if "f1" in metrics else positive is not None and positive not in labels:
+    if ("f1" in metrics or positive is not None) and positive not in labels:
         raise UserError(f"positive must be the label that f1 looks for: {', '.join(labels) or 'there are no labels'}")
     need(paths[0], [*fields, target], BESIDE_A_TEST if test else ALONE)
     for path in paths:
