@@ -17,7 +17,7 @@ from peftbench.engine.estimate import Estimate, estimate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
 from peftbench.metrics import Answers, score
@@ -126,6 +126,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
+    check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
     # Method: the seed is set before the adapter is created.
     torch.manual_seed(stream(spec.seed, "init"))
