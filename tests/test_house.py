@@ -27,8 +27,11 @@ FLOORS = {
     "grid": 4,
     "catalogue": 4,
     "analysis": 4,
+    "authoring": 4,
+    "checking": 5,
     "launch": 5,
     "report": 6,
+    "cli_authoring": 6,
     "cli": 7,
     "__init__": 8,
 }

@@ -164,9 +164,10 @@ def test_rows_that_do_not_fit_are_refused_not_shortened(tiny_models: dict[str, P
             error,
         )
         assert asked, error
-    assert asked[1] == asked[2] == str(12 + 4 + 6)
-    assert do(400, max_length=int(asked[3]) - 1)[0] == "failed"
-    assert do(400, max_length=int(asked[3])) == ("ok", "")
+        cut, count, enough = map(int, asked.groups())
+    assert cut == count == 12 + 4 + 6
+    assert do(400, max_length=enough - 1)[0] == "failed"
+    assert do(400, max_length=enough) == ("ok", "")
 
 
 def test_other_tasks_are_shortened_as_before(tiny_models: dict[str, Path], tmp_path: Path) -> None:
