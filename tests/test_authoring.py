@@ -172,9 +172,10 @@ def test_answers_that_would_be_cut() -> None:
     rows = [{"text": f"row {i}", "label": "one two three four" if i % 2 else "one"} for i in range(40)]
     found = checked(rows, max_new_tokens=3)
     assert found["answers"].problem
-    assert found["answers"].facts["longest"] == 4
+    assert found["answers"].facts["longest"] == 4 + 1
     assert 0 < found["answers"].facts["too_long"] < 40
-    assert not checked(rows, max_new_tokens=4)["answers"].problem
+    assert checked(rows, max_new_tokens=4)["answers"].problem
+    assert not checked(rows, max_new_tokens=5)["answers"].problem
 
 
 def test_prompts_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +259,8 @@ def test_exit_status_and_json(tmp_path: Path) -> None:
     assert (fine.code, fine.err) == (0, "")
     assert fine.out.count("\n-> ") == 3
     assert fine.out.endswith("own: no problems\n")
-    bad = check(*own, "--set", "max_new_tokens=1", "--set", "labels=[]", "--json")
-    assert bad.code == 0
+    short = check(*own, "--set", "max_new_tokens=2", "--set", "labels=[]", "--json")
+    assert (short.code, short.json["problems"]) == (0, 0)
     cut = write_rows(tmp_path / "cut.jsonl", [row | {"label": "far too long"} for row in GOOD])
     bad = check(*own, "--set", f"data={cut}", "--set", "max_new_tokens=1", "--json")
     assert bad.code == 1
@@ -267,7 +268,10 @@ def test_exit_status_and_json(tmp_path: Path) -> None:
     assert [finding["about"] for finding in bad.json["findings"] if finding["problem"]] == ["answers"]
     assert len(bad.json["shown"]) == 3
     told = check(*own, "--set", f"data={cut}", "--set", "max_new_tokens=1")
-    assert "PROBLEM  answers   at most 3 tokens, 1 are allowed; 60 of 60 are too long and would be cut" in told.out
+    assert (
+        "PROBLEM  answers   at most 4 tokens with the end, 1 are allowed; 60 of 60 are too long and would be cut"
+        in told.out
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,12 @@ def tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
     room = Training().max_length
     encoder = Encoder(AutoTokenizer.from_pretrained(find("pocket").source), task.facts, room)
     rows = [one for part in parts(splits).values() for one in part[:LOOKED_AT]]
-    answers = np.array([len(encoder.answer(one.target)) - 1 for one in rows])
+    answers = np.array([len(encoder.answer(one.target)) for one in rows])
     prompts = np.array([len(encoder.prompt(one.fields)) for one in rows])
     empty = sum(not one.target.strip() for one in rows)
     most, long = task.facts.max_new_tokens, int((answers > task.facts.max_new_tokens).sum())
     told = {"rows": len(rows), "empty": empty, "longest": int(answers.max()), "max_new_tokens": most, "too_long": long}
-    said = f"at most {answers.max()} tokens, {most} are allowed"
+    said = f"at most {answers.max()} tokens with the end, {most} are allowed"
     said += f"; {long} of {len(rows)} are too long and would be cut" if long else ""
     said += f"; {empty} of {len(rows)} are empty" if empty else ""
     cut = float((prompts > encoder.prompt_tokens).mean())
