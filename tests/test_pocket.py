@@ -14,11 +14,11 @@ from conftest import SHARED
 from peftbench.models import find
 from peftbench.models.pocket import text
 from peftbench.models.pocket.world import documents, lexicon
-from peftbench.tasks import TASKS, suite
-from peftbench.tasks.pocket import NAMES, arithmetic, data_to_text, entailment, sentiment, topic
+from peftbench.tasks import TASKS, Example, suite
+from peftbench.tasks.pocket import NAMES, arithmetic, choice, data_to_text, entailment, sentiment, similarity, topic
 from peftbench.tasks.splits import Limits, split
 
-MODULES = (arithmetic, data_to_text, entailment, sentiment, topic)
+MODULES = (arithmetic, choice, data_to_text, entailment, sentiment, similarity, topic)
 WEIGHTS = Path(find("pocket").source)
 
 
@@ -96,10 +96,36 @@ def test_rows_are_the_same_for_ever_nested_and_disjoint(name: str) -> None:
 
 
 def test_labels_are_balanced() -> None:
-    for name in ("pocket_sentiment", "pocket_entailment", "pocket_topic"):
+    for name in ("pocket_choice", "pocket_sentiment", "pocket_entailment", "pocket_topic"):
         targets = [example.target for example in split(TASKS[name], {}, "all", 0, Limits(), None).test]
         for label in TASKS[name].facts.labels:
             assert targets.count(label) / len(targets) == pytest.approx(1 / len(TASKS[name].facts.labels), abs=0.05)
+
+
+def all_of(name: str) -> list[Example]:
+    found = split(TASKS[name], {}, "all", 0, Limits(), None)
+    return [*found.train, *found.validation, *found.test]
+
+
+def test_the_choice_is_what_the_story_says() -> None:
+    for example in all_of("pocket_choice"):
+        answers = dict(part.split(": the ") for part in example.fields["answers"].split("; "))
+        (name,) = {w.strip("?.") for w in example.fields["question"].split()} & set(words_of(NAMES))
+        (told,) = [s for s in example.fields["story"].split(".") if name in s.split()]
+        said = set(told.split()) & set(answers.values())
+        assert said == {answers[example.target]}
+        assert len(set(answers.values())) == 3
+
+
+def test_the_similarity_is_what_the_sentences_share() -> None:
+    words = set(words_of(NAMES)) | set(words_of(similarity.VALUES))
+    counts = [0, 0, 0, 0]
+    for example in all_of("pocket_similarity"):
+        first, second = (set(re.findall(r"\w+", text)) & words for text in example.fields.values())
+        assert len(first) == len(second) == 3
+        assert example.target == str(len(first & second))
+        counts[len(first & second)] += 1
+    assert min(counts) > 0.2 * sum(counts)
 
 
 def test_the_tokenizer_splits_digits_and_keeps_words() -> None:

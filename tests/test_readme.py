@@ -31,6 +31,26 @@ def test_the_grid() -> None:
     assert "sst2" in tasks
 
 
+def test_your_own_data(tmp_path: Path) -> None:
+    grid = tmp_path / "reviews.toml"
+    grid.write_text(block("toml", "# reviews.toml"))
+    rows = "".join(f"Day {i},It was so {i}.,{'good' if i % 2 else 'bad'}\n" for i in range(30))
+    (tmp_path / "reviews.csv").write_text("title,text,verdict\n" + rows)
+    specs = expand(grid)
+    assert [str(spec.method) for spec in specs] == ["none", "lora(rank=4)", "lora", "ia3"]
+    assert {str(spec.task) for spec in specs} == {"reviews"}
+    numbers = rows.replace("good", "1").replace("bad", "0")
+    (tmp_path / "reviews.csv").write_text("title,text,verdict\n" + numbers)
+    from peftbench.tasks import resolve
+    from peftbench.tasks.splits import Limits, split
+
+    (spec, *_) = expand(grid)
+    task = resolve(spec.task.name, spec.task.arguments)
+    found = split(task, spec.task.arguments, "all", 0, Limits(), None)
+    assert len(found.test) == 6
+    assert {e.target for e in found.train} == {"bad", "good"}
+
+
 def test_the_method(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(block("python", "# mine.py"))

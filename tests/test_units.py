@@ -85,7 +85,7 @@ def _task(unit: Task) -> dict[str, Any]:
         },
     }
     if source.generator is not None:
-        rows = {split: read(source, split, count=1).rows[0] for split in (source.train, source.test)}
+        rows = {split: read(source, split, count=1).rows[0] for split in (source.train, source.test) if split}
         made = {split: example(unit, row) for split, row in rows.items()}
         found["first_rows"] = {
             split: {"prompt": prompt(facts, one.fields), "target": one.target} for split, one in made.items()

@@ -80,7 +80,7 @@ def _task(unit: Task) -> dict[str, Any]:
         "name": unit.name,
         "kind": facts.kind,
         "source": facts.source.name + (f" ({facts.source.config})" if facts.source.config else ""),
-        "splits": f"{facts.source.train}/{facts.source.test}",
+        "splits": f"{facts.source.train}/{facts.source.test or 'held out'}",
         "labels": ", ".join(facts.labels),
         "metrics": ", ".join(facts.metrics),
         "licence": facts.licence,
@@ -92,6 +92,8 @@ def _example(unit: Task, data: Path | None) -> dict[str, Any]:
     """The first training row, rendered; or why it cannot be had."""
     from peftbench.tasks.door import example, read
 
+    if asked := [name for name, default in _arguments(unit).items() if default == "required"]:
+        return {"example": f"depends on {', '.join(asked)}"}
     source = unit.facts.source
     try:
         row = read(source, source.train, data, count=1).rows[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftbench import cli_authoring
 from peftbench.registry import UserError, did_you_mean, load_plugin
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(cli_authoring.new, name="new")
+app.add_typer(cli_authoring.check, name="check")
 
 GridFile = Annotated[Path, typer.Argument(help="grid file (TOML)", metavar="GRID")]
 MaybeGrid = Annotated[Path | None, typer.Argument(help="grid file; without it, the whole store", metavar="[GRID]")]

@@ -17,7 +17,7 @@ from peftbench.engine.estimate import Estimate, estimate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
 from peftbench.metrics import Answers, invalid_share, score
@@ -111,6 +111,8 @@ def _in_a_line(problem: Exception) -> str:
 
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
     meter, task = found.meter, resolve(spec.task.name, spec.task.arguments)
+    if task.facts.version != spec.task.version:
+        raise UserError(f"task {spec.task} has changed since the grid was read: give the command again")
 
     # Data: the same rows in the same order for every method.
     limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
@@ -124,6 +126,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
+    check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
     # Method: the seed is set before the adapter is created.
     torch.manual_seed(stream(spec.seed, "init"))

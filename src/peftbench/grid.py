@@ -45,11 +45,12 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
     """A grid from a file, or as a mapping of the same shape. Raises `UserError` for a key or a value that is wrong."""
     if isinstance(source, Grid):
         return source
-    where, content = "grid", source
+    where, content, folder = "grid", source, Path()
     if isinstance(source, str | Path):
         where = f"grid {source}"
         try:
             content = {"name": Path(source).stem} | tomllib.loads(Path(source).read_text(encoding="utf-8"))
+            folder = Path(source).parent
         except OSError as error:
             raise UserError(f"{where}: cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -60,9 +61,29 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
         if key not in known:
             raise UserError(f"{where}: {did_you_mean('key', key, known)}")
     try:
-        return Grid.model_validate(dict(content))
+        grid = Grid.model_validate(dict(content))
     except ValidationError as error:
         raise UserError(f"{where}: {_problem(error)}") from None
+    return grid.model_copy(update={"tasks": tuple(_located(entry, folder) for entry in grid.tasks)})
+
+
+def _located(entry: Entry, folder: Path) -> Entry:
+    """An entry of tasks with files of the user's own by their full paths: from `folder` if they are there, else from
+    the working directory. With `data` and no name, the task is `file`.
+    """
+    if isinstance(entry, str) or not {"data", "use"} & entry.keys():
+        return entry
+
+    def full(path: Any) -> Any:
+        if isinstance(path, list):
+            return [full(one) for one in path]
+        if not isinstance(path, str | Path):
+            return path
+        asked = Path(path).expanduser()
+        return str((folder / asked if (folder / asked).exists() else asked).absolute())
+
+    entry = {"use": "file"} | entry
+    return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
 
 
 def expand(source: "Grid | Mapping[str, Any] | str | Path") -> list[RunSpec]:
@@ -79,7 +100,8 @@ def expand(source: "Grid | Mapping[str, Any] | str | Path") -> list[RunSpec]:
 
 def _expand(grid: Grid) -> list[RunSpec]:
     models = [_model(entry) for entry in grid.models]
-    tasks = [choice for entry in grid.tasks for choice, _ in _task(entry)]
+    tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
+    _check_names(tasks)
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
     swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
@@ -132,7 +154,17 @@ def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
             facts = resolve(choice.name, choice.arguments).facts
             for metric in facts.metrics:
                 METRICS[metric]
-            yield choice.model_copy(update={"version": facts.version}), own
+            yield choice.model_copy(update={"version": facts.version, "called": facts.title}), own
+
+
+def _check_names(tasks: Sequence[Choice]) -> None:
+    """Raises `UserError` for two things of one name in the tables."""
+    known: dict[str, Choice] = {}
+    for task in tasks:
+        if task.called in TASKS:
+            raise UserError(f"'{task.called}' is the name of another task: give this one a name of its own")
+        if task.called and known.setdefault(task.called, task) != task:
+            raise UserError(f"two tasks are called '{task.called}': give each a name of its own")
 
 
 def _choices(
@@ -198,7 +230,8 @@ def _check_rule(rule: Mapping[str, Any]) -> None:
 
 def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
     """Whether a spec is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
-    names = (spec.model.name, spec.method.name, spec.task.name, str(spec.size), str(spec.seed))
+    task = spec.task.called or spec.task.name
+    names = (spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
     actual = dict(zip(RULE_KEYS, names, strict=True))
 
     def fits(key: str) -> bool:

@@ -114,7 +114,11 @@ class Registry(Generic[Facts]):
         for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
             importlib.import_module(module.name)
         for point in entry_points(group=self.package):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:
+                where = f"{point.dist.name if point.dist else '?'}: entry point '{point.name}' of {self.package}"
+                raise UserError(f"package {where}: {type(error).__name__}: {error}") from error
 
     def __getitem__(self, name: str) -> Unit[Facts]:
         self._load()

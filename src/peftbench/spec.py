@@ -24,13 +24,19 @@ class Noun(BaseModel):
 
 
 class Choice(Noun):
-    """A unit by name, with the arguments that differ from its defaults and the unit's version."""
+    """A unit by name, with the arguments that differ from its defaults and the unit's version.
+
+    `called` is what tables call it, where its arguments tell more than its name.
+    """
 
     name: str
     arguments: dict[str, Any] = {}
     version: int | str = 1
+    called: str = ""
 
     def __str__(self) -> str:
+        if self.called:
+            return self.called
         given = ", ".join(f"{key}={_plain(value)}" for key, value in sorted(self.arguments.items()))
         return f"{self.name}({given})" if given else self.name
 

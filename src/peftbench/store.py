@@ -190,7 +190,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "method": spec.method.name,
         "method_version": str(spec.method.version),
         "method_arguments": _arguments(spec.method.arguments),
-        "task": spec.task.name,
+        "task": spec.task.called or spec.task.name,
         "task_version": str(spec.task.version),
         "fingerprint": result.data.fingerprint if result.data else None,
         "evaluation": _arguments(spec.eval.model_dump(mode="json", exclude_defaults=True)),

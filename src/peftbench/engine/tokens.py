@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.cache import cache_directory
+from peftbench.registry import UserError
 from peftbench.tasks import Example, TaskFacts, prompt
 
 CUE = "\nAnswer:"
@@ -122,6 +123,18 @@ def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
         with contextlib.suppress(OSError):
             _write(path, rows)
     return [encoder.with_choices(row, example) for row, example in zip(rows, examples, strict=True)]
+
+
+def check_whole(encoder: Encoder, examples: Sequence[Example], rows: Sequence[Encoded]) -> None:
+    """Raises `UserError` if an example was shortened and its task says that none may be."""
+    cut = [example for example, row in zip(examples, rows, strict=True) if row.truncated]
+    if not (encoder.facts.whole and cut):
+        return
+    longest = max(len(encoder.prompt(example.fields)) for example in cut) + encoder.facts.max_new_tokens
+    raise UserError(
+        f"{len(cut)} of {len(rows)} rows do not fit into max_length = {encoder.prompt_tokens + encoder.answer_tokens}, "
+        f"and a row without its middle may lack what is asked: ask for fewer words, or raise max_length to {longest}"
+    )
 
 
 def _key(encoder: Encoder, examples: Sequence[Example]) -> str:

@@ -39,19 +39,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a data set of the Hugging Face Hub, or a generator of the project's own.
+    """Where rows come from: a data set of the Hugging Face Hub, a generator of the project's own, or files.
 
-    `name` is the Hub id or, with a generator, a name of ours. `revision` is the pinned commit of the Hub. Without a
-    `validation` split, validation rows are held out of the training rows.
+    `name` is the Hub id or, with a generator or with files, a name of ours. `revision` is the pinned commit of the Hub.
+    `files`: the splits are paths of files. Without a `validation` split, validation rows are held out of the training
+    rows, and so are test rows without a `test` split.
     """
 
     name: str
     config: str | None = None
     train: str = "train"
-    test: str = "test"
+    test: str | None = "test"
     validation: str | None = None
     revision: str | None = None
     generator: Generator | None = None
+    files: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class TaskFacts:
 
     `metrics` has the main one first. `positive` is the label that binary F1 looks for. `scale` has the least and the
     greatest value of a number that is asked for. `merge_references`: test rows with the same fields are one question
-    with the references of all. `max_new_tokens` is the longest answer, in tokens. `specialise` gives the facts of a
-    task whose facts depend on its arguments.
+    with the references of all. `max_new_tokens` is the longest answer, in tokens. `whole`:
+    inputs that do not fit are refused, not shortened. `specialise` gives the facts of a task whose facts depend on its
+    arguments, and `title` is what tables call a task whose arguments tell more than its name.
     """
 
     source: Source
@@ -77,6 +80,8 @@ class TaskFacts:
     licence: str = ""
     suites: tuple[str, ...] = ()
     merge_references: bool = False
+    whole: bool = False
+    title: str = ""
     specialise: "Callable[..., TaskFacts] | None" = None
 
 

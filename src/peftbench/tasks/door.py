@@ -1,4 +1,4 @@
-"""The one door through which the rows of a source are read: a local mirror if it holds them, else the Hub.
+"""The one door through which the rows of a source are read: its files; a local mirror if it holds them, else the Hub.
 
 A mirror is a folder with `<org>/<name>/<config or "default">/<split>.parquet`, and perhaps a `MANIFEST.csv` whose
 column `revision` says which commit of the Hub a file came from.
@@ -14,23 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftbench.registry import UserError
 from peftbench.tasks import Example, Row, Source, Task
+from peftbench.tasks.files import DataError as DataError
+from peftbench.tasks.files import one_line, read_parquet, table
 
 WAITS = (1.0, 4.0)
 """Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""
-
-
-class DataError(UserError):
-    """A data set that cannot be used; the message names it, the cause and the way out."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of a split, and what they are.
 
-    `origin` is `mirror`, `hub` or `generator`, `revision` the commit of the Hub where known, `fingerprint` sixteen
-    hexadecimal digits of the rows' content.
+    `origin` is `mirror`, `hub`, `file` or `generator`, `revision` the commit of the Hub where known, `fingerprint`
+    sixteen hexadecimal digits of the rows' content.
     """
 
     rows: list[dict[str, Any]]
@@ -42,8 +39,11 @@ class Rows:
 def read(source: Source, split: str, root: Path | None = None, count: int | None = None) -> Rows:
     """All rows of a split, from the mirror at `root` (or else `$PEFTBENCH_DATA`) if it holds them, else from the Hub.
 
-    Of a source made by rule, `count` rows. Class labels are numbers. Raises `DataError`.
+    Of a source made by rule, `count` rows; of one with files, those of the file. Class labels are numbers. Raises
+    `DataError`.
     """
+    if source.files:
+        return _rows(table(Path(split)), "file", None)
     if source.generator:
         if count is None:
             raise DataError(f"data set {source.name} is made by rule and has no end: ask for a number of rows")
@@ -53,11 +53,11 @@ def read(source: Source, split: str, root: Path | None = None, count: int | None
         raise DataError(f"data folder {folder} does not exist")
     place = Path(source.name, source.config or "default", f"{split}.parquet")
     if folder and (folder / place).is_file():
-        return _rows(_read_parquet(folder / place), "mirror", _mirror_revision(folder, source, split))
+        return _rows(read_parquet(folder / place), "mirror", _mirror_revision(folder, source, split))
     try:
         rows, revision = _read_hub(source, split)
     except Exception as error:  # the Hub's clients raise errors of many libraries, which share no type
-        cause = _one_line(error)
+        cause = one_line(error)
         absent = f"not in {folder}; " if folder else ""
         raise DataError(
             f"data set {_title(source)}, split '{split}': {absent}from the Hub: {type(error).__name__}: {cause}. "
@@ -92,16 +92,6 @@ def _rows(rows: list[dict[str, Any]], origin: str, revision: str | None) -> Rows
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
     return Rows(rows, origin, revision, digest.hexdigest()[:16])
-
-
-def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    try:
-        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"data file {path} cannot be read: {_one_line(error)}. Mend it, or remove it") from error
-    return rows
 
 
 def _mirror_revision(folder: Path, source: Source, split: str) -> str:
@@ -150,7 +140,3 @@ def _way_out(error: Exception) -> str:
         return "ask for access on its page of the Hub and log in (HF_TOKEN)"
     lasting = isinstance(error, DatasetNotFoundError) or not isinstance(error, OSError)
     return "correct the task's source" if lasting else "connect to the Hub"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__

@@ -14,6 +14,8 @@ from peftbench.seeds import Stream, stream
 from peftbench.tasks import Example, Task
 from peftbench.tasks.door import DataError, Rows, example, read
 
+TEST_SHARE = 5
+"""One in so many training rows is a test row of a source without a test split."""
 GENERATED = {"train": 4000, "validation": 400, "test": 1000}
 """Rows made of a source that has no end."""
 
@@ -43,29 +45,38 @@ def split(
     task: Task, arguments: Mapping[str, Any], size: int | Literal["all"], seed: int, limits: Limits, root: Path | None
 ) -> Splits:
     """The rows of a run. A smaller training set is a prefix of a larger one of the same seed; validation and test rows
-    do not depend on the seed. Test rows with the same fields are one question where the task says so.
+    do not depend on the seed. Without a test split, a fifth of the training rows is held out for the test before
+    anything else. Test rows with the same fields are one question where the task says so.
 
     Raises `DataError` if a split cannot be read, `UserError` if it has too few rows to hold any out.
     """
     source, given = task.facts.source, json.dumps(arguments, sort_keys=True)
-    train, test = _read(task, given, source.train, root), _read(task, given, source.test, root)
+    train = _read(task, given, source.train, root)
+    reads = [train] if source.test is None else [train, _read(task, given, source.test, root)]
+    tested, rest = (
+        _held_out(train.examples, len(train.examples) // TEST_SHARE, "test")
+        if source.test is None
+        else (reads[-1].examples, train.examples)
+    )
     if source.validation is not None:
         held = _read(task, given, source.validation, root)
-        validation, pool = _shuffled(held.examples, 0, "validation")[: limits.validation_rows], train.examples
+        reads.insert(1, held)
+        validation, pool = _shuffled(held.examples, 0, "validation")[: limits.validation_rows], rest
     else:
-        held = train
-        validation, pool = _held_out(train.examples, min(limits.validation_rows, len(train.examples) // 10))
-    if not validation:
-        raise UserError(f"task '{task.name}': {len(train.examples)} training rows are too few to hold out a tenth")
+        validation, pool = _held_out(rest, min(limits.validation_rows, len(rest) // 10), "validation")
+    if not (validation and pool and tested):
+        raise UserError(
+            f"task '{task.name}': {len(train.examples)} training rows are too few to hold out what is tested"
+        )
     wanted = len(pool) if size == "all" else size
-    tested = _merged(test.examples) if task.facts.merge_references else test.examples
+    tested = _merged(tested) if task.facts.merge_references else tested
     return Splits(
         _shuffled(pool, seed, "subset")[:wanted],
         validation,
         _shuffled(tested, 0, "test")[: limits.test_rows],
         train.rows.origin,
         train.rows.revision,
-        "-".join(read.rows.fingerprint for read in ([train, test] if held is train else [train, held, test])),
+        "-".join(read.rows.fingerprint for read in reads),
         () if wanted <= len(pool) else (f"only {len(pool)} training rows: all are used, not {wanted}",),
     )
 
@@ -93,8 +104,8 @@ def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Rea
         return error
 
 
-def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """At least `count` examples held out, and the others. Those of one group, or with the same fields, stay together.
+def _held_out(examples: Sequence[Example], count: int, name: Stream) -> tuple[list[Example], list[Example]]:
+    """At least `count` examples held out, and the others; those of one group, or with the same fields, stay together.
 
     A group (`details["group"]`) is what several questions have in common, as the paragraph they are about.
     """
@@ -103,7 +114,7 @@ def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], l
         groups.setdefault(each.details.get("group", tuple(each.fields.items())), []).append(each)
     held: list[Example] = []
     pool: list[Example] = []
-    for group in _shuffled(list(groups.values()), 0, "validation"):
+    for group in _shuffled(list(groups.values()), 0, name):
         (held if len(held) < count else pool).extend(group)
     return held, pool
 

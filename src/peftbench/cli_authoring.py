@@ -1,0 +1,87 @@
+"""Verbs for those who add to peftbench: `new` and `check`."""
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftbench.registry import UserError, load_plugin
+
+if TYPE_CHECKING:
+    from peftbench.checking.looks import Finding
+
+new = typer.Typer(help="Write a file for a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
+check = typer.Typer(help="Look for what is wrong with a task.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="what it is to be called")]
+To = Annotated[Path | None, typer.Option("--to", help="the file; default: NAME.py here", metavar="FILE")]
+
+
+@new.command("task")
+def new_task(name: Name, to: To = None) -> None:
+    """Write a task that works as it stands, with every fact explained."""
+    _written("task", name, to)
+
+
+@new.command("method")
+def new_method(name: Name, to: To = None) -> None:
+    """Write a method that works as it stands."""
+    _written("method", name, to)
+
+
+@check.command("task")
+def check_task(
+    name: Annotated[str, typer.Argument(help="the task")],
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="an argument of the task; may be repeated", metavar="KEY=VALUE")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="local mirror of data sets", metavar="DIR", envvar="PEFTBENCH_DATA"),
+    ] = None,
+    plugin: Annotated[
+        list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
+    ] = None,
+    train: Annotated[bool, typer.Option("--train/--no-train", help="train the pocket model on it for a minute")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+) -> None:
+    """Rows, answers, labels, leaks, lengths, and whether it is learned. Exit status 0: fine; 1: problems found."""
+    from peftbench import checking
+
+    for path in plugin or ():
+        load_plugin(path.resolve())
+    report = checking.check_task(name, dict(map(_pair, given or ())), data, train, None if as_json else _say)
+    if as_json:
+        content = asdict(report) | {"problems": report.problems}
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        for row in report.shown:
+            typer.echo(f"\n{row['prompt']}\n-> {row['target']}")
+        typer.echo(f"\n{report.task}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _written(kind: Any, name: str, to: Path | None) -> None:
+    from peftbench.authoring import write
+
+    path = write(kind, name, to)
+    typer.echo(f"wrote {path}; it works at once with --plugin {path}")
+
+
+def _say(finding: "Finding") -> None:
+    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {finding.about:9} {finding.said}")
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """An argument as in a grid file; a value that is not TOML is text."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UserError(f"--set {text}: give KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
