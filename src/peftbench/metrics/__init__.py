@@ -1,7 +1,8 @@
 """Metrics: pure functions from answers to a score.
 
 A metric takes `Answers` and returns either one score of all rows, or a score of each row (`rowwise=True`), whose mean
-is the score of all. Scores are on a 0 to 100 scale. One file per metric or family.
+is the score of all; a row of which the score is not a number cannot be scored and does not count. Scores are on a 0 to
+100 scale. One file per metric or family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,10 @@ from typing import Any
 import numpy as np
 
 from peftbench.registry import Registry, Unit
+
+
+class UnavailableError(Exception):
+    """A metric that cannot be had here, for the reason that the message gives: the score is missing, not 0."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def metric(
 def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> tuple[float, float]:
     """A metric and its standard error over rows: exact for a mean of rows, else by bootstrap.
 
-    Raises `ValueError` for no rows.
+    Raises `ValueError` for no rows, `UnavailableError` if the metric cannot be had.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")
@@ -76,7 +81,10 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> t
     rows = len(answers.predictions)
     if unit.facts.rowwise:
         values = np.asarray(unit.function(answers), dtype=float)
-        return float(values.mean()), float(values.std() / np.sqrt(max(rows - 1, 1)))
+        values = values[~np.isnan(values)]
+        if not len(values):
+            raise UnavailableError("there is no row that it can score")
+        return float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1)))
     rng = np.random.default_rng(seed)
     drawn = [unit.function(answers.take(rng.integers(rows, size=rows).tolist())) for _ in range(resamples)]
     return float(unit.function(answers)), float(np.std(drawn, ddof=1))
