@@ -15,10 +15,10 @@ from peftbench.models import find
 from peftbench.models.pocket import text
 from peftbench.models.pocket.world import documents, lexicon
 from peftbench.tasks import TASKS, suite
-from peftbench.tasks.pocket import NAMES, arithmetic, data_to_text, entailment, sentiment, topic
+from peftbench.tasks.pocket import NAMES, arithmetic, code, data_to_text, entailment, sentiment, topic
 from peftbench.tasks.splits import Limits, split
 
-MODULES = (arithmetic, data_to_text, entailment, sentiment, topic)
+MODULES = (arithmetic, code, data_to_text, entailment, sentiment, topic)
 WEIGHTS = Path(find("pocket").source)
 
 

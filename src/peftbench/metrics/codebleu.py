@@ -28,7 +28,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from peftbench.metrics import Answers, metric
+from peftbench.metrics import Answers, UnavailableError, metric
 
 ORDERS = 4
 KEYWORDS = {*keyword.kwlist, *keyword.softkwlist} - {"_"}
@@ -207,6 +207,9 @@ def _best(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.float6
 
 @metric(paper="arXiv:2009.10297")
 def codebleu(answers: Answers) -> float:
-    """CodeBLEU for Python, over all rows together, each with its best reference."""
+    """CodeBLEU for Python, over all rows together, each with its best reference; a row without any does not count."""
     rows = zip(answers.predictions, answers.references, strict=True)
-    return combined(np.sum([_best(prediction, tuple(references)) for prediction, references in rows], axis=0))
+    found = [_best(prediction, tuple(references)) for prediction, references in rows if any(references)]
+    if not found:
+        raise UnavailableError("there is no row with a reference")
+    return combined(np.sum(found, axis=0))

@@ -20,12 +20,13 @@ def pass_at_1(answers: Answers) -> list[float]:
     count. Raises `UnavailableError` where programs cannot be contained.
     """
 
-    def row(prediction: str, details: Mapping[str, Any]) -> float:
-        return 100.0 * passes(prediction, details["tests"]) if details.get("tests") else math.nan
+    def row(pair: tuple[str, Mapping[str, Any]]) -> float:
+        program, details = pair
+        return 100.0 * passes(program, details["tests"]) if details.get("tests") else math.nan
 
     try:
         mode()
         with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(row, answers.predictions, answers.details, strict=True))
+            return list(pool.map(row, zip(answers.predictions, answers.details, strict=True)))
     except RefusedError as error:
         raise UnavailableError(str(error)) from error

@@ -12,8 +12,10 @@ from typing import Any
 from peftbench.sandbox import Limits, Outcome, run
 
 Tests = Mapping[str, Any] | Sequence[str]
-"""`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions about what a program defines."""
+"""`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions on what a program defines."""
 
+# Programs of APPS are written to be run after such imports, which have numpy too, and as the body of a function, so
+# that some leave by `return` (arXiv:2105.09938, `testing_util.py` of its authors).
 PRELUDE = """
 import collections, copy, fractions, functools, heapq, itertools, math, random, re, string, sys, time
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
@@ -23,8 +25,22 @@ from heapq import *
 from itertools import accumulate, combinations, permutations, product
 from math import ceil, cos, exp, fabs, floor, gcd, log, log2, sin, sqrt
 from typing import *
+sys.set_int_max_str_digits(0)
 """
-"""Programs of APPS are written to be run after such imports (arXiv:2105.09938, `testing_util.py`), which had numpy too."""
+LEAVING = """
+def _compiled(program):
+    import ast
+    class Leaving(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return node
+        visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef
+        def visit_Return(self, node):
+            return ast.copy_location(ast.Raise(ast.Name("SystemExit", ast.Load())), node)
+    try:
+        return compile(program, "program.py", "exec")
+    except SyntaxError:
+        return compile(ast.fix_missing_locations(Leaving().visit(ast.parse(program))), "program.py", "exec")
+"""
 
 
 def passes(program: str, tests: Tests, limits: Limits | None = None) -> bool:
@@ -43,7 +59,8 @@ def _holds(program: str, assertions: Sequence[str], limits: Limits | None) -> bo
 
 
 def _prints(program: str, given: object, wanted: object, _: str, limits: Limits | None) -> bool:
-    outcome = run(PRELUDE + _embedded(program), _text(given), limits)
+    start = f"exec(globals().pop('_compiled')({program!r}))"
+    outcome = run(PRELUDE + LEAVING + start, _text(given), limits)
     return outcome.status == "ok" and lines(outcome.stdout) == lines(_text(wanted))
 
 
