@@ -27,6 +27,7 @@ def pass_at_1(answers: Answers) -> list[float]:
     try:
         mode()
         with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(row, zip(answers.predictions, answers.details, strict=True)))
+            details = answers.details or [{}] * len(answers.predictions)
+            return list(pool.map(row, zip(answers.predictions, details, strict=True)))
     except RefusedError as error:
         raise UnavailableError(str(error)) from error
