@@ -46,7 +46,7 @@ def tokens(code: str) -> list[str]:
 def parsed(code: str) -> ast.Module | None:
     """The syntax tree of Python 3; `None` for text that is no Python, or is nested too deeply to be read."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore")  # of odd escapes in strings, say
         try:
             return ast.parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -220,7 +220,17 @@ def _box(limits: Limits) -> list[str]:
             shown += ["--ro-bind", str(place), str(place)]
     shown += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     shown += ["--perms", "1777", "--size", str(limits.file_bytes), "--tmpfs", TEMPORARY, "--remount-ro", "/"]
-    return [shutil.which("bwrap") or "bwrap", *alone, "--die-with-parent", "--new-session", *shown, "--chdir", TEMPORARY, "--", *after]
+    return [
+        shutil.which("bwrap") or "bwrap",
+        *alone,
+        "--die-with-parent",
+        "--new-session",
+        *shown,
+        "--chdir",
+        TEMPORARY,
+        "--",
+        *after,
+    ]
 
 
 def _is_machine_root() -> bool:
