@@ -82,6 +82,24 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "facts: name[Old Mill], food[Dutch]",
         "Old Mill serves Dutch food.",
     ),
+    "conala": (
+        {"question_id": 1, "intent": "How to sort?", "rewritten_intent": "sort list `Xs`", "snippet": "Xs.sort()"},
+        "Write Python code that does what is asked. Answer with the code alone.\nrequest: sort list `Xs`",
+        "Xs.sort()",
+    ),
+    "codealpacapy": (
+        {"prompt": "Write a function that doubles N.", "response": "def double(N):\n  return 2 * N"},
+        "Answer the request about Python.\nrequest: Write a function that doubles N.",
+        "def double(N):\n  return 2 * N",
+    ),
+    "apps": (
+        {"question": "Add 1 to n.", "solutions": '["def add(n):\\n  return n + 1"]', "starter_code": "def add(n):\n\t"}
+        | {"problem_id": 1, "input_output": '{"fn_name": "add", "inputs": [[1]], "outputs": [2]}', "url": ""},
+        "Write a Python program that solves the problem. Answer with the program alone.\n"
+        "question: Add 1 to n.\n"
+        "starter_code: def add(n):",
+        "def add(n):\n  return n + 1",
+    ),
 }
 
 
@@ -99,17 +117,24 @@ def test_every_task_of_the_hub_has_a_golden_row(unit: Task) -> None:
     assert unit.name in GOLDEN
 
 
+def mirrored(unit: Task, which: str) -> list[dict[str, Any]]:
+    source = unit.facts.source
+    if not (MIRROR / source.name / (source.config or "default") / f"{which}.parquet").is_file():
+        pytest.skip(f"the local mirror has no {source.name} {source.config or ''} {which}")
+    return read(source, which, MIRROR).rows
+
+
 @pytest.mark.parametrize("unit", HUB_TASKS, ids=lambda unit: unit.name)
 @pytest.mark.parametrize("which", ["train", "test"])
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_every_row_of_the_mirror(unit: Task, which: str) -> None:
     source = unit.facts.source
-    rows = read(source, getattr(source, which), MIRROR).rows
+    rows = mirrored(unit, getattr(source, which))
     made = [example(unit, row) for row in rows]
     assert made
     assert all(one.target.strip() == one.target != "" for one in made)
     assert all(text.strip() for one in made for text in one.fields.values())
-    assert all("<<" not in one.target for one in made)
+    assert unit.facts.kind == "code" or all("<<" not in one.target for one in made)
     if unit.facts.labels:
         assert {one.target for one in made} == set(unit.facts.labels)
 
@@ -118,12 +143,14 @@ def test_every_row_of_the_mirror(unit: Task, which: str) -> None:
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_the_right_answers_score_100_on_the_mirror(unit: Task) -> None:
     facts = unit.facts
-    made = [example(unit, row) for row in read(facts.source, facts.source.test, MIRROR).rows[:50]]
+    made = [example(unit, row) for row in mirrored(unit, facts.source.test)[:50]]
     fold = str.casefold if facts.labels else str
     targets = [fold(one.target) for one in made]
     answers = Answers(targets, [[target] for target in targets], [fold(name) for name in facts.labels], facts.positive)
-    assert {name: score(name, answers, resamples=2)[0] for name in facts.metrics} == {
-        name: pytest.approx(100) for name in facts.metrics
+    # Some right answers of a data set are no Python.
+    names = [name for name in facts.metrics if name != "syntax_valid"]
+    assert {name: score(name, answers, resamples=2)[0] for name in names} == {
+        name: pytest.approx(100) for name in names
     }
 
 
