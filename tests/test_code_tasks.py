@@ -100,9 +100,8 @@ def test_solutions_of_apps_pass_their_own_tests() -> None:
 
 
 def test_the_pocket_functions_are_not_those_of_the_world() -> None:
-    names = {name for part in code.FUNCTIONS.values() for name in part}
-    arguments = {name for part in code.ARGUMENTS.values() for name in part}
-    assert not (names | arguments) & {*world.NAMES, *world.ARGUMENTS}
+    names = {"answer", *(name for part in code.ARGUMENTS.values() for name in part)}
+    assert not names & {*world.NAMES, *world.ARGUMENTS}
     bodies = {body for _, body in (*world.ONE_NUMBER, *world.ONE_TEXT)}
     assert {body for body, _, _ in code.OPERATIONS.values()} == bodies
 
@@ -136,7 +135,7 @@ def holds(program: str, tests: list[str]) -> bool:
 
 def test_the_pocket_tests_tell_right_from_wrong() -> None:
     """Every answer passes its own tests, and that of no other operation, names and constant being equal."""
-    rows = [row | {"function": "f", "argument": "x", "constant": "6"} for row in rows_of_every_operation()]
+    rows = [row | {"argument": "x", "constant": "6"} for row in rows_of_every_operation()]
     made = {row["deed"]: example(TASKS["pocket_code"], row) for row in rows}
     for one, other in itertools.product(made, made):
         if {one, other} != {"multiply", "times"}:
@@ -154,7 +153,7 @@ def test_pocket_answers_pass_in_the_sandbox() -> None:
 
 @boxed
 def test_a_pocket_answer_that_looks_different_passes_too() -> None:
-    row = {"request": "-", "deed": "add", "function": "f", "argument": "t", "constant": "6"}
+    row = {"request": "-", "deed": "add", "argument": "t", "constant": "6"}
     tests = example(TASKS["pocket_code"], row).details["tests"]
-    assert passes("f = lambda value: 6 + value", tests)
-    assert not passes("def f(t): return t + 7", tests)
+    assert passes("answer = lambda value: 6 + value", tests)
+    assert not passes("def answer(t): return t + 7", tests)

@@ -5,7 +5,7 @@ from typing import Any
 from peftbench.tasks import Example, Row, task
 from peftbench.tasks.pocket import source
 
-NUMBERS, TEXTS, LISTS = (0, 3, 8, 25), ("Old Tom", "ab", "Rain"), ([4, 1, 9], [7], [2, 8, 8, 5])
+NUMBERS, TEXTS, LISTS = (0, 3, 8, 40), ("Old Tom", "ab", "Rain"), ([4, 1, 9], [7], [2, 8, 8, 5])
 # What is asked for: the body of the answer, what it has to give, what it is tried on.
 OPERATIONS: dict[str, tuple[str, Callable[[Any, int], Any], Sequence[Any]]] = {
     "add": ("{x} + {k}", lambda x, k: x + k, NUMBERS),
@@ -26,17 +26,16 @@ OPERATIONS: dict[str, tuple[str, Callable[[Any, int], Any], Sequence[Any]]] = {
     "smallest": ("min({x})", lambda x, _: min(x), LISTS),
     "sum": ("sum({x})", lambda x, _: sum(x), LISTS),
 }
-FUNCTIONS = {
-    "train": "solve task result func answer apply find".split(),
-    "validation": "compute process check do".split(),
-    "test": "convert change handle fun evaluate".split(),
+ARGUMENTS = {"train": list("xyzsrcde"), "validation": list("pqij"), "test": list("tuvwm")}
+CONSTANTS = {
+    "train": "2 3 5 7 9 11 14 16 18 20 21 23 25 26 27 28 29".split(),
+    "validation": "4 8 13 19".split(),
+    "test": "6 10 12 15 17 22".split(),
 }
-ARGUMENTS = {"train": "x y z s".split(), "validation": ["p", "q"], "test": "t u v".split()}
-CONSTANTS = {"train": "2 3 5 7 9 11 14".split(), "validation": "4 8 13".split(), "test": "6 10 12 15".split()}
 REQUESTS = {
-    "train": ("Define {f}({x}): {d}.", "We need {d}; call it {f}, with argument {x}.", "{f} takes {x}, returns {d}."),
-    "validation": ("Let {f} of {x} be {d}.", "With {x} given to {f}, return {d}."),
-    "test": ("In one line: {f}, from {x} to {d}.", "Please return {d}, as {f}({x})."),
+    "train": ("{x} is given, return {d}.", "Define it for {x}: {d}.", "Argument {x}: we need {d}.", "Of {x} make {d}."),
+    "validation": ("Let it be, for {x}, {d}.", "With {x} to begin from, return {d}.", "What is wanted of {x}: {d}."),
+    "test": ("In one line: from {x} to {d}.", "Please return {d} ({x}).", "For {x}, {d}.", "{x} comes in, {d} is out."),
 }
 
 
@@ -69,18 +68,15 @@ DEEDS = {
 
 def make(rng: random.Random, split: str) -> dict[str, str]:
     """A request for a function of one argument."""
-    deed, f, x, k = (
-        rng.choice(list(given)) for given in (OPERATIONS, *(t[split] for t in (FUNCTIONS, ARGUMENTS, CONSTANTS)))
-    )
-    asked = rng.choice(REQUESTS[split]).format(f=f, x=x, d=DEEDS[split][deed].format(x=x, k=k))
-    constant = k if "{k}" in OPERATIONS[deed][0] else ""
-    return {"request": asked, "deed": deed, "function": f, "argument": x, "constant": constant}
+    deed, x, k = (rng.choice(list(given)) for given in (OPERATIONS, ARGUMENTS[split], CONSTANTS[split]))
+    asked = rng.choice(REQUESTS[split]).format(x=x, d=DEEDS[split][deed].format(x=x, k=k))
+    return {"request": asked, "deed": deed, "argument": x, "constant": k if "{k}" in OPERATIONS[deed][0] else ""}
 
 
 @task(
     source=source(make, "pocket-code-1"),
     kind="code",
-    instruction="Write the function in one line of Python.",
+    instruction="Write the function answer in one line of Python.",
     metrics=("pass_at_1", "exact_match"),
     max_new_tokens=24,
     suites=("pocket",),
@@ -88,10 +84,10 @@ def make(rng: random.Random, split: str) -> dict[str, str]:
 def pocket_code(row: Row) -> Example:
     """A function of one line; it is right if it does on some values what was asked, whatever it looks like."""
     body, right, values = OPERATIONS[row["deed"]]
-    f, k = row["function"], int(row["constant"] or 0)
+    x, k = row["argument"], int(row["constant"] or 0)
     tried = [*values, k, k + 1] if values is NUMBERS else values
     return Example(
         {"request": row["request"]},
-        f"def {f}({row['argument']}): return {body.format(x=row['argument'], k=k)}",
-        details={"tests": [f"assert {f}({value!r}) == {right(value, k)!r}" for value in tried]},
+        f"def answer({x}): return {body.format(x=x, k=k)}",
+        details={"tests": [f"assert answer({value!r}) == {right(value, k)!r}" for value in tried]},
     )
