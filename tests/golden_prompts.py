@@ -305,4 +305,22 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "Say in one sentence what the article is about.\ndocument: It burnt all night.\nNobody was hurt.",
         "A mill at Arle has burnt down.",
     ),
+    "conala": (
+        {"question_id": 1, "intent": "How to sort?", "rewritten_intent": "sort list `Xs`", "snippet": "Xs.sort()"},
+        "Write Python code that does what is asked. Answer with the code alone.\nrequest: sort list `Xs`",
+        "Xs.sort()",
+    ),
+    "codealpacapy": (
+        {"prompt": "Write a function that doubles N.", "response": "def double(N):\n  return 2 * N"},
+        "Answer the request about Python.\nrequest: Write a function that doubles N.",
+        "def double(N):\n  return 2 * N",
+    ),
+    "apps": (
+        {"question": "Add 1 to n.", "solutions": '["def add(n):\\n  return n + 1"]', "starter_code": "def add(n):\n\t"}
+        | {"problem_id": 1, "input_output": '{"fn_name": "add", "inputs": [[1]], "outputs": [2]}', "url": ""},
+        "Write a Python program that solves the problem. Answer with the program alone.\n"
+        "question: Add 1 to n.\n"
+        "starter_code: def add(n):",
+        "def add(n):\n  return n + 1",
+    ),
 }

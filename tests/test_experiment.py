@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from peftbench import experiment
+from peftbench.analysis.leaderboard import leaderboards
 from peftbench.engine.load import Base, checksum
 from peftbench.engine.predict import in_batches
 from peftbench.engine.tokens import Encoded, Encoder, encode
@@ -15,6 +17,7 @@ from peftbench.experiment import Worker, run
 from peftbench.grid import expand
 from peftbench.models import find
 from peftbench.spec import RunResult, RunSpec
+from peftbench.store import COLUMNS, table_row
 from peftbench.tasks import TASKS
 from peftbench.tasks.splits import Limits, split
 
@@ -203,3 +206,28 @@ def test_held_out_rows_share_no_question_with_training_rows(tmp_path: Path, monk
     assert len(found.train) == 744
     assert len(found.test) == 100
     assert all(len(example.references) == 8 for example in found.test)
+
+
+def test_a_score_that_cannot_be_had_is_missing_and_said_to_be(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a sandbox, programs are not run: no pass@1, not even 0, and the other metrics as ever."""
+    monkeypatch.delenv("PEFTBENCH_SANDBOX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    asked = expand(
+        {"models": [str(tiny_models["llama"])], "methods": ["none"], "tasks": ["pocket_code"], "sizes": [16]}
+        | {"train": {"validation_rows": 4}, "eval": {"test_rows": 8}}
+    )[0]
+    result, _ = do(asked, Worker(), tmp_path)
+    assert result.status == "ok", result.error
+    assert list(result.scores) == ["pass_at_1", "exact_match"]
+    assert result.scores["pass_at_1"].value is None
+    assert result.scores["exact_match"].value is not None
+    assert [note for note in result.notes if note.startswith("no pass_at_1: no program is run: bubblewrap")]
+    again = RunResult.model_validate_json(result.model_dump_json(exclude_none=True))
+    assert list(again.scores) == ["pass_at_1", "exact_match"]
+    (board,) = leaderboards(pd.DataFrame([table_row(again, tmp_path / "m" / "a" / "b" / "c" / "d")], columns=COLUMNS))
+    (cell,) = board.unscored
+    assert (cell.task, cell.why) == ("pocket_code", "no score")
+    assert cell.error is not None
+    assert cell.error.startswith("no program is run")

@@ -16,6 +16,7 @@ FLOORS = {
     "spec": 0,
     "seeds": 0,
     "cache": 0,
+    "sandbox": 0,
     "metrics": 1,
     "models": 1,
     "machine": 1,
@@ -42,7 +43,7 @@ POCKET_LINES = 100
 SHARED = {
     "methods": {"peft_model"},
     "tasks": {"door", "files", "long_context", "own", "pocket", "splits"},
-    "metrics": {"confusion", "rouge"},
+    "metrics": {"codebleu", "confusion", "rouge"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}

@@ -15,10 +15,20 @@ from peftbench.models import find
 from peftbench.models.pocket import text
 from peftbench.models.pocket.world import documents, lexicon
 from peftbench.tasks import TASKS, Example, suite
-from peftbench.tasks.pocket import NAMES, arithmetic, choice, data_to_text, entailment, sentiment, similarity, topic
+from peftbench.tasks.pocket import (
+    NAMES,
+    arithmetic,
+    choice,
+    code,
+    data_to_text,
+    entailment,
+    sentiment,
+    similarity,
+    topic,
+)
 from peftbench.tasks.splits import Limits, split
 
-MODULES = (arithmetic, choice, data_to_text, entailment, sentiment, similarity, topic)
+MODULES = (arithmetic, choice, code, data_to_text, entailment, sentiment, similarity, topic)
 WEIGHTS = Path(find("pocket").source)
 
 

@@ -63,8 +63,8 @@ def test_every_row_of_the_mirror(unit: Task, which: str) -> None:
     assert made
     assert all(one.target.strip() == one.target != "" for one in made)
     assert all(text.strip() for one in made for text in one.fields.values())
-    assert all("<<" not in one.target for one in made)
-    assert len({tuple(one.fields) for one in made}) == 1
+    assert unit.facts.kind == "code" or all("<<" not in one.target for one in made)
+    assert len({tuple(one.fields) for one in made}) == 1 or unit.name == "apps"
     assert not any(one.choices for one in made) or all(one.target in one.choices for one in made)
     if unit.facts.labels:
         assert {one.target for one in made} == set(unit.facts.labels)
@@ -94,9 +94,11 @@ def test_the_right_answers_score_100_on_the_mirror(unit: Task) -> None:
         scale=facts.scale,
         details=[one.details for one in made],
     )
+    # Some right answers of a data set are no Python.
+    names = [name for name in facts.metrics if name != "syntax_valid"]
     # One decimal is asked for and the right values have three, which costs a tenth of a point.
-    assert {name: score(name, answers, resamples=2)[0] for name in facts.metrics} == {
-        name: pytest.approx(100, abs=0.2 if facts.scale else 1e-6) for name in facts.metrics
+    assert {name: score(name, answers, resamples=2)[0] for name in names} == {
+        name: pytest.approx(100, abs=0.2 if facts.scale else 1e-6) for name in names
     }
 
 
@@ -106,7 +108,8 @@ SUITES = {
     "reasoning": "hellaswag mmlu openbookqa piqa siqa winogrande",
     "math": "gsm8k math_qa svamp",
     "pu2023": "ag_news cola e2e_nlg samsum",
-    "generation": "e2e_nlg samsum xsum",
+    "code": "apps codealpacapy conala",
+    "generation": "codealpacapy conala e2e_nlg samsum xsum",
 }
 
 
@@ -116,9 +119,9 @@ def test_suites(name: str) -> None:
 
 
 def test_the_suite_of_the_paper() -> None:
-    of_text = {name for part in ("glue", "superglue", "reasoning", "math") for name in suite(part)}
-    assert of_text <= set(suite("paper"))
-    assert {*suite("paper")} - of_text <= {"apps", "codealpacapy", "conala"}
+    parts = {name for part in ("glue", "superglue", "reasoning", "math", "code") for name in suite(part)}
+    assert parts == set(suite("paper"))
+    assert len(parts) == 27
     assert suite("unheard of") == []
 
 

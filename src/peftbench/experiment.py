@@ -20,7 +20,7 @@ from peftbench.engine.predict import answer
 from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
-from peftbench.metrics import Answers, invalid_share, score
+from peftbench.metrics import Answers, UnavailableError, invalid_share, score
 from peftbench.models import find
 from peftbench.registry import UserError
 from peftbench.seeds import stream
@@ -209,8 +209,12 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
         details=[example.details for example in examples],
     )
     for name in facts.metrics:
-        value, error = score(name, answers)
-        found.scores[name] = Score(value=value, standard_error=error)
+        try:
+            value, error = score(name, answers)
+            found.scores[name] = Score(value=value, standard_error=error)
+        except UnavailableError as problem:
+            found.scores[name] = Score()
+            found.notes.append(f"no {name}: {problem}")
     found.invalid_share = invalid_share(answers)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}

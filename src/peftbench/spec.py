@@ -140,9 +140,9 @@ class DataFacts(Noun):
 
 
 class Score(Noun):
-    """A metric on the test rows and its standard error over them (bootstrap of the rows)."""
+    """A metric on the test rows and its standard error over them. No value: it could not be had; the notes say why."""
 
-    value: float
+    value: float | None = None
     standard_error: float | None = None
 
 

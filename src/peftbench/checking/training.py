@@ -58,18 +58,20 @@ def learns(asked: Sequence[RunSpec], splits: Splits, mean_tokens: float, data: P
 
 
 def _compared(untouched: RunResult, trained: RunResult) -> Finding:
-    metric, after = next(iter(trained.scores.items()))
-    before = untouched.scores[metric]
-    error = hypot(before.standard_error or 0, after.standard_error or 0)
-    learned = after.value - before.value > SURE * error
+    metric, scored = next(iter(trained.scores.items()))
+    before, after = untouched.scores[metric].value, scored.value
+    if before is None or after is None:
+        return Finding("training", f"it runs, but {metric} cannot be had here: {'; '.join(trained.notes)}", True)
+    error = hypot(untouched.scores[metric].standard_error or 0, scored.standard_error or 0)
+    learned = after - before > SURE * error
     first, last = trained.curve[0].validation_loss, trained.validation_loss
-    said = f"{metric} {before.value:.1f} untouched, {after.value:.1f} after {trained.steps} steps of LoRA"
+    said = f"{metric} {before:.1f} untouched, {after:.1f} after {trained.steps} steps of LoRA"
     said += f" (± {error:.1f}): "
     said += "it is learned" if learned else "not learned in this minute by a model this small"
     facts = {
         "metric": metric,
-        "untouched": before.value,
-        "trained": after.value,
+        "untouched": before,
+        "trained": after,
         "standard_error": error,
         "learned": learned,
         "steps": trained.steps,

@@ -1,7 +1,8 @@
 """Metrics: pure functions from answers to a score.
 
 A metric takes `Answers` and returns either one score of all rows, or a score of each row or group of rows
-(`rowwise=True`), whose mean is the score of all. Scores are on a 0 to 100 scale. One file per metric or family.
+(`rowwise=True`), whose mean is the score of all; a row of which the score is not a number cannot be scored and does not
+count. Scores are on a 0 to 100 scale. One file per metric or family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,10 @@ from typing import Any
 import numpy as np
 
 from peftbench.registry import Registry, Unit
+
+
+class UnavailableError(Exception):
+    """A metric that cannot be had here, for the reason that the message gives: the score is missing, not 0."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,17 @@ def _folded(texts: Sequence[str]) -> set[str]:
 def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> tuple[float, float]:
     """A metric and its standard error over rows: exact for a mean of rows, else by bootstrap.
 
-    Rows of one group (`details["group"]`) are drawn together. Raises `ValueError` for no rows.
+    Rows of one group (`details["group"]`) are drawn together. Raises `ValueError` for no rows and `UnavailableError` if
+    the metric cannot be had.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")
     unit = METRICS[name]
     if unit.facts.rowwise:
         values = np.asarray(unit.function(answers), dtype=float)
+        values = values[~np.isnan(values)]
+        if not len(values):
+            raise UnavailableError("there is no row that it can score")
         return float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1)))
     rng, groups = np.random.default_rng(seed), grouped(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]

@@ -1,0 +1,30 @@
+"""APPS: programming problems with tests."""
+
+import json
+
+from peftbench.tasks import Example, Row, Source, task
+
+DIGITS = 4000
+"""Longer numbers of a test stay text: Python refuses to read them, and one must not cost the whole data set."""
+
+
+@task(
+    source=Source("codeparrot/apps"),  # its default configuration is `all`
+    kind="code",
+    instruction="Write a Python program that solves the problem. Answer with the program alone.",
+    metrics=("pass_at_1", "codebleu"),
+    max_new_tokens=512,
+    paper="arXiv:2105.09938",
+    licence="MIT",
+    suites=("paper", "code"),
+)
+def apps(row: Row) -> Example:
+    """One example a problem: its first solution is learned, all are references, its tests decide. Solutions and tests
+    are JSON, or empty where there are none, as with the solutions of some problems of the test split.
+    """
+    fields = {"question": row["question"].strip()}
+    if row["starter_code"].strip():
+        fields["starter_code"] = row["starter_code"].strip()
+    solutions = [text.strip() for text in json.loads(row["solutions"] or "[]") if text.strip()]
+    tests = json.loads(row["input_output"] or "{}", parse_int=lambda n: int(n) if len(n) < DIGITS else n)
+    return Example(fields, (solutions or [""])[0], tuple(solutions), details={"tests": tests})

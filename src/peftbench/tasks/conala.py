@@ -1,0 +1,19 @@
+"""CoNaLa: a line of Python for what a question of Stack Overflow asks."""
+
+from peftbench.tasks import Example, Row, Source, task
+
+
+@task(
+    source=Source("neulab/conala", "curated"),
+    kind="code",
+    instruction="Write Python code that does what is asked. Answer with the code alone.",
+    metrics=("codebleu", "exact_match", "bleu"),
+    max_new_tokens=128,
+    paper="arXiv:1805.08949",
+    licence="MIT",
+    suites=("paper", "code", "generation"),
+)
+def conala(row: Row) -> Example:
+    """The request as rewritten by hand to name the variables, or the title of the question where it was not."""
+    request = (row["rewritten_intent"] or "").strip() or row["intent"].strip()
+    return Example({"request": request}, row["snippet"].strip())

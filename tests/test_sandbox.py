@@ -1,0 +1,359 @@
+"""What a program may not do, done: it is contained, the caller goes on, and nothing is left behind."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from peftbench import sandbox
+from peftbench.sandbox import Limits, RefusedError, run
+from peftbench.sandbox.trial import lines, passes
+
+QUICK = Limits(seconds=5, cpu_seconds=2, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000)
+"""The clock leaves room for a busy machine; no program here needs it, but those that sleep."""
+
+
+def refusal() -> str:
+    try:
+        sandbox.mode()
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
+boxed = pytest.mark.skipif(bool(refusal()), reason=f"needs a bubblewrap that works: {refusal()}")
+not_root = pytest.mark.skipif(os.geteuid() == 0, reason="the limit on processes does not bind root")
+MODES = [pytest.param("bwrap", marks=boxed), "rlimit"]
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(sandbox.SWITCH, request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def word() -> Iterator[str]:
+    """A word that the processes of a test carry; none of them outlives it."""
+    name = f"left-behind-{os.urandom(8).hex()}"
+    yield name
+    deadline = time.monotonic() + 5
+    while left := [path for path in Path("/proc").glob("[0-9]*/cmdline") if name in _content(path)]:
+        assert time.monotonic() < deadline, f"{left} still run"
+        time.sleep(0.05)
+
+
+def _content(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+# ---- in both modes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("mode")
+class TestEither:
+    def test_a_program_reads_and_prints(self) -> None:
+        done = run("name = input()\nprint('Grüße an', name)", "Ann\n", QUICK)
+        assert (done.status, done.stdout, done.stderr, done.exit_code) == ("ok", "Grüße an Ann\n", "", 0)
+        assert 0 < done.seconds < 5
+        assert run("print(len(open('/dev/stdin').read()))", "x" * 300_000, QUICK).stdout == "300000\n"
+
+    @pytest.mark.parametrize(
+        ("program", "code", "said"),
+        [
+            ("import sys; sys.exit(3)", 3, ""),
+            ("exit(4)", 4, ""),
+            ("raise ValueError('no')", 1, "ValueError: no"),
+            ("def f(:", 1, "SyntaxError"),
+            ("print(input())", 1, "EOFError"),
+            ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, ""),
+        ],
+    )
+    def test_a_program_that_fails(self, program: str, code: int, said: str) -> None:
+        done = run(program, "", QUICK)
+        assert (done.status, done.exit_code) == ("failed", code)
+        assert said in done.stderr
+
+    def test_a_program_is_main_and_sees_no_trace_of_its_keeper(self) -> None:
+        program = """
+import sys
+print(sorted(n for n in dir() if n[:2] != '__'), __name__, sys.argv, sys.modules['__main__'].__dict__ is globals())
+"""
+        assert run(program, "", QUICK).stdout == "['sys'] __main__ ['program.py'] True\n"
+        assert "NameError" in run("os", "", QUICK).stderr
+        assert "No module named 'numpy'" in run("import numpy", "", QUICK).stderr
+
+    def test_the_environment_is_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_TOKEN", "a secret")
+        assert "secret" not in run("import os; print(os.environ)", "", QUICK).stdout
+
+    def test_sets_have_the_same_order_every_time(self) -> None:
+        assert len({run("print({'ann', 'bo', 'cy', 'di', 'eve'})", "", QUICK).stdout for _ in range(4)}) == 1
+
+    def test_processor_time_is_bounded(self) -> None:
+        done = run("while True: pass", "", Limits(seconds=20, cpu_seconds=1))
+        assert (done.status, done.exit_code) == ("failed", 137)
+        assert done.seconds < 15
+
+    def test_sleeping_through_signals(self, word: str) -> None:
+        program = f"""
+import os, signal, subprocess, sys, time
+for number in range(1, 65):
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+if not {word!r} in sys.argv:
+    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', {word!r}])
+print('asleep', flush=True)
+time.sleep(60)
+"""
+        started = time.monotonic()
+        done = run(program, "", Limits(seconds=1.5))
+        assert (done.status, done.stdout, done.exit_code) == ("timeout", "asleep\n", None)
+        assert time.monotonic() - started < 5
+
+    def test_what_is_started_in_the_background_ends_with_the_program(self, word: str) -> None:
+        program = f"""
+import subprocess, sys
+subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', {word!r}], stdout=-3, stderr=-3, stdin=-3)
+"""
+        assert run(program, "", QUICK).status == "ok"
+
+    def test_closing_the_output_is_not_ending(self) -> None:
+        done = run("import os, time\nos.close(1); os.close(2); time.sleep(60)", "", Limits(seconds=1))
+        assert done.status == "timeout"
+
+    @pytest.mark.parametrize("stream", [1, 2])
+    def test_printing_without_end(self, stream: int) -> None:
+        done = run(f"import os\nwhile True: os.write({stream}, b'x' * 1000)", "", QUICK)
+        assert done.status == "overflow"
+        assert 100_000 < len(done.stdout + done.stderr) < 400_000
+
+    def test_memory_is_bounded(self) -> None:
+        assert "MemoryError" in run("x = bytearray(1 << 29)", "", QUICK).stderr
+        growing = run("x = []\nwhile True: x.append(bytearray(1 << 20))", "", QUICK)
+        assert growing.status == "failed"
+        assert "MemoryError" in growing.stderr
+
+    def test_a_file_is_bounded(self) -> None:
+        done = run("open('big', 'wb').write(b'0' * (1 << 21))", "", QUICK)
+        assert done.status == "failed"
+        assert "OSError" in done.stderr
+
+    def test_the_folder_is_the_programs_own_and_goes_with_it(self) -> None:
+        program = "import os\nopen('note', 'w').write('x'); print(os.listdir(), os.getcwd())"
+        printed = run(program, "", QUICK).stdout
+        assert printed.startswith("['note'] /tmp")
+        assert run(program, "", QUICK).stdout.startswith("['note'] /tmp")
+        assert not Path(printed.split()[-1], "note").exists()
+
+    def test_input_that_nobody_reads_does_not_block(self) -> None:
+        assert run("print('done')", "x" * 2_000_000, QUICK).stdout == "done\n"
+
+    def test_waiting_for_a_pipe_that_nobody_fills(self) -> None:
+        assert run("import os\nos.read(os.pipe()[0], 1)", "", Limits(seconds=1)).status == "timeout"
+
+    def test_several_at_a_time(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda i: run(f"print({i} + int(input()))", str(i), QUICK).stdout, range(8)))
+        assert found == [f"{2 * i}\n" for i in range(8)]
+
+    def test_threads_are_there(self) -> None:
+        program = "import threading\nt = threading.Thread(target=lambda: print('hello'))\nt.start(); t.join()"
+        assert run(program, "", QUICK).stdout == "hello\n"
+
+
+FORK_BOMB = """
+import os, time
+count = 0
+while True:
+    try:
+        if os.fork() == 0:
+            time.sleep(60)
+        count += 1
+    except OSError as error:
+        print(count, error.errno, flush=True)
+        os._exit(0)
+"""
+
+
+@not_root
+def test_forking_without_end_by_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sandbox.SWITCH, "rlimit")
+    assert run(FORK_BOMB, "", Limits(seconds=2, processes=8)).stdout.endswith(" 11\n")
+
+
+# ---- in the box alone -----------------------------------------------------------------------------------------------
+
+
+@boxed
+class TestBox:
+    def test_forking_without_end(self) -> None:
+        count, errno = run(FORK_BOMB, "", QUICK).stdout.split()
+        assert int(count) < 8
+        assert errno == "11"
+        started = time.monotonic()
+        done = run("import os\nwhile True: os.fork()", "", Limits(seconds=3, cpu_seconds=1, processes=8))
+        assert done.status in ("failed", "timeout")
+        assert time.monotonic() - started < 10
+
+    def test_a_process_that_leaves_its_group_ends_all_the_same(self, word: str) -> None:
+        program = f"""
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for stream in range(3): os.close(stream)
+        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', {word!r}])
+    os._exit(0)
+"""
+        assert run(program, "", QUICK).status == "ok"
+
+    @pytest.mark.parametrize(
+        "place", ["/usr/x", "/etc/x", "/x", "/dev/x", "/dev/shm/x", "/proc/sys/kernel/hostname", "/var/tmp/x"]
+    )
+    def test_nothing_can_be_written_outside(self, place: str) -> None:
+        done = run(f"open({place!r}, 'w').write('x')", "", QUICK)
+        assert done.status == "failed"
+        assert "Error" in done.stderr
+        assert not place.endswith("/x") or not Path(place).exists()
+
+    def test_its_files_and_the_repository_can_not_be_changed(self, tmp_path: Path) -> None:
+        (tmp_path / "kept").write_text("kept")
+        program = f"import os, shutil\nprint(os.path.exists({str(tmp_path)!r}))\nshutil.rmtree({str(tmp_path)!r})"
+        done = run(program, "", QUICK)
+        assert done.stdout == "False\n"
+        assert (tmp_path / "kept").read_text() == "kept"
+        shown = run("import os; print(os.path.exists(input()))", str(Path(__file__).parent), QUICK)
+        assert shown.stdout == "False\n"
+
+    def test_the_home_folder_is_not_there(self) -> None:
+        secret = Path.home() / f".peftbench-test-{os.getpid()}"
+        secret.write_text("a secret")
+        try:
+            done = run(f"print(open({str(secret)!r}).read())", "", QUICK)
+        finally:
+            secret.unlink()
+        assert done.stdout == ""
+        assert "FileNotFoundError" in done.stderr
+
+    @pytest.mark.parametrize("place", ["/etc/passwd", "/etc/shadow", "/var", "/run", "/sys"])
+    def test_the_systems_settings_are_not_there(self, place: str) -> None:
+        assert run(f"import os; print(os.path.exists({place!r}))", "", QUICK).stdout == "False\n"
+
+    def test_there_is_no_network(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            socket.create_connection(("127.0.0.1", port)).close()
+            done = run(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)", "", QUICK)
+        assert done.status == "failed"
+        assert "Error" in done.stderr
+        interfaces = run("import socket; print([name for _, name in socket.if_nameindex()])", "", QUICK)
+        assert interfaces.stdout == "['lo']\n"
+
+    def test_no_process_of_ours_can_be_seen_or_killed(self) -> None:
+        seen = run("import os; print(sum(name.isdigit() for name in os.listdir('/proc')))", "", QUICK)
+        assert int(seen.stdout) <= 3
+        assert "Error" in run(f"import os; os.kill({os.getpid()}, 9)", "", QUICK).stderr
+
+    def test_the_disk_is_bounded_as_a_whole(self) -> None:
+        program = "for i in range(100): open(str(i), 'wb').write(b'0' * (1 << 19))"
+        done = run(program, "", QUICK)
+        assert done.status == "failed"
+        assert "No space left" in done.stderr
+
+    def test_it_has_no_rights_and_cannot_get_any(self) -> None:
+        status = run("print(open('/proc/self/status').read())", "", QUICK).stdout
+        facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == 0
+        assert int(facts["NoNewPrivs"]) == 1
+
+    def test_its_input_can_not_be_changed(self) -> None:
+        done = run("import os\nfd = os.open('/proc/self/fd/0', os.O_RDWR)\nos.write(fd, b'x')", "input", QUICK)
+        assert done.status == "failed"
+        assert "PermissionError" in done.stderr
+
+
+# ---- refusing -------------------------------------------------------------------------------------------------------
+
+
+def test_without_bubblewrap_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(sandbox.SWITCH, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RefusedError, match=r"not installed.*apt install bubblewrap.*PEFTBENCH_SANDBOX=rlimit"):
+        run(f"open({str(tmp_path / 'run')!r}, 'w')")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", ["echo 'bwrap: no permissions to create a namespace' >&2; exit 1", "exec sleep 0"])
+def test_a_bubblewrap_that_does_not_work_is_found_out(
+    script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text(f"#!/bin/sh\n{script}\n")
+    broken.chmod(0o755)
+    monkeypatch.delenv(sandbox.SWITCH, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(RefusedError, match="did not start") as refused:
+        sandbox.mode()
+    assert ("no permissions" in str(refused.value)) == ("no permissions" in script)
+
+
+def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(sandbox.SWITCH, "none")
+    with pytest.raises(RefusedError, match="'none': it may be bwrap or rlimit"):
+        run("print(1)")
+
+
+# ---- programs against tests -----------------------------------------------------------------------------------------
+
+ADD = {"inputs": ["1 2\n", ["3", "4"]], "outputs": ["3\n", ["7"]]}
+NUMBERED = {"fn_name": "f", "inputs": [[{"1": 2}]], "outputs": [{"2": 2}]}
+METHOD = """
+class Solution:
+    def add(self, a: int, b: List[int]) -> int:
+        print('by the way')
+        return a + b
+"""
+CALL = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [[3], 7]}
+
+
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(
+    ("program", "tests", "right"),
+    [
+        ("print(sum(map(int, open(0).read().split())))", ADD, True),
+        ("import sys\nprint(' ', sum(map(int, sys.stdin.read().split())), '\\n\\n')", ADD, True),
+        ("print(3)", ADD, False),
+        ("print(sum(map(int, open(0).read().split())))\n1 / 0", ADD, False),
+        ("a = sum(map(int, open(0).read().split()))\nif a:\n    print(a)\n    return\nprint('x')", ADD, True),
+        ("from __future__ import annotations\nprint(sum(map(int, open(0).read().split())))", ADD, True),
+        ("", ADD, False),
+        ("def add(a, b): return a + b", CALL, True),
+        (METHOD, CALL, True),
+        ("def add(a, b): return 3", CALL, False),
+        ("def add(a, b): print(a + b)", CALL, False),
+        ("def ad(a, b): return a + b", CALL, False),
+        ("def add(a, b): return {a + b}", CALL, False),
+        ("def f(a): return a, (1, 2)", {"fn_name": "f", "inputs": [["x"]], "outputs": [["x", [1, 2]]]}, True),
+        ("def f(d): return {k + 1: v for k, v in d.items()}", NUMBERED, True),
+        ("def f(a): return a + 1", ["assert f(1) == 2", "assert f(5) == 6"], True),
+        ("def f(a): return 2", ["assert f(1) == 2", "assert f(5) == 6"], False),
+        ("exit()", ["assert f(1) == 2"], False),
+        ("import os; os._exit(0)", ["assert f(1) == 2"], False),
+        ("print('pass' * 9)", ["assert f(1) == 2"], False),
+    ],
+)  # fmt: skip
+def test_passes(program: str, tests: dict[str, object] | list[str], right: bool) -> None:
+    assert passes(program, tests, QUICK) == right
+
+
+def test_lines() -> None:
+    assert lines(" 1  2 \r\n\n\t3\n") == ["1 2", "3"]
+    assert lines("1 2") != lines("1\n2")
