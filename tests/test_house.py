@@ -23,6 +23,7 @@ FLOORS = {
     "tasks": 2,
     "engine": 3,
     "store": 3,
+    "mirror": 3,
     "experiment": 4,
     "grid": 4,
     "catalogue": 4,

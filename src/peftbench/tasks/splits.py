@@ -94,7 +94,7 @@ def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Rea
 
 
 def _held_out(examples: Sequence[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """At least `count` examples held out, and the others. Examples of one group, or with the same fields, stay together.
+    """`count` examples or more held out, and the others. Examples of one group, or with the same fields, stay together.
 
     A group (`details["group"]`) is what several questions have in common, as the paragraph they are about.
     """
