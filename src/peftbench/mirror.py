@@ -74,20 +74,40 @@ def wanted(names: Sequence[str]) -> tuple[list[Wanted], list[str]]:
     return list(found.values()), made
 
 
-def fetch(asked: Wanted, root: Path) -> Fetched:
-    """Have a split in the mirror at `root`: what is there and whole is kept, else it is loaded from the Hub.
+def fetch(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
+    """Have splits in the mirror at `root`: what is there and whole is kept, else it is loaded from the Hub.
 
     A file appears at once and whole, its line in the manifest after it. Raises `UserError` if `root` cannot be written.
     """
-    held = manifest(root).get(key(asked.source, asked.split), {})
+    failed: dict[Source, HubError] = {}
+    for each in asked:
+        if line := _whole(each, root):
+            yield Fetched(each, "kept", line)
+            continue
+        try:
+            # The client loads a data set whole: what kept one split of it away keeps away the others.
+            if each.source in failed:
+                raise HubError(each.source, each.split, failed[each.source].error)
+            yield Fetched(each, "fetched", _fetch(each, root))
+        except HubError as error:
+            # A `ValueError` comes at once, and may mean this split alone.
+            if not isinstance(error.error, ValueError):
+                failed[each.source] = error
+            yield Fetched(each, "failed", {}, str(error))
+
+
+def _whole(asked: Wanted, root: Path) -> dict[str, str] | None:
+    """The line of a split that the mirror has, proved by its checksum and of the commit that is pinned."""
+    line, file = manifest(root).get(key(asked.source, asked.split), {}), root / place(asked.source, asked.split)
+    pinned = asked.source.revision if is_commit(asked.source.revision) else line.get("revision")
+    if not line.get("sha256") or line.get("revision") != pinned or not file.is_file():
+        return None
+    return line if line["sha256"] == checksum(file) else None
+
+
+def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
+    data, commit = load(asked.source, asked.split)
     file = root / place(asked.source, asked.split)
-    pinned = asked.source.revision if is_commit(asked.source.revision) else held.get("revision")
-    if held.get("sha256") and held.get("revision") == pinned and file.is_file() and held["sha256"] == checksum(file):
-        return Fetched(asked, "kept", held)
-    try:
-        data, commit = load(asked.source, asked.split)
-    except HubError as error:
-        return Fetched(asked, "failed", {}, str(error))
     try:
         _atomically(file, data.to_parquet)
         line = _line(asked, data, commit, checksum(file))
@@ -97,7 +117,7 @@ def fetch(asked: Wanted, root: Path) -> Fetched:
         raise UserError(
             f"mirror {root}: cannot be written: {why}. Make room, then give the same command again"
         ) from error
-    return Fetched(asked, "fetched", line)
+    return line
 
 
 def check(root: Path) -> list[Finding]:

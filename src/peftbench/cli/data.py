@@ -72,21 +72,19 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
     """One split after the other, with a bar on standard error."""
     if not asked:
         return []
-    import datasets
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from peftbench.mirror import fetch
     from peftbench.tasks.door import place
 
-    datasets.disable_progress_bars()
     shown = console(stderr=True)
     parts = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    done = []
+    done, results = [], fetch(asked, to)
     with Progress(*parts, console=shown, disable=not shown.is_terminal) as progress:
         bar = progress.add_task("", total=len(asked))
         for each in asked:
             progress.update(bar, description=place(each.source, each.split).as_posix())
-            done.append(fetch(each, to))
+            done.append(next(results))
             progress.advance(bar)
     return done
 

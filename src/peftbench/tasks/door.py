@@ -5,8 +5,10 @@ column `revision` says which commit of the Hub a file came from.
 """
 
 import csv
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -28,9 +30,12 @@ class DataError(UserError):
 
 
 class HubError(DataError):
-    """A split that the Hub did not give: `what` it is, the `cause`, and the `way_out` as the end of a sentence."""
+    """A split that the Hub did not give: `what` it is, the client's `error` and the line of it (`cause`), and the
+    `way_out` as the end of a sentence.
+    """
 
     def __init__(self, source: Source, split: str, error: Exception) -> None:
+        self.error = error
         self.what = f"data set {title(source)}, split '{split}'"
         self.cause = f"from the Hub: {type(error).__name__}: {_one_line(error)}"
         self.way_out = _way_out(error)
@@ -190,14 +195,15 @@ def _load(source: Source, split: str) -> tuple[Any, str | None]:
     """The split and its commit. The second and third attempt are for failures that may pass."""
     import datasets
 
-    # Answers that do not change by asking again. `ConnectionError` comes after the client's own half minute of retries.
-    final = (datasets.exceptions.DatasetNotFoundError, ConnectionError, RuntimeError, ValueError)
+    _quiet()
+    # Answers that do not change by asking again, or that come after the client's own retries.
+    final = (datasets.exceptions.DatasetNotFoundError, ConnectionError)
     for wait in (*WAITS, None):
         try:
             data = datasets.load_dataset(source.name, source.config, split=split, revision=source.revision)
             break
         except Exception as error:
-            if wait is None or isinstance(error, final):
+            if wait is None or isinstance(error, final) or not isinstance(error, OSError):
                 raise
             time.sleep(wait)
     # The cache keeps each commit in a folder of its name. When the Hub fails, `datasets` serves any that is there.
@@ -206,6 +212,17 @@ def _load(source: Source, split: str) -> tuple[Any, str | None]:
     if is_commit(source.revision) and commit != source.revision:
         raise ConnectionError(f"the cache holds commit {commit}, not {source.revision}, and the Hub did not serve that")
     return data, commit if is_commit(commit) else None
+
+
+def _quiet() -> None:
+    """No bars and no lines about retries of the Hub's clients: what went wrong is said once, in the error."""
+    import datasets
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def is_commit(revision: str | None) -> bool:
@@ -218,8 +235,10 @@ def _way_out(error: Exception) -> str:
 
     if "gated" in str(error):
         return "ask for access on its page of the Hub and log in (HF_TOKEN)"
-    lasting = isinstance(error, DatasetNotFoundError) or not isinstance(error, OSError)
-    return "correct the task's source" if lasting else "connect to the Hub"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "make room in the cache (HF_HOME)"
+    lasting = isinstance(error, DatasetNotFoundError | RuntimeError | ValueError)
+    return "correct the task's source" if lasting else "connect to the Hub and give the same command again"
 
 
 def _one_line(error: Exception) -> str:
