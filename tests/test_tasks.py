@@ -8,6 +8,7 @@ import pytest
 from peftbench.metrics import METRICS, Answers, score
 from peftbench.tasks import TASKS, Kind, Task, label, prompt, suite
 from peftbench.tasks.door import example, read
+from peftbench.tasks.splits import GENERATED
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 HUB_TASKS = [unit for unit in TASKS if unit.facts.source.generator is None]
@@ -29,6 +30,15 @@ def test_contract(unit: Task) -> None:
         assert facts.source.train != facts.source.test
         assert facts.paper
         assert facts.licence
+
+
+@pytest.mark.parametrize("unit", list(TASKS), ids=lambda unit: unit.name)
+def test_sizes(unit: Task) -> None:
+    source = unit.facts.source
+    assert source.sizes is None or min(source.sizes) > 0
+    if source.generator:
+        made = [sum(1 for _ in source.generator(split, GENERATED[split])) for split in (source.train, source.test)]
+        assert source.sizes == tuple(made)
 
 
 # name: (row of our own in the source's schema, prompt, target)
