@@ -49,6 +49,7 @@ def run(
 
     plugins = plug(plugin)
     specs, place = expanded(grid, model), open_store(store)
+    wanted = ids(specs)
     place.open()
     missing = place.missing(specs, ("failed", "out-of-memory", "diverged") if retry_failed else ())
     warn_corrupt(place)
@@ -64,7 +65,10 @@ def run(
         raise typer.Exit(130) from None
     say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
     _leaderboard(place, specs, as_json)
-    if specs and not any(result.status == "ok" for id_, (result, _) in place.results().items() if id_ in ids(specs)):
+    ended = [result.status for id_, (result, _) in place.results().items() if id_ in wanted]
+    if bad := sum(status != "ok" for status in ended):
+        say(f"{bad} runs did not end well: `peftbench status` says why, --retry-failed does them again", stderr=True)
+    if specs and bad == len(ended):
         raise typer.Exit(1)
 
 

@@ -39,7 +39,7 @@ class HubError(DataError):
         self.what = f"data set {title(source)}, split '{split}'"
         self.cause = f"from the Hub: {type(error).__name__}: {_one_line(error)}"
         self.way_out = _way_out(error)
-        super().__init__(f"{self.what}: {self.cause}. To have it, {self.way_out}")
+        super().__init__(f"{self.what}: {self.cause}. To have it, {self.way_out}, then give the same command again")
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _way_out(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "make room in the cache (HF_HOME)"
     lasting = isinstance(error, DatasetNotFoundError | RuntimeError | ValueError)
-    return "correct the task's source" if lasting else "connect to the Hub and give the same command again"
+    return "correct the task's source" if lasting else "connect to the Hub"
 
 
 def _one_line(error: Exception) -> str:
