@@ -20,6 +20,7 @@ from peftbench.launch import Options, Watch
 from peftbench.methods import METHODS
 from peftbench.spec import Costs, RunResult, RunSpec
 from peftbench.store import Store
+from peftbench.tasks import suite
 
 VERBS = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
 SETTINGS = """
@@ -108,6 +109,13 @@ def test_help_of_every_verb(verb: str) -> None:
         assert getattr(parameter, "help", None), f"{verb}: {parameter.name} is not explained"
 
 
+def test_help_of_the_verbs_about_data() -> None:
+    assert "check" in call("data", "--help").out
+    done = call("data", "check", "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Check that a mirror is what its manifest says" in done.out
+
+
 def test_help_names_every_verb() -> None:
     done = call("--help")
     assert done.code == 0
@@ -136,6 +144,8 @@ def test_listings_say_what_matters() -> None:
     assert "rank=16" in by_name["methods"]["lora"]["arguments"]
     assert by_name["tasks"]["rte"]["metrics"] == "f1, accuracy"
     assert by_name["tasks"]["rte"]["source"] == "nyu-mll/glue (rte)"
+    sizes = {"sst2": "67,349/872", "gsm8k": "7,473/1,319", "pocket_topic": "2,960/1,000"}
+    assert {name: by_name["tasks"][name]["sizes"] for name in sizes} == sizes
     assert "pocket_sentiment" in by_name["suites"]["pocket"]["tasks"]
     assert by_name["models"]["pocket"]["source"] == "bundled"
 
@@ -171,6 +181,21 @@ def test_show(name: str, facts: dict[str, Any], tmp_path: Path) -> None:
     assert all(f"{key}: {value}\n" in plain for key, value in facts.items())
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("method", "lora"), ("task", "pocket_topic"), ("metric", "f1"), ("model", "llama-3-8b")]
+)
+def test_show_with_the_kind_before_the_name(kind: str, name: str) -> None:
+    said = call("show", kind, name, "--json")
+    assert said.code == 0, said.err
+    assert said.json == call("show", name, "--json").json
+
+
+def test_show_a_suite_that_has_the_name_of_a_model() -> None:
+    assert "config" in call("show", "pocket", "--json").json
+    tasks = suite("pocket")
+    assert call("show", "suite", "pocket", "--json").json == {"name": "pocket", "tasks": ", ".join(tasks)}
+
+
 def test_show_a_method_with_its_arguments() -> None:
     told = call("show", "lora", "--json").json["arguments"]
     assert told == {"rank": 16, "alpha": 16, "dropout": 0.05, "modules": ["k", "v", "down"]}
@@ -192,6 +217,7 @@ def test_show_a_run(garden: Garden) -> None:
     assert shown.pop("folder") == str(folder)
     assert RunResult.model_validate(shown) == result
     assert f"id: {id_}\n" in call("show", id_[:8], "--store", garden.store).out
+    assert call("show", "run", id_[:8], "--store", garden.store, "--json").json == shown | {"folder": str(folder)}
 
 
 # run, plan, status
@@ -395,9 +421,15 @@ def test_an_unknown_thing_to_list() -> None:
 def test_an_unknown_thing_to_show(tmp_path: Path) -> None:
     store = ("--store", tmp_path)
     assert_one_line(
-        call("show", "lorra", *store), "unknown method, task, model, metric or run 'lorra': did you mean 'lora'?"
+        call("show", "lorra", *store), "unknown model, method, task, suite, metric or run 'lorra': did you mean 'lora'?"
     )
     assert_one_line(call("show", "acuracy", *store), "did you mean 'accuracy'?")
+    assert_one_line(call("show", "task", "lora", *store), "unknown task 'lora': ")
+    assert_one_line(call("show", "method", "lorra", *store), "unknown method 'lorra': did you mean 'lora'?")
+    assert_one_line(call("show", "tusk", "sst2", *store), "unknown kind of thing to show 'tusk': did you mean 'task'?")
+    assert_one_line(call("show", "task", *store), "show task: which one? Add its name; `peftbench list tasks` has them")
+    assert_one_line(call("show", "task", "cola", "rte", *store), "one thing at a time: show [KIND] NAME, KIND one of ")
+    assert_one_line(call("show", "run", "0123abc", *store), "no run with an id that starts with '0123abc'")
     assert_one_line(call("show", "0123abc", *store), f"store {tmp_path}: no run with an id that starts with '0123abc'")
 
 

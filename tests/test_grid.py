@@ -298,7 +298,6 @@ def test_a_suite_stands_for_its_tasks() -> None:
         ({"method": ["lora", "ia3"]}, 0),
         ({"task": "pocket_*", "size": 10}, 12),
         ({"size": [10, "all"], "seed": 1}, 8),
-        ({"seed": 7}, 16),
         ({"model": "poc*", "method": "*", "task": "rte", "size": "all", "seed": 0}, 14),
     ],
 )
@@ -308,6 +307,14 @@ def test_except(rule: dict[str, Any], left: int) -> None:
     kept = expand(asked | {"except": [rule]})
     assert len(kept) == left
     assert [spec for spec in expand(asked) if spec in kept] == kept
+
+
+def test_an_exception_may_name_a_model_that_others_replace(tiny_models: dict[str, Path]) -> None:
+    asked = grid(methods=["lora", "ia3"]) | {"except": [{"model": "pocket", "method": "ia3"}]}
+    assert [spec.method.name for spec in expand(asked)] == ["lora"]
+    replaced = expand(asked, [str(tiny_models["llama"])])
+    assert [spec.method.name for spec in replaced] == ["lora", "ia3"]
+    assert {spec.model.name for spec in replaced} == {str(tiny_models["llama"])}
 
 
 def test_exceptions_add_up() -> None:
@@ -379,6 +386,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"except": [{"method": "*"}, {"metod": "lora"}]}, r"key of \[\[except\]\] 'metod': did you mean 'method'"),
     ({"except": [{}]}, r"\[\[except\]\] needs at least one of model, method, task, size, seed"),
     ({"except": {"method": "lora"}}, "except: "),
+    (
+        {"methods": ["none", "lora"], "except": [{"method": "lorra"}]},
+        r"an \[\[except\]\] leaves out nothing: unknown method of this grid 'lorra': did you mean 'lora'",
+    ),
+    ({"except": [{"method": ["lora", "none"]}]}, r"unknown method of this grid 'none': known: lora"),
+    ({"except": [{"task": "rte", "method": "lora"}]}, r"unknown task of this grid 'rte': known: pocket_sentiment"),
+    ({"except": [{"model": "llama*"}]}, r"unknown model of this grid 'llama\*': known: pocket"),
+    ({"except": [{"size": 7}]}, r"unknown size of this grid '7': "),
+    ({"except": [{"seed": 7}]}, r"unknown seed of this grid '7': known: 0"),
 ]
 
 

@@ -24,6 +24,7 @@ FLOORS = {
     "tasks": 2,
     "engine": 3,
     "store": 3,
+    "mirror": 3,
     "experiment": 4,
     "grid": 4,
     "catalogue": 4,
@@ -32,7 +33,6 @@ FLOORS = {
     "checking": 5,
     "launch": 5,
     "report": 6,
-    "cli_authoring": 6,
     "cli": 7,
     "__init__": 8,
 }

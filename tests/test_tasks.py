@@ -10,7 +10,7 @@ from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers, score
 from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
 from peftbench.tasks.door import DataError, example, read
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks.splits import GENERATED, Limits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 POSITIVE = {"f1", "multirc_f1a"}
@@ -35,6 +35,15 @@ def test_contract(unit: Task) -> None:
         assert facts.source.train != facts.source.test
         assert facts.paper
         assert facts.licence
+
+
+@pytest.mark.parametrize("unit", list(TASKS), ids=lambda unit: unit.name)
+def test_sizes(unit: Task) -> None:
+    source = unit.facts.source
+    assert source.sizes is None or min(source.sizes) > 0
+    if source.generator:
+        made = [sum(1 for _ in source.generator(name, GENERATED[name])) for name in (source.train, source.test or "")]
+        assert source.sizes == tuple(made)
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -1,6 +1,7 @@
 """What there is, in words: listings and single units, for people and programs."""
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ from peftbench.methods import METHODS
 from peftbench.metrics import METRICS
 from peftbench.models import find, known
 from peftbench.registry import Unit, UserError, did_you_mean
-from peftbench.tasks import TASKS, Task, prompt
+from peftbench.tasks import TASKS, Task, prompt, suite
 
 KINDS = ("models", "methods", "tasks", "suites", "metrics", "runs")
+SHOWN = ("model", "method", "task", "metric", "suite")
+"""Kinds that `about` knows."""
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -25,38 +28,55 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "tasks":
         return [_task(unit) for unit in TASKS]
     if what == "suites":
-        names = sorted({name for unit in TASKS for name in unit.facts.suites})
-        return [{"name": name, "tasks": ", ".join(u.name for u in TASKS if name in u.facts.suites)} for name in names]
+        return [_suite(name) for name in names("suite")]
     if what == "metrics":
         return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
     raise did_you_mean("thing to list", what, list(KINDS))
 
 
-def about(name: str, data: Path | None = None) -> dict[str, Any] | None:
-    """Everything about a unit or a model; a task with an example from `data`. None if nothing is called that."""
-    if name in METHODS:
-        return _method(METHODS[name]) | {"about": METHODS[name].doc, "arguments": _arguments(METHODS[name])}
-    if name in TASKS:
-        return (
-            _task(TASKS[name])
-            | {"about": TASKS[name].doc, "arguments": _arguments(TASKS[name])}
-            | _example(TASKS[name], data)
-        )
-    if name in METRICS:
-        return {"name": name, "about": METRICS[name].doc}
-    if name in known():
-        model = find(name)
-        return {"name": name, "source": model.source, "about": model.about, "config": model.config or {}}
+def about(name: str, data: Path | None = None, kind: str | None = None) -> dict[str, Any] | None:
+    """Everything about a unit, a model or a suite, or about the one of a kind; a task with an example from `data`.
+
+    None if nothing is called that. A name of several things is the first of them in the order of `SHOWN`.
+    """
+    for each in (kind,) if kind else SHOWN:
+        if name in names(each):
+            return _about(each, name, data)
     return None
 
 
-def names() -> list[str]:
-    """All that `about` knows."""
-    return [*known(), *(unit.name for registry in (METHODS, TASKS, METRICS) for unit in registry)]
+def names(kind: str | None = None) -> list[str]:
+    """All that `about` knows, or all of a kind."""
+    if kind is None:
+        return [name for each in SHOWN for name in names(each)]
+    if kind == "model":
+        return list(known())
+    if kind == "suite":
+        return sorted({name for unit in TASKS for name in unit.facts.suites})
+    registries: dict[str, Iterable[Unit[Any]]] = {"method": METHODS, "task": TASKS, "metric": METRICS}
+    return [unit.name for unit in registries[kind]]
+
+
+def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
+    if kind == "method":
+        return _method(METHODS[name]) | {"about": METHODS[name].doc, "arguments": _arguments(METHODS[name])}
+    if kind == "task":
+        unit = TASKS[name]
+        return _task(unit) | {"about": unit.doc, "arguments": _arguments(unit)} | _example(unit, data)
+    if kind == "metric":
+        return {"name": name, "about": METRICS[name].doc}
+    if kind == "suite":
+        return _suite(name)
+    model = find(name)
+    return {"name": name, "source": model.source, "about": model.about, "config": model.config or {}}
 
 
 def _first_line(unit: Unit[Any]) -> str:
     return unit.doc.split("\n\n")[0].replace("\n", " ")
+
+
+def _suite(name: str) -> dict[str, Any]:
+    return {"name": name, "tasks": ", ".join(suite(name))}
 
 
 def _method(unit: Unit[Any]) -> dict[str, Any]:
@@ -81,6 +101,7 @@ def _task(unit: Task) -> dict[str, Any]:
         "kind": facts.kind,
         "source": facts.source.name + (f" ({facts.source.config})" if facts.source.config else ""),
         "splits": f"{facts.source.train}/{facts.source.test or 'held out'}",
+        "sizes": "/".join(f"{rows:,}" for rows in facts.source.sizes or ()),
         "labels": ", ".join(facts.labels),
         "metrics": ", ".join(facts.metrics),
         "licence": facts.licence,
@@ -90,14 +111,12 @@ def _task(unit: Task) -> dict[str, Any]:
 
 def _example(unit: Task, data: Path | None) -> dict[str, Any]:
     """The first training row, rendered; or why it cannot be had."""
-    from peftbench.tasks.door import example, read
+    from peftbench.tasks.door import example, first
 
     if asked := [name for name, default in _arguments(unit).items() if default == "required"]:
         return {"example": f"depends on {', '.join(asked)}"}
-    source = unit.facts.source
     try:
-        row = read(source, source.train, data, count=1).rows[0]
+        made = example(unit, first(unit.facts.source, unit.facts.source.train, data))
     except UserError as error:
         return {"example": f"not at hand: {error}"}
-    made = example(unit, row)
     return {"prompt": prompt(unit.facts, made.fields), "target": made.target}

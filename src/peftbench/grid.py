@@ -19,7 +19,7 @@ from peftbench.metrics import METRICS
 from peftbench.models import find
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
-from peftbench.tasks import TASKS, resolve, suite
+from peftbench.tasks import TASKS, members, resolve
 
 Entry = str | dict[str, Any]
 UNTRAINED = ("max_length", "validation_rows", "precision")
@@ -86,28 +86,31 @@ def _located(entry: Entry, folder: Path) -> Entry:
     return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
 
 
-def expand(source: "Grid | Mapping[str, Any] | str | Path") -> list[RunSpec]:
-    """The run specs of a grid, each once, in the order model, task, size, method, seed.
+def expand(source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = ()) -> list[RunSpec]:
+    """The run specs of a grid, each once, in the order model, task, size, method, seed; `models` instead of its own.
 
-    Raises `UserError` for whatever is not known, with the nearest name.
+    Raises `UserError` for whatever is not known, with the nearest name, and for an exception that leaves out nothing.
     """
     grid = load(source)
     try:
-        return _expand(grid)
+        return _expand(grid, models)
     except UserError as error:
         raise UserError(f"grid '{grid.name}': {error}") from None
 
 
-def _expand(grid: Grid) -> list[RunSpec]:
-    models = [_model(entry) for entry in grid.models]
+def _expand(grid: Grid, instead: Sequence[str]) -> list[RunSpec]:
+    models = [_model(entry) for entry in instead or grid.models]
     tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
     _check_names(tasks)
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
     swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
     evaluation = _checked(Evaluation, grid.eval, "[eval]")
+    # A rule about a model of the grid is no mistake when other models take its place.
+    replaced = [_named("model", entry)[0] for entry in grid.models if instead]
+    axes = ([m.name for m in models] + replaced, [m.name for m, _ in methods], [t.called or t.name for t in tasks])
     for rule in grid.exceptions:
-        _check_rule(rule)
+        _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
     specs: dict[str, RunSpec] = {}
     for model, task, size, training in itertools.product(models, tasks, grid.sizes, trainings):
         for (method, own), seed in itertools.product(methods, grid.seeds):
@@ -145,10 +148,7 @@ def _model(entry: Entry) -> Choice:
 
 def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
     name, given = _named("task", entry)
-    members = suite(name) if name not in TASKS and not given else []
-    if name not in TASKS and not members:
-        raise did_you_mean("task", name, [one for unit in TASKS for one in (unit.name, *unit.facts.suites)])
-    entries: list[Entry] = [*members] or [entry]
+    entries: list[Entry] = [entry] if given else [*members(name)]
     for member in entries:
         for choice, own in _choices(TASKS, member, None):
             facts = resolve(choice.name, choice.arguments).facts
@@ -220,12 +220,18 @@ def _problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
 
 
-def _check_rule(rule: Mapping[str, Any]) -> None:
+def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> None:
+    """Refuses a rule that leaves out nothing: every pattern has to fit one of the grid's values."""
     if not rule:
         raise UserError(f"an [[except]] needs at least one of {', '.join(RULE_KEYS)}")
     for key in rule:
         if key not in RULE_KEYS:
             raise did_you_mean("key of [[except]]", key, list(RULE_KEYS))
+        values = list(dict.fromkeys(map(str, axes[key])))
+        for pattern in _patterns(rule[key]):
+            if not any(fnmatch(value, pattern) for value in values):
+                unknown = did_you_mean(f"{key} of this grid", pattern, values)
+                raise UserError(f"an [[except]] leaves out nothing: {unknown}")
 
 
 def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
@@ -234,8 +240,8 @@ def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
     names = (spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
     actual = dict(zip(RULE_KEYS, names, strict=True))
 
-    def fits(key: str) -> bool:
-        patterns = rule[key] if isinstance(rule[key], list) else [rule[key]]
-        return any(fnmatch(actual[key], str(pattern)) for pattern in patterns)
+    return all(any(fnmatch(actual[key], pattern) for pattern in _patterns(value)) for key, value in rule.items())
 
-    return all(map(fits, rule))
+
+def _patterns(value: Any) -> list[str]:
+    return [str(one) for one in (value if isinstance(value, list) else [value])]

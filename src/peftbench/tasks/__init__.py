@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from peftbench.registry import Registry, Unit
+from peftbench.registry import Registry, Unit, did_you_mean
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
 Row = Mapping[str, Any]
@@ -43,7 +43,8 @@ class Source:
 
     `name` is the Hub id or, with a generator or with files, a name of ours. `revision` is the pinned commit of the Hub.
     `files`: the splits are paths of files. Without a `validation` split, validation rows are held out of the training
-    rows, and so are test rows without a `test` split.
+    rows, and so are test rows without a `test` split. `sizes` has the published numbers of rows of `train` and `test`;
+    of a generator, how many rows are made of each.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Source:
     revision: str | None = None
     generator: Generator | None = None
     files: bool = False
+    sizes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,14 @@ def prompt(facts: TaskFacts, fields: Mapping[str, str]) -> str:
     if facts.labels:
         lines.append(f"Answer with one of: {', '.join(facts.labels)}.")
     return "\n".join(lines + [f"{name}: {text}" for name, text in fields.items()])
+
+
+def members(name: str) -> list[str]:
+    """The names of the tasks that the name of a task or a suite stands for. Raises `UnknownNameError`."""
+    found = [name] if name in TASKS else suite(name)
+    if not found:
+        raise did_you_mean("task", name, [one for unit in TASKS for one in (unit.name, *unit.facts.suites)])
+    return found
 
 
 def suite(name: str) -> list[str]:

@@ -6,7 +6,7 @@ LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
 
 @task(
-    source=Source("fancyzhx/ag_news", revision="eb185aade064a813bc0b7f42de02595523103ca4"),
+    source=Source("fancyzhx/ag_news", revision="eb185aade064a813bc0b7f42de02595523103ca4", sizes=(120_000, 7_600)),
     kind="classification",
     instruction="In which section of a newspaper does the text belong?",
     labels=LABELS,

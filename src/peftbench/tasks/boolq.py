@@ -6,7 +6,13 @@ LABELS = ("false", "true")
 
 
 @task(
-    source=Source("aps/super_glue", "boolq", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue",
+        "boolq",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(9_427, 3_270),
+    ),
     kind="classification",
     instruction="Judging by the passage, is the answer to the question yes (true) or no (false)?",
     labels=LABELS,

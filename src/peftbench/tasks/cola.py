@@ -6,7 +6,13 @@ LABELS = ("unacceptable", "acceptable")
 
 
 @task(
-    source=Source("nyu-mll/glue", "cola", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "cola",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(8_551, 1_043),
+    ),
     kind="classification",
     instruction="Would a native speaker of English accept the sentence as grammatical?",
     labels=LABELS,

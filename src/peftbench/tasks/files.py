@@ -61,8 +61,25 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"data file {path} cannot be read: {one_line(error)}. Mend it, or remove it") from error
+        raise _unreadable(path, error) from error
     return rows
+
+
+def first_row(path: Path) -> dict[str, Any]:
+    """The first row of a parquet file. Raises `DataError` if it cannot be read or has none."""
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1):
+                return dict(batch.to_pylist()[0])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    raise DataError(f"data file {path} has no rows")
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"data file {path} cannot be read: {one_line(error)}. Mend it, or remove it")
 
 
 def one_line(error: Exception) -> str:

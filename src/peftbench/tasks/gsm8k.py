@@ -8,7 +8,7 @@ _CALCULATION = re.compile(r"<<.*?>>")
 
 
 @task(
-    source=Source("openai/gsm8k", "main", revision="740312add88f781978c0658806c59bc2815b9866"),
+    source=Source("openai/gsm8k", "main", revision="740312add88f781978c0658806c59bc2815b9866", sizes=(7_473, 1_319)),
     kind="math",
     instruction="Solve the problem step by step. End with a line of #### and the answer as a number.",
     metrics=("final_number",),

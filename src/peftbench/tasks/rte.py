@@ -6,7 +6,13 @@ LABELS = ("entailment", "not_entailment")
 
 
 @task(
-    source=Source("nyu-mll/glue", "rte", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "rte",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(2_490, 277),
+    ),
     kind="classification",
     instruction="Is sentence2 true if sentence1 is? If it is, that is entailment.",
     labels=LABELS,

@@ -6,7 +6,13 @@ LABELS = ("negative", "positive")
 
 
 @task(
-    source=Source("nyu-mll/glue", "sst2", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "sst2",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(67_349, 872),
+    ),
     kind="classification",
     instruction="Does the sentence from a film review speak well or badly of the film?",
     labels=LABELS,

@@ -17,8 +17,13 @@ NAMES: Mapping[str, Sequence[str]] = {
 }
 
 
-def source(make: Callable[[random.Random, str], dict[str, Any]], name: str) -> Source:
-    """A source of distinct rows of `make(rng, split)`, the same for ever under the same `name`."""
+def source(
+    make: Callable[[random.Random, str], dict[str, Any]], name: str, sizes: tuple[int, int] = (4000, 1000)
+) -> Source:
+    """A source of distinct rows of `make(rng, split)`, the same for ever under the same `name`.
+
+    `sizes`: how many training and test rows there are when as many are asked for as runs ask for.
+    """
 
     def rows(split: str, count: int) -> Iterable[Row]:
         rng, seen = random.Random(f"{name}-{split}"), set()
@@ -31,4 +36,4 @@ def source(make: Callable[[random.Random, str], dict[str, Any]], name: str) -> S
                 return
 
     generator: Generator = rows
-    return Source(name, validation="validation", generator=generator)
+    return Source(name, validation="validation", generator=generator, sizes=sizes)

@@ -49,7 +49,7 @@ def make(rng: random.Random, split: str) -> dict[str, str | int]:
 
 
 @task(
-    source=source(make, "pocket-topic-1"),
+    source=source(make, "pocket-topic-1", sizes=(2960, 1000)),
     kind="classification",
     instruction="What does the text belong to?",
     metrics=("accuracy", "macro_f1"),

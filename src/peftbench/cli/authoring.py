@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.registry import UserError, load_plugin
+from peftbench.cli.options import AsJson, DataDir, Plugins, plug
+from peftbench.registry import UserError
 
 if TYPE_CHECKING:
     from peftbench.checking.looks import Finding
@@ -38,21 +39,15 @@ def check_task(
     given: Annotated[
         list[str] | None, typer.Option("--set", help="an argument of the task; may be repeated", metavar="KEY=VALUE")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="local mirror of data sets", metavar="DIR", envvar="PEFTBENCH_DATA"),
-    ] = None,
-    plugin: Annotated[
-        list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
-    ] = None,
+    data: DataDir = None,
+    plugin: Plugins = None,
     train: Annotated[bool, typer.Option("--train/--no-train", help="train the pocket model on it for a minute")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON, for programs")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Rows, answers, labels, leaks, lengths, and whether it is learned. Exit status 0: fine; 1: problems found."""
     from peftbench import checking
 
-    for path in plugin or ():
-        load_plugin(path.resolve())
+    plug(plugin)
     report = checking.check_task(name, dict(map(_pair, given or ())), data, train, None if as_json else _say)
     if as_json:
         content = asdict(report) | {"problems": report.problems}

@@ -1,0 +1,36 @@
+"""The command line. Every verb parses and calls one public function; a file has the verbs of one subject."""
+
+import sys
+
+import typer
+
+from peftbench.cli import authoring, data, runs, units
+from peftbench.registry import UserError
+
+app = typer.Typer(
+    name="peftbench",
+    help="Which parameter-efficient fine-tuning method should I use, and is the difference real?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (runs.run, runs.plan, runs.status, runs.report):
+    app.command()(verb)
+app.command("list")(units.list_units)
+app.command()(units.show)
+app.command()(data.fetch)
+
+data_app = typer.Typer(help="Local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app.command()(data.check)
+app.add_typer(data_app, name="data")
+app.add_typer(authoring.new, name="new")
+app.add_typer(authoring.check, name="check")
+
+
+def main() -> None:
+    """The entry point: what the user can put right is one line on standard error and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

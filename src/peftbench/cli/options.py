@@ -1,0 +1,55 @@
+"""Options that several verbs share, and what is made of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peftbench.registry import load_plugin
+
+if TYPE_CHECKING:
+    from peftbench.spec import RunSpec
+    from peftbench.store import Store
+
+GridFile = Annotated[Path, typer.Argument(help="grid file (TOML)", metavar="GRID")]
+MaybeGrid = Annotated[Path | None, typer.Argument(help="grid file; without it, the whole store", metavar="[GRID]")]
+StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="local mirror of data sets, read before the Hub", metavar="DIR", envvar="PEFTBENCH_DATA"
+    ),
+]
+Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+RESULTS = Path("results")
+
+
+def plug(plugins: list[Path] | None) -> tuple[Path, ...]:
+    """Import the plugin files; their full paths."""
+    files = tuple(path.resolve() for path in plugins or ())
+    for path in files:
+        load_plugin(path)
+    return files
+
+
+def open_store(root: Path) -> "Store":
+    """The store at a folder, which need not be there yet."""
+    from peftbench.store import Store
+
+    return Store(root)
+
+
+def expanded(grid: Path, models: list[str] | None) -> "list[RunSpec]":
+    """The runs of a grid file, with other models if any are given."""
+    from peftbench.grid import expand
+
+    return expand(grid, models or ())
+
+
+def ids(specs: "list[RunSpec]") -> set[str]:
+    """The ids of runs."""
+    return {spec.id for spec in specs}

@@ -1,0 +1,46 @@
+"""How verbs print: tables and lines for people, JSON for programs, warnings on standard error."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from peftbench.store import Store
+
+
+def console(stderr: bool = False) -> "Console":
+    """Standard output, or standard error; markup is text like any other."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False)
+
+
+def say(text: str, stderr: bool = False) -> None:
+    """One line, never folded."""
+    console(stderr).print(text, highlight=False, soft_wrap=True)
+
+
+def print_rows(headings: list[str], rows: list[list[str]]) -> None:
+    """A table whose cells are not cut off."""
+    from peftbench.report.terminal import print_table
+
+    print_table(console(), headings, rows)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+
+
+def records(table: Any) -> list[dict[str, Any]]:
+    """The rows of a `pandas.DataFrame`, in JSON's types."""
+    return list(json.loads(table.to_json(orient="records")))
+
+
+def warn_corrupt(place: "Store") -> None:
+    """A line for each result that cannot be read."""
+    for path in place.corrupt:
+        say(f"warning: {path} is not a readable result; its run counts as missing", stderr=True)

@@ -1,0 +1,85 @@
+"""Verbs about units: what there is, and everything about one thing."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
+from peftbench.cli.output import print_json, print_rows, records, say
+from peftbench.registry import UserError, did_you_mean
+
+RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "seed", "status", "score"]
+
+
+def list_units(
+    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics or runs")],
+    store: StoreDir = RESULTS,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """What there is: models, methods, tasks, suites, metrics, or the runs of a store."""
+    from peftbench import catalogue
+
+    plug(plugin)
+    rows = records(open_store(store).table()[RUN_COLUMNS]) if what == "runs" else catalogue.listing(what)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_rows(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+
+
+def show(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="the name of a model, method, task, suite or metric, or the start of a run's id; the kind may stand "
+            "before it, as in `show task cola`",
+            metavar="[KIND] NAME",
+        ),
+    ],
+    store: StoreDir = RESULTS,
+    data: DataDir = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything about one thing: a unit with its arguments (a task with a rendered example), or a run."""
+    plug(plugin)
+    kind, name = _named(words)
+    facts = _facts(kind, name, store, data)
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        say(f"{key}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+
+
+def _named(words: list[str]) -> tuple[str | None, str]:
+    """The kind, if one is said, and the name. Raises `UserError`."""
+    from peftbench import catalogue
+
+    kinds = [*catalogue.SHOWN, "run"]
+    *said, name = words
+    if len(said) > 1:
+        raise UserError(
+            f"show {' '.join(words)}: one thing at a time: show [KIND] NAME, KIND one of {', '.join(kinds)}"
+        )
+    if said and said[0] not in kinds:
+        raise did_you_mean("kind of thing to show", said[0], kinds)
+    if not said and name in kinds and name not in catalogue.names():
+        raise UserError(f"show {name}: which one? Add its name; `peftbench list {name}s` has them")
+    return (said[0] if said else None), name
+
+
+def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[str, Any]:
+    """What is known of a thing. Raises `UserError` if there is none of that name."""
+    from peftbench import catalogue
+
+    facts = catalogue.about(name, data, kind) if kind != "run" else None
+    if facts is not None:
+        return facts
+    if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
+        raise did_you_mean(kind or "model, method, task, suite, metric or run", name, catalogue.names(kind))
+    result, folder = open_store(store).find(name)
+    return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}
