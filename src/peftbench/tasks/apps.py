@@ -9,7 +9,7 @@ DIGITS = 4000
 
 
 @task(
-    source=Source("codeparrot/apps"),  # its default configuration is `all`
+    source=Source("codeparrot/apps", sizes=(5000, 5000)),  # its default configuration is `all`
     kind="code",
     instruction="Write a Python program that solves the problem. Answer with the program alone.",
     metrics=("pass_at_1", "codebleu"),

@@ -6,7 +6,9 @@ LABELS = ("entailment", "contradiction", "neutral")
 
 
 @task(
-    source=Source("aps/super_glue", "cb", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue", "cb", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", sizes=(250, 56)
+    ),
     kind="classification",
     instruction="Judging by the premise, is the hypothesis true (entailment), false (contradiction) or open (neutral)?",
     labels=LABELS,

@@ -4,7 +4,7 @@ from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    source=Source("neulab/conala", "curated"),
+    source=Source("neulab/conala", "curated", sizes=(2379, 500)),
     kind="code",
     instruction="Write Python code that does what is asked. Answer with the code alone.",
     metrics=("codebleu", "exact_match", "bleu"),

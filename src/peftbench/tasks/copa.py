@@ -6,7 +6,13 @@ LABELS = ("choice1", "choice2")
 
 
 @task(
-    source=Source("aps/super_glue", "copa", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue",
+        "copa",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(400, 100),
+    ),
     kind="multiple-choice",
     instruction="Which choice is the likelier cause or effect of the premise? The question says which.",
     labels=LABELS,

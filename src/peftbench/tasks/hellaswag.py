@@ -6,7 +6,9 @@ LABELS = ("ending1", "ending2", "ending3", "ending4")
 
 
 @task(
-    source=Source("Rowan/hellaswag", test="validation", revision="218ec52e09a7e7462a5400043bb9a69a41d06b76"),
+    source=Source(
+        "Rowan/hellaswag", test="validation", revision="218ec52e09a7e7462a5400043bb9a69a41d06b76", sizes=(39905, 10042)
+    ),
     kind="multiple-choice",
     instruction="Which ending goes on from the context?",
     labels=LABELS,

@@ -6,7 +6,13 @@ LABELS = ("A", "B", "C", "D")
 
 
 @task(
-    source=Source("cais/mmlu", "all", train="auxiliary_train", revision="c30699e8356da336a370243923dbaf21066bb9fe"),
+    source=Source(
+        "cais/mmlu",
+        "all",
+        train="auxiliary_train",
+        revision="c30699e8356da336a370243923dbaf21066bb9fe",
+        sizes=(99842, 14042),
+    ),
     kind="multiple-choice",
     instruction="Which answer to the question is right?",
     labels=LABELS,

@@ -9,12 +9,20 @@ LABELS = ("entailment", "neutral", "contradiction")
 
 def _facts(matched: bool = True) -> TaskFacts:
     facts = TASKS["mnli"].facts
-    return facts if matched else replace(facts, source=replace(facts.source, test="validation_mismatched"))
+    return (
+        facts
+        if matched
+        else replace(facts, source=replace(facts.source, test="validation_mismatched", sizes=(392702, 9832)))
+    )
 
 
 @task(
     source=Source(
-        "nyu-mll/glue", "mnli", test="validation_matched", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+        "nyu-mll/glue",
+        "mnli",
+        test="validation_matched",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(392702, 9815),
     ),
     kind="classification",
     instruction="If the premise is true, is the hypothesis true (entailment), false (contradiction) or open (neutral)?",

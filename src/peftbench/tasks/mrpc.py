@@ -6,7 +6,13 @@ LABELS = ("not_equivalent", "equivalent")
 
 
 @task(
-    source=Source("nyu-mll/glue", "mrpc", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "mrpc",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(3668, 408),
+    ),
     kind="classification",
     instruction="Do the two sentences mean the same?",
     labels=LABELS,

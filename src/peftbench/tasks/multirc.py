@@ -6,7 +6,13 @@ LABELS = ("false", "true")
 
 
 @task(
-    source=Source("aps/super_glue", "multirc", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue",
+        "multirc",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(27243, 4848),
+    ),
     kind="classification",
     instruction="Judging by the paragraph, is the answer to the question right (true) or wrong (false)?",
     labels=LABELS,

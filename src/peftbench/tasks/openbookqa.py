@@ -6,7 +6,7 @@ LABELS = ("A", "B", "C", "D")
 
 
 @task(
-    source=Source("allenai/openbookqa", "main", revision="388097ea7776314e93a529163e0fea805b8a6454"),
+    source=Source("allenai/openbookqa", "main", revision="388097ea7776314e93a529163e0fea805b8a6454", sizes=(4957, 500)),
     kind="multiple-choice",
     instruction="Which choice completes or answers the question?",
     labels=LABELS,

@@ -6,7 +6,13 @@ LABELS = ("entailment", "not_entailment")
 
 
 @task(
-    source=Source("nyu-mll/glue", "qnli", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "qnli",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(104743, 5463),
+    ),
     kind="classification",
     instruction="Does the sentence contain the answer to the question? If it does, that is entailment.",
     labels=LABELS,

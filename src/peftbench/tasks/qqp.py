@@ -6,7 +6,13 @@ LABELS = ("not_duplicate", "duplicate")
 
 
 @task(
-    source=Source("nyu-mll/glue", "qqp", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "qqp",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(363846, 40430),
+    ),
     kind="classification",
     instruction="Do the two questions ask the same thing, so that an answer to one answers the other?",
     labels=LABELS,

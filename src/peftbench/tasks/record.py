@@ -4,7 +4,13 @@ from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    source=Source("aps/super_glue", "record", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue",
+        "record",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(100730, 10000),
+    ),
     kind="qa",
     instruction="Which of the entities stands at @placeholder in the query, judging by the passage? "
     "Answer with the entity alone.",

@@ -7,7 +7,7 @@ LABELS = ("A", "B", "C")
 
 @task(
     # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
-    source=Source("allenai/social_i_qa", test="validation", revision="refs/convert/parquet"),
+    source=Source("allenai/social_i_qa", test="validation", revision="refs/convert/parquet", sizes=(33410, 1954)),
     kind="multiple-choice",
     instruction="Which answer to the question about the context is the likeliest?",
     labels=LABELS,

@@ -4,7 +4,13 @@ from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    source=Source("nyu-mll/glue", "stsb", test="validation", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    source=Source(
+        "nyu-mll/glue",
+        "stsb",
+        test="validation",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+        sizes=(5749, 1500),
+    ),
     kind="regression",
     instruction="How alike are the two sentences in meaning? Answer with a number from 0.0 (nothing in common) to 5.0 "
     "(the same), with one decimal.",

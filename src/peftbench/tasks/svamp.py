@@ -6,7 +6,7 @@ from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    source=Source("ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef"),
+    source=Source("ChilleD/SVAMP", revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef", sizes=(700, 300)),
     kind="math",
     instruction="Solve the problem. Answer with the equation and its value, as in ( 2 + 3 ) = 5.",
     metrics=("equation_value", "equation_consistent"),

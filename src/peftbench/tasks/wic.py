@@ -6,7 +6,13 @@ LABELS = ("false", "true")
 
 
 @task(
-    source=Source("aps/super_glue", "wic", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    source=Source(
+        "aps/super_glue",
+        "wic",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(5428, 638),
+    ),
     kind="classification",
     instruction="Does the word have the same meaning in both sentences?",
     labels=LABELS,

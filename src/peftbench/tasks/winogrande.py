@@ -7,7 +7,11 @@ LABELS = ("option1", "option2")
 
 @task(
     source=Source(
-        "allenai/winogrande", "winogrande_xl", test="validation", revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5"
+        "allenai/winogrande",
+        "winogrande_xl",
+        test="validation",
+        revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        sizes=(40398, 1267),
     ),
     kind="multiple-choice",
     instruction="Which option belongs in the place of _ in the sentence?",

@@ -9,7 +9,11 @@ LABELS = ("false", "true")
 
 @task(
     source=Source(
-        "aps/super_glue", "wsc.fixed", test="validation", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646"
+        "aps/super_glue",
+        "wsc.fixed",
+        test="validation",
+        revision="3de24cf8022e94f4ee4b9d55a6f539891524d646",
+        sizes=(554, 104),
     ),
     kind="classification",
     instruction="Does the pronoun, which stands between # marks, refer to the noun, which stands between * marks?",
