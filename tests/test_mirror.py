@@ -13,7 +13,7 @@ import pytest
 from conftest import SHARED
 from peftbench.mirror import COLUMNS, Finding, check, checksum, fetch, wanted
 from peftbench.registry import UserError
-from peftbench.tasks import TASKS, Source
+from peftbench.tasks import TASKS, Source, suite
 from peftbench.tasks.door import HubError, first, manifest, read
 from test_cli import assert_one_line, call
 
@@ -79,7 +79,7 @@ def test_the_splits_of_a_suite_each_once() -> None:
     places = [(each.source.config, each.split) for each in asked]
     assert len(places) == len(set(places))
     assert {("cola", "train"), ("cola", "validation"), ("sst2", "train"), ("rte", "validation")} <= set(places)
-    assert made == [unit.name for unit in TASKS if unit.facts.source.generator]
+    assert made == suite("pocket")
     with pytest.raises(UserError, match="unknown task 'glu': did you mean 'glue'"):
         wanted(["glu"])
 
@@ -168,7 +168,7 @@ def test_fetch_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (TRAIN, "fetched", 12),
         (TEST, "fetched", 12),
     ]
-    assert done.json["made_by_rule"] == [unit.name for unit in TASKS if unit.facts.source.generator]
+    assert done.json["made_by_rule"] == suite("pocket")
     assert "made by rule, without data" in done.err
     again = call(*given)
     assert (again.code, [line.split()[4] for line in again.out.splitlines()[1:]]) == (0, ["kept", "kept"])

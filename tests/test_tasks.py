@@ -15,7 +15,7 @@ from peftbench.tasks.splits import GENERATED, Limits, split
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 POSITIVE = {"f1", "multirc_f1a"}
 """Metrics of one label."""
-HUB_TASKS = [unit for unit in TASKS if unit.facts.source.generator is None and not unit.facts.source.files]
+HUB_TASKS = [unit for unit in TASKS if unit.facts.source.published]
 
 
 @pytest.mark.parametrize("unit", list(TASKS), ids=lambda unit: unit.name)

@@ -15,7 +15,7 @@ from peftbench.tasks import TASKS
 
 MIRROR = SHARED / "data"
 pytestmark = pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
-HUB_TASKS = [unit.name for unit in TASKS if unit.facts.source.generator is None and not unit.facts.source.files]
+HUB_TASKS = [unit.name for unit in TASKS if unit.facts.source.published]
 
 
 @cache

@@ -64,7 +64,7 @@ def wanted(names: Sequence[str]) -> tuple[list[Wanted], list[str]]:
     made = []
     for name in dict.fromkeys(member for given in names for member in members(given)):
         source = TASKS[name].facts.source
-        if source.generator:
+        if not source.published:
             made.append(name)
             continue
         for split in _splits(source):
@@ -217,7 +217,7 @@ def _check_tasks(root: Path, files: set[Path], lines: dict[Path, dict[str, str]]
     """What becomes of each task of which the mirror has a split: the first row of every split, rendered."""
     for unit in TASKS:
         source = unit.facts.source
-        splits = {} if source.generator else {split: place(source, split) for split in _splits(source)}
+        splits = {} if not source.published else {split: place(source, split) for split in _splits(source)}
         held = {split: file for split, file in splits.items() if file in files}
         if not held:
             continue

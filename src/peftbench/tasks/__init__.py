@@ -57,6 +57,11 @@ class Source:
     files: bool = False
     sizes: tuple[int, int] | None = None
 
+    @property
+    def published(self) -> bool:
+        """Whether it is a data set of the Hub, which a mirror can hold."""
+        return self.generator is None and not self.files
+
 
 @dataclass(frozen=True)
 class TaskFacts:
