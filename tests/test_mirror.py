@@ -169,7 +169,7 @@ def test_fetch_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (TEST, "fetched", 12),
     ]
     assert done.json["made_by_rule"] == suite("pocket")
-    assert "made by rule, without data" in done.err
+    assert "they are made by rule" in done.err
     again = call(*given)
     assert (again.code, [line.split()[4] for line in again.out.splitlines()[1:]]) == (0, ["kept", "kept"])
     only = call("fetch", "pocket_topic", "--to", tmp_path / "nothing")

@@ -30,7 +30,7 @@ def fetch(
     plug(plugin)
     asked, made = wanted(names)
     if made:
-        say(f"nothing to fetch for {', '.join(made)}: made by rule, without data", stderr=True)
+        say(f"nothing to fetch for {', '.join(made)}: they are made by rule or your own", stderr=True)
     done = _fetch_all(asked, to)
     if as_json:
         print_json({"mirror": str(to), "files": [_facts(each) for each in done], "made_by_rule": made})
