@@ -61,7 +61,7 @@ def test_label_only_loss_is_the_loss_of_the_target_tokens(base: Base, adapted: A
     assert summed_loss(adapted, rows).item() == pytest.approx(whole, rel=1e-5)
 
 
-def test_rank_is_the_mean_likelihood_of_each_choice(base: Base, adapted: Adapted) -> None:
+def test_rank_is_the_likelihood_of_each_choice_as_a_whole(base: Base, adapted: Adapted) -> None:
     rows = data(base, 12)
     assert rank(adapted, rows) == likeliest(adapted, rows)
 
@@ -71,7 +71,7 @@ def likeliest(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
     """What `rank` should say: each choice as if it were the target, one at a time."""
 
     def best(row: Encoded) -> int:
-        losses = [summed_loss(adapted, [Encoded(row.prompt, choice)]).item() / len(choice) for choice in row.choices]
+        losses = [summed_loss(adapted, [Encoded(row.prompt, choice)]).item() for choice in row.choices]
         return losses.index(min(losses))
 
     return [best(row) for row in rows]

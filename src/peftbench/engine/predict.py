@@ -67,7 +67,7 @@ def _until(tokens: list[int], ends: set[int]) -> list[int]:
 
 @torch.no_grad()
 def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
-    """The index of the likeliest choice of each row, by mean log-likelihood of its tokens (its end included).
+    """The index of the likeliest choice of each row, by the log-likelihood of its tokens, its end included.
 
     The prompt is computed once and shared by the choices, of which each row may have another number.
     """
@@ -84,14 +84,14 @@ def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
     if choices.shape[1] > 1:
         later, _ = advance(adapted, choices[:, :-1], torch.cat([prefix, valid[:, :-1]], 1), cache)
         logits = torch.cat([logits, later], 1)
-    likelihood = _mean_likelihood(logits, choices, valid).cpu()
+    likelihood = _likelihood(logits, choices, valid).cpu()
     return [int(each.argmax()) for each in likelihood.split(counts)]
 
 
-def _mean_likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-    """Mean log-likelihood over valid tokens [rows]; logits [rows, length, vocabulary]."""
+def _likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
+    """Summed log-likelihood of valid tokens [rows]; logits [rows, length, vocabulary]."""
     each = logits.float().log_softmax(-1).gather(2, tokens[:, :, None])[:, :, 0]
-    return (each * valid).sum(1) / valid.sum(1)
+    return (each * valid).sum(1)
 
 
 def in_batches(rows: Sequence[Encoded], size: int, answer: Callable[[list[Encoded]], list[Any]]) -> list[Any]:
