@@ -26,17 +26,15 @@ SENTENCES: dict[str, dict[str, Sequence[str]]] = {
 
 
 def make(rng: random.Random, split: str) -> dict[str, str | int]:
-    """Two people with a thing each, a question about one of them, and three answers: a third thing is nobody's."""
+    """Somebody has a thing, in one way of three; a question about it and three answers, two of them wrong."""
     question, sentences = rng.choice(list(SENTENCES[split].items()))
-    names, things = rng.sample(NAMES[split], 2), rng.sample(THINGS[split], 3)
-    told = [rng.choice(sentences).format(n=n, t=t) for n, t in zip(names, things[:2], strict=True)]
-    asked = rng.randrange(2)
-    answers = rng.sample(things, 3)
+    name, answers = rng.choice(NAMES[split]), rng.sample(THINGS[split], 3)
+    right = rng.randrange(3)
     return {
-        "story": " ".join(told),
-        "question": question.format(n=names[asked]),
+        "story": rng.choice(sentences).format(n=name, t=answers[right]),
+        "question": question.format(n=name),
         "answers": "; ".join(f"{label}: the {thing}" for label, thing in zip(LABELS, answers, strict=True)),
-        "label": answers.index(things[asked]),
+        "label": right,
     }
 
 
@@ -50,5 +48,5 @@ def make(rng: random.Random, split: str) -> dict[str, str | int]:
     suites=("pocket",),
 )
 def pocket_choice(row: Row) -> Example:
-    """Which of three things belongs to one of two people, as the story says."""
+    """Which of three things a story of one sentence is about."""
     return Example({name: row[name] for name in ("story", "question", "answers")}, LABELS[row["label"]])
