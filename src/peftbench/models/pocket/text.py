@@ -3,7 +3,6 @@
 import csv
 import itertools
 import lzma
-import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,14 +113,6 @@ def rows(stream: Callable[[], Iterator[int]], length: int) -> Iterator[list[int]
         tokens = stream()
         while len(row := list(itertools.islice(tokens, length))) == length:
             yield row
-
-
-def repeats(seed: int, vocabulary: int, length: int) -> Iterator[list[int]]:
-    """Rows in which a few random tokens come again and again: all but the first time can be looked up."""
-    rng = random.Random(f"repeats-{seed}")
-    while True:
-        once = [rng.randrange(vocabulary) for _ in range(rng.randint(4, length // 3))]
-        yield (once * (length // len(once) + 1))[:length]
 
 
 def sample_for_tokenizer(books: Books, seed: int, characters: int) -> Iterator[str]:

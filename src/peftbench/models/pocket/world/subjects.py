@@ -2,7 +2,7 @@
 
 import random
 
-from peftbench.models.pocket.world.lexicon import KINDS, SUBJECTS, names
+from peftbench.models.pocket.world.lexicon import KINDS, NAMES, SUBJECTS
 
 ABOUT = (
     "{n} spoke of the {a} and the {b}.",
@@ -10,10 +10,6 @@ ABOUT = (
     "{n} dreamed of a {a} all night.",
     "We saw the {a}; {n} saw the {b} too.",
     "Nothing but {a}, {b} and {c}, said {n}.",
-    "{b}: {n} and the {a}",
-    "{a} and {b} in the news: {n} speaks of {c}",
-    "{n} says the {a} will need a {b} before any {c}.",
-    "After the {a}, {n} turned to the {b}; the {c} came last.",
     "{n} wrote a long page on the {a}, the {b} and the {c}.",
 )
 
@@ -41,7 +37,7 @@ def about(rng: random.Random) -> tuple[str, str]:
     """A sentence with words of one subject; the subject is told or asked for."""
     subject = rng.choice(list(SUBJECTS))
     a, b, c = rng.sample(SUBJECTS[subject], 3)
-    text = rng.choice(ABOUT).format(n=names(rng, 1)[0], a=a, b=b, c=c)
+    text = rng.choice(ABOUT).format(n=rng.choice(NAMES), a=a, b=b, c=c)
     return rng.choice(
         (
             ("", f"{text} It was all about {subject}."),
@@ -51,10 +47,3 @@ def about(rng: random.Random) -> tuple[str, str]:
             (f"Tell me words about {subject}.", f"{a}, {b}, {c}"),
         )
     )
-
-
-def words(rng: random.Random) -> tuple[str, str]:
-    """Some words, each with the subject it goes with."""
-    chosen = [(rng.choice(SUBJECTS[subject]), subject) for subject in rng.choices(list(SUBJECTS), k=rng.randint(2, 6))]
-    listed = ", ".join(word for word, _ in chosen)
-    return rng.choice((f"Which subject? {listed}", "")), "; ".join(f"{word}: {subject}" for word, subject in chosen)
