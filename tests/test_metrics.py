@@ -84,9 +84,10 @@ GIVEN = ("yes", "no", "maybe", "no", "no", "yes")
         ("pearson", scaled(["2", "2", "2"], [1, 2, 3]), 0.0),
         ("spearman", scaled(["1", "2", "3"], [2, 2, 2]), 0.0),
         ("pearson", scaled(["0.1"] * 3, [1, 2, 3]), 0.0),
-        # An answer that is none is the farthest end: 5 for the 1, 0 for the 4, so the order is turned round.
-        ("pearson", scaled(["none", "7"], [1, 4]), -100.0),
-        ("pearson", scaled(["nan", "-1"], [1, 4]), -100.0),
+        # Half of the rows are answered, and those rightly.
+        ("pearson", scaled(["1", "none", "3", "7"], [1, 4, 3, 2]), 50.0),
+        ("pearson", scaled(["nan", "-1"], [1, 4]), 0.0),
+        ("pearson", scaled(["none", "4"], [1, 4]), 0.0),
         # Words of the answer (boat, ann) against (boat): 1 of 2 and 1 of 1. The better of two counts.
         ("record_f1", free(["The boat, Ann!"], ["a boat"]), 100 * 2 / 3),
         ("record_f1", free(["boat"], ["mill", "big boat", "big old boat"]), 100 * 2 / 3),

@@ -1,8 +1,7 @@
 """Correlation of numbers, which are asked for on a scale, with the right ones.
 
-An answer that is no number, or lies outside the scale, counts as the end of the scale farthest from the right value
-(the upper end if both are): leaving such rows out would reward not answering. Constant answers correlate with nothing
-and score 0.
+The correlation of the rows with an answer, times their share: an answer that is no number of the scale is worth nothing,
+and nothing is put in its place. Constant answers correlate with nothing and score 0.
 """
 
 import numpy as np
@@ -14,7 +13,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
-    """Given and right values. Raises `ValueError` without a scale, or for a right value that is not on it."""
+    """Given and right values of the rows with an answer. Raises `ValueError` without a scale, or for a right value that is not on it."""
     if answers.scale is None:
         raise ValueError("a correlation needs the scale of the numbers")
     low, high = answers.scale
@@ -23,16 +22,16 @@ def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
         value, wanted = number(prediction, answers.scale), number(references[0], answers.scale)
         if wanted is None:
             raise ValueError(f"reference '{references[0]}' is no number from {low:g} to {high:g}")
-        farthest = low if wanted - low > high - wanted else high
-        given.append(farthest if value is None else value)
-        right.append(wanted)
+        if value is not None:
+            given.append(value)
+            right.append(wanted)
     return np.array(given), np.array(right)
 
 
-def _correlation(x: Numbers, y: Numbers) -> float:
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
+def _correlation(x: Numbers, y: Numbers, rows: int) -> float:
+    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
-    return 100.0 * float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1))
+    return 100.0 * float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1)) * len(x) / rows
 
 
 def _ranks(values: Numbers) -> Numbers:
@@ -45,11 +44,11 @@ def _ranks(values: Numbers) -> Numbers:
 @metric(lower=-100.0, paper="Pearson (1895), doi:10.1098/rspl.1895.0041")
 def pearson(answers: Answers) -> float:
     """Linear correlation, Pearson's r."""
-    return _correlation(*_numbers(answers))
+    return _correlation(*_numbers(answers), len(answers.predictions))
 
 
 @metric(lower=-100.0, paper="Spearman (1904), doi:10.2307/1412159")
 def spearman(answers: Answers) -> float:
     """Correlation of the ranks, Spearman's rho; equal values share a rank."""
     given, right = _numbers(answers)
-    return _correlation(_ranks(given), _ranks(right))
+    return _correlation(_ranks(given), _ranks(right), len(answers.predictions))
