@@ -1,7 +1,7 @@
 """Correlation of numbers, which are asked for on a scale, with the right ones.
 
-The correlation of the rows with an answer, times their share: an answer that is no number of the scale is worth nothing,
-and nothing is put in its place. Constant answers correlate with nothing and score 0.
+The correlation of the rows with an answer, times their share: an answer that is no number of the scale is worth
+nothing, and nothing is put in its place. Constant answers correlate with nothing and score 0.
 """
 
 import numpy as np
@@ -13,7 +13,10 @@ Numbers = npt.NDArray[np.float64]
 
 
 def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
-    """Given and right values of the rows with an answer. Raises `ValueError` without a scale, or for a right value that is not on it."""
+    """Given and right values of the rows with an answer.
+
+    Raises `ValueError` without a scale, or for a right value that is not on it.
+    """
     if answers.scale is None:
         raise ValueError("a correlation needs the scale of the numbers")
     low, high = answers.scale
