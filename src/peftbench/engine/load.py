@@ -50,6 +50,9 @@ class Base:
             self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
         except (OSError, ValueError) as error:
             raise UserError(f"model {ref.name}: cannot be loaded from {ref.source}: {_first_line(error)}") from error
+        if self.config.is_encoder_decoder:
+            kind = f"an encoder–decoder ({self.config.model_type})"
+            raise UserError(f"model {ref.name} is {kind}: use a decoder-only model")
         bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision_used = "bf16" if bf16 else "fp32"
