@@ -2,6 +2,7 @@
 
 import ast
 import math
+import random
 from collections import Counter
 
 import numpy as np
@@ -146,8 +147,8 @@ CODE = st.sampled_from(
 
 @given(st.lists(st.tuples(CODE, st.lists(CODE, min_size=1, max_size=3)), min_size=1, max_size=6), st.randoms())
 @settings(deadline=None, max_examples=60)
-def test_within_bounds_in_any_order_and_right_is_100(rows: list[tuple[str, list[str]]], random: object) -> None:
-    shuffled = random.sample(rows, len(rows))  # type: ignore[attr-defined]
+def test_within_bounds_in_any_order_and_right_is_100(rows: list[tuple[str, list[str]]], rng: random.Random) -> None:
+    shuffled = rng.sample(rows, len(rows))
     first, second = (value("codebleu", [p for p, _ in x], *(r for _, r in x)) for x in (rows, shuffled))
     assert 0 <= first <= 100 + 1e-9
     assert first == pytest.approx(second)

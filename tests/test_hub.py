@@ -94,7 +94,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.syspath_prepend(str(TOOLS))
     from hub_standin import Hub
 
-    class Pinned(Hub):  # type: ignore[misc]
+    class Pinned(Hub):  # type: ignore[misc]  # the stand-in is no typed package
         """Serves the folder NAME@<commit> as that commit."""
 
         def load(self, kind: str, folder: Path) -> Any:

@@ -83,6 +83,12 @@ def test_a_failed_try_beside_a_good_run_does_not_matter() -> None:
     assert found["lora"].missing == ()
 
 
+def test_a_good_run_without_a_score_says_why() -> None:
+    unscored = run("ia3", "emotions", 0, score=float("nan"), error="no program is run")
+    found = rows(only(pd.concat([planted({"lora": (80, 81)}), pd.DataFrame([unscored])])))
+    assert "emotions, seed 0: no score (no program is run)" in map(str, found["ia3"].missing)
+
+
 def test_cells_that_no_method_has_count_for_nothing() -> None:
     failed = [run("lora", "qa", 0, status="out-of-memory", score=float("nan"), error=None)]
     board = only(pd.concat([planted({"lora": (80, 81)}), pd.DataFrame(failed)]))

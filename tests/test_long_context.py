@@ -77,7 +77,7 @@ def test_rows_are_the_same_for_ever_nested_and_disjoint(name: str) -> None:
 @settings(deadline=None)
 def test_hidden_sentences_are_all_there_in_order(words: int, count: int, split: str, seed: int) -> None:
     needles = [f"Needle {i} here." for i in range(count)]
-    text = hide(random.Random(seed), split, words, needles)
+    text = hide({"filler": str(seed), "split": split, "needles": "\n".join(needles)}, words)
     assert re.findall(r"Needle \d here\.", text) == needles
     long = len(text.split())
     longest = max(len(line.split()) for line in filler(random.Random(seed), split, 1000))

@@ -213,8 +213,7 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
             value, error = score(name, answers)
             found.scores[name] = Score(value=value, standard_error=error)
         except UnavailableError as problem:
-            found.scores[name] = Score()
-            found.notes.append(f"no {name}: {problem}")
+            found.scores[name] = Score(why=str(problem))
     found.invalid_share = invalid_share(answers)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}

@@ -140,10 +140,11 @@ class DataFacts(Noun):
 
 
 class Score(Noun):
-    """A metric on the test rows and its standard error over them. No value: it could not be had; the notes say why."""
+    """A metric on the test rows and its standard error over them. No value: it could not be had, and `why`."""
 
     value: float | None = None
     standard_error: float | None = None
+    why: str | None = None
 
 
 class RunResult(Noun):

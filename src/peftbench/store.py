@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
 from peftbench.registry import UserError
-from peftbench.spec import SCHEMA, Costs, RunResult, RunSpec
+from peftbench.spec import SCHEMA, Costs, RunResult, RunSpec, Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ COLUMNS = (
 def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
     """A result as a row of the table."""
     spec, scores = result.spec, result.scores
-    main = next(iter(scores), None)
+    main, score = next(iter(scores.items()), (None, Score()))
     return {
         "id": result.id,
         "machine_class": folder.parents[3].name,
@@ -200,9 +200,9 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
-        "score": scores[main].value if main else None,
-        "score_error": scores[main].standard_error if main else None,
-        "scores": json.dumps({name: score.value for name, score in scores.items()}),
+        "score": score.value,
+        "score_error": score.standard_error,
+        "scores": json.dumps({name: each.value for name, each in scores.items()}),
         "invalid_share": result.invalid_share,
         "validation_loss": result.validation_loss,
         "learning_rate": result.learning_rate,
@@ -212,7 +212,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "data": f"{result.data.source} {result.data.revision or ''}".strip() if result.data else None,
         "base_reloaded": result.base_reloaded,
         "notes": "; ".join(result.notes),
-        "error": result.error,
+        "error": result.error or score.why,
         **result.costs.model_dump(),
     }
 

@@ -185,17 +185,11 @@ def _missing(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tuple
             missing.append(MissingCell(task, seed, f"{good} runs of one cell, select one"))
         elif not good:
             last = here.iloc[-1]
-            why, error = str(last["status"]), last["error"]
-            if why == "ok":
-                why, error = "no score", _note(last["notes"], f"no {last['metric']}: ")
+            why = "no score" if last["status"] == "ok" else str(last["status"])
+            error = last["error"]
             first_line = error.strip().partition("\n")[0] if isinstance(error, str) else ""
             missing.append(MissingCell(task, seed, why, first_line or None))
     return tuple(missing)
-
-
-def _note(notes: object, head: str) -> str | None:
-    """What the note that begins so says, if there is one."""
-    return next((note.removeprefix(head) for note in str(notes).split("; ") if note.startswith(head)), None)
 
 
 def _scores(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:

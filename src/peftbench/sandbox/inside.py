@@ -30,4 +30,4 @@ def _program() -> str:
 
 if __name__ == "__main__":
     # The program finds the module `__main__` as it would be alone, without a trace of this.
-    exec(globals().pop("_program")())  # noqa: S102
+    exec(globals().pop("_program")())  # noqa: S102 (this is the inside of the box)

@@ -69,9 +69,9 @@ class TaskFacts:
 
     `metrics` has the main one first. `positive` is the label that binary F1 looks for. `scale` has the least and the
     greatest value of a number that is asked for. `merge_references`: test rows with the same fields are one question
-    with the references of all. `max_new_tokens` is the longest answer, in tokens. `whole`:
-    inputs that do not fit are refused, not shortened. `specialise` gives the facts of a task whose facts depend on its
-    arguments, and `title` is what tables call a task whose arguments tell more than its name.
+    with the references of all. `max_new_tokens` is the longest answer, in tokens. `whole`: inputs that do not fit are
+    refused, not shortened. `specialise` gives the facts of a task whose facts depend on its arguments, and `title` is
+    what tables call a task whose arguments tell more than its name.
     """
 
     source: Source

@@ -56,9 +56,8 @@ def facts(
     _check_arguments(paths, fields, target, labels)
     if ("f1" in metrics or positive is not None) and positive not in labels:
         raise UserError(f"positive must be the label that f1 looks for: {', '.join(labels) or 'there are no labels'}")
-    need(paths[0], [*fields, target], BESIDE_A_TEST if test else ALONE)
-    for path in paths:
-        need(path, [*fields, target], 1)
+    for path, fewest in zip(paths, (BESIDE_A_TEST, 1) if test else (ALONE,), strict=True):
+        need(path, [*fields, target], fewest)
         _check_rows(path, fields, target, labels)
     return TaskFacts(
         source=Source(paths[0].name, train=str(data), test=str(test) if test else None, files=True),

@@ -8,6 +8,8 @@ shortened: its middle may hold the answer.
 import random
 from collections.abc import Mapping, Sequence
 
+from peftbench.tasks import Row
+
 Places = Mapping[str, Sequence[str]]
 
 SUBJECTS: Places = {
@@ -41,8 +43,12 @@ def filler(rng: random.Random, split: str, words: int) -> list[str]:
     return found
 
 
-def hide(rng: random.Random, split: str, words: int, sentences: Sequence[str]) -> str:
-    """A text of about so many words with `sentences` in it, in their order, each at any place."""
+def hide(row: Row, words: int) -> str:
+    """A text of about so many words with the row's needles in it, a line each, in their order, each at any place.
+
+    The row's `split` says which words the filler has, its `filler` starts the random numbers of the text.
+    """
+    rng, split, sentences = random.Random(row["filler"]), row["split"], row["needles"].splitlines()
     lines = filler(rng, split, words - sum(len(sentence.split()) for sentence in sentences))
     for place, sentence in zip(
         sorted((rng.randint(0, len(lines)) for _ in sentences), reverse=True), reversed(sentences), strict=True

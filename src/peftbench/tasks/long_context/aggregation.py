@@ -46,5 +46,4 @@ def make(rng: random.Random, split: str) -> dict[str, str | int]:
 )
 def long_aggregation(row: Row, *, words: PositiveInt = 200) -> Example:
     """How often somebody did a thing, from never to three times, spread over a text of about `words` words."""
-    text = hide(random.Random(row["filler"]), row["split"], words, row["needles"].split("\n"))
-    return Example({"text": text, "question": row["question"]}, LABELS[row["label"]])
+    return Example({"text": hide(row, words), "question": row["question"]}, LABELS[row["label"]])

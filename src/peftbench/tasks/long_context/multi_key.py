@@ -45,5 +45,4 @@ def make(rng: random.Random, split: str) -> dict[str, str]:
 )
 def long_multi_key(row: Row, *, words: PositiveInt = 200) -> Example:
     """Two numbers out of four, all alike, in a text of about `words` words."""
-    text = hide(random.Random(row["filler"]), row["split"], words, row["needles"].split("\n"))
-    return Example({"text": text, "question": row["question"]}, row["answer"])
+    return Example({"text": hide(row, words), "question": row["question"]}, row["answer"])

@@ -29,7 +29,7 @@ def make(rng: random.Random, split: str) -> dict[str, str]:
     return {
         "split": split,
         "filler": str(rng.getrandbits(32)),
-        "needle": rng.choice(SENTENCES[split]).format(t=thing, v=number),
+        "needles": rng.choice(SENTENCES[split]).format(t=thing, v=number),
         "question": QUESTIONS[split].format(t=thing),
         "answer": number,
     }
@@ -46,5 +46,4 @@ def make(rng: random.Random, split: str) -> dict[str, str]:
 )
 def long_needle(row: Row, *, words: PositiveInt = 200) -> Example:
     """One number in a text of about `words` words, asked for after it."""
-    text = hide(random.Random(row["filler"]), row["split"], words, [row["needle"]])
-    return Example({"text": text, "question": row["question"]}, row["answer"])
+    return Example({"text": hide(row, words), "question": row["question"]}, row["answer"])
