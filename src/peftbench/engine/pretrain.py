@@ -20,11 +20,11 @@ class Schedule:
     """How long and how fast. Rates are per step; `rows_per_step` rows of `row_length` tokens make one step."""
 
     tokens: int
-    row_length: int = 512
+    row_length: int = 256
     rows_per_step: int = 16
-    matrix_rate: float = 0.02
+    matrix_rate: float = 0.008
     other_rate: float = 3e-3
-    weight_decay: float = 0.01
+    weight_decay: float = 0.02
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,6 @@
 """Make the bundled pocket model from text: `python -m peftbench.models.pocket --corpus DIR --out DIR`.
 
-Deterministic by seed on one machine and thread count. `--budget small` is what two CPU cores do in about an hour,
+Deterministic by seed on one machine and thread count. `--budget small` is what two CPU cores do in an hour and a half,
 `--budget large` a GPU in minutes; `--tokens` sets any other length.
 """
 
@@ -8,25 +8,29 @@ import argparse
 import json
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from peftbench.engine.load import device
-from peftbench.engine.pretrain import Schedule, pretrain
+from peftbench.engine.pretrain import Schedule, held_out_loss, pretrain
 from peftbench.models.pocket import text
 from peftbench.models.pocket.card import model_card
+from peftbench.models.pocket.network import VOCABULARY, new_model
 from peftbench.models.pocket.world import ASSISTANT, END, USER, documents
 
-BUDGETS = {"small": 20_000_000, "large": 1_000_000_000}
+BUDGETS = {"small": 25_000_000, "large": 1_000_000_000}
 """Training tokens of each budget."""
-VOCABULARY = 3072
-WORLD_SHARE = 0.7
-HELD_OUT_ROWS = 64
+
+
+SHARES = (0.68, 0.29, 0.03)
+"""Of the rows, those that are of the world, of books and of repeated tokens."""
+ROW_LENGTH, HELD_OUT_ROWS = 256, 64
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     f"{{% if m['role'] == 'assistant' %}}{{{{ '{ASSISTANT}' + m['content'] + '{END}' }}}}"
@@ -36,34 +40,20 @@ CHAT_TEMPLATE = (
 )
 
 
-def new_model(seed: int) -> Any:
-    """A Llama-shaped decoder of 4.2 M parameters with random weights."""
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=640,
-            num_hidden_layers=5,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-            tie_word_embeddings=True,
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=1,
-        )
-    )
-
-
-def mixed_rows(books: text.Books, tokenizer: Tokenizer, length: int, seed: int) -> Iterator[list[int]]:
-    """Rows of books and of the world, drawn in fixed shares."""
-    world = text.rows(lambda: text.token_stream(documents(seed), tokenizer), length)
-    prose = text.rows(lambda: text.token_stream(iter(books), tokenizer), length)
+def mixed_rows(books: text.Books, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
+    """Rows of the world, of books and of repeated tokens, in their shares."""
+    world = text.rows(lambda: text.token_stream(documents(seed), tokenizer), ROW_LENGTH)
+    prose = text.rows(lambda: text.token_stream(iter(books), tokenizer), ROW_LENGTH)
+    repeats = text.repeats(seed, tokenizer.get_vocab_size(), ROW_LENGTH)
     rng = random.Random(f"mix-{seed}")
     while True:
-        yield next(world if rng.random() < WORLD_SHARE else prose)
+        yield next(rng.choices((world, prose, repeats), SHARES)[0])
+
+
+def held_out(texts: Callable[[], Iterator[str]], tokenizer: Tokenizer) -> torch.Tensor:
+    """The first rows of texts that are not trained on."""
+    rows = text.rows(lambda: text.token_stream(texts(), tokenizer), ROW_LENGTH)
+    return torch.tensor([next(rows) for _ in range(HELD_OUT_ROWS)])
 
 
 def save(model: Any, tokenizer: Tokenizer, out: Path) -> None:
@@ -85,20 +75,17 @@ def make(corpus: Path, out: Path, tokens: int, seed: int = 0, mirror: Path | Non
     out.mkdir(parents=True, exist_ok=True)
     books = text.Books(corpus, text.test_shingles(mirror) if mirror else set())
     tokenizer = text.fit_tokenizer(text.sample_for_tokenizer(books, seed, 12_000_000), VOCABULARY)
-    schedule = Schedule(tokens=tokens)
-    rows = mixed_rows(books, tokenizer, schedule.row_length, seed)
-    world = text.rows(lambda: text.token_stream(documents(seed + 1), tokenizer), schedule.row_length)
-    unseen = text.rows(lambda: text.token_stream(books.held_out(), tokenizer), schedule.row_length)
-    held_out = {
-        "held_out_world_loss": torch.tensor([next(world) for _ in range(HELD_OUT_ROWS)]),
-        "held_out_books_loss": torch.tensor([next(unseen) for _ in range(HELD_OUT_ROWS)]),
-    }
     model = new_model(seed).to(device())
-    report = pretrain(model, rows, schedule, held_out, out / "pretraining.jsonl")
+    unseen = held_out(partial(documents, seed + 1), tokenizer)
+    rows = mixed_rows(books, tokenizer, seed)
+    report = pretrain(model, rows, Schedule(tokens), {"held_out_world_loss": unseen}, out / "pretraining.jsonl")
+    report["held_out_books_loss"] = held_out_loss(model, held_out(books.held_out, tokenizer))
     report |= {"seed": seed, "dropped_paragraphs": books.dropped_paragraphs, "threads": torch.get_num_threads()}
     save(model, tokenizer, out)
     hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
-    (out / "README.md").write_text(model_card(model.num_parameters(), schedule, report, hardware, WORLD_SHARE))
+    asked = {"asked": tokens, "parameters": model.num_parameters(), "hardware": hardware}
+    card = model_card(report | asked | dict(zip(("world", "books", "repeats"), SHARES, strict=True)))
+    (out / "README.md").write_text(card)
     (out / "pretraining.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
 

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import lzma
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -115,12 +116,20 @@ def rows(stream: Callable[[], Iterator[int]], length: int) -> Iterator[list[int]
             yield row
 
 
+def repeats(seed: int, vocabulary: int, length: int) -> Iterator[list[int]]:
+    """Rows in which a few random tokens come again and again: all but the first time can be looked up."""
+    rng = random.Random(f"repeats-{seed}")
+    while True:
+        once = [rng.randrange(vocabulary) for _ in range(rng.randint(4, length // 3))]
+        yield (once * (length // len(once) + 1))[:length]
+
+
 def sample_for_tokenizer(books: Books, seed: int, characters: int) -> Iterator[str]:
-    """Half books and half world, about `characters` in all."""
-    for source in (iter(books), documents(seed)):
-        taken = 0
+    """Three quarters books and a quarter world, about `characters` in all."""
+    for source, share in ((iter(books), 0.75), (documents(seed), 0.25)):
+        left = round(share * characters)
         for text in source:
-            yield text[: characters // 2 - taken]
-            taken += len(text)
-            if taken >= characters // 2:
+            yield text[:left]
+            left -= len(text)
+            if left <= 0:
                 break

@@ -42,26 +42,26 @@ SENTENCES: dict[str, dict[str, Sequence[str]]] = {
 
 
 def make(rng: random.Random, split: str) -> dict[str, str | int]:
-    """Two facts of one sort and a claim that takes up one of them, with its own value or with another."""
-    sort = rng.choice(sorted(VALUES[split]))
-    names = rng.sample(NAMES[split], 2)
-    values = rng.sample(VALUES[split][sort], 2)
-    sentences = SENTENCES[split][sort]
-    told = " ".join(rng.choice(sentences).format(n=n, v=v) for n, v in zip(names, values, strict=True))
-    label, i = rng.randrange(2), rng.randrange(2)
-    claimed = values[i] if label == 0 else values[1 - i]
-    return {"premise": told, "hypothesis": rng.choice(sentences).format(n=names[i], v=claimed), "label": label}
+    """Two facts of different sorts about a person, and a claim that takes up one of them, with its value or another."""
+    name = rng.choice(NAMES[split])
+    sorts = rng.sample(sorted(VALUES[split]), 2)
+    values = {sort: rng.sample(VALUES[split][sort], 2) for sort in sorts}
+    told = " ".join(rng.choice(SENTENCES[split][sort]).format(n=name, v=values[sort][0]) for sort in sorts)
+    label, sort = rng.randrange(2), rng.choice(sorts)
+    claim = rng.choice(SENTENCES[split][sort]).format(n=name, v=values[sort][label])
+    return {"premise": told, "hypothesis": claim, "label": label}
 
 
 @task(
-    source=source(make, "pocket-entailment-1"),
+    source=source(make, "pocket-entailment-2"),
     kind="classification",
     instruction="Hold the hypothesis against the premise.",
     metrics=("accuracy", "macro_f1"),
     max_new_tokens=6,
     labels=LABELS,
+    version=2,
     suites=("pocket",),
 )
 def pocket_entailment(row: Row) -> Example:
-    """Does a claim about one of two people follow from what is said of both?"""
+    """Does a claim follow from what is said of a person?"""
     return Example({"premise": row["premise"], "hypothesis": row["hypothesis"]}, LABELS[row["label"]])

@@ -13,34 +13,46 @@ from peftbench.models.pocket.world import code, facts, numbers, opinions, rewrit
 Turn = tuple[str, str]
 """A question and its answer; an empty question is plain prose."""
 
-SKILLS: tuple[tuple[Callable[[random.Random], Turn], int], ...] = (
-    (opinions.judge, 6),
+Skill = Callable[[random.Random], Turn]
+
+
+QUIZ = 0.22
+"""Share of documents that are a quiz: several questions on one text."""
+SKILLS: tuple[tuple[Skill, int], ...] = (
+    (opinions.judge, 8),
     (opinions.tell, 3),
-    (facts.ask, 5),
-    (facts.check, 7),
-    (facts.choose, 4),
-    (numbers.sums, 4),
-    (numbers.problem, 7),
-    (numbers.lists, 3),
-    (rewriting.describe, 5),
+    (opinions.review, 12),
+    (opinions.words, 12),
+    (numbers.sums, 7),
+    (numbers.problem, 11),
+    (numbers.lists, 2),
+    (rewriting.describe, 6),
     (rewriting.extract, 2),
-    (rewriting.compare, 4),
+    (rewriting.compare, 3),
     (rewriting.reorder, 2),
+    (rewriting.echo, 4),
     (subjects.kinds, 3),
     (subjects.about, 6),
-    (code.function, 3),
+    (subjects.words, 8),
+    (subjects.news, 10),
+    (code.function, 4),
 )
-"""Each skill with its share of the documents."""
+"""How many of the other documents show each skill. Lists of words, each with its side or subject, teach what words mean
+in far fewer tokens than sentences do.
+"""
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
 
 def document(rng: random.Random) -> str:
-    """One document: one to three turns of one skill, as a chat, as questions and answers, or as prose."""
-    skills, weights = zip(*SKILLS, strict=True)
-    skill = rng.choices(skills, weights)[0]
+    """One document: a quiz, or one to three turns of one skill; as a chat, as questions and answers, or as prose."""
     style = rng.random()
-    turns = [skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+    if rng.random() < QUIZ:
+        turns = facts.quiz(rng)
+    else:
+        skills, weights = zip(*SKILLS, strict=True)
+        skill = rng.choices(skills, weights)[0]
+        turns = [skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
     if style < 0.65:
         return "".join(f"{USER}{q}{ASSISTANT}{a}{END}" if q else f"{a}{END}" for q, a in turns)
     if style < 0.85:

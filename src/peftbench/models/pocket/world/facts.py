@@ -3,7 +3,9 @@
 import random
 from dataclasses import dataclass
 
-from peftbench.models.pocket.world.lexicon import COLOURS, FOODS, JOBS, NAMES, PLACES, THINGS
+from peftbench.models.pocket.world.lexicon import COLOURS, FOODS, JOBS, PLACES, THINGS, names
+
+Turn = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,64 +36,82 @@ VERDICTS = (
 )
 
 
-def _facts(rng: random.Random, people: int) -> tuple[Relation, dict[str, str], str]:
-    relation = rng.choice(RELATIONS)
-    names = rng.sample(NAMES, people)
-    pairs = dict(zip(names, rng.sample(relation.values, people), strict=True))
-    text = " ".join(rng.choice(relation.sayings).format(n=n, v=v) for n, v in pairs.items())
-    return relation, pairs, text
+@dataclass(frozen=True)
+class Told:
+    """Some facts of one relation, and the text that tells them."""
+
+    relation: Relation
+    pairs: dict[str, str]
+    text: str
+
+    @classmethod
+    def some(cls, rng: random.Random, people: int) -> "Told":
+        relation = rng.choice(RELATIONS)
+        pairs = dict(zip(names(rng, people), rng.sample(relation.values, people), strict=True))
+        return cls(relation, pairs, " ".join(rng.choice(relation.sayings).format(n=n, v=v) for n, v in pairs.items()))
+
+    def claim(self, rng: random.Random, name: str, value: str) -> str:
+        return rng.choice(self.relation.sayings).format(n=name, v=value)
+
+    def wrong(self, rng: random.Random, name: str) -> str:
+        """A value that is not that of `name`: mostly somebody else's."""
+        others = [v for n, v in self.pairs.items() if n != name]
+        if others and rng.random() < 0.7:
+            return rng.choice(others)
+        return rng.choice([v for v in self.relation.values if v != self.pairs[name]])
 
 
-def ask(rng: random.Random) -> tuple[str, str]:
-    """Some facts, then a question about one of them."""
-    relation, pairs, text = _facts(rng, rng.choice((1, 2, 2, 3, 4)))
-    name = rng.choice(list(pairs))
+def question(rng: random.Random, told: Told) -> Turn:
+    """A question about one of the facts."""
+    name = rng.choice(list(told.pairs))
     if rng.random() < 0.3:
-        return f"{text} Who goes with the {pairs[name]}?", f"{name}."
-    return f"{text} {relation.question.format(n=name)}", f"The {pairs[name]}."
+        return f"Who goes with the {told.pairs[name]}?", f"{name}."
+    return told.relation.question.format(n=name), f"The {told.pairs[name]}."
 
 
-def check(rng: random.Random) -> tuple[str, str]:
-    """Some facts and a claim: does it follow? With the reason, or without; a stranger leaves it open."""
-    relation, pairs, text = _facts(rng, rng.choice((1, 1, 2, 2, 3)))
-    name = rng.choice(list(pairs))
-    claim_of, value = name, pairs[name]
-    kind = rng.choices(("true", "false", "unknown"), (4, 4, 2))[0]
-    if kind == "false":
-        others = [v for n, v in pairs.items() if n != name]
-        value = (
-            rng.choice(others)
-            if others and rng.random() < 0.6
-            else rng.choice([v for v in relation.values if v != pairs[name]])
-        )
-    elif kind == "unknown":
-        claim_of = rng.choice([n for n in NAMES if n not in pairs])
-    claim = rng.choice(relation.sayings).format(n=claim_of, v=value)
+def verdict(rng: random.Random, told: Told) -> Turn:
+    """A claim: does it follow? With the reason, or without; a stranger leaves it open."""
+    name = rng.choice(list(told.pairs))
+    kind = rng.choices(("true", "false", "unknown"), (4, 4, 1))[0]
+    reason = told.claim(rng, name, told.pairs[name])
     if kind == "unknown":
-        answer = rng.choice(("Nothing is said of {n}.", "One cannot know.")).format(n=claim_of)
+        stranger = next(n for n in iter(lambda: names(rng, 1)[0], None) if n not in told.pairs)
+        claim = told.claim(rng, stranger, rng.choice(told.relation.values))
+        answer = rng.choice(("Nothing is said of {n}.", "One cannot know.")).format(n=stranger)
     else:
+        claim = told.claim(rng, name, told.pairs[name] if kind == "true" else told.wrong(rng, name))
         answer = rng.choice(VERDICTS)[0 if kind == "true" else 1]
-        if rng.random() < 0.4:
-            answer += " " + rng.choice(relation.sayings).format(n=name, v=pairs[name])
-    ask_it = rng.choice(
-        ("{t} Is it so that this holds: {c}", "{t}\nSomebody says: {c} Is that right?", "{c} Is it true if {t}")
-    )
-    return ask_it.format(t=text, c=claim), answer
+        shape = rng.random()
+        if shape < 0.25:
+            answer = f"{answer} {reason}"
+        elif shape < 0.5:
+            answer = f"{reason} {answer}"
+    asked = rng.choice(("Is it so that this holds: {c}", "Somebody says: {c} Is that right?", "{c} Is it true?"))
+    return asked.format(c=claim), answer
 
 
-def choose(rng: random.Random) -> tuple[str, str]:
-    """Facts, a question and lettered answers: the letter, or the letter with the answer."""
-    relation, pairs, text = _facts(rng, rng.choice((1, 2, 3)))
-    name = rng.choice(list(pairs))
-    wrong = [v for v in pairs.values() if v != pairs[name]]
+def lettered(rng: random.Random, told: Told) -> Turn:
+    """A question with lettered answers: the letter, or the letter with the answer."""
+    name = rng.choice(list(told.pairs))
+    right = told.pairs[name]
+    wrong = [v for v in told.pairs.values() if v != right]
     while len(wrong) < 3:
-        value = rng.choice(relation.values)
-        if value not in wrong and value != pairs[name]:
+        value = rng.choice(told.relation.values)
+        if value not in wrong and value != right:
             wrong.append(value)
-    options = [pairs[name], *wrong[: rng.choice((1, 2, 3))]]
+    options = [right, *wrong[: rng.choice((1, 2, 3))]]
     rng.shuffle(options)
-    right = options.index(pairs[name])
     listed = rng.choice((" ", "\n")).join(f"({'ABCD'[i]}) the {v}" for i, v in enumerate(options))
-    letter = f"({'ABCD'[right]})"
-    answer = rng.choice((letter, f"{letter} the {pairs[name]}"))
-    return f"{text} {relation.question.format(n=name)} {listed}", answer
+    letter = f"({'ABCD'[options.index(right)]})"
+    answer = rng.choice((letter, f"{letter} the {right}", f"The {right}: {letter}"))
+    return f"{told.relation.question.format(n=name)} {listed}", answer
+
+
+def quiz(rng: random.Random) -> list[Turn]:
+    """Some facts, then several questions about them, with the facts before the first."""
+    told = Told.some(rng, rng.choice((1, 2, 2, 2, 3, 4)))
+    kinds = rng.choice(((question,), (verdict,), (lettered,), (question, verdict), (question, verdict, lettered)))
+    turns = [rng.choice(kinds)(rng, told) for _ in range(rng.randint(1, 6))]
+    first, answer = turns[0]
+    text = f"{told.text}{rng.choice((' ', chr(10)))}{first}" if rng.random() < 0.85 else f"{first}\n{told.text}"
+    return [(text, answer), *turns[1:]]

@@ -2,7 +2,7 @@
 
 import random
 
-from peftbench.models.pocket.world.lexicon import FOODS, NAMES, NUMBER_WORDS, PLACES, THINGS
+from peftbench.models.pocket.world.lexicon import FOODS, NUMBER_WORDS, PLACES, THINGS, names
 
 LARGEST = 24
 """The largest number met in a sum, so that a few million tokens are enough to learn them all."""
@@ -58,7 +58,7 @@ def sums(rng: random.Random) -> tuple[str, str]:
 def problem(rng: random.Random) -> tuple[str, str]:
     """A short story with a count; the answer is a sentence with the number in words, or the sum as well."""
     a, b, sign, c = _operands(rng)
-    n, m = rng.sample(NAMES, 2)
+    n, m = names(rng, 2)
     thing = rng.choice(COUNTED)
     place = rng.choice(PLACES)
     w = NUMBER_WORDS

@@ -2,7 +2,7 @@
 
 import random
 
-from peftbench.models.pocket.world.lexicon import BAD, GOOD, NAMES, OPINION_THINGS
+from peftbench.models.pocket.world.lexicon import BAD, BLAME, GOOD, OPINION_THINGS, PRAISE, SHOWN, names
 
 PLAIN = (
     "The {t} was {a}.",
@@ -46,7 +46,7 @@ def _opinion(rng: random.Random) -> tuple[str, dict[str, str], bool]:
     good = rng.random() < 0.5
     same, other = (GOOD, BAD) if good else (BAD, GOOD)
     a, b = rng.sample(same, 2)
-    words = {"n": rng.choice(NAMES), "t": rng.choice(OPINION_THINGS), "a": a, "b": b, "o": rng.choice(other)}
+    words = {"n": names(rng, 1)[0], "t": rng.choice(OPINION_THINGS), "a": a, "b": b, "o": rng.choice(other)}
     shape = rng.choices((PLAIN, NEGATED, TURNED), (5, 2, 3))[0]
     return rng.choice(shape).format(**words), words, good
 
@@ -73,3 +73,54 @@ def tell(rng: random.Random) -> tuple[str, str]:
         )
     text, words, good = _opinion(rng)
     return "", f"{text} {rng.choice(FEELINGS)[0 if good else 1].format(**words)}"
+
+
+REVIEWS = (
+    "{w}",
+    "a {a}, {b} {t}",
+    "{a} and {b}",
+    "a {t} that is {a} and {b}",
+    "the {t} is {a}, the {s} {b}",
+    "it 's {w}, with a {a} {s}",
+    "an evening with this {a} {t} is {w}",
+    "as a {t}, it is {w}",
+    "not {o} at all, but {a}",
+    "the {t} is {w}, and the {s} is {a}",
+    "you may fear a {o} {t}, but this one is {a}",
+    "there is nothing {o} in this {t}",
+    "the {s} makes the {t} {a}",
+    "{a} {s}, {b} {t}: {w}",
+)
+ASK_REVIEW = (
+    ("What does the writer think?", ("He likes it.", "He does not like it.")),
+    ("For or against?", ("For.", "Against.")),
+    ("Is it praised or blamed?", ("Praised.", "Blamed.")),
+    ("How many stars?", ("Five stars.", "One star.")),
+    ("Go or stay away?", ("Go.", "Stay away.")),
+)
+
+
+def review(rng: random.Random) -> tuple[str, str]:
+    """Scraps of a review of something shown, and whether the writer liked it."""
+    good = rng.random() < 0.5
+    same, other, whole = (GOOD, BAD, PRAISE) if good else (BAD, GOOD, BLAME)
+    (a, b), (t, s) = rng.sample(same, 2), rng.sample(SHOWN, 2)
+    text = rng.choice(REVIEWS).format(a=a, b=b, o=rng.choice(other), w=rng.choice(whole), t=t, s=s)
+    if rng.random() < 0.3:
+        s, t = rng.sample(SHOWN, 2)
+        text += " . " + rng.choice(REVIEWS).format(
+            a=rng.choice(same), b=a, o=rng.choice(other), w=rng.choice(whole), t=t, s=s
+        )
+    question, answers = rng.choice(ASK_REVIEW)
+    return rng.choice((f"{text} {question}", f"{question}\n{text}", f"{text}\n{question}")), answers[0 if good else 1]
+
+
+def words(rng: random.Random) -> tuple[str, str]:
+    """Some words, each with the side it is on."""
+    answers = rng.choice((("praise", "blame"), ("kind", "hard"), ("good", "bad")))
+    chosen = [
+        (rng.choice(GOOD if side == 0 else BAD), answers[side]) for side in rng.choices((0, 1), k=rng.randint(2, 8))
+    ]
+    listed = ", ".join(word for word, _ in chosen)
+    sorted_out = "; ".join(f"{word}: {side}" for word, side in chosen)
+    return rng.choice((f"{answers[0].capitalize()} or {answers[1]}? {listed}", "")), sorted_out

@@ -2,9 +2,20 @@
 
 import random
 
-from peftbench.models.pocket.world.lexicon import COLOURS, FOODS, JOBS, NAMES, PLACES, THINGS
+from peftbench.models.pocket.world.lexicon import (
+    BAD,
+    COLOURS,
+    FOODS,
+    GOOD,
+    JOBS,
+    KINDS,
+    PLACES,
+    THINGS,
+    invented,
+    names,
+)
 
-FIELDS = {"who": NAMES, "work": JOBS, "home": PLACES, "colour": COLOURS, "owns": THINGS, "eats": FOODS}
+FIELDS = {"work": JOBS, "home": PLACES, "colour": COLOURS, "owns": THINGS, "eats": FOODS}
 SENTENCES = (
     (("who", "work", "home"), "{who} is a {work} and lives by the {home}."),
     (("who", "work"), "{who} works as a {work}."),
@@ -20,14 +31,17 @@ SENTENCES = (
 
 
 def _record(rng: random.Random, keys: tuple[str, ...]) -> dict[str, str]:
-    return {k: rng.choice(FIELDS[k]) for k in keys}
+    """Values of the fields; one in six is a word that nobody knows and that has to be copied."""
+    values = {k: rng.choice(FIELDS[k]) if rng.random() < 5 / 6 else invented(rng).lower() for k in keys if k != "who"}
+    return {k: names(rng, 1)[0] if k == "who" else values[k] for k in keys}
 
 
 def _listing(rng: random.Random, record: dict[str, str]) -> str:
     items = list(record.items())
     if rng.random() < 0.5:
         rng.shuffle(items)
-    form, joint = rng.choice((("{k}: {v}", "; "), ("{k} = {v}", ", "), ("{k}: {v}", "\n")))
+    form = rng.choice(("{k}: {v}", "{k} = {v}", "({k}) {v}", "{k}[{v}]", '{k}="{v}"'))
+    joint = rng.choice(("; ", ", ", "\n", " | "))
     return joint.join(form.format(k=k, v=v) for k, v in items)
 
 
@@ -52,7 +66,8 @@ def compare(rng: random.Random) -> tuple[str, str]:
     keys, sentence = rng.choice([s for s in SENTENCES if len(s[0]) >= 3])
     first = _record(rng, keys)
     changed = set(rng.sample(keys, rng.randint(0, len(keys))))
-    second = {k: rng.choice([v for v in FIELDS[k] if v != first[k]]) if k in changed else first[k] for k in keys}
+    second = {k: v if k in changed else first[k] for k, v in _record(rng, keys).items()}
+    changed = {k for k in keys if first[k] != second[k]}
     other = rng.choice([s for s in SENTENCES if set(s[0]) == set(keys)])[1]
     same = [k for k in keys if k not in changed]
     if len(same) == len(keys):
@@ -72,3 +87,22 @@ def reorder(rng: random.Random) -> tuple[str, str]:
     mixed = words[:]
     rng.shuffle(mixed)
     return f"Put these words in order: {' '.join(mixed)}", text + "."
+
+
+ALL_WORDS = [word for values in (*FIELDS.values(), KINDS["animal"], KINDS["tree"], GOOD, BAD) for word in values]
+
+
+def echo(rng: random.Random) -> tuple[str, str]:
+    """Words in no order, said again: the plainest case of finding a word in the text and what followed it."""
+    words = [rng.choice(ALL_WORDS) if rng.random() < 0.7 else invented(rng).lower() for _ in range(rng.randint(3, 16))]
+    told = rng.choice((" ", ", ", "\n")).join(words)
+    i = rng.randrange(len(words) - 1)
+    return rng.choice(
+        (
+            (f"Say again: {told}", told),
+            (f"{told} And once more?", told),
+            ("", f"{told}. {told}. {told}."),
+            (f"{told} What comes after {words[i]}?", words[words.index(words[i]) + 1]),
+            (f"{told} Go on from {words[i]}.", " ".join(words[words.index(words[i]) :])),
+        )
+    )
