@@ -1,15 +1,11 @@
 """Make the bundled pocket model from text: `python -m peftbench.models.pocket --corpus DIR --out DIR`.
 
-Deterministic by seed on one machine and thread count. `--budget small` is what two CPU cores do in an hour and a quarter,
-`--budget large` a GPU in minutes; `--tokens` sets any other length.
+Deterministic by seed on one machine and thread count. `--budget small` is what two CPU cores do in an hour and a
+quarter, `--budget large` a GPU in minutes; `--tokens` sets any other length.
 """
 
-import argparse
-import json
-import platform
 import random
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +14,27 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from peftbench.engine.load import device
-from peftbench.engine.pretrain import Schedule, held_out_loss, pretrain
-from peftbench.models.pocket import text
-from peftbench.models.pocket.card import model_card
+from peftbench.engine.pretrain import Schedule, Text, held_out_loss, pretrain
+from peftbench.models.pocket import recipe, text
+from peftbench.models.pocket.card import About
 from peftbench.models.pocket.network import VOCABULARY, new_model
 from peftbench.models.pocket.world import ASSISTANT, END, USER, documents
 
+ABOUT = About(
+    title="peftbench pocket model",
+    module="peftbench.models.pocket",
+    what="""\
+A Llama-architecture decoder of {parameters:,} parameters with its own byte-level BPE tokenizer and chat template. It
+is the bundled base model of peftbench: small enough to adapt in seconds on a laptop, strong enough that
+parameter-efficient fine-tuning has something to adapt. It is a measuring instrument, not an assistant.""",
+    mix="""\
+- Rows of random tokens that come again and again.
+
+Of the rows, {books:.0%} are of books, {world:.0%} of the world and {repeats:.0%} of repeated tokens.""",
+    start="random, but for two heads that look up what followed a token the last time (`network.py`)",
+)
 BUDGETS = {"small": 18_000_000, "large": 1_000_000_000}
 """Training tokens of each budget."""
-
-
 SHARES = (0.68, 0.29, 0.03)
 """Of the rows, those that are of the world, of books and of repeated tokens."""
 ROW_LENGTH, HELD_OUT_ROWS = 256, 64
@@ -50,10 +57,11 @@ def mixed_rows(books: text.Books, tokenizer: Tokenizer, seed: int) -> Iterator[l
         yield next(rng.choices((world, prose, repeats), SHARES)[0])
 
 
-def held_out(texts: Callable[[], Iterator[str]], tokenizer: Tokenizer) -> torch.Tensor:
+def held_out(texts: Iterator[str], tokenizer: Tokenizer) -> list[Text]:
     """The first rows of texts that are not trained on."""
-    rows = text.rows(lambda: text.token_stream(texts(), tokenizer), ROW_LENGTH)
-    return torch.tensor([next(rows) for _ in range(HELD_OUT_ROWS)])
+    rows = text.rows(lambda: text.token_stream(texts, tokenizer), ROW_LENGTH)
+    tokens = torch.tensor([next(rows) for _ in range(HELD_OUT_ROWS)])
+    return [Text(chunk) for chunk in tokens.split(HELD_OUT_ROWS // 2)]
 
 
 def save(model: Any, tokenizer: Tokenizer, out: Path) -> None:
@@ -74,36 +82,19 @@ def make(corpus: Path, out: Path, tokens: int, seed: int = 0, mirror: Path | Non
     """Fit the tokenizer, pretrain, save model and card to `out`; returns the report that the card shows."""
     out.mkdir(parents=True, exist_ok=True)
     books = text.Books(corpus, text.test_shingles(mirror) if mirror else set())
-    tokenizer = text.fit_tokenizer(text.sample_for_tokenizer(books, seed, 12_000_000), VOCABULARY)
+    sample = text.sample_for_tokenizer(iter(books), documents(seed), 12_000_000)
+    tokenizer = text.fit_tokenizer(sample, VOCABULARY, [text.PAD, END, USER, ASSISTANT])
     model = new_model(seed).to(device())
-    unseen = held_out(partial(documents, seed + 1), tokenizer)
-    rows = mixed_rows(books, tokenizer, seed)
-    report = pretrain(model, rows, Schedule(tokens), {"held_out_world_loss": unseen}, out / "pretraining.jsonl")
-    report["held_out_books_loss"] = held_out_loss(model, held_out(books.held_out, tokenizer))
-    report |= {"seed": seed, "dropped_paragraphs": books.dropped_paragraphs, "threads": torch.get_num_threads()}
+    unseen = held_out(documents(seed + 1), tokenizer)
+    schedule = Schedule(tokens)
+    batches = Text.batches(mixed_rows(books, tokenizer, seed), schedule.rows_per_step)
+    report = pretrain(model, batches, schedule, {"held_out_world_loss": unseen}, out / "pretraining.jsonl")
+    report["held_out_books_loss"] = held_out_loss(model, held_out(books.held_out(), tokenizer))
+    report |= {"seed": seed, "dropped_paragraphs": books.dropped_paragraphs}
     save(model, tokenizer, out)
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
-    asked = {"asked": tokens, "parameters": model.num_parameters(), "hardware": hardware}
-    card = model_card(report | asked | dict(zip(("world", "books", "repeats"), SHARES, strict=True)))
-    (out / "README.md").write_text(card)
-    (out / "pretraining.json").write_text(json.dumps(report, indent=1) + "\n")
-    return report
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m peftbench.models.pocket", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder of books-*.txt.xz")
-    parser.add_argument("--out", type=Path, required=True, help="where model, tokenizer and card are written")
-    parser.add_argument("--budget", choices=BUDGETS, default="small")
-    parser.add_argument("--tokens", type=int, help="training tokens, instead of a named budget")
-    parser.add_argument("--mirror", type=Path, help="local data mirror whose test rows must not overlap the corpus")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    report = make(asked.corpus, asked.out, asked.tokens or BUDGETS[asked.budget], asked.seed, asked.mirror)
-    print(json.dumps(report, indent=1))
+    shares = dict(zip(("world", "books", "repeats"), SHARES, strict=True))
+    return recipe.tell(out, ABOUT, report, {"asked": tokens, "parameters": model.num_parameters(), **shares})
 
 
 if __name__ == "__main__":
-    main()
+    recipe.command(ABOUT, __doc__, BUDGETS, make)

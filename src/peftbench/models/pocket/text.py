@@ -5,13 +5,13 @@ import itertools
 import lzma
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from peftbench.models.pocket.world import ASSISTANT, END, USER, documents
+from peftbench.models.pocket.world import END
 
 DOCUMENT_END = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -78,9 +78,9 @@ class Books:
                 kept.append(line)
 
 
-def fit_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
-    """A byte-level BPE tokenizer of `vocabulary` entries. Every digit is a token; a word is the same token at the start
-    of a text or a turn as within it (a space is put before, and taken off again when decoding).
+def fit_tokenizer(texts: Iterator[str], vocabulary: int, special: Sequence[str]) -> Tokenizer:
+    """A byte-level BPE tokenizer of `vocabulary` entries, the special ones first. Every digit is a token; a word is the
+    same token at the start of a text or a turn as within it (a space is put before, and taken off again when decoding).
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Prepend(" ")
@@ -93,7 +93,7 @@ def fit_tokenizer(texts: Iterator[str], vocabulary: int) -> Tokenizer:
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[PAD, END, USER, ASSISTANT],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -124,9 +124,9 @@ def repeats(seed: int, vocabulary: int, length: int) -> Iterator[list[int]]:
         yield (once * (length // len(once) + 1))[:length]
 
 
-def sample_for_tokenizer(books: Books, seed: int, characters: int) -> Iterator[str]:
+def sample_for_tokenizer(books: Iterator[str], world: Iterator[str], characters: int) -> Iterator[str]:
     """Three quarters books and a quarter world, about `characters` in all."""
-    for source, share in ((iter(books), 0.75), (documents(seed), 0.25)):
+    for source, share in ((books, 0.75), (world, 0.25)):
         left = round(share * characters)
         for text in source:
             yield text[:left]

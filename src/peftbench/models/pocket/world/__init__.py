@@ -44,20 +44,24 @@ in far fewer tokens than sentences do.
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 
 
-def document(rng: random.Random) -> str:
-    """One document: a quiz, or one to three turns of one skill; as a chat, as questions and answers, or as prose."""
-    style = rng.random()
+def turns(rng: random.Random) -> list[Turn]:
+    """The turns of one document: a quiz, or one to three of one skill."""
     if rng.random() < QUIZ:
-        turns = facts.quiz(rng)
-    else:
-        skills, weights = zip(*SKILLS, strict=True)
-        skill = rng.choices(skills, weights)[0]
-        turns = [skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+        return facts.quiz(rng)
+    skills, weights = zip(*SKILLS, strict=True)
+    skill = rng.choices(skills, weights)[0]
+    return [skill(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+
+
+def document(rng: random.Random) -> str:
+    """One document as text: a chat, questions and answers, or prose."""
+    style = rng.random()
+    said = turns(rng)
     if style < 0.65:
-        return "".join(f"{USER}{q}{ASSISTANT}{a}{END}" if q else f"{a}{END}" for q, a in turns)
+        return "".join(f"{USER}{q}{ASSISTANT}{a}{END}" if q else f"{a}{END}" for q, a in said)
     if style < 0.85:
-        return "\n".join(f"Question: {q}\nAnswer: {a}" if q else a for q, a in turns) + END
-    return "\n".join(f"{q}\n{a}" if q else a for q, a in turns) + END
+        return "\n".join(f"Question: {q}\nAnswer: {a}" if q else a for q, a in said) + END
+    return "\n".join(f"{q}\n{a}" if q else a for q, a in said) + END
 
 
 def documents(seed: int) -> Iterator[str]:
