@@ -243,9 +243,7 @@ EVEN |= {"encoder_layers": 4, "decoder_layers": 4}
 HALVED: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"modules": "mlp"},
-    "rslora": {"modules": "attention"},
     "pissa": {"rank": 4},
-    "loraplus": {},
     "adalora": {},
     "ia3": {},
     "adapter": {},
@@ -265,7 +263,7 @@ def trained(shape: str, method: str, **arguments: Any) -> int:
 @pytest.mark.parametrize("method", HALVED)
 def test_half_of_the_layers_is_half_of_the_parameters(shape: str, method: str) -> None:
     whole = trained(shape, method, **HALVED[method])
-    for layers in ("first-half", "last-half", "random-half", "every-other", [0, 3]):
+    for layers in ("first-half", "random-half", [0, 3]):
         assert trained(shape, method, layers=layers, **HALVED[method]) * 2 == whole
     if shape in SEQ2SEQ:
         parts = [trained(shape, method, layers=stack, **HALVED[method]) for stack in ("encoder", "decoder")]
