@@ -13,6 +13,7 @@ from peftbench.engine.adapters import load, save
 from peftbench.engine.ahead import model_inputs
 from peftbench.engine.load import Base, checksum
 from peftbench.engine.meter import Meter
+from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted, Ahead
 from peftbench.models import find
@@ -123,7 +124,8 @@ def test_loraplus_has_two_rates(bases: dict[str, Base]) -> None:
 
 def test_loraplus_of_ratio_1_is_lora(bases: dict[str, Base]) -> None:
     base, found = bases["llama"], []
-    for method, arguments in (("lora", {}), ("loraplus", {"ratio": 1.0}), ("loraplus", {"ratio": 4.0})):
+    cases: list[tuple[str, dict[str, Any]]] = [("lora", {}), ("loraplus", {"ratio": 1.0}), ("loraplus", {"ratio": 4.0})]
+    for method, arguments in cases:
         adapted = apply(base, method, rank=2, **arguments)
         fit(adapted, base, max_steps=4)
         found.append(logits(adapted, rows(base)[:4]))
@@ -431,11 +433,16 @@ def test_what_lies_ahead_of_a_method(bases: dict[str, Base]) -> None:
 def test_inputs_of_an_encoder_decoder() -> None:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    facts: dict[str, Any] = {"d_model": 16, "d_ff": 16, "d_kv": 4, "num_heads": 4, "num_layers": 1, "vocab_size": 9000}
-    network = T5ForConditionalGeneration(T5Config(**facts, decoder_start_token_id=0)).eval()
-    from peftbench.engine.tokens import Encoded
-
-    made = [Encoded([5, 6, 7], [8, 1], [], 0), Encoded([5], [8, 9, 1], [], 0)]
+    facts: dict[str, Any] = {
+        "d_model": 16,
+        "d_ff": 16,
+        "d_kv": 4,
+        "num_heads": 4,
+        "num_layers": 1,
+        "decoder_start_token_id": 0,
+    }
+    network = T5ForConditionalGeneration(T5Config(**facts)).eval()
+    made = [Encoded([5, 6, 7], [8, 1]), Encoded([5], [8, 9, 1])]
     inputs = model_inputs(network, made)
     assert inputs["input_ids"].tolist() == [[5, 6, 7], [5, 0, 0]]
     assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]

@@ -253,7 +253,7 @@ HALVED: dict[str, dict[str, Any]] = {
 
 
 def trained(shape: str, method: str, **arguments: Any) -> int:
-    changes = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
+    changes: dict[str, Any] = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
     with torch.device("meta"):
         adapted = METHODS[method].function(build(shape, **changes), **arguments)
     return sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
@@ -283,7 +283,7 @@ def test_normalisation_and_own_layers(shape: str) -> None:
 
 def own(shape: str, layers: Layers) -> list[tuple[str, Any]]:
     """The parameters that the method `layers` trains."""
-    changes = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
+    changes: dict[str, Any] = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
     adapted = METHODS["layers"].function(build(shape, **changes), layers=layers)
     return [(name, p) for name, p in adapted.model.named_parameters() if p.requires_grad]
 
