@@ -13,7 +13,7 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
-from peftbench.engine.estimate import Estimate, estimate
+from peftbench.engine.estimate import base_flops, estimate, forward_flops
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
@@ -157,7 +157,7 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     adapted = adapt(base, method, spec)
     try:
         found.notes += adapted.notes
-        found.costs |= _sizes(spec, base, adapted)
+        found.costs |= _sizes(spec, base, adapted, found.notes)
         if method.facts.trains:
             found.learning_rate = spec.train.learning_rate or method.facts.learning_rate
         yield adapted
@@ -221,24 +221,44 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
     ]
 
 
-def _sizes(spec: RunSpec, base: Base, adapted: Adapted) -> dict[str, int]:
+def _sizes(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> dict[str, int | None]:
     parameters = list(adapted.model.parameters())
-    arguments = json.dumps(spec.method.arguments)
-    known = _estimate(base.config.to_json_string(use_diff=False), spec.method.name, arguments)
+    flops = _operations(spec, base, adapted, notes)
+    extra = None if flops is None else flops - base_flops(base.config)
     return {
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters),
-        "forward_flops_512": known.forward_flops_512,
-        "extra_forward_flops_512": 0 if adapted.merge is not None else known.extra_forward_flops_512,
+        "forward_flops_512": flops,
+        "extra_forward_flops_512": 0 if adapted.merge is not None else extra,
     }
 
 
+def _operations(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> int | None:
+    """Operations of a forward pass; a method for which they cannot be counted can still be run."""
+    arguments = json.dumps(spec.method.arguments)
+    known = _estimated(base.config.to_json_string(use_diff=False), spec.method.name, arguments)
+    if known is not None:
+        return known
+    low = torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
+    try:
+        with low:
+            return forward_flops(adapted)
+    except Exception as problem:
+        notes.append(f"floating-point operations cannot be counted: {_in_a_line(problem)}")
+        return None
+
+
 @lru_cache(maxsize=256)
-def _estimate(config_json: str, method: str, arguments_json: str) -> Estimate:
+def _estimated(config_json: str, method: str, arguments_json: str) -> int | None:
+    """Operations of a forward pass on meta tensors; none for a method that needs tensors with values."""
     from transformers import AutoConfig
 
     facts = json.loads(config_json)
-    return estimate(AutoConfig.for_model(facts.pop("model_type"), **facts), method, **json.loads(arguments_json))
+    try:
+        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
+        return estimate(config, method, **json.loads(arguments_json)).forward_flops_512
+    except Exception:
+        return None
 
 
 def _costs(found: Found) -> Costs:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
@@ -43,12 +44,12 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     trainable = sum(p.numel() for p in parameters.values() if p.requires_grad)
     if not trainable and method != "none":
         raise UserError(f"method {method} would train nothing on this model")
-    flops = _forward_flops(adapted)
+    flops, base = forward_flops(adapted), base_flops(config)
     return Estimate(
         trainable_parameters=trainable,
         total_parameters=sum(p.numel() for p in parameters.values()),
         forward_flops_512=flops,
-        extra_forward_flops_512=flops - _base_flops(config.to_json_string(use_diff=False)),
+        extra_forward_flops_512=flops - base,
     )
 
 
@@ -91,16 +92,34 @@ def _on_meta(config: PreTrainedConfig) -> Any:
     return network.requires_grad_(False).eval()
 
 
-def _forward_flops(adapted: Adapted) -> int:
+def forward_flops(adapted: Adapted) -> int:
+    """Operations of a forward pass, counted as it runs: on meta tensors, or on a loaded model where those do not do.
+
+    Attention is computed by matrix products: the counter does not know the fused kernel of a CPU.
+    """
     adapted.model.eval()
-    ids = torch.zeros((1, LENGTH), dtype=torch.long, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(adapted, ids, None)
+    on = next(iter(adapted.network.parameters())).device
+    ids = torch.zeros((1, LENGTH), dtype=torch.long, device=on)
+    plain, trained = sdpa_kernel(SDPBackend.MATH), [p for p in adapted.model.parameters() if p.requires_grad]
+    try:
+        # The counter's hooks stumble over parameters that a module hands to another.
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.no_grad(), torch.random.fork_rng(), plain, FlopCounterMode(display=False) as counter:
+            forward(adapted, ids, None)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops())
+
+
+def base_flops(config: PreTrainedConfig) -> int:
+    """Operations of a forward pass of the untouched model."""
+    return _base_flops(config.to_json_string(use_diff=False))
 
 
 @lru_cache(maxsize=16)
 def _base_flops(config_json: str) -> int:
     facts = json.loads(config_json)
     network = _on_meta(AutoConfig.for_model(facts.pop("model_type"), **facts))
-    return _forward_flops(Adapted(network, network))
+    return forward_flops(Adapted(network, network))

@@ -23,7 +23,11 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     with _known_warnings_ignored():
-        return _adapted(get_peft_model(model, config), mergeable)
+        try:
+            return _adapted(get_peft_model(model, config), mergeable)
+        except Exception:
+            _clean(model)
+            raise
 
 
 def from_files(model: Any, folder: Path) -> Adapted:
@@ -47,38 +51,67 @@ def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
     adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model))
-    if not config.is_prompt_learning:
-        adapted.merge = partial(_merged, peft_model) if mergeable else None
-    elif config.peft_type in PREFIX_TYPES:
+    if config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
+    elif config.is_prompt_learning:
+        adapted.soft_prompt = partial(_soft_prompt, peft_model)
     else:
-        adapted.soft_prompt = peft_model.get_prompt
+        adapted.merge = partial(merged, peft_model) if mergeable else None
+        # Types that give away rank, or take it back, as they train.
+        adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
+        _tell_task(peft_model.base_model)
     return adapted
 
 
+def _soft_prompt(peft_model: Any, batch: int) -> Any:
+    """The prompt of a type that may have one for each of several tasks; here all rows are of one task, the first."""
+    import torch
+
+    return peft_model.get_prompt(batch, task_ids=torch.zeros(batch, dtype=torch.long, device=peft_model.device))
+
+
+def _tell_task(tuner: Any) -> None:
+    """Layers that choose by task are told with every call that all rows are of the first."""
+    if not hasattr(tuner, "_register_pre_hooks"):
+        return
+    import torch
+
+    def tell(_layer: Any, args: Any, kwargs: Any) -> Any:
+        return args, kwargs | {"task_ids": torch.zeros(len(args[0]), dtype=torch.long, device=args[0].device)}
+
+    for module in tuner.modules():
+        if isinstance(module, tuner.tuner_layer_cls):
+            module.register_forward_pre_hook(tell, with_kwargs=True)
+
+
 def _remove(peft_model: Any) -> None:
-    network = peft_model.get_base_model()
-    if not peft_model.active_peft_config.is_prompt_learning:
+    if hasattr(type(peft_model.base_model), "unload"):
         peft_model.unload()
-    # What get_peft_model leaves behind on the base.
+    _clean(peft_model.get_base_model())
+
+
+def _clean(network: Any) -> None:
+    """Without what get_peft_model leaves behind on the base."""
     for name in ("peft_config", "_hf_peft_config_loaded", "prepare_inputs_for_generation"):
         network.__dict__.pop(name, None)
 
 
 @contextmanager
-def _merged(peft_model: Any) -> Iterator[None]:
+def merged(peft_model: Any) -> Iterator[None]:
     """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
     kept = [(weight, weight.detach().clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
-    peft_model.merge_adapter()
     try:
+        peft_model.merge_adapter()
         yield
     finally:
-        with _known_warnings_ignored():
-            peft_model.unmerge_adapter()
-        with torch.no_grad():
-            for weight, copy in kept:
-                weight.copy_(copy)
+        try:
+            with _known_warnings_ignored():
+                peft_model.unmerge_adapter()
+        finally:
+            with torch.no_grad():
+                for weight, copy in kept:
+                    weight.copy_(copy)
