@@ -109,8 +109,8 @@ def _members() -> list[str]:
 
 def _member(name: str) -> dict[str, Any]:
     known = capabilities()[name]
-    facts = {key: known[key] for key in ("learning_rate", "paper", "about")}
-    return {"name": name, "arguments": f"show {name}", **facts, **_abilities(name), "about": facts["about"]}
+    facts = {"learning_rate": known["learning_rate"], "arguments": f"peftbench show {name}", "paper": known["paper"]}
+    return {"name": name, **facts, **_abilities(name), "about": known["about"]}
 
 
 def _abilities(name: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The contract that every method keeps, tried on tiny random models. What would make results wrong is a problem."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,8 @@ def on(folder: Path, asked: RunSpec) -> Iterator[Finding]:
     from peftbench.models import find
 
     try:
-        yield from Trial(Base(find(str(folder)), "fp32"), asked).findings()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield from Trial(Base(find(str(folder)), "fp32"), asked).findings()
     except UserError as problem:
         yield Finding("refused", str(problem), facts={"refused": str(problem)})

@@ -78,7 +78,8 @@ def facts(kind: str) -> MethodFacts:
 
 def about(kind: str) -> str:
     """What the library says of a type, in a line."""
-    docs = [doc for doc in (_tuner_doc(kind), config_class(kind).__doc__ or "") if "Config(" not in doc]
+    # A class without a text of its own has its signature for one.
+    docs = [doc for doc in (_tuner_doc(kind), config_class(kind).__doc__ or "") if not re.match(r"\w+Config\(", doc)]
     said = re.split(r"\n\s*\n|\.\s", inspect.cleandoc(next(filter(None, docs), kind)))[0]
     return re.sub(r"\[`?|`?\]", "", " ".join(said.split())).rstrip(".") + "."
 
