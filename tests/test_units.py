@@ -8,10 +8,12 @@ decorator of the unit, then run
 """
 
 import copy
+import inspect
 import json
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,18 @@ def _own(registry: Registry[Any]) -> list[Unit[Any]]:
 def _arguments(unit: Unit[Any]) -> dict[str, Any]:
     found = {}
     for name, parameter in unit.parameters.items():
-        annotation = parameter.annotation
+        # Without what checks a value: its text has an address.
+        annotation = (
+            getattr(parameter.annotation, "__origin__", None) if _is_annotated(parameter) else parameter.annotation
+        )
         found[name] = {"type": annotation.__name__ if isinstance(annotation, type) else str(annotation)}
         if parameter.default is not parameter.empty:
             found[name]["default"] = to_jsonable_python(parameter.default)
     return found
+
+
+def _is_annotated(parameter: inspect.Parameter) -> bool:
+    return typing.get_origin(parameter.annotation) is typing.Annotated
 
 
 def _method(unit: Method) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.metrics import METRICS
@@ -192,20 +192,38 @@ def _swept(
 
 
 def _values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
-    """The values of an argument: a list is a sweep, unless the argument itself takes a list."""
+    """The values of an argument: a list is a sweep, unless the argument itself takes that list."""
     if not isinstance(value, list):
         return [value]
-    takes_list = unit is not None and name in unit.parameters and _is_sequence(unit.parameters[name].annotation)
-    if takes_list and not any(isinstance(item, list) for item in value):
+    if unit is not None and name in unit.parameters and _takes_list(unit.parameters[name].annotation, value):
         return [value]
     if not value:
         raise UserError(f"{name}: an empty list leaves nothing to run")
     return value
 
 
+def _takes_list(annotation: Any, items: list[Any]) -> bool:
+    """Whether a list is one value of an argument, not a sweep.
+
+    It is not where it holds lists, nor where the argument takes each of its items but not the list, as it does for
+    `["first-half", "last-half"]` if it takes a text or a list of numbers.
+    """
+    if not _is_sequence(annotation) or any(isinstance(item, list) for item in items):
+        return False
+    return _fits(annotation, items) or not all(_fits(annotation, item) for item in items)
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 def _is_sequence(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
-    if origin in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
         return any(map(_is_sequence, typing.get_args(annotation)))
     return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
 

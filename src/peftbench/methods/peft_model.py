@@ -1,16 +1,20 @@
 """From a configuration of the `peft` library to an `Adapted`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peftbench.methods import Adapted
+from peftbench.methods.in_place import put_back
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
+
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""How the starts of LoRA are called that change the weights of the base, which the library does not undo."""
 
 
 def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
@@ -22,20 +26,39 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     from peft import TaskType, get_peft_model
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
+    undo = _base_keeper(model, config)
     with _known_warnings_ignored():
         try:
-            return _adapted(get_peft_model(model, config), mergeable)
+            return _adapted(get_peft_model(model, config), mergeable, undo)
         except Exception:
+            undo()
             _clean(model)
             raise
 
 
 def from_files(model: Any, folder: Path) -> Adapted:
     """An adapter in the library's format, put on its base to answer."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
+    undo = _base_keeper(model, PeftConfig.from_pretrained(str(folder)))
     with _known_warnings_ignored():
-        return _adapted(PeftModel.from_pretrained(model, folder).eval(), mergeable=False)
+        return _adapted(PeftModel.from_pretrained(model, folder).eval(), False, undo)
+
+
+def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
+    """What gives the base its own weights back, if a configuration changes those of the layers it is put on.
+
+    Such an adapter is saved as it is: the library changes the base in the same way when it is loaded, which is exact in
+    every precision. Its conversion to a plain LoRA of twice the rank is not, as it is made for the unrounded base.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    start = getattr(config, "init_lora_weights", None)
+    if not (isinstance(start, str) and start.startswith(CHANGES_BASE) and config.target_modules):
+        return put_back(())
+    named = model.named_modules()
+    hosts = [module for name, module in named if name and check_target_module_exists(config, name)]
+    return put_back(host.weight for host in hosts if hasattr(host, "weight"))
 
 
 @contextmanager
@@ -47,10 +70,10 @@ def _known_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
+def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
-    adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model))
+    adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model, undo))
     if config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
     elif config.is_prompt_learning:
@@ -64,7 +87,7 @@ def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
 
 
 def _soft_prompt(peft_model: Any, batch: int) -> Any:
-    """The prompt of a type that may have one for each of several tasks; here all rows are of one task, the first."""
+    """The virtual tokens of the input. Of a type that has some for each of several tasks, those of the first task."""
     import torch
 
     return peft_model.get_prompt(batch, task_ids=torch.zeros(batch, dtype=torch.long, device=peft_model.device))
@@ -84,9 +107,10 @@ def _tell_task(tuner: Any) -> None:
             module.register_forward_pre_hook(tell, with_kwargs=True)
 
 
-def _remove(peft_model: Any) -> None:
+def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
     if hasattr(type(peft_model.base_model), "unload"):
         peft_model.unload()
+    undo()
     _clean(peft_model.get_base_model())
 
 
