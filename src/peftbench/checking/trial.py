@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,9 @@ class Trial:
                 size = sum(before[name].numel() for name in before if asked[name])
                 names = [name for name in asked if asked[name]]
                 facts = {"trainable_parameters": size, "names": names, "before": start, "after": end, "rate": self.rate}
-                return Finding("trains", f"{size:,} parameters and nothing else; loss {start:.3f} to {end:.3f}", facts=facts)
+                return Finding(
+                    "trains", f"{size:,} parameters and nothing else; loss {start:.3f} to {end:.3f}", facts=facts
+                )
             said = f"loss {start:.3f} before and {end:.3f} after"
         return Finding("trains", f"the loss does not fall at any of the rates {RATES}: {said}", True)
 
@@ -228,7 +230,9 @@ class Trial:
         arguments = self.asked.method.arguments
         counts = []
         for which in ("all", [0]):
-            with self.lent(self.asked.method.model_copy(update={"arguments": arguments | {"layers": which}})) as adapted:
+            with self.lent(
+                self.asked.method.model_copy(update={"arguments": arguments | {"layers": which}})
+            ) as adapted:
                 counts.append(sum(p.numel() for p in adapted.model.parameters() if p.requires_grad))
         said = f"{counts[1]:,} of {counts[0]:,} parameters in the first alone"
         return Finding("layers", said, not 0 < counts[1] <= counts[0], {"layers": True})
@@ -246,7 +250,9 @@ class Trial:
         except Exception as error:
             said = f"{flops:,} in 512 tokens, counted on the loaded model: {_in_a_line(error)}"
             return Finding("operations", said, facts=facts)
-        return Finding("operations", f"{known.forward_flops_512:,} in 512 tokens, by the configuration alone", facts=facts)
+        return Finding(
+            "operations", f"{known.forward_flops_512:,} in 512 tokens, by the configuration alone", facts=facts
+        )
 
 
 def _merging(adapted: "Adapted") -> Any:

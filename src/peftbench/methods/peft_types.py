@@ -9,16 +9,17 @@ import re
 import typing
 import warnings
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import version
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
-from peftbench.methods import Adapted, MethodFacts, capabilities
+from peftbench.methods import Adapted, Ahead, MethodFacts, capabilities
+from peftbench.methods.low_rank import from_orthonormal
 from peftbench.methods.peft_model import PREFIX_TYPES, with_peft
-from peftbench.models.places import norms, places
+from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
 from peftbench.registry import UserError, did_you_mean
 
 MODULES = ("q", "v")
@@ -26,8 +27,8 @@ MODULES = ("q", "v")
 TOKENS = 20
 TRAINED_TOKENS = 64
 """The lowest ids: special tokens and the most elementary or most frequent pieces, in the usual tokenizers."""
-ELSEWHERE = ("ADAPTION_PROMPT", "LN_TUNING", "SHADOW", "TRAINABLE_TOKENS")
-"""Types whose `target_modules` are not linear layers; a list of names is taken as it is."""
+ELSEWHERE = ("ADAPTION_PROMPT", "SHADOW", "TRAINABLE_TOKENS")
+"""Types whose `target_modules` are not parts of a transformer layer; they are taken as they are."""
 REFUSED = {
     "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; this loop "
     "trains on answers alone",
@@ -91,16 +92,22 @@ def _tuner_doc(kind: str) -> str:
 
 
 def signature(kind: str) -> inspect.Signature:
-    """The fields of a type's configuration as keyword-only arguments, without those the library fills in itself."""
+    """The fields of a type's configuration as keyword-only arguments, without those the library fills in itself, and
+    with our choice of `layers` where it goes to parts of layers.
+    """
     from peft import PeftConfig
 
     own = {field.name for field in dataclasses.fields(PeftConfig)}
     hints = typing.get_type_hints(config_class(kind))
+    found = {f.name: (_default(f), _known(hints[f.name])) for f in dataclasses.fields(config_class(kind)) if f.init}
+    if "target_modules" in found and kind not in ELSEWHERE:
+        found.setdefault("layers", ("all", Layers))
+    keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Signature(
         [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=_default(f), annotation=_known(hints[f.name]))
-            for f in dataclasses.fields(config_class(kind))
-            if f.init and f.name not in own
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, (default, annotation) in found.items()
+            if name not in own
         ]
     )
 
@@ -122,14 +129,16 @@ def _known(annotation: Any) -> Any:
 
 def check(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raises `UserError` with the library's reason for arguments that it does not take, or ours for a type."""
-    configure(kind, arguments)
+    configure(kind, {name: value for name, value in arguments.items() if name != "layers"})
 
 
 def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
     """The library's configuration of a type, with what it leaves out and cannot do without."""
     if kind in REFUSED:
         raise UserError(f"peft:{kind.lower()} cannot be run here: {REFUSED[kind]}")
-    given = _needed(kind) | dict(arguments)
+    if kind == "SHADOW" and arguments.get("auxiliary_loss_weight"):
+        raise UserError("peft:shadow: auxiliary_loss_weight must be 0: logits are computed for answers alone")
+    given = _needed(kind, arguments) | dict(arguments)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -138,10 +147,16 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
         raise UserError(f"peft:{kind.lower()}: {_in_a_line(error)}") from error
 
 
-def _needed(kind: str) -> dict[str, Any]:
+def _needed(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(config_class(kind))}
-    own = {"TRAINABLE_TOKENS": {"token_indices": list(range(TRAINED_TOKENS))}, "ADAPTION_PROMPT": {"adapter_len": 10}}
-    own |= {"SHADOW": {"auxiliary_loss_weight": 0.0}, "FROD": {"progressbar": False}}
+    own: dict[str, dict[str, Any]] = {
+        # The number of steps is known when the training begins.
+        "ADALORA": {"total_step": given.get("tinit", 0) + given.get("tfinal", 0) + 1},
+        "ADAPTION_PROMPT": {"adapter_len": 10},
+        "FROD": {"progressbar": False},
+        "SHADOW": {"auxiliary_loss_weight": 0.0},
+        "TRAINABLE_TOKENS": {"token_indices": list(range(TRAINED_TOKENS))},
+    }
     return ({"num_virtual_tokens": TOKENS} if "num_virtual_tokens" in fields else {}) | own.get(kind, {})
 
 
@@ -151,11 +166,11 @@ def _in_a_line(error: Exception) -> str:
 
 def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     """A model with a type on it. Raises `UserError` with the reason for one that cannot be."""
-    given, notes = dict(arguments), []
-    places_, said = _places(model, kind, given)
-    given |= places_
+    given = {name: value for name, value in arguments.items() if name != "layers"}
+    found, notes = _placed(model, kind, arguments)
+    given |= found
     fitted = _fitted(model, kind, given)
-    notes += [*said, *(f"{name} = {value}: the library's default does not fit this model" for name, value in fitted.items())]
+    notes += [f"{name} = {value}: the library's default does not fit this model" for name, value in fitted.items()]
     if kind == "ADAPTION_PROMPT":
         given = {"adapter_layers": int(model.config.num_hidden_layers)} | given
     if kind == "SHADOW":
@@ -165,29 +180,60 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
         adapted = with_peft(model, config, mergeable=_merges(model, kind, arguments))
     except (ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as error:
         raise UserError(f"peft:{kind.lower()} on this {model.config.model_type} model: {_in_a_line(error)}") from error
+    if kind == "ADALORA":
+        _schedule(adapted, config, "total_step" in given)
     adapted.notes = (*adapted.notes, *notes)
     return adapted
 
 
-def _places(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
+    """AdaLoRA's budget follows the steps of the training, and its orthogonality term is added to the loss."""
+
+    def prepare(ahead: Ahead) -> None:
+        steps = config.total_step if fixed else ahead.steps
+        if config.tinit >= steps - config.tfinal:
+            raise UserError(f"peft:adalora: tinit and tfinal together must be less than the {steps} steps")
+        config.total_step = steps
+
+    def save(folder: Path) -> None:
+        # All ranks, those left out as zeros: the best step may have had others than the last.
+        config.rank_pattern = None
+        adapted.model.save_pretrained(folder)
+
+    adapted.prepare, adapted.save = prepare, save
+    adapted.penalty = lambda: config.orth_reg_weight * from_orthonormal(adapted.network)
+
+
+def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The arguments that say where a type goes, as full names of modules, and what was chosen for the user."""
-    asked = given.get("target_modules")
-    if kind in ELSEWHERE or "target_modules" not in signature(kind).parameters:
-        chosen = norms(model) if kind == "LN_TUNING" and asked is None else asked
-        return ({"target_modules": chosen} if chosen else {}), []
-    if isinstance(asked, str):
+    asked, layers = given.get("target_modules"), given.get("layers", "all")
+    known = signature(kind).parameters
+    if "layers" not in known:
         return {}, []
-    feeding = "feedforward_modules" in signature(kind).parameters
+    if kind == "LN_TUNING" and asked is None:
+        return {"target_modules": norms(model, layers)}, []
+    if kind == "LN_TUNING" or (isinstance(asked, str) and asked not in {*ROLES, *GROUPS}):
+        # The library's own way: the ends of names in a list, or a pattern of whole names.
+        names = [name for name, _ in model.named_modules() if _fits(name, asked)]
+        return ({"target_modules": within(model, names, layers)} if layers != "all" else {}), []
+    feeding = "feedforward_modules" in known
     roles = asked or (("k", "v", "down") if feeding else MODULES)
-    found = {"target_modules": places(model, roles)}
+    found = {"target_modules": places(model, roles, layers)}
     if feeding:
         inner = given.get("feedforward_modules", [role for role in roles if role == "down"])
-        found["feedforward_modules"] = places(model, inner) if inner and not isinstance(inner, str) else inner
+        found["feedforward_modules"] = places(model, inner, layers) if inner else inner
     return found, [] if asked else [f"put on {', '.join(roles)}"]
+
+
+def _fits(name: str, asked: Any) -> bool:
+    if isinstance(asked, str):
+        return re.fullmatch(asked, name) is not None
+    return any(name == end or name.endswith(f".{end}") for end in asked)
 
 
 SHARE = {"C3A": "block_size", "VBLORA": "vector_length", "ROAD": "group_size"}
 """Sizes that must divide the widths of every layer."""
+WHERE = ("target_modules", "feedforward_modules", "layers", "layers_to_transform", "layers_pattern", "token_indices")
 MOST = {"SHIRA": "r", "FOURIERFT": "n_frequency", "WAVEFT": "n_frequency"}
 """Sizes that the smallest layer bounds."""
 
@@ -215,7 +261,7 @@ def _merges(model: Any, kind: str, arguments: Mapping[str, Any]) -> bool:
         name
         for name, value in arguments.items()
         if not isinstance(value, (int, float)) or isinstance(value, bool)
-        if name not in ("target_modules", "feedforward_modules", "layers_to_transform", "layers_pattern", "token_indices")
+        if name not in WHERE
     ]
     plain = not any(type(module).__name__ == "Conv1D" for module in model.modules())
     measured = capabilities().get(f"peft:{kind.lower()}", {})
