@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from peftbench.engine.forward import forward
+from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
@@ -87,15 +87,22 @@ def _adapt(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> 
 
 def _on_meta(config: PreTrainedConfig) -> Any:
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        try:
+            network = shape(config).auto.from_config(config, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(
+                f"a model of type {config.model_type} is no language model: {error}".split("\n")[0]
+            ) from error
+        if head_apart(config):
+            head = network.get_output_embeddings()
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
     return network.requires_grad_(False).eval()
 
 
 def _forward_flops(adapted: Adapted) -> int:
     adapted.model.eval()
-    ids = torch.zeros((1, LENGTH), dtype=torch.long, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(adapted, ids, None)
+        shape(adapted.network.config).pass_over(adapted, LENGTH)
     return int(counter.get_total_flops())
 
 

@@ -52,8 +52,13 @@ def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
     elif config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
     else:
-        adapted.soft_prompt = peft_model.get_prompt
+        adapted.soft_prompt = partial(_soft_prompt, peft_model)
     return adapted
+
+
+def _soft_prompt(peft_model: Any, batch: int) -> Any:
+    """The virtual tokens of the input. The library makes more for an encoder–decoder, by default, than it then uses."""
+    return peft_model.get_prompt(batch)[:, : peft_model.active_peft_config.num_virtual_tokens]
 
 
 def _remove(peft_model: Any) -> None:
