@@ -1,4 +1,4 @@
-"""The contract every method keeps, on three architectures."""
+"""The contract every method keeps, on three decoders and three encoder–decoders."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from peftbench.engine.forward import forward, pad
 from peftbench.engine.load import Base, checksum
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import generate
-from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.shapes import shape
+from peftbench.engine.tokens import Encoded, encode
 from peftbench.engine.train import Trainer
 from peftbench.experiment import adapt
 from peftbench.methods import METHODS, Adapted
@@ -46,19 +47,20 @@ TRAINED_PARTS = {
 """What stands in the name of every trained parameter."""
 REFUSED = {("olora", "gpt2"): "Conv1D"}
 """Methods that refuse a model, and a word of the reason."""
-CELLS = [(name, model) for name in sorted(unit.name for unit in METHODS) for model in ("llama", "gpt2", "qwen")]
+MODELS = ("llama", "gpt2", "qwen", "t5", "flan", "bart")
+CELLS = [(name, model) for name in sorted(unit.name for unit in METHODS) for model in MODELS]
 TRAINING = Training(max_steps=12, eval_steps=0.25, per_device_train_batch_size=4, warmup_ratio=0.0)
 
 
 @pytest.fixture(scope="module")
-def bases(tiny_models: dict[str, Path]) -> dict[str, Base]:
-    return {name: Base(find(str(folder)), "fp32") for name, folder in tiny_models.items()}
+def bases(tiny_models: dict[str, Path], tiny_seq2seq: dict[str, Path]) -> dict[str, Base]:
+    return {name: Base(find(str(folder)), "fp32") for name, folder in (tiny_models | tiny_seq2seq).items()}
 
 
 def rows(base: Base, count: int = 24) -> list[Encoded]:
     task = TASKS["pocket_sentiment"]
     splits = split(task, {}, count, 0, Limits(8, 8), None)
-    return encode(Encoder(base.tokenizer, task.facts, 128), splits.train)
+    return encode(base.encoder(task.facts, 128), splits.train)
 
 
 def spec(method: str, **train: Any) -> RunSpec:
@@ -76,23 +78,24 @@ def applied(base: Base, method: str, seed: int = 0) -> Adapted:
 
 
 def logits(adapted: Adapted, data: list[Encoded]) -> torch.Tensor:
-    ids, mask = pad([row.prompt for row in data], 0, "left", torch.device("cpu"))
     adapted.model.eval()
     with torch.no_grad():
-        return forward(adapted, ids, mask, cached=True)[0]
+        return shape(adapted.network.config).read(adapted, [row.prompt for row in data])[0]
 
 
 def by_hand(adapted: Adapted, row: Encoded, steps: int) -> list[int]:
     """Greedy answer of one row without padding and without a cache."""
-    ids = list(row.prompt)
-    for _ in range(steps):
+    answer: list[int] = []
+    while len(answer) < steps:
+        # Logits come for every token of a target; the last one's does not depend on what it is.
+        so_far = Encoded(row.prompt, [*answer, 0])
         with torch.no_grad():
-            out, _, _ = forward(adapted, torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
-        ids.append(int(out[0, -1].argmax()))
-        if ids[-1] == 1:
+            out = shape(adapted.network.config).target_logits(adapted, [so_far])
+        token = int(out[-1].argmax())
+        if token == 1:
             break
-    answer = ids[len(row.prompt) :]
-    return answer[: answer.index(1)] if 1 in answer else answer
+        answer.append(token)
+    return answer
 
 
 def finish(base: Base, adapted: Adapted) -> bool:
@@ -152,7 +155,8 @@ def test_contract(method: str, model: str, bases: dict[str, Base], tmp_path: Pat
     assert reloaded is (method == "full")
     assert checksum(base.model) == before
     again = load(base, spec(method).method, tmp_path / "adapter")
-    assert torch.allclose(logits(again, data[:6]), best, atol=1e-5)
+    # An LSTM that makes a prompt rounds otherwise with gradients than without.
+    assert torch.allclose(logits(again, data[:6]), best, atol=5e-5)
     assert finish(base, again) is False
     assert torch.equal(logits(Adapted(base.model, base.model), data[:6]), untouched)
 

@@ -17,7 +17,7 @@ from peftbench.engine.estimate import base_flops, estimate, forward_flops
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
+from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
 from peftbench.metrics import Answers, UnavailableError, invalid_share, score
@@ -122,7 +122,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
     found.base, found.costs["load_seconds"] = base.facts(), base.load_seconds
-    encoder = Encoder(base.tokenizer, task.facts, spec.train.max_length)
+    encoder = base.encoder(task.facts, spec.train.max_length)
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
@@ -169,11 +169,11 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
 def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
     """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
     positions = getattr(base.config, "max_position_embeddings", None)
-    longest = max(len(row.prompt) + max(len(row.target), task.facts.max_new_tokens) for row in rows)
-    if positions is not None and longest + adapted.virtual_tokens > positions:
+    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
+    if positions is not None and needed > positions:
         raise UserError(
-            f"the longest row has {longest} tokens with its answer, and there are {adapted.virtual_tokens} virtual "
-            f"tokens, but the model has {positions} positions: lower max_length or the number of virtual tokens"
+            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
+            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
         )
 
 

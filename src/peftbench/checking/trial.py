@@ -278,9 +278,9 @@ def _in_a_line(error: Exception) -> str:
 
 
 def _rows(base: "Base") -> list[Any]:
-    from peftbench.engine.tokens import Encoder, encode
+    from peftbench.engine.tokens import encode
     from peftbench.tasks import TASKS
     from peftbench.tasks.splits import Limits, split
 
     task = TASKS["pocket_sentiment"]
-    return encode(Encoder(base.tokenizer, task.facts, 128), split(task, {}, ROWS, 0, Limits(8, 8), None).train)
+    return encode(base.encoder(task.facts, 128), split(task, {}, ROWS, 0, Limits(8, 8), None).train)

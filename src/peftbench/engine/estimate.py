@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from peftbench.engine.forward import forward
+from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
@@ -88,7 +88,15 @@ def _adapt(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> 
 
 def _on_meta(config: PreTrainedConfig) -> Any:
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        try:
+            network = shape(config).auto.from_config(config, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(
+                f"a model of type {config.model_type} is no language model: {error}".split("\n")[0]
+            ) from error
+        if head_apart(config):
+            head = network.get_output_embeddings()
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
     return network.requires_grad_(False).eval()
 
 
@@ -98,15 +106,13 @@ def forward_flops(adapted: Adapted) -> int:
     Attention is computed by matrix products: the counter does not know the fused kernel of a CPU.
     """
     adapted.model.eval()
-    on = next(iter(adapted.network.parameters())).device
-    ids = torch.zeros((1, LENGTH), dtype=torch.long, device=on)
     plain, trained = sdpa_kernel(SDPBackend.MATH), [p for p in adapted.model.parameters() if p.requires_grad]
     try:
         # The counter's hooks stumble over parameters that a module hands to another.
         for parameter in trained:
             parameter.requires_grad_(False)
         with torch.no_grad(), torch.random.fork_rng(), plain, FlopCounterMode(display=False) as counter:
-            forward(adapted, ids, None)
+            shape(adapted.network.config).pass_over(adapted, LENGTH)
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

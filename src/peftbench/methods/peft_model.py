@@ -87,10 +87,14 @@ def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adap
 
 
 def _soft_prompt(peft_model: Any, batch: int) -> Any:
-    """The virtual tokens of the input. Of a type that has some for each of several tasks, those of the first task."""
+    """The virtual tokens of the input. Of a type that has some for each of several tasks, those of the first task.
+
+    The library makes more for an encoder–decoder, by default, than it then uses.
+    """
     import torch
 
-    return peft_model.get_prompt(batch, task_ids=torch.zeros(batch, dtype=torch.long, device=peft_model.device))
+    first = torch.zeros(batch, dtype=torch.long, device=peft_model.device)
+    return peft_model.get_prompt(batch, task_ids=first)[:, : peft_model.active_peft_config.num_virtual_tokens]
 
 
 def _tell_task(tuner: Any) -> None:
