@@ -1,11 +1,9 @@
 """One run, from what was asked to what was found. Read this first."""
 
-import json
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
-from peftbench.engine.estimate import base_flops, estimate, forward_flops
+from peftbench.engine.estimate import base_flops, operations
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
@@ -223,42 +221,19 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
 
 def _sizes(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> dict[str, int | None]:
     parameters = list(adapted.model.parameters())
-    flops = _operations(spec, base, adapted, notes)
-    extra = None if flops is None else flops - base_flops(base.config)
+    flops = extra = None
+    try:
+        flops = operations(adapted, base, spec.method)
+        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
+    except Exception as problem:
+        # A method for which they cannot be counted can still be run.
+        notes.append(f"floating-point operations cannot be counted: {_in_a_line(problem)}")
     return {
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters),
         "forward_flops_512": flops,
-        "extra_forward_flops_512": 0 if adapted.merge is not None else extra,
+        "extra_forward_flops_512": extra,
     }
-
-
-def _operations(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> int | None:
-    """Operations of a forward pass; a method for which they cannot be counted can still be run."""
-    arguments = json.dumps(spec.method.arguments)
-    known = _estimated(base.config.to_json_string(use_diff=False), spec.method.name, arguments)
-    if known is not None:
-        return known
-    low = torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
-    try:
-        with low:
-            return forward_flops(adapted)
-    except Exception as problem:
-        notes.append(f"floating-point operations cannot be counted: {_in_a_line(problem)}")
-        return None
-
-
-@lru_cache(maxsize=256)
-def _estimated(config_json: str, method: str, arguments_json: str) -> int | None:
-    """Operations of a forward pass on meta tensors; none for a method that needs tensors with values."""
-    from transformers import AutoConfig
-
-    facts = json.loads(config_json)
-    try:
-        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-        return estimate(config, method, **json.loads(arguments_json)).forward_flops_512
-    except Exception:
-        return None
 
 
 def _costs(found: Found) -> Costs:

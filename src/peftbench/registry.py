@@ -103,8 +103,8 @@ def _wrong(error: ValidationError) -> str:
 class Family(Generic[Facts]):
     """Units that are made when they are asked for, as `NAME:MEMBER`.
 
-    `key` is the argument of an entry that names members, `names` lists them all, `make` makes one and raises `UserError`
-    for a name that is none of theirs.
+    `key` is the argument of an entry that names members, `names` lists them all, `make` makes one and raises
+    `UserError` for a name that is none of theirs.
     """
 
     name: str

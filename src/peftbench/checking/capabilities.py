@@ -31,11 +31,11 @@ Measured by the contract of methods on a tiny random decoder (Llama) and encoder
 
     python -m peftbench.checking.capabilities --out docs/methods.md
 
-A method works on a shape if it trains what it should and nothing else, lowers the loss, repeats its numbers with the same seed,
-answers in a padded batch with a cache as one row alone without, and gives the logits of its best step when it is read back on a
-clean base; `peftbench check method NAME` shows each. *Merges*: folded into the weights it is the same function, and taking it
-apart restores every bit. *Layers*: takes a choice of the layers it goes to. *Base*: unchanged bit for bit after the method is
-taken off, or changed, found out and loaded anew. `?` was not measured.
+A method works on a shape if it trains what it should and nothing else, lowers the loss, repeats its numbers with the
+same seed, answers in a padded batch with a cache as one row alone without, and gives the logits of its best step when
+it is read back on a clean base; `peftbench check method NAME` shows each. *Merges*: folded into the weights it is the
+same function, and taking it apart restores every bit. *Layers*: takes a choice of the layers it goes to. *Base*:
+unchanged bit for bit after the method is taken off, or changed, found out and loaded anew. `?` was not measured.
 
 | Method | Decoder | Encoder–decoder | Merges | Gradient checkpointing | Layers | 4-bit base | Base | Why not |
 |---|---|---|---|---|---|---|---|---|

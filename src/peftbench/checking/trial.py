@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.checking import plain
 from peftbench.checking.looks import Finding
+from peftbench.models.places import Layers
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
 
@@ -225,7 +226,7 @@ class Trial:
     def chooses(self) -> Finding:
         """Where it takes a choice of layers, one layer has some of the trained parameters, and not all."""
         parameter = self.method.parameters.get("layers")
-        if parameter is None or parameter.default != "all":
+        if parameter is None or parameter.annotation != Layers:
             return Finding("layers", "no choice of layers", facts={"layers": False})
         arguments = self.asked.method.arguments
         counts = []

@@ -11,11 +11,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, PreTrainedConfig
 
+from peftbench.engine.load import Base
 from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
 from peftbench.registry import UserError
+from peftbench.spec import Choice
 
 LENGTH = 512
 """Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""
@@ -117,6 +119,26 @@ def forward_flops(adapted: Adapted) -> int:
         for parameter in trained:
             parameter.requires_grad_(True)
     return int(counter.get_total_flops())
+
+
+def operations(adapted: Adapted, base: Base, method: Choice) -> int:
+    """Operations of a forward pass of a method that is on its base: the same on every machine."""
+    known = _on_meta_alone(base.config.to_json_string(use_diff=False), method.name, json.dumps(method.arguments))
+    if known is not None:
+        return known
+    with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
+        return forward_flops(adapted)
+
+
+@lru_cache(maxsize=256)
+def _on_meta_alone(config_json: str, method: str, arguments_json: str) -> int | None:
+    """Operations of a forward pass on meta tensors; none for a method that needs tensors with values."""
+    facts = json.loads(config_json)
+    try:
+        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
+        return estimate(config, method, **json.loads(arguments_json)).forward_flops_512
+    except Exception:
+        return None
 
 
 def base_flops(config: PreTrainedConfig) -> int:

@@ -36,6 +36,19 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
             raise
 
 
+def of_decoder(facts: Any) -> dict[str, int]:
+    """The measures of a prefix on an encoder–decoder, by its configuration; of other models the library knows them.
+
+    The prefix is the decoder's; the library would take its measures from the encoder and from the hidden size.
+    """
+    if not facts.is_encoder_decoder:
+        return {}
+    heads = getattr(facts, "decoder_attention_heads", None) or facts.num_heads
+    layers = getattr(facts, "num_decoder_layers", None) or facts.decoder_layers
+    width = heads * getattr(facts, "d_kv", facts.d_model // heads)
+    return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
+
+
 def from_files(model: Any, folder: Path) -> Adapted:
     """An adapter in the library's format, put on its base to answer."""
     from peft import PeftConfig, PeftModel

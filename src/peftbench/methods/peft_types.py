@@ -18,7 +18,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from peftbench.methods import Adapted, Ahead, MethodFacts, capabilities
 from peftbench.methods.low_rank import from_orthonormal
-from peftbench.methods.peft_model import PREFIX_TYPES, with_peft
+from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft
 from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
 from peftbench.registry import UserError, did_you_mean
 
@@ -30,8 +30,8 @@ TRAINED_TOKENS = 64
 ELSEWHERE = ("ADAPTION_PROMPT", "SHADOW", "TRAINABLE_TOKENS")
 """Types whose `target_modules` are not parts of a transformer layer; they are taken as they are."""
 REFUSED = {
-    "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; this loop "
-    "trains on answers alone",
+    "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; here the "
+    "loss is taken over answers alone",
     "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
     "answering in batches needs",
 }
@@ -171,8 +171,7 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     given |= found
     fitted = _fitted(model, kind, given)
     notes += [f"{name} = {value}: the library's default does not fit this model" for name, value in fitted.items()]
-    if kind == "ADAPTION_PROMPT":
-        given = {"adapter_layers": int(model.config.num_hidden_layers)} | given
+    given = _measures(model, kind) | given
     if kind == "SHADOW":
         notes.append("trained without its auxiliary loss")
     config = configure(kind, fitted | given)
@@ -184,6 +183,16 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
         _schedule(adapted, config, "total_step" in given)
     adapted.notes = (*adapted.notes, *notes)
     return adapted
+
+
+def _measures(model: Any, kind: str) -> dict[str, Any]:
+    """Sizes that the model decides and the library would not find, or find wrong."""
+    if kind == "ADAPTION_PROMPT":
+        return {"adapter_layers": int(model.config.num_hidden_layers)}
+    if kind in PREFIX_TYPES:
+        return dict(of_decoder(model.config))
+    # For an encoder–decoder the library would make two prompts, of which it uses the encoder's alone.
+    return {"num_transformer_submodules": 1} if "num_virtual_tokens" in signature(kind).parameters else {}
 
 
 def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
