@@ -130,7 +130,8 @@ def another(unit: Unit[Any], name: str) -> Any:
     if isinstance(default, int | float):
         return default + 1
     if isinstance(default, str):
-        return next(value for value in (*allowed, f"{default}x") if value != default)
+        literals = [value for value in allowed if isinstance(value, str)]
+        return next(value for value in (*literals, f"{default}x") if value != default)
     if default is None:
         return 1 if {int, float} & set(allowed) else ["q"]
     return [*default, "q"]
@@ -254,6 +255,28 @@ def test_an_argument_that_is_a_list_is_not_swept_unless_nested() -> None:
     assert [spec.method.arguments["modules"] for spec in two] == [["q"], ["k", "v"]]
 
 
+@pytest.mark.parametrize(
+    ("value", "choices"),
+    [
+        ("last-half", ["last-half"]),
+        ([0, 3], [[0, 3]]),
+        ([[0, 3], [1]], [[0, 3], [1]]),
+        (["first-half", "encoder:0,-1 + decoder"], ["first-half", "encoder:0,-1 + decoder"]),
+        ([[0], "every-other"], [[0], "every-other"]),
+    ],
+)
+def test_a_list_that_the_argument_does_not_take_is_a_sweep(value: Any, choices: list[Any]) -> None:
+    specs = expand(grid(methods=[{"use": "lora", "layers": value}]))
+    assert [spec.method.arguments["layers"] for spec in specs] == choices
+
+
+def test_modules_by_one_name_or_several() -> None:
+    specs = expand(grid(methods=[{"use": "lora", "modules": ["attention", "up"]}, {"use": "lora", "modules": "mlp"}]))
+    assert [spec.method.arguments["modules"] for spec in specs] == [["attention", "up"], "mlp"]
+    specs = expand(grid(methods=[{"use": "lora", "modules": [["attention"], "mlp"]}]))
+    assert [spec.method.arguments["modules"] for spec in specs] == [["attention"], "mlp"]
+
+
 @pytest.mark.usefixtures("plugin")
 def test_annotations_of_a_plugin_may_be_text_and_optional() -> None:
     (one,) = expand(grid(methods=[{"use": "planted", "layers": [1, 2], "depth": 2}]))
@@ -359,7 +382,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"methods": [{"use": "lora", "rank": "eight"}]}, "method 'lora', argument 'rank': .*integer"),
     ({"methods": [{"use": "lora", "rank": [8, "eight"]}]}, "method 'lora', argument 'rank': .*integer"),
     ({"methods": [{"use": "lora", "rank": []}]}, "rank: an empty list"),
-    ({"methods": [{"use": "lora", "modules": "q"}]}, "method 'lora', argument 'modules'"),
+    ({"methods": [{"use": "lora", "layers": "frist-half"}]}, "unknown choice of layers .*did you mean 'first-half'"),
+    ({"methods": [{"use": "lora", "layers": "encodr:all"}]}, "unknown stack of layers .*did you mean 'encoder'"),
+    ({"methods": [{"use": "lora", "layers": []}]}, "layers: an empty list leaves nothing to adapt"),
+    ({"methods": [{"use": "lora", "modules": 3}]}, "method 'lora', argument 'modules"),
     ({"methods": [{"use": "lora", "learning_rate": -1}]}, "learning_rate: .*greater than 0"),
     ({"methods": [3]}, "methods.0: "),
     ({"methods": []}, "methods: .*at least 1"),

@@ -17,14 +17,13 @@ def adapter(
     modules: Modules = "all-linear",
     layers: Layers = "all",
 ) -> Adapted:
-    """Bottleneck adapters: after attention and feed-forward (Houlsby), after the feed-forward alone (Pfeiffer), or beside
-    it (parallel, He et al.); of these, those in `modules`. Their second matrix is zero at first, so they start at the base.
+    """Bottleneck adapters: after attention and feed-forward (Houlsby), after the feed-forward alone (Pfeiffer), or
+    beside it (parallel, He et al.); of these, those in `modules`. They start at the base model: what they add is zero.
     """
     from torch import nn
 
     meant = places(model, modules, layers)
-    ends = [place for place in places(model, PLACES[form], layers) if place in meant]
-    if not ends:
+    if not (ends := [place for place in places(model, PLACES[form], layers) if place in meant]):
         raise UserError(f"adapter: those of form '{form}' stand at {' and '.join(PLACES[form])}: put that into modules")
     width = model.config.hidden_size
     hosts = [model.get_submodule(end) for end in ends]

@@ -197,8 +197,8 @@ def _choices(linears: Sequence[str]) -> str:
 
 
 def _stacks_said(model: Any) -> str:
-    found = " and ".join(f"{name} of {len(members)} layers" for name, members in stacks(model).items())
-    return f"which has a {found}" if found else "which has no stack of layers"
+    found = ", ".join(f"{name} 0 to {len(members) - 1}" for name, members in stacks(model).items())
+    return f"which has the layers {found}" if found else "which has no stack of layers"
 
 
 def _ending(linears: Iterable[str], names: Sequence[str]) -> list[str]:
