@@ -59,8 +59,8 @@ def spec(name: str, arguments: Mapping[str, object]) -> RunSpec:
     return found[0].model_copy(update={"train": TRAINING})
 
 
-def on(folder: Path, asked: RunSpec) -> Iterator[Finding]:
-    """Try a method on the model of a folder; each finding as it is made."""
+def on(folder: Path, asked: RunSpec, abilities: bool = True) -> Iterator[Finding]:
+    """Try a method on the model of a folder; each finding as it is made. `abilities`: see `Trial.findings`."""
     from peftbench.checking.trial import Trial
     from peftbench.engine.load import Base
     from peftbench.models import find
@@ -68,6 +68,6 @@ def on(folder: Path, asked: RunSpec) -> Iterator[Finding]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield from Trial(Base(find(str(folder)), "fp32"), asked).findings()
+            yield from Trial(Base(find(str(folder)), "fp32"), asked).findings(abilities)
     except UserError as problem:
         yield Finding("refused", str(problem), facts={"refused": str(problem)})

@@ -37,8 +37,11 @@ class Trial:
         self.losses: list[float] = []
         self.best: Tensor | None = None
 
-    def findings(self) -> Iterator[Finding]:
-        """The contract, in order; no more after a problem that what follows stands on."""
+    def findings(self, abilities: bool = True) -> Iterator[Finding]:
+        """The contract, in order; no more after a problem that what follows stands on.
+
+        `abilities`: also what a method may do or not (checkpointing, a choice of layers), and how its cost is counted.
+        """
         if not self.method.facts.trains:
             yield self._asked("trains", self.leaves_alone)
             return
@@ -58,9 +61,10 @@ class Trial:
             yield self.leaves()
             yield self._asked("saved", lambda: self.loads(Path(folder)))
         yield self._asked("merge", self.merges)
-        yield self._asked("checkpointing", self.checkpoints)
-        yield self._asked("layers", self.chooses)
-        yield self._asked("operations", self.counts)
+        if abilities:
+            yield self._asked("checkpointing", self.checkpoints)
+            yield self._asked("layers", self.chooses)
+            yield self._asked("operations", self.counts)
 
     def _asked(self, about: str, question: Callable[[], Finding]) -> Finding:
         """The answer to a question; one that raises something else than a reason is a problem."""

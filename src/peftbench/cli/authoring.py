@@ -69,7 +69,7 @@ def check_method(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether it keeps the contract of methods, on tiny models of both shapes. Exit status 0: fine; 1: problems found."""
+    """Whether it keeps the contract of methods, on two tiny models. Exit status 0: fine; 1: problems found."""
     from peftbench.checking import contract
 
     plug(plugin)

@@ -36,7 +36,7 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
             raise
 
 
-def of_decoder(facts: Any) -> dict[str, int]:
+def of_decoder(facts: Any) -> dict[str, Any]:
     """The measures of a prefix on an encoder–decoder, by its configuration; of other models the library knows them.
 
     The prefix is the decoder's; the library would take its measures from the encoder and from the hidden size.

@@ -250,10 +250,15 @@ MOST = {"SHIRA": "r", "FOURIERFT": "n_frequency", "WAVEFT": "n_frequency"}
 def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
     """Sizes that the user leaves open and whose default does not fit the layers, made smaller."""
     name, targets = SHARE.get(kind) or MOST.get(kind), given.get("target_modules")
-    if name is None or name in given or not isinstance(targets, list):
+    if name is None or name in given:
         return {}
+    if isinstance(targets, str):
+        named = model.named_modules()
+        targets = [place for place, module in named if _fits(place, targets) and hasattr(module, "weight")]
     default = signature(kind).parameters[name].default
-    shapes = [tuple(model.get_submodule(target).weight.shape) for target in targets]
+    shapes = [tuple(model.get_submodule(target).weight.shape) for target in targets or ()]
+    if not shapes:
+        return {}
     if kind in SHARE:
         common = gcd(*(width for shape in shapes for width in shape))
         fits = max(size for size in range(1, min(default, common) + 1) if common % size == 0)
