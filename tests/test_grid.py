@@ -173,9 +173,8 @@ def test_ids_include_versions(part: str) -> None:
 def test_a_raised_version_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids()
     unit = METHODS["lora"]
-    monkeypatch.setitem(
-        METHODS._units, "lora", replace(unit, facts=replace(unit.facts, version=unit.facts.version + 1))
-    )
+    raised = replace(unit.facts, version=int(unit.facts.version) + 1)
+    monkeypatch.setitem(METHODS._units, "lora", replace(unit, facts=raised))
     assert ids() != before
 
 

@@ -177,8 +177,14 @@ def _choices(
     registry: Registry[Any], entry: Entry, settings: type[Noun] | None
 ) -> Iterator[tuple[Choice, dict[str, Any]]]:
     """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
-    name, given = _named(registry.kind, entry)
-    unit = registry[name]
+    units, given = registry.pick(*_named(registry.kind, entry))
+    for unit in units:
+        yield from _swept(unit, given, settings)
+
+
+def _swept(
+    unit: Unit[Any], given: dict[str, Any], settings: type[Noun] | None
+) -> Iterator[tuple[Choice, dict[str, Any]]]:
     fields = settings.model_fields if settings else {}
     for name in given:
         if name not in unit.parameters and name not in fields:

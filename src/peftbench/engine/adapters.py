@@ -44,9 +44,7 @@ def load(base: Base, method: Choice, folder: Path, seed: int = 0) -> Adapted:
     if (folder / "adapter_config.json").is_file():
         return from_files(base.model, folder)
     if (folder / "config.json").is_file():
-        from transformers import AutoModelForCausalLM
-
-        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        network: Any = base.shape.auto.from_pretrained(folder, dtype=torch.float32)
         return Adapted(network.to(base.model.device).eval(), network)
     torch.manual_seed(stream(seed, "init"))
     adapted: Adapted = METHODS[method.name].function(base.model, **method.arguments)

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from peftbench.engine.ahead import ahead
-from peftbench.engine.forward import forward, pad
 from peftbench.engine.meter import Meter, tracked
 from peftbench.engine.predict import in_batches, is_out_of_memory
+from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.seeds import stream
@@ -255,9 +255,6 @@ def _point(trained: Trained, seconds: float, train_loss: float, validation_loss:
 
 def summed_loss(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Cross-entropy summed over the target tokens of rows; logits are computed for those positions alone."""
-    on = next(iter(adapted.network.parameters())).device
-    ids, mask = pad([row.prompt + row.target for row in rows], 0, "right", on)
-    targets, _ = pad([[0] * len(row.prompt) + [1] * len(row.target) for row in rows], 0, "right", on)
-    keep = targets[:, 1:].bool()
-    logits, _, _ = forward(adapted, ids, mask, torch.nn.functional.pad(keep, (0, 1)))
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][keep], reduction="sum")
+    logits = shape(adapted.network.config).target_logits(adapted, rows)
+    targets = torch.tensor([token for row in rows for token in row.target], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -5,13 +5,15 @@ loop needs to know of it, as values. The loop knows no method by name. A method'
 imports what it needs inside its function.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peftbench.registry import Registry, Unit
+from peftbench.registry import Family, Registry, Unit
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class MethodFacts:
 
     learning_rate: float | None
     paper: str = ""
-    version: int = 1
+    version: int | str = 1
     trains: bool = True
     gradient_checkpointing: str = ""
 
@@ -97,3 +99,20 @@ def method(**facts: Any) -> Callable[[Adapt], Adapt]:
         return function
 
     return register
+
+
+def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str], Method]], Callable[[str], Method]]:
+    """Register a function that makes methods, as members of a family of its own name; see `Family`."""
+
+    def register(function: Callable[[str], Method]) -> Callable[[str], Method]:
+        METHODS.add_family(Family(function.__name__, key, names, cache(function)))
+        return function
+
+    return register
+
+
+@cache
+def capabilities() -> dict[str, dict[str, Any]]:
+    """What each method can do, by name, as `peftbench.checking.capabilities` measured it."""
+    found: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "capabilities.json").read_text())
+    return found

@@ -28,7 +28,25 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     undo = _base_keeper(model, config)
     with _known_warnings_ignored():
-        return _adapted(get_peft_model(model, config), mergeable, undo)
+        try:
+            return _adapted(get_peft_model(model, config), mergeable, undo)
+        except Exception:
+            undo()
+            _clean(model)
+            raise
+
+
+def of_decoder(facts: Any) -> dict[str, Any]:
+    """The measures of a prefix on an encoder–decoder, by its configuration; of other models the library knows them.
+
+    The prefix is the decoder's; the library would take its measures from the encoder and from the hidden size.
+    """
+    if not facts.is_encoder_decoder:
+        return {}
+    heads = getattr(facts, "decoder_attention_heads", None) or facts.num_heads
+    layers = getattr(facts, "num_decoder_layers", None) or facts.decoder_layers
+    width = heads * getattr(facts, "d_kv", facts.d_model // heads)
+    return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
 
 
 def from_files(model: Any, folder: Path) -> Adapted:
@@ -69,39 +87,72 @@ def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adap
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
     adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model, undo))
-    if not config.is_prompt_learning:
-        adapted.merge = partial(_merged, peft_model) if mergeable else None
-    elif config.peft_type in PREFIX_TYPES:
+    if config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
+    elif config.is_prompt_learning:
+        adapted.soft_prompt = partial(_soft_prompt, peft_model)
     else:
-        adapted.soft_prompt = peft_model.get_prompt
+        adapted.merge = partial(merged, peft_model) if mergeable else None
+        # Types that give away rank, or take it back, as they train.
+        adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
+        _tell_task(peft_model.base_model)
     return adapted
 
 
+def _soft_prompt(peft_model: Any, batch: int) -> Any:
+    """The virtual tokens of the input. Of a type that has some for each of several tasks, those of the first task.
+
+    The library makes more for an encoder–decoder, by default, than it then uses.
+    """
+    import torch
+
+    first = torch.zeros(batch, dtype=torch.long, device=peft_model.device)
+    return peft_model.get_prompt(batch, task_ids=first)[:, : peft_model.active_peft_config.num_virtual_tokens]
+
+
+def _tell_task(tuner: Any) -> None:
+    """Layers that choose by task are told with every call that all rows are of the first."""
+    if not hasattr(tuner, "_register_pre_hooks"):
+        return
+    import torch
+
+    def tell(_layer: Any, args: Any, kwargs: Any) -> Any:
+        return args, kwargs | {"task_ids": torch.zeros(len(args[0]), dtype=torch.long, device=args[0].device)}
+
+    for module in tuner.modules():
+        if isinstance(module, tuner.tuner_layer_cls):
+            module.register_forward_pre_hook(tell, with_kwargs=True)
+
+
 def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
-    network = peft_model.get_base_model()
-    if not peft_model.active_peft_config.is_prompt_learning:
+    if hasattr(type(peft_model.base_model), "unload"):
         peft_model.unload()
     undo()
-    # What get_peft_model leaves behind on the base.
+    _clean(peft_model.get_base_model())
+
+
+def _clean(network: Any) -> None:
+    """Without what get_peft_model leaves behind on the base."""
     for name in ("peft_config", "_hf_peft_config_loaded", "prepare_inputs_for_generation"):
         network.__dict__.pop(name, None)
 
 
 @contextmanager
-def _merged(peft_model: Any) -> Iterator[None]:
+def merged(peft_model: Any) -> Iterator[None]:
     """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
     kept = [(weight, weight.detach().clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
-    peft_model.merge_adapter()
     try:
+        peft_model.merge_adapter()
         yield
     finally:
-        with _known_warnings_ignored():
-            peft_model.unmerge_adapter()
-        with torch.no_grad():
-            for weight, copy in kept:
-                weight.copy_(copy)
+        try:
+            with _known_warnings_ignored():
+                peft_model.unmerge_adapter()
+        finally:
+            with torch.no_grad():
+                for weight, copy in kept:
+                    weight.copy_(copy)
