@@ -226,7 +226,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(bases: dict[str, Base
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "t5", "flan", "bart"])
 @pytest.mark.parametrize("form", ["pfeiffer", "parallel"])
 def test_forms_of_the_adapter(form: str, model: str, bases: dict[str, Base]) -> None:
     base = bases[model]
