@@ -10,11 +10,15 @@ def bitfit(model: Any, *, modules: Sequence[str] = ("q", "v")) -> Adapted:
     """BitFit: only bias terms are trained: all the model has, or, where it has none, zero biases added to `modules`."""
     import torch
 
-    biases = {name: weight for name, weight in model.named_parameters() if name.endswith("bias")}
+    weights = dict(model.named_parameters())
+    biases = {name for name in weights if name.endswith("bias")}
     if biases:
-        before = {name: weight.detach().clone() for name, weight in biases.items()}
-        for weight in biases.values():
-            weight.requires_grad_(True)
+        # A norm computes in one type, and what is trained is float32.
+        norms = {n for n, w in weights.items() if w.ndim == 1 and n.removesuffix("weight") + "bias" in biases}
+        before = {name: weights[name].detach().clone() for name in biases | norms}
+        for name in before:
+            weights[name].data = weights[name].data.float()
+            weights[name].requires_grad_(name in biases)
 
         def restore() -> None:
             for name, weight in model.named_parameters():
