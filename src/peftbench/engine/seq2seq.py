@@ -60,6 +60,9 @@ def pass_over(adapted: Adapted, length: int) -> None:
     """One forward pass of so many tokens through the encoder and one, the start token, through the decoder."""
     ids = torch.zeros((1, length), dtype=torch.long, device=device_of(adapted))
     inputs = _source(adapted, ids, None) | _prefix(adapted, 1)
+    seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
+    # A mask of two dimensions would be looked into, and meta tensors hold no values.
+    inputs["decoder_attention_mask"] = torch.ones((1, 1, 1, seen + 1), dtype=torch.bool, device=ids.device)
     adapted.network(**inputs, decoder_input_ids=ids[:, :1], use_cache=adapted.prefix is not None)
 
 
