@@ -10,6 +10,7 @@ from peftbench.checking import contract
 from peftbench.engine.forward import forward, pad
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
+from peftbench.engine.predict import generate
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded, encode
 from peftbench.engine.train import Trainer
