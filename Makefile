@@ -16,7 +16,7 @@ test: $(VENV)/ready  ## the default suite
 	$(BIN)/pytest -n auto --dist loadfile
 
 slow: $(VENV)/ready  ## what takes longer than a minute
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow or contract"
 
 check: $(VENV)/ready  ## lint, house rules, types
 	$(BIN)/ruff check .

@@ -63,3 +63,59 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return {name: folder / name for name in models}
+
+
+@pytest.fixture(scope="session")
+def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random encoder–decoders: T5 as of 2019 (`t5`), as FLAN-T5 with a head of its own (`flan`), and BART.
+
+    Their tokenizer is the pocket one with what theirs adds: an end, or a beginning and an end. Layers and heads of
+    encoder and decoder differ in number, and keys are not as wide as the model, as in some of those published.
+    """
+    import torch
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        AutoTokenizer,
+        BartConfig,
+        BartForConditionalGeneration,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    from peftbench.models import find
+
+    tokenizer = AutoTokenizer.from_pretrained(find("pocket").source)
+    begin, end = ((tokenizer.convert_ids_to_tokens(token), token) for token in (2, 1))
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "d_model": 64, "pad_token_id": 0, "eos_token_id": 1}
+    t5: dict[str, Any] = {
+        "d_kv": 8,
+        "d_ff": 96,
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "num_heads": 4,
+        "dropout_rate": 0.0,
+    }
+    flan: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+    bart: dict[str, Any] = {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 96}
+    bart |= {"decoder_layers": 3, "decoder_attention_heads": 2, "decoder_ffn_dim": 96, "max_position_embeddings": 256}
+    bart |= {"init_std": 0.2, "bos_token_id": 2, "decoder_start_token_id": 1, "dropout": 0.0}
+    models: dict[str, Any] = {
+        "t5": T5ForConditionalGeneration(T5Config(**size, **t5)),
+        "flan": T5ForConditionalGeneration(T5Config(**size, **t5, **flan)),
+        "bart": BartForConditionalGeneration(BartConfig(**size, **bart)),
+    }
+    head = models["flan"].lm_head
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight) / 24)
+    folder = tmp_path_factory.mktemp("seq2seq")
+    for name, model in models.items():
+        # As above; but not the embeddings, with which a tied head would say again what was said last.
+        for parameter in model.parameters():
+            if parameter.ndim == 2 and parameter is not model.get_input_embeddings().weight:
+                parameter.data *= 2
+        added = (f"{begin[0]} $A {end[0]}", [begin, end]) if name == "bart" else (f"$A {end[0]}", [end])
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=added[0], special_tokens=added[1])
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return {name: folder / name for name in models}

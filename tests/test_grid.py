@@ -123,12 +123,15 @@ def another(unit: Unit[Any], name: str) -> Any:
     """A value that is not the default."""
     parameter = unit.parameters[name]
     default, allowed = parameter.default, typing.get_args(parameter.annotation)
+    if name == "layers" and isinstance(default, str):
+        return "first-half"
     if isinstance(default, bool):
         return not default
     if isinstance(default, int | float):
         return default + 1
     if isinstance(default, str):
-        return next(value for value in (*allowed, f"{default}x") if value != default)
+        literals = [value for value in allowed if isinstance(value, str)]
+        return next(value for value in (*literals, f"{default}x") if value != default)
     if default is None:
         return 1 if {int, float} & set(allowed) else ["q"]
     return [*default, "q"]
@@ -170,9 +173,8 @@ def test_ids_include_versions(part: str) -> None:
 def test_a_raised_version_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids()
     unit = METHODS["lora"]
-    monkeypatch.setitem(
-        METHODS._units, "lora", replace(unit, facts=replace(unit.facts, version=unit.facts.version + 1))
-    )
+    raised = replace(unit.facts, version=int(unit.facts.version) + 1)
+    monkeypatch.setitem(METHODS._units, "lora", replace(unit, facts=raised))
     assert ids() != before
 
 
@@ -252,6 +254,28 @@ def test_an_argument_that_is_a_list_is_not_swept_unless_nested() -> None:
     assert [spec.method.arguments["modules"] for spec in two] == [["q"], ["k", "v"]]
 
 
+@pytest.mark.parametrize(
+    ("value", "choices"),
+    [
+        ("last-half", ["last-half"]),
+        ([0, 3], [[0, 3]]),
+        ([[0, 3], [1]], [[0, 3], [1]]),
+        (["first-half", "encoder:0,-1 + decoder"], ["first-half", "encoder:0,-1 + decoder"]),
+        ([[0], "every-other"], [[0], "every-other"]),
+    ],
+)
+def test_a_list_that_the_argument_does_not_take_is_a_sweep(value: Any, choices: list[Any]) -> None:
+    specs = expand(grid(methods=[{"use": "lora", "layers": value}]))
+    assert [spec.method.arguments["layers"] for spec in specs] == choices
+
+
+def test_modules_by_one_name_or_several() -> None:
+    specs = expand(grid(methods=[{"use": "lora", "modules": ["attention", "up"]}, {"use": "lora", "modules": "mlp"}]))
+    assert [spec.method.arguments["modules"] for spec in specs] == [["attention", "up"], "mlp"]
+    specs = expand(grid(methods=[{"use": "lora", "modules": [["attention"], "mlp"]}]))
+    assert [spec.method.arguments["modules"] for spec in specs] == [["attention"], "mlp"]
+
+
 @pytest.mark.usefixtures("plugin")
 def test_annotations_of_a_plugin_may_be_text_and_optional() -> None:
     (one,) = expand(grid(methods=[{"use": "planted", "layers": [1, 2], "depth": 2}]))
@@ -317,6 +341,15 @@ def test_an_exception_may_name_a_model_that_others_replace(tiny_models: dict[str
     assert {spec.model.name for spec in replaced} == {str(tiny_models["llama"])}
 
 
+def test_a_limit_cuts_training_and_test_rows() -> None:
+    asked = grid(sizes=[8, 16, 32, "all"], eval={"test_rows": 20})
+    assert [(spec.size, spec.eval.test_rows) for spec in expand(asked, limit=16)] == [(8, 16), (16, 16)]
+    assert [(spec.size, spec.eval.test_rows) for spec in expand(asked, limit=100)][-1] == (100, 20)
+    rules = [{"size": 32}]
+    assert [spec.size for spec in expand(asked | {"except": rules}, limit=16)] == [8, 16]
+    assert expand(asked | {"except": rules}, limit=8) == expand(grid(sizes=[8], eval={"test_rows": 8}))
+
+
 def test_exceptions_add_up() -> None:
     rules = [{"method": "lora", "seed": 0}, {"method": "ia3", "seed": 1}]
     specs = expand(grid(methods=["lora", "ia3"], seeds=[0, 1]) | {"except": rules})
@@ -357,7 +390,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"methods": [{"use": "lora", "rank": "eight"}]}, "method 'lora', argument 'rank': .*integer"),
     ({"methods": [{"use": "lora", "rank": [8, "eight"]}]}, "method 'lora', argument 'rank': .*integer"),
     ({"methods": [{"use": "lora", "rank": []}]}, "rank: an empty list"),
-    ({"methods": [{"use": "lora", "modules": "q"}]}, "method 'lora', argument 'modules'"),
+    ({"methods": [{"use": "lora", "layers": "frist-half"}]}, "unknown choice of layers .*did you mean 'first-half'"),
+    ({"methods": [{"use": "lora", "layers": "encodr:all"}]}, "unknown stack of layers .*did you mean 'encoder'"),
+    ({"methods": [{"use": "lora", "layers": []}]}, "layers: an empty list leaves nothing to adapt"),
+    ({"methods": [{"use": "lora", "modules": 3}]}, "method 'lora', argument 'modules"),
     ({"methods": [{"use": "lora", "learning_rate": -1}]}, "learning_rate: .*greater than 0"),
     ({"methods": [3]}, "methods.0: "),
     ({"methods": []}, "methods: .*at least 1"),

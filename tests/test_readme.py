@@ -31,6 +31,13 @@ def test_the_grid() -> None:
     assert "sst2" in tasks
 
 
+def test_where_to_adapt() -> None:
+    import tomllib
+
+    specs = expand(tomllib.loads(block("toml", "# where.toml")))
+    assert len({spec.method.model_dump_json() for spec in specs}) == 5 + 1 + 1 + 2
+
+
 def test_your_own_data(tmp_path: Path) -> None:
     grid = tmp_path / "reviews.toml"
     grid.write_text(block("toml", "# reviews.toml"))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peftbench.methods import METHODS
+from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
 from peftbench.models import find, known
 from peftbench.registry import Unit, UserError, did_you_mean
@@ -14,6 +14,15 @@ from peftbench.tasks import TASKS, Task, prompt, suite
 KINDS = ("models", "methods", "tasks", "suites", "metrics", "runs")
 SHOWN = ("model", "method", "task", "metric", "suite")
 """Kinds that `about` knows."""
+ABILITIES = {
+    "decoder": "decoder",
+    "encoder-decoder": "encoder–decoder",
+    "merge": "merges",
+    "gradient_checkpointing": "checkpointing",
+    "layers": "layers",
+    "four_bit": "4-bit",
+}
+"""Columns of capabilities, and what a listing calls them."""
 
 
 def listing(what: str) -> list[dict[str, Any]]:
@@ -24,7 +33,7 @@ def listing(what: str) -> list[dict[str, Any]]:
             for m in known().values()
         ]
     if what == "methods":
-        return [_method(unit) for unit in METHODS]
+        return [_method(unit) for unit in METHODS] + [_member(name) for name in _members()]
     if what == "tasks":
         return [_task(unit) for unit in TASKS]
     if what == "suites":
@@ -53,7 +62,9 @@ def names(kind: str | None = None) -> list[str]:
         return list(known())
     if kind == "suite":
         return sorted({name for unit in TASKS for name in unit.facts.suites})
-    registries: dict[str, Iterable[Unit[Any]]] = {"method": METHODS, "task": TASKS, "metric": METRICS}
+    if kind == "method":
+        return [*(unit.name for unit in METHODS), *METHODS.families, *_members()]
+    registries: dict[str, Iterable[Unit[Any]]] = {"task": TASKS, "metric": METRICS}
     return [unit.name for unit in registries[kind]]
 
 
@@ -86,8 +97,27 @@ def _method(unit: Unit[Any]) -> dict[str, Any]:
         "learning_rate": facts.learning_rate,
         "arguments": ", ".join(f"{k}={v}" for k, v in _arguments(unit).items()),
         "paper": facts.paper,
+        **_abilities(unit.name),
         "about": _first_line(unit),
     }
+
+
+def _members() -> list[str]:
+    """Methods that are members of a family, as they were last measured: to make them takes a heavy import."""
+    return [name for name in capabilities() if name.partition(":")[0] in METHODS.families]
+
+
+def _member(name: str) -> dict[str, Any]:
+    known = capabilities()[name]
+    facts = {"learning_rate": known["learning_rate"], "arguments": f"peftbench show {name}", "paper": known["paper"]}
+    return {"name": name, **facts, **_abilities(name), "about": known["about"]}
+
+
+def _abilities(name: str) -> dict[str, str]:
+    """What a method can do, in words; a method that was not measured has `?`."""
+    words = {True: "yes", False: "no", None: "?"}
+    known = capabilities().get(name, {})
+    return {label: words[known.get(key)] for key, label in ABILITIES.items()}
 
 
 def _arguments(unit: Unit[Any]) -> dict[str, Any]:

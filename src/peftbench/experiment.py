@@ -1,11 +1,9 @@
 """One run, from what was asked to what was found. Read this first."""
 
-import json
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
-from peftbench.engine.estimate import Estimate, estimate
+from peftbench.engine.estimate import base_flops, operations
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
+from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method
 from peftbench.metrics import Answers, UnavailableError, invalid_share, score
@@ -122,7 +120,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
     found.base, found.costs["load_seconds"] = base.facts(), base.load_seconds
-    encoder = Encoder(base.tokenizer, task.facts, spec.train.max_length)
+    encoder = base.encoder(task.facts, spec.train.max_length)
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
@@ -157,7 +155,7 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     adapted = adapt(base, method, spec)
     try:
         found.notes += adapted.notes
-        found.costs |= _sizes(spec, base, adapted)
+        found.costs |= _sizes(spec, base, adapted, found.notes)
         if method.facts.trains:
             found.learning_rate = spec.train.learning_rate or method.facts.learning_rate
         yield adapted
@@ -169,11 +167,11 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
 def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
     """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
     positions = getattr(base.config, "max_position_embeddings", None)
-    longest = max(len(row.prompt) + max(len(row.target), task.facts.max_new_tokens) for row in rows)
-    if positions is not None and longest + adapted.virtual_tokens > positions:
+    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
+    if positions is not None and needed > positions:
         raise UserError(
-            f"the longest row has {longest} tokens with its answer, and there are {adapted.virtual_tokens} virtual "
-            f"tokens, but the model has {positions} positions: lower max_length or the number of virtual tokens"
+            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
+            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
         )
 
 
@@ -221,24 +219,21 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
     ]
 
 
-def _sizes(spec: RunSpec, base: Base, adapted: Adapted) -> dict[str, int]:
+def _sizes(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> dict[str, int | None]:
     parameters = list(adapted.model.parameters())
-    arguments = json.dumps(spec.method.arguments)
-    known = _estimate(base.config.to_json_string(use_diff=False), spec.method.name, arguments)
+    flops = extra = None
+    try:
+        flops = operations(adapted, base, spec.method)
+        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
+    except Exception as problem:
+        # A method for which they cannot be counted can still be run.
+        notes.append(f"floating-point operations cannot be counted: {_in_a_line(problem)}")
     return {
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "total_parameters": sum(p.numel() for p in parameters),
-        "forward_flops_512": known.forward_flops_512,
-        "extra_forward_flops_512": 0 if adapted.merge is not None else known.extra_forward_flops_512,
+        "forward_flops_512": flops,
+        "extra_forward_flops_512": extra,
     }
-
-
-@lru_cache(maxsize=256)
-def _estimate(config_json: str, method: str, arguments_json: str) -> Estimate:
-    from transformers import AutoConfig
-
-    facts = json.loads(config_json)
-    return estimate(AutoConfig.for_model(facts.pop("model_type"), **facts), method, **json.loads(arguments_json))
 
 
 def _costs(found: Found) -> Costs:

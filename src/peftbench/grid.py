@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.metrics import METRICS
@@ -86,33 +86,39 @@ def _located(entry: Entry, folder: Path) -> Entry:
     return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
 
 
-def expand(source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = ()) -> list[RunSpec]:
+def expand(
+    source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = (), limit: int | None = None
+) -> list[RunSpec]:
     """The run specs of a grid, each once, in the order model, task, size, method, seed; `models` instead of its own.
+    `limit`: at most so many training rows, and so many test rows.
 
     Raises `UserError` for whatever is not known, with the nearest name, and for an exception that leaves out nothing.
     """
     grid = load(source)
     try:
-        return _expand(grid, models)
+        return _expand(grid, models, limit)
     except UserError as error:
         raise UserError(f"grid '{grid.name}': {error}") from None
 
 
-def _expand(grid: Grid, instead: Sequence[str]) -> list[RunSpec]:
+def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSpec]:
     models = [_model(entry) for entry in instead or grid.models]
     tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
     _check_names(tasks)
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
     swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
-    evaluation = _checked(Evaluation, grid.eval, "[eval]")
+    evaluation, sizes = _checked(Evaluation, grid.eval, "[eval]"), grid.sizes
+    if limit is not None:
+        evaluation = evaluation.model_copy(update={"test_rows": min(evaluation.test_rows or limit, limit)})
+        sizes = tuple(dict.fromkeys(limit if size == "all" else min(size, limit) for size in sizes))
     # A rule about a model of the grid is no mistake when other models take its place.
     replaced = [_named("model", entry)[0] for entry in grid.models if instead]
     axes = ([m.name for m in models] + replaced, [m.name for m, _ in methods], [t.called or t.name for t in tasks])
     for rule in grid.exceptions:
         _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
     specs: dict[str, RunSpec] = {}
-    for model, task, size, training in itertools.product(models, tasks, grid.sizes, trainings):
+    for model, task, size, training in itertools.product(models, tasks, sizes, trainings):
         for (method, own), seed in itertools.product(methods, grid.seeds):
             settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
             spec = RunSpec(model=model, method=method, task=task, size=size, seed=seed, train=settings, eval=evaluation)
@@ -171,8 +177,14 @@ def _choices(
     registry: Registry[Any], entry: Entry, settings: type[Noun] | None
 ) -> Iterator[tuple[Choice, dict[str, Any]]]:
     """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
-    name, given = _named(registry.kind, entry)
-    unit = registry[name]
+    units, given = registry.pick(*_named(registry.kind, entry))
+    for unit in units:
+        yield from _swept(unit, given, settings)
+
+
+def _swept(
+    unit: Unit[Any], given: dict[str, Any], settings: type[Noun] | None
+) -> Iterator[tuple[Choice, dict[str, Any]]]:
     fields = settings.model_fields if settings else {}
     for name in given:
         if name not in unit.parameters and name not in fields:
@@ -186,20 +198,38 @@ def _choices(
 
 
 def _values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
-    """The values of an argument: a list is a sweep, unless the argument itself takes a list."""
+    """The values of an argument: a list is a sweep, unless the argument itself takes that list."""
     if not isinstance(value, list):
         return [value]
-    takes_list = unit is not None and name in unit.parameters and _is_sequence(unit.parameters[name].annotation)
-    if takes_list and not any(isinstance(item, list) for item in value):
+    if unit is not None and name in unit.parameters and _takes_list(unit.parameters[name].annotation, value):
         return [value]
     if not value:
         raise UserError(f"{name}: an empty list leaves nothing to run")
     return value
 
 
+def _takes_list(annotation: Any, items: list[Any]) -> bool:
+    """Whether a list is one value of an argument, not a sweep.
+
+    It is not where it holds lists, nor where the argument takes each of its items but not the list, as it does for
+    `["first-half", "last-half"]` if it takes a text or a list of numbers.
+    """
+    if not _is_sequence(annotation) or any(isinstance(item, list) for item in items):
+        return False
+    return _fits(annotation, items) or not all(_fits(annotation, item) for item in items)
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 def _is_sequence(annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
-    if origin in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
         return any(map(_is_sequence, typing.get_args(annotation)))
     return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
 

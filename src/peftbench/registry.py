@@ -7,8 +7,8 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -37,12 +37,16 @@ def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
 
 @dataclass(frozen=True)
 class Unit(Generic[Facts]):
-    """A registered function: its name, its facts, and its keyword-only arguments as configuration."""
+    """A registered function: its name, its facts, and its keyword-only arguments as configuration.
+
+    `verify(arguments)` raises `UserError` for arguments that are right each by itself and wrong together.
+    """
 
     kind: str
     name: str
     function: Callable[..., Any]
     facts: Facts
+    verify: Callable[[dict[str, Any]], None] | None = None
 
     @property
     def doc(self) -> str:
@@ -76,13 +80,37 @@ class Unit(Generic[Facts]):
         try:
             checked = self.schema(**arguments)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{self.kind} '{self.name}', argument '{where}': {first['msg']}") from None
+            raise UserError(f"{self.kind} '{self.name}', argument {_wrong(error)}") from None
         # Compared in JSON form, where the list of a grid file and the tuple of a default are the same.
         defaults = to_jsonable_python({n: p.default for n, p in self.parameters.items() if p.default is not p.empty})
         given = checked.model_dump(mode="json")
-        return {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
+        told = {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
+        if self.verify is not None:
+            self.verify(told)
+        return told
+
+
+def _wrong(error: ValidationError) -> str:
+    """The first argument that is wrong, and why: where it may be one of several things, why it is none of them."""
+    first, *more = error.errors()
+    # Beside places in lists and mappings, pydantic names the alternative that was tried.
+    where = [first["loc"][0], *(part for part in first["loc"][1:] if isinstance(part, int))]
+    why = [one["msg"] for one in (first, *more) if one["loc"][0] == first["loc"][0]]
+    return f"'{'.'.join(map(str, where))}': {'; or: '.join(dict.fromkeys(why))}"
+
+
+@dataclass(frozen=True)
+class Family(Generic[Facts]):
+    """Units that are made when they are asked for, as `NAME:MEMBER`.
+
+    `key` is the argument of an entry that names members, `names` lists them all, `make` makes one and raises
+    `UserError` for a name that is none of theirs.
+    """
+
+    name: str
+    key: str
+    names: Callable[[], list[str]]
+    make: Callable[[str], Unit[Facts]]
 
 
 class Registry(Generic[Facts]):
@@ -94,6 +122,7 @@ class Registry(Generic[Facts]):
     def __init__(self, kind: str, package: str, separator: str = "_") -> None:
         self.kind, self.package, self.separator = kind, package, separator
         self._units: dict[str, Unit[Facts]] = {}
+        self._families: dict[str, Family[Facts]] = {}
         self._loaded = False
 
     def add(self, function: Callable[..., Any], facts: Facts) -> None:
@@ -105,6 +134,31 @@ class Registry(Generic[Facts]):
                 f"two {self.kind}s are called '{name}': in {held.function.__module__} and {function.__module__}"
             )
         self._units[name] = Unit(self.kind, name, function, facts)
+
+    def add_family(self, family: Family[Facts]) -> None:
+        """Register a family of units."""
+        self._families[family.name] = family
+
+    def pick(self, name: str, given: Mapping[str, Any]) -> tuple[list[Unit[Facts]], dict[str, Any]]:
+        """The units that an entry of a grid means, and its arguments without the one that names members of a family.
+
+        A list means several, `all` means all there are: one that cannot be had as it stands is then for its run to say.
+        """
+        self._load()
+        family, rest = self._families.get(name), dict(given)
+        if family is None:
+            return [self[name]], rest
+        asked = rest.pop(family.key, None)
+        if asked == "all":
+            return [replace(self[f"{name}:{member}"], verify=None) for member in family.names()], rest
+        members = asked if isinstance(asked, list) else [asked]
+        if not members or not all(isinstance(member, str) for member in members):
+            raise self._needs(family)
+        return [self[f"{name}:{member}"] for member in members], rest
+
+    def _needs(self, family: Family[Facts]) -> UserError:
+        known = ", ".join(family.names())
+        return UserError(f"{self.kind} '{family.name}' needs {family.key}: \"all\", or one or more of {known}")
 
     def _load(self) -> None:
         if self._loaded:
@@ -122,15 +176,27 @@ class Registry(Generic[Facts]):
 
     def __getitem__(self, name: str) -> Unit[Facts]:
         self._load()
+        family, _, member = name.partition(":")
+        if family in self._families:
+            if not member:
+                raise self._needs(self._families[family])
+            return self._families[family].make(member)
         if name not in self._units:
-            raise did_you_mean(self.kind, name, list(self._units))
+            raise did_you_mean(self.kind, name, [*self._units, *self._families])
         return self._units[name]
+
+    @property
+    def families(self) -> list[str]:
+        """The names of families."""
+        self._load()
+        return list(self._families)
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._units
+        return name in self._units or name in self._families
 
     def __iter__(self) -> Iterator[Unit[Facts]]:
+        """The units that have a file, by name; those of families are not made for this."""
         self._load()
         return iter(sorted(self._units.values(), key=lambda unit: unit.name))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peftbench.checking.looks import Finding
 
 new = typer.Typer(help="Write a file for a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
-check = typer.Typer(help="Look for what is wrong with a task.", no_args_is_help=True, rich_markup_mode=None)
+check = typer.Typer(help="Look for what is wrong with a task or a method.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="what it is to be called")]
 To = Annotated[Path | None, typer.Option("--to", help="the file; default: NAME.py here", metavar="FILE")]
@@ -58,6 +58,33 @@ def check_task(
         typer.echo(f"\n{report.task}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
     if report.problems:
         raise typer.Exit(1)
+
+
+@check.command("method")
+def check_method(
+    name: Annotated[str, typer.Argument(help="the method; a type of peft is peft:TYPE")],
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="an argument of the method; may be repeated", metavar="KEY=VALUE")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether it keeps the contract of methods, on two tiny models. Exit status 0: fine; 1: problems found."""
+    from peftbench.checking import contract
+
+    plug(plugin)
+    report = contract.check_method(name, dict(map(_pair, given or ())), None if as_json else _tell)
+    if as_json:
+        content = asdict(report) | {"problems": report.problems}
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(f"\n{report.method}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _tell(shape: str, finding: "Finding") -> None:
+    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {shape:15}  {finding.about:13} {finding.said}")
 
 
 def _written(kind: Any, name: str, to: Path | None) -> None:

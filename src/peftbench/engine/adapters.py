@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_model import from_files
+from peftbench.registry import UserError
+from peftbench.seeds import stream
 from peftbench.spec import Choice
 
 TRAINED = "trained.safetensors"
@@ -34,19 +36,25 @@ def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
     return size
 
 
-def load(base: Base, method: Choice, folder: Path) -> Adapted:
-    """The adapted model that `save` wrote, on its base, ready to answer."""
+def load(base: Base, method: Choice, folder: Path, seed: int = 0) -> Adapted:
+    """The adapted model that `save` wrote, on its base, ready to answer. `seed`: that of the run, which placed it.
+
+    Raises `UserError` if what was saved is not what the method trains with these arguments and this seed.
+    """
     if (folder / "adapter_config.json").is_file():
         return from_files(base.model, folder)
     if (folder / "config.json").is_file():
-        from transformers import AutoModelForCausalLM
-
-        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        network: Any = base.shape.auto.from_pretrained(folder, dtype=torch.float32)
         return Adapted(network.to(base.model.device).eval(), network)
+    torch.manual_seed(stream(seed, "init"))
     adapted: Adapted = METHODS[method.name].function(base.model, **method.arguments)
-    trained = load_file(folder / TRAINED, device=str(base.model.device))
-    for name, parameter in adapted.model.named_parameters():
-        if name in trained:
-            parameter.data = trained[name]
+    saved = load_file(folder / TRAINED, device=str(base.model.device))
+    trained = {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
+    if trained.keys() != saved.keys():
+        if adapted.remove is not None:
+            adapted.remove()
+        raise UserError(f"{folder}: not what {method} trains on this model with seed {seed}")
+    for name, parameter in trained.items():
+        parameter.data = saved[name]
     adapted.model.eval()
     return adapted

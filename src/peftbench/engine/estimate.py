@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
-from peftbench.engine.forward import forward
+from peftbench.engine.load import Base
+from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
 from peftbench.registry import UserError
+from peftbench.spec import Choice
 
 LENGTH = 512
 """Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""
@@ -43,12 +46,12 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     trainable = sum(p.numel() for p in parameters.values() if p.requires_grad)
     if not trainable and method != "none":
         raise UserError(f"method {method} would train nothing on this model")
-    flops = _forward_flops(adapted)
+    flops, base = forward_flops(adapted), base_flops(config)
     return Estimate(
         trainable_parameters=trainable,
         total_parameters=sum(p.numel() for p in parameters.values()),
         forward_flops_512=flops,
-        extra_forward_flops_512=flops - _base_flops(config.to_json_string(use_diff=False)),
+        extra_forward_flops_512=flops - base,
     )
 
 
@@ -87,20 +90,64 @@ def _adapt(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> 
 
 def _on_meta(config: PreTrainedConfig) -> Any:
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        try:
+            network = shape(config).auto.from_config(config, dtype=torch.float32)
+        except ValueError as error:
+            raise UserError(
+                f"a model of type {config.model_type} is no language model: {error}".split("\n")[0]
+            ) from error
+        if head_apart(config):
+            head = network.get_output_embeddings()
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
     return network.requires_grad_(False).eval()
 
 
-def _forward_flops(adapted: Adapted) -> int:
+def forward_flops(adapted: Adapted) -> int:
+    """Operations of a forward pass, counted as it runs: on meta tensors, or on a loaded model where those do not do.
+
+    Attention is computed by matrix products: the counter does not know the fused kernel of a CPU.
+    """
     adapted.model.eval()
-    ids = torch.zeros((1, LENGTH), dtype=torch.long, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(adapted, ids, None)
+    plain, trained = sdpa_kernel(SDPBackend.MATH), [p for p in adapted.model.parameters() if p.requires_grad]
+    try:
+        # The counter's hooks stumble over parameters that a module hands to another.
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.no_grad(), torch.random.fork_rng(), plain, FlopCounterMode(display=False) as counter:
+            shape(adapted.network.config).pass_over(adapted, LENGTH)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
     return int(counter.get_total_flops())
+
+
+def operations(adapted: Adapted, base: Base, method: Choice) -> int:
+    """Operations of a forward pass of a method that is on its base: the same on every machine."""
+    known = _on_meta_alone(base.config.to_json_string(use_diff=False), method.name, json.dumps(method.arguments))
+    if known is not None:
+        return known
+    with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
+        return forward_flops(adapted)
+
+
+@lru_cache(maxsize=256)
+def _on_meta_alone(config_json: str, method: str, arguments_json: str) -> int | None:
+    """Operations of a forward pass on meta tensors; none for a method that needs tensors with values."""
+    facts = json.loads(config_json)
+    try:
+        config = AutoConfig.for_model(facts.pop("model_type"), **facts)
+        return estimate(config, method, **json.loads(arguments_json)).forward_flops_512
+    except Exception:
+        return None
+
+
+def base_flops(config: PreTrainedConfig) -> int:
+    """Operations of a forward pass of the untouched model."""
+    return _base_flops(config.to_json_string(use_diff=False))
 
 
 @lru_cache(maxsize=16)
 def _base_flops(config_json: str) -> int:
     facts = json.loads(config_json)
     network = _on_meta(AutoConfig.for_model(facts.pop("model_type"), **facts))
-    return _forward_flops(Adapted(network, network))
+    return forward_flops(Adapted(network, network))

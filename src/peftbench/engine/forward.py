@@ -1,16 +1,44 @@
-"""One call of an adapted network, for all methods and for training and answering alike.
+"""Calls of an adapted decoder-only network, for all methods and for training and answering alike.
 
 Soft prompts and prefixes are put before the input here. With left padding they go between the padding and the text:
-[padding | prompt | text], where a position is counted from the first virtual token.
+[padding | prompt | text], where a position is counted from the first virtual token. What an encoder–decoder does
+instead stands in `seq2seq.py`, under the same names.
 """
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+from peftbench.engine.tokens import Encoded, Encoder
 from peftbench.methods import Adapted
+
+auto: Any = AutoModelForCausalLM
+encoder = Encoder
+
+
+@dataclass
+class Reading:
+    """A batch of prompts as read, and of what has been answered: all that is needed to go on.
+
+    `mask` [batch, positions] is that of the input and, in a decoder, of what follows it; `source` [batch, length,
+    hidden] is what an encoder made of the input.
+    """
+
+    cache: Any
+    mask: Tensor
+    source: Tensor | None = None
+
+    def repeat(self, times: int | Tensor) -> None:
+        """Every row so many times, one after the other."""
+        self.cache.batch_repeat_interleave(times)
+        self.mask = self.mask.repeat_interleave(times, 0)
+        if self.source is not None:
+            self.source = self.source.repeat_interleave(times, 0)
 
 
 def accepts(network: torch.nn.Module, argument: str) -> bool:
@@ -18,7 +46,13 @@ def accepts(network: torch.nn.Module, argument: str) -> bool:
     return argument in inspect.signature(type(network).forward).parameters
 
 
-def pad(rows: list[list[int]], value: int, side: str, on: torch.device) -> tuple[Tensor, Tensor]:
+def device_of(adapted: Adapted) -> torch.device:
+    """Where an adapted network is."""
+    parameter: Tensor = next(iter(adapted.network.parameters()))
+    return parameter.device
+
+
+def pad(rows: Sequence[list[int]], value: int, side: str, on: torch.device) -> tuple[Tensor, Tensor]:
     """Rows of ids to a tensor [rows, longest] and its attention mask, padded on one side."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), value)
@@ -48,7 +82,7 @@ def forward(
         inputs["input_ids"] = ids
     if adapted.prefix is not None:
         inputs["past_key_values"] = adapted.prefix(len(ids))
-        mask = _after_ones(mask, inputs["past_key_values"].get_seq_length(), ids)
+        mask = after_ones(mask, inputs["past_key_values"].get_seq_length(), ids)
     if mask is not None:
         inputs["attention_mask"] = mask
         if accepts(network, "position_ids"):
@@ -59,6 +93,8 @@ def forward(
         seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
         width = ids.shape[1] + virtual
         inputs["attention_mask"] = torch.ones((1, 1, width, seen + width), dtype=torch.bool, device="meta")
+        if accepts(network, "position_ids"):
+            inputs["position_ids"] = torch.arange(seen, seen + width, device="meta")[None]
     wanted: Tensor | int = 1 if cached else 0
     if keep is not None:
         wanted = torch.nn.functional.pad(keep, (virtual, 0))
@@ -70,16 +106,52 @@ def forward(
     return logits, out.past_key_values, mask
 
 
-def advance(adapted: Adapted, ids: Tensor, mask: Tensor, cache: Any) -> tuple[Tensor, Any]:
-    """Logits [batch, length, vocabulary] of tokens that follow a cache; `mask` covers the cache and them."""
-    inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
+    """Logits [target tokens, vocabulary] of the target tokens of rows, one row after the other, and of no others."""
+    on = device_of(adapted)
+    ids, mask = pad([row.prompt + row.target for row in rows], 0, "right", on)
+    targets, _ = pad([[0] * len(row.prompt) + [1] * len(row.target) for row in rows], 0, "right", on)
+    keep = torch.nn.functional.pad(targets[:, 1:].bool(), (0, 1))
+    logits: Tensor = forward(adapted, ids, mask, keep)[0]
+    return logits
+
+
+def read(adapted: Adapted, prompts: Sequence[list[int]]) -> tuple[Tensor, Reading]:
+    """Logits [batch, vocabulary] of the first token after each prompt, and what is needed to go on."""
+    ids, mask = pad(prompts, 0, "left", device_of(adapted))
+    logits, cache, full = forward(adapted, ids, mask, cached=True)
+    assert full is not None
+    return logits[:, -1], Reading(cache, full)
+
+
+def advance(adapted: Adapted, ids: Tensor, reading: Reading, valid: Tensor | None = None) -> Tensor:
+    """Logits [batch, length, vocabulary] of tokens [batch, length] that follow what was read, and are read with it.
+
+    `valid`: which of them are no padding, which stands on the right; by default all.
+    """
+    more = torch.ones_like(ids) if valid is None else valid
+    reading.mask = torch.cat([reading.mask, more], 1)
+    inputs = {"input_ids": ids, "attention_mask": reading.mask, "past_key_values": reading.cache}
     if accepts(adapted.network, "position_ids"):
-        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        inputs["position_ids"] = (reading.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     out = adapted.network(**inputs, use_cache=True)
-    return out.logits, out.past_key_values
+    reading.cache = out.past_key_values
+    logits: Tensor = out.logits
+    return logits
 
 
-def _after_ones(mask: Tensor | None, width: int, ids: Tensor) -> Tensor | None:
+def pass_over(adapted: Adapted, length: int) -> None:
+    """One forward pass of one row of so many tokens, none of which needs to have a value."""
+    forward(adapted, torch.zeros((1, length), dtype=torch.long, device=device_of(adapted)), None)
+
+
+def positions(adapted: Adapted, rows: Sequence[Encoded], most: int) -> int:
+    """How many positions the longest row takes up, with virtual tokens and an answer of up to `most` tokens."""
+    return adapted.virtual_tokens + max(len(row.prompt) + max(len(row.target), most) for row in rows)
+
+
+def after_ones(mask: Tensor | None, width: int, ids: Tensor) -> Tensor | None:
+    """The mask of ids, if they have one, with virtual tokens before it."""
     if mask is None:
         return None
     return torch.cat([torch.ones(len(ids), width, dtype=mask.dtype, device=mask.device), mask], 1)
@@ -91,7 +163,7 @@ def _with_prompt(adapted: Adapted, ids: Tensor, mask: Tensor | None) -> tuple[Te
     text = adapted.network.get_input_embeddings()(ids)
     virtual = adapted.soft_prompt(len(ids)).to(text.dtype)
     embeddings = torch.cat([virtual, text], 1)
-    mask = _after_ones(mask, virtual.shape[1], ids)
+    mask = after_ones(mask, virtual.shape[1], ids)
     if mask is not None and not bool(mask[:, virtual.shape[1]].all()):
         # Left padding: a stable sort by the mask puts the padding first and keeps prompt and text in order.
         order = torch.argsort(mask, dim=1, stable=True)

@@ -6,11 +6,14 @@ import time
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.engine.shapes import shape
+from peftbench.engine.tokens import Encoder
 from peftbench.models import Model
 from peftbench.registry import UserError
+from peftbench.tasks import TaskFacts
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -50,9 +53,7 @@ class Base:
             self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
         except (OSError, ValueError) as error:
             raise UserError(f"model {ref.name}: cannot be loaded from {ref.source}: {_first_line(error)}") from error
-        if self.config.is_encoder_decoder:
-            kind = f"an encoder–decoder ({self.config.model_type})"
-            raise UserError(f"model {ref.name} is {kind}: use a decoder-only model")
+        self.shape = shape(self.config)
         bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision_used = "bf16" if bf16 else "fp32"
@@ -65,14 +66,16 @@ class Base:
     def _load(self) -> Any:
         started = time.perf_counter()
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                self.ref.source, revision=self.ref.revision, dtype=self.dtype
-            )
+            model: Any = self.shape.auto.from_pretrained(self.ref.source, revision=self.ref.revision, dtype=self.dtype)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
         model = model.to(device()).requires_grad_(False).eval()
         self.load_seconds = time.perf_counter() - started
         return model
+
+    def encoder(self, facts: TaskFacts, max_length: int) -> Encoder:
+        """What makes rows of a task into tokens for this model."""
+        return self.shape.encoder(self.tokenizer, facts, max_length)
 
     def facts(self) -> dict[str, Any]:
         """What a result should say of the model it was made with."""

@@ -49,13 +49,14 @@ class TensorTracker(TorchDispatchMode):
 
     def hold(self, tensors: Iterator[torch.Tensor]) -> None:
         """Mark tensors as counted already."""
-        self._live.update(tensor.untyped_storage()._cdata for tensor in tensors)
+        self._live.update(storage._cdata for tensor in tensors for storage in _storages(tensor))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
-                self._meet(leaf.untyped_storage())
+                for storage in _storages(leaf):
+                    self._meet(storage)
         return out
 
     def _meet(self, storage: torch.UntypedStorage) -> None:
@@ -74,8 +75,15 @@ class TensorTracker(TorchDispatchMode):
 
 def tensor_bytes(tensors: Iterator[torch.Tensor]) -> int:
     """Bytes of tensors, shared storages counted once."""
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    storages = {storage._cdata: storage.nbytes() for tensor in tensors for storage in _storages(tensor)}
     return sum(storages.values())
+
+
+def _storages(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Where a tensor's bytes are; those of a sparse one are its indices and values."""
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices().untyped_storage(), tensor._values().untyped_storage()]
+    return [tensor.untyped_storage()]
 
 
 @contextmanager

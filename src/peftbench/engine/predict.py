@@ -8,8 +8,9 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from peftbench.engine.forward import advance, forward, pad
+from peftbench.engine.forward import device_of, pad
 from peftbench.engine.load import Base
+from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.registry import UserError
@@ -46,16 +47,14 @@ def _text(base: Base, ids: list[int]) -> str:
 @torch.no_grad()
 def generate(adapted: Adapted, rows: Sequence[Encoded], ends: Sequence[int], most: int) -> list[list[int]]:
     """The likeliest next token again and again, at most `most`, until one of `ends`, which is left out."""
-    ids, mask = pad([row.prompt for row in rows], ends[0], "left", _device(adapted))
-    logits, cache, full = forward(adapted, ids, mask, cached=True)
-    assert full is not None
-    stops = torch.tensor(ends, device=ids.device)
-    token = logits[:, -1].argmax(-1)
+    calls = shape(adapted.network.config)
+    logits, reading = calls.read(adapted, [row.prompt for row in rows])
+    stops = torch.tensor(ends, device=logits.device)
+    token = logits.argmax(-1)
     answers, open_rows = [token], ~torch.isin(token, stops)
     while open_rows.any() and len(answers) < most:
-        full = torch.cat([full, full.new_ones(len(rows), 1)], 1)
-        logits, cache = advance(adapted, token[:, None], full, cache)
-        token = torch.where(open_rows, logits[:, -1].argmax(-1), ends[0])
+        logits = calls.advance(adapted, token[:, None], reading)[:, -1]
+        token = torch.where(open_rows, logits.argmax(-1), ends[0])
         open_rows &= ~torch.isin(token, stops)
         answers.append(token)
     return [_until(answer, set(ends)) for answer in torch.stack(answers, 1).tolist()]
@@ -71,19 +70,15 @@ def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
 
     The prompt is computed once and shared by the choices, of which each row may have another number.
     """
-    on, counts = _device(adapted), [len(row.choices) for row in rows]
+    calls, on, counts = shape(adapted.network.config), device_of(adapted), [len(row.choices) for row in rows]
     repeats = counts[0] if len(set(counts)) == 1 else torch.tensor(counts, device=on)
-    ids, mask = pad([row.prompt for row in rows], 0, "left", on)
-    first, cache, full = forward(adapted, ids, mask, cached=True)
-    assert full is not None
+    first, reading = calls.read(adapted, [row.prompt for row in rows])
+    reading.repeat(repeats)
     choices, valid = pad([choice for row in rows for choice in row.choices], 0, "right", on)
-    cache.batch_repeat_interleave(repeats)
-    prefix = full.repeat_interleave(repeats, 0)
     # The last token of a choice predicts nothing that is scored, so it is not fed.
-    logits = first[:, -1:].repeat_interleave(repeats, 0)
+    logits = first[:, None].repeat_interleave(repeats, 0)
     if choices.shape[1] > 1:
-        later, _ = advance(adapted, choices[:, :-1], torch.cat([prefix, valid[:, :-1]], 1), cache)
-        logits = torch.cat([logits, later], 1)
+        logits = torch.cat([logits, calls.advance(adapted, choices[:, :-1], reading, valid[:, :-1])], 1)
     likelihood = _likelihood(logits, choices, valid).cpu()
     return [int(each.argmax()) for each in likelihood.split(counts)]
 
@@ -120,8 +115,3 @@ def _fitting(batch: list[Encoded], answer: Callable[[list[Encoded]], list[Any]])
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether less at a time might help."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and should_reduce_batch_size(error))
-
-
-def _device(adapted: Adapted) -> torch.device:
-    parameter: Tensor = next(iter(adapted.network.parameters()))
-    return parameter.device

@@ -95,6 +95,11 @@ class Encoder:
         lead = " " if self.tokenizer.chat_template is None else ""
         return [*self.tokenizer(lead + text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
 
+    @property
+    def manner(self) -> list[Any]:
+        """What the ids depend on beside texts, room and the tokenizer itself."""
+        return [self.tokenizer.chat_template, self.tokenizer.eos_token_id]
+
     def _shorten(self, fields: dict[str, str], excess: int) -> dict[str, str]:
         """The longest field without `excess` tokens of its middle."""
         ids = {name: self.tokenizer(text, add_special_tokens=False)["input_ids"] for name, text in fields.items()}
@@ -106,6 +111,28 @@ class Encoder:
             for part in (ids[name][: (keep + 1) // 2], ids[name][len(ids[name]) - keep // 2 :])
         )
         return fields | {name: head + GAP + tail}
+
+
+class SourceEncoder(Encoder):
+    """Encodes for an encoder–decoder: prompts as its tokenizer encodes sources, answers as it encodes targets.
+
+    There is no cue and no chat template: where a prompt ends is plain to an encoder. What special tokens its tokenizer
+    adds, such as an end (T5) or a beginning and an end (BART), are part of prompt and answer.
+    """
+
+    def prompt(self, fields: Mapping[str, str]) -> list[int]:
+        """A prompt's ids: plain text."""
+        return list(self.tokenizer(prompt(self.facts, fields))["input_ids"])
+
+    def answer(self, text: str) -> list[int]:
+        """An answer's ids, with the end-of-sequence token."""
+        ids, end = list(self.tokenizer(text_target=text)["input_ids"]), self.tokenizer.eos_token_id
+        return ids if ids[-1:] == [end] else [*ids, end]
+
+    @property
+    def manner(self) -> list[Any]:
+        """What the ids depend on beside texts, room and the tokenizer itself."""
+        return ["source and target", self.tokenizer.eos_token_id]
 
 
 def _dated(template: str) -> str:
@@ -139,11 +166,9 @@ def check_whole(encoder: Encoder, examples: Sequence[Example], rows: Sequence[En
 
 def _key(encoder: Encoder, examples: Sequence[Example]) -> str:
     content = [[dict(example.fields), example.target] for example in examples]
-    tokenizer = encoder.tokenizer
     asked = [encoder.facts.instruction, encoder.facts.labels, encoder.prompt_tokens, encoder.answer_tokens]
-    rendered = [FORMAT, tokenizer.chat_template, tokenizer.eos_token_id]
-    digest = hashlib.sha256(json.dumps([content, asked, rendered]).encode())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest = hashlib.sha256(json.dumps([content, asked, [FORMAT, *encoder.manner]]).encode())
+    digest.update(encoder.tokenizer.backend_tokenizer.to_str().encode())
     return digest.hexdigest()[:32]
 
 

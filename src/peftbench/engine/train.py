@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
 
-from peftbench.engine.forward import forward, pad
+from peftbench.engine.ahead import ahead
 from peftbench.engine.meter import Meter, tracked
 from peftbench.engine.predict import in_batches, is_out_of_memory
+from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.seeds import stream
@@ -21,6 +22,7 @@ from peftbench.spec import Point, Training
 
 Report = Callable[[dict[str, Any]], None]
 State = dict[str, Tensor]
+AfterStep = Callable[[int], None]
 
 
 class DivergedError(Exception):
@@ -73,7 +75,7 @@ class Trainer:
         self.trained = Trained()
         self.accelerator = Accelerator(mixed_precision="no")
         self.low_precision = precision == "bf16"
-        self.parameters = [p for p in adapted.model.parameters() if p.requires_grad]
+        self.parameters = self._trainable()
         self.micro_rows = asked.per_device_train_batch_size
         self.step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
 
@@ -85,14 +87,16 @@ class Trainer:
         trained, best = self.trained, Best()
         total = self.total_steps(len(train))
         trained.peak_memory_bytes = self._probe(train)
+        if self.adapted.prepare is not None:
+            with meter.phase("train"):
+                self.adapted.prepare(ahead(self.adapted.network, total, lambda: self._batches(train, total)))
+            self.parameters = self._trainable()
         optimizer, scheduler = self._optimizer(total)
         every = self._validate_every(total)
         torch.manual_seed(stream(self.seed, "dropout"))
         for step, rows in enumerate(self._batches(train, total), start=1):
             with meter.phase("train"), _gpu_peak(trained):
-                loss = self._step(rows, optimizer, scheduler)
-                if self.adapted.after_step is not None:
-                    self.adapted.after_step(step)
+                loss = self._step(rows, optimizer, scheduler, self.adapted.after_step)
             trained.steps = step
             trained.tokens += sum(len(row.prompt) + len(row.target) for row in rows)
             seconds = meter.seconds["train"]
@@ -108,6 +112,9 @@ class Trainer:
         trained.best_step = best.step
         self._load(best.state)
         return trained
+
+    def _trainable(self) -> list[Tensor]:
+        return [p for p in self.adapted.model.parameters() if p.requires_grad]
 
     def total_steps(self, rows: int) -> int:
         """Optimiser steps of the whole training."""
@@ -139,8 +146,8 @@ class Trainer:
         scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
         return self.accelerator.prepare_optimizer(optimizer), scheduler
 
-    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any) -> float:
-        """One optimiser step; its mean loss per target token."""
+    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, after: AfterStep | None = None) -> float:
+        """One optimiser step; its mean loss per target token. `after` is called with the step's number."""
         self.adapted.model.train()
         while True:
             try:
@@ -156,6 +163,8 @@ class Trainer:
         self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
         optimizer.step()
         scheduler.step()
+        if after is not None:
+            after(self.trained.steps + 1)
         optimizer.zero_grad(set_to_none=True)
         return loss
 
@@ -175,6 +184,8 @@ class Trainer:
                 loss = summed_loss(self.adapted, rows[start : start + self.micro_rows]) / tokens
             self.accelerator.backward(loss)
             total += float(loss.item())
+        if self.adapted.penalty is not None:
+            self.accelerator.backward(self.adapted.penalty())
         return total
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -244,9 +255,6 @@ def _point(trained: Trained, seconds: float, train_loss: float, validation_loss:
 
 def summed_loss(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Cross-entropy summed over the target tokens of rows; logits are computed for those positions alone."""
-    on = next(iter(adapted.network.parameters())).device
-    ids, mask = pad([row.prompt + row.target for row in rows], 0, "right", on)
-    targets, _ = pad([[0] * len(row.prompt) + [1] * len(row.target) for row in rows], 0, "right", on)
-    keep = targets[:, 1:].bool()
-    logits, _, _ = forward(adapted, ids, mask, torch.nn.functional.pad(keep, (0, 1)))
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][keep], reduction="sum")
+    logits = shape(adapted.network.config).target_logits(adapted, rows)
+    targets = torch.tensor([token for row in rows for token in row.target], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -5,13 +5,28 @@ loop needs to know of it, as values. The loop knows no method by name. A method'
 imports what it needs inside its function.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peftbench.registry import Registry, Unit
+from peftbench.registry import Family, Registry, Unit
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What lies before a method when its training begins.
+
+    `steps`: optimiser steps of the whole training. `batches()`: the rows of each step, in their order, as the library
+    `transformers` takes them: `input_ids`, `attention_mask` and `labels` [rows, length], on the network's device, where
+    a label of -100 is none. They are for forward and backward passes; what these change is the method's to clear.
+    """
+
+    steps: int
+    batches: Callable[[], Iterator[dict[str, Any]]]
 
 
 @dataclass
@@ -25,7 +40,10 @@ class Adapted:
     - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input in every layer.
     - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
       only where the merged model computes the same function.
-    - `after_step(step)`: called after each optimiser step, counted from 1.
+    - `prepare(ahead)`: called once before training, for what depends on the data or on the number of steps. Its time is
+      training time. It may replace parameters, but not their number.
+    - `penalty()`: a term that is added to the loss of each step, and is no part of the loss that is reported.
+    - `after_step(step)`: called after each optimiser step, counted from 1, while its gradients are still there.
     - `param_groups(learning_rate)`: optimiser groups, for methods that train parts at different rates.
     - `save(directory)`: writes the files that must be kept; by default the trained tensors as safetensors.
     - `remove()`: takes the method off, so that the base is as it was. A base that is not is loaded anew.
@@ -37,6 +55,8 @@ class Adapted:
     soft_prompt: Callable[[int], Any] | None = None
     prefix: Callable[[int], Any] | None = None
     merge: Callable[[], AbstractContextManager[None]] | None = None
+    prepare: Callable[[Ahead], None] | None = None
+    penalty: Callable[[], Any] | None = None
     after_step: Callable[[int], None] | None = None
     param_groups: Callable[[float], list[dict[str, Any]]] | None = None
     save: Callable[[Path], None] | None = None
@@ -61,7 +81,7 @@ class MethodFacts:
 
     learning_rate: float | None
     paper: str = ""
-    version: int = 1
+    version: int | str = 1
     trains: bool = True
     gradient_checkpointing: str = ""
 
@@ -79,3 +99,20 @@ def method(**facts: Any) -> Callable[[Adapt], Adapt]:
         return function
 
     return register
+
+
+def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str], Method]], Callable[[str], Method]]:
+    """Register a function that makes methods, as members of a family of its own name; see `Family`."""
+
+    def register(function: Callable[[str], Method]) -> Callable[[str], Method]:
+        METHODS.add_family(Family(function.__name__, key, names, cache(function)))
+        return function
+
+    return register
+
+
+@cache
+def capabilities() -> dict[str, dict[str, Any]]:
+    """What each method can do, by name, as `peftbench.checking.capabilities` measured it."""
+    found: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "capabilities.json").read_text())
+    return found

@@ -1,47 +1,46 @@
-from functools import partial
 from typing import Any, Literal
 
 from peftbench.methods import Adapted, method
-from peftbench.models.places import places
+from peftbench.models.places import Layers, Modules, places
+from peftbench.registry import UserError
 
 PLACES = {"houlsby": ("o", "down"), "pfeiffer": ("down",), "parallel": ("down",)}
+"""The last matrix of each sublayer that has an adapter."""
 
 
 @method(learning_rate=2e-4, paper="arXiv:1902.00751, arXiv:2005.00247, arXiv:2110.04366")
 def adapter(
-    model: Any, *, form: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby", reduction: int = 16
+    model: Any,
+    *,
+    form: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby",
+    reduction: int = 16,
+    modules: Modules = "all-linear",
+    layers: Layers = "all",
 ) -> Adapted:
     """Bottleneck adapters: after attention and feed-forward (Houlsby), after the feed-forward alone (Pfeiffer), or
-    beside the feed-forward (parallel, He et al.). The second matrix starts at zero: training starts at the base model.
+    beside it (parallel, He et al.); of these, those in `modules`. They start at the base model: what they add is zero.
     """
     from torch import nn
 
+    meant = places(model, modules, layers)
+    if not (ends := [place for place in places(model, PLACES[form], layers) if place in meant]):
+        raise UserError(f"adapter: those of form '{form}' stand at {' and '.join(PLACES[form])}: put that into modules")
     width = model.config.hidden_size
-    narrow = max(1, width // reduction)
-    hosts: list[Any] = []
-    hooks: list[Any] = []
-    starts = places(model, ("up",)) if form == "parallel" else ()
-
-    def serial(host: Any, _inputs: Any, output: Any) -> Any:
-        return output + host.peft_adapter(output)
-
-    def parallel(host: Any, _inputs: Any, output: Any) -> Any:
-        return output + host.peft_adapter(host.peft_adapter_input)
-
-    for number, place in enumerate(places(model, PLACES[form])):
-        host: Any = model.get_submodule(place)
-        widen = nn.Linear(narrow, width)
+    hosts = [model.get_submodule(end) for end in ends]
+    hooks = []
+    if form == "parallel":
+        # The feed-forward may have no module of its own: its input is that of its first matrix.
+        starts = {start.rpartition(".")[0]: start for start in places(model, ("up",), layers)}
+        for end, host in zip(ends, hosts, strict=True):
+            first = model.get_submodule(starts[end.rpartition(".")[0]])
+            hooks.append(first.register_forward_pre_hook(_keep_for(host)))
+    for host in hosts:
+        widen = nn.Linear(max(1, width // reduction), width)
         nn.init.zeros_(widen.weight)
         nn.init.zeros_(widen.bias)
-        net = nn.Sequential(nn.Linear(width, narrow), nn.GELU(), widen)
-        host.add_module("peft_adapter", net.to(next(host.parameters()).device))
-        hooks.append(host.register_forward_hook(parallel if starts else serial))
-        if starts:
-            # The feed-forward may have no module of its own: its input is that of its first matrix.
-            start = model.get_submodule(starts[number])
-            keep = partial(_keep_input, host)
-            hooks.append(start.register_forward_pre_hook(keep))
-        hosts.append(host)
+        net = nn.Sequential(nn.Linear(width, widen.in_features), nn.GELU(), widen)
+        host.add_module("peft_adapter", net.to(host.weight.device))
+        hooks.append(host.register_forward_hook(_add))
 
     def remove() -> None:
         for hook in hooks:
@@ -53,5 +52,9 @@ def adapter(
     return Adapted(model, model, remove=remove)
 
 
-def _keep_input(host: Any, _module: Any, inputs: Any) -> None:
-    host.__dict__["peft_adapter_input"] = inputs[0]
+def _keep_for(host: Any) -> Any:
+    return lambda _module, inputs: host.__dict__.update(peft_adapter_input=inputs[0])
+
+
+def _add(host: Any, _inputs: Any, output: Any) -> Any:
+    return output + host.peft_adapter(host.__dict__.get("peft_adapter_input", output))

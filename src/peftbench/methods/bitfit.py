@@ -1,35 +1,40 @@
-from collections.abc import Sequence
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.models.places import places
+from peftbench.methods.in_place import put_back, train_in_place
+from peftbench.models.places import Layers, Modules, places, within
 
 
-@method(learning_rate=1e-3, paper="arXiv:2106.10199")
-def bitfit(model: Any, *, modules: Sequence[str] = ("q", "v")) -> Adapted:
-    """BitFit: only bias terms are trained: all the model has, or, where it has none, zero biases added to `modules`."""
+@method(learning_rate=1e-3, paper="arXiv:2106.10199", version=2)
+def bitfit(model: Any, *, modules: Modules | None = None, layers: Layers = "all") -> Adapted:
+    """BitFit: only bias terms are trained: those of `modules`, where a zero bias is added to a layer that has none.
+
+    Without `modules`: all biases of the model, or, where it has none, zero biases added to query and value.
+    """
     import torch
 
-    biases = {name: weight for name, weight in model.named_parameters() if name.endswith("bias")}
-    if biases:
-        before = {name: weight.detach().clone() for name, weight in biases.items()}
-        for weight in biases.values():
-            weight.requires_grad_(True)
-
-        def restore() -> None:
-            for name, weight in model.named_parameters():
-                if name in before:
-                    weight.data = before[name]
-
-        return Adapted(model, model, remove=restore)
-
-    layers = [model.get_submodule(place) for place in places(model, modules)]
-    for layer in layers:
-        layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features, device=layer.weight.device))
+    weights = dict(model.named_parameters())
+    biases = {name: weight for name, weight in weights.items() if name.endswith("bias")}
+    chosen, bare = within(model, biases, layers), list[str]()
+    if modules is not None or not chosen:
+        named = [f"{place}.bias" for place in places(model, modules or ("q", "v"), layers)]
+        chosen, bare = [name for name in named if name in biases], [name for name in named if name not in biases]
+    # A norm computes in one type, and what is trained is float32.
+    beside = [weights[name] for each in chosen if (name := f"{each.removesuffix('bias')}weight") in weights]
+    norms = [weight for weight in beside if weight.ndim == 1]
+    restore, put_norms_back = train_in_place(biases[name] for name in chosen), put_back(norms)
+    for weight in norms:
+        weight.data = weight.data.float()
+    hosts = [model.get_submodule(name.removesuffix(".bias")) for name in bare]
+    for host in hosts:
+        host.bias = torch.nn.Parameter(torch.zeros(host.out_features, device=host.weight.device))
 
     def remove() -> None:
-        for layer in layers:
-            layer.bias = None
+        restore()
+        put_norms_back()
+        for host in hosts:
+            host.bias = None
 
-    note = f"the model has no biases: {len(layers)} zero biases were added to {', '.join(modules)}"
-    return Adapted(model, model, remove=remove, notes=(note,))
+    who = f"{len(hosts)} of the chosen layers have" if biases else "the model has"
+    notes = (f"{who} no biases: {len(hosts)} zero biases were added",) if hosts else ()
+    return Adapted(model, model, remove=remove, notes=notes)

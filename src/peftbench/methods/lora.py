@@ -1,22 +1,19 @@
-from collections.abc import Sequence
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.peft_model import with_peft
-from peftbench.models.places import places
+from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.models.places import Layers, Modules
 
 
-@method(learning_rate=2e-4, paper="arXiv:2106.09685")
+@method(learning_rate=2e-4, paper="arXiv:2106.09685", version=2)
 def lora(
     model: Any,
     *,
     rank: int = 16,
     alpha: int = 16,
     dropout: float = 0.05,
-    modules: Sequence[str] = ("k", "v", "down"),
+    modules: Modules = DEFAULT,
+    layers: Layers = "all",
 ) -> Adapted:
     """LoRA: low-rank updates of linear layers."""
-    from peft import LoraConfig
-
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=places(model, modules))
-    return with_peft(model, config, mergeable=True)
+    return low_rank(model, rank, alpha, dropout, (modules, layers))

@@ -1,0 +1,40 @@
+"""Answers of an adapted model one row at a time: no padding, no cache and nothing of the engine's, to compare with."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peftbench.methods import Adapted
+
+
+def logits(adapted: "Adapted", prompt: Sequence[int], answer: Sequence[int]) -> "Tensor":
+    """Logits [1, vocabulary] of the token that follows a prompt and the beginning of its answer."""
+    import torch
+
+    network, apart = adapted.network, adapted.network.config.is_encoder_decoder
+    on = next(network.parameters()).device
+    text = torch.tensor([[*prompt] if apart else [*prompt, *answer]], device=on)
+    inputs: dict[str, Any] = {"input_ids": text}
+    with torch.no_grad():
+        if adapted.soft_prompt is not None:
+            inputs = {"inputs_embeds": torch.cat([adapted.soft_prompt(1), network.get_input_embeddings()(text)], 1)}
+        if adapted.prefix is not None:
+            inputs["past_key_values"] = adapted.prefix(1)
+        if apart:
+            start = network.config.decoder_start_token_id
+            inputs["decoder_input_ids"] = torch.tensor([[start, *answer]], device=on)
+        found: Tensor = network(**inputs, use_cache=adapted.prefix is not None).logits[:, -1]
+    return found
+
+
+def answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: int) -> list[int]:
+    """The greedy answer to a prompt, without its end."""
+    found: list[int] = []
+    while len(found) < most:
+        token = int(logits(adapted, prompt, found).argmax())
+        if token == end:
+            break
+        found.append(token)
+    return found

@@ -1,0 +1,41 @@
+"""Random models of a few thousand parameters with the pocket tokenizer, to try methods on."""
+
+from pathlib import Path
+from typing import Any
+
+SHAPES = ("decoder", "encoder-decoder")
+
+
+def build(shape: str, folder: Path) -> Path:
+    """Write a model of a shape, in Hugging Face format: a Llama with biases in its attention, or a T5 without any.
+
+    The stacks of the T5 differ in their numbers of layers, and its heads together are not as wide as the model.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    from peftbench.models import find
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(find("pocket").source)
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    llama: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    llama |= {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_bias": True}
+    t5: dict[str, Any] = {"d_model": 64, "d_kv": 8, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 3}
+    t5 |= {"num_heads": 4, "decoder_start_token_id": 0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if shape == "decoder":
+            model: Any = LlamaForCausalLM(LlamaConfig(**size, **llama))
+        else:
+            model = T5ForConditionalGeneration(T5Config(**size, **t5))
+        for parameter in model.parameters():
+            # Larger weights than usual, so that the answers of a random model differ from prompt to prompt.
+            if parameter.ndim == 2:
+                parameter.data *= 3
+            elif shape == "decoder" and not parameter.any():
+                parameter.data.normal_(std=0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

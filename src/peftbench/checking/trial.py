@@ -1,0 +1,291 @@
+"""One method on one model: each promise of the contract is a question to a `Trial`, answered by a finding."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.checking import plain
+from peftbench.checking.looks import Finding
+from peftbench.models.places import Layers
+from peftbench.registry import UserError
+from peftbench.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from peftbench.engine.load import Base
+    from peftbench.methods import Adapted
+
+ROWS, SHOWN, TOKENS = 16, 6, 5
+"""Training rows, rows whose answers are compared, tokens of an answer."""
+RATES = (3e-2, 3e-3, 3e-1, 3.0)
+"""Learning rates that are tried until one lowers the loss."""
+SAME, MERGED = 1e-5, 1e-4
+"""Differences of logits that rounding explains, as shares of the largest logit."""
+
+
+class Trial:
+    """The base is lent to each part of the trial, and restored before the next."""
+
+    def __init__(self, base: "Base", asked: RunSpec) -> None:
+        from peftbench.methods import METHODS
+
+        self.base, self.asked, self.method = base, asked, METHODS[asked.method.name]
+        self.rows, self.reloaded, self.rate = _rows(base), False, RATES[0]
+        self.losses: list[float] = []
+        self.best: Tensor | None = None
+
+    def findings(self, abilities: bool = True) -> Iterator[Finding]:
+        """The contract, in order; no more after a problem that what follows stands on.
+
+        `abilities`: also what a method may do or not (checkpointing, a choice of layers), and how its cost is counted.
+        """
+        if not self.method.facts.trains:
+            yield self._asked("trains", self.leaves_alone)
+            return
+        first = self._asked("trains", self.trains)
+        yield first
+        if first.problem:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with self.lent() as adapted:
+                    self.fit(adapted, self.rate)
+                    yield self._asked("seed", lambda: self.repeats(adapted))
+                    yield self._asked("answers", lambda: self.answers(adapted))
+                    yield self._asked("size", lambda: self.saves(adapted, Path(folder)))
+            except Exception as error:
+                yield _broken("removal", error)
+            yield self.leaves()
+            yield self._asked("saved", lambda: self.loads(Path(folder)))
+        yield self._asked("merge", self.merges)
+        if abilities:
+            yield self._asked("checkpointing", self.checkpoints)
+            yield self._asked("layers", self.chooses)
+            yield self._asked("operations", self.counts)
+
+    def _asked(self, about: str, question: Callable[[], Finding]) -> Finding:
+        """The answer to a question; one that raises something else than a reason is a problem."""
+        try:
+            return question()
+        except UserError:
+            raise
+        except Exception as error:
+            return _broken(about, error)
+
+    @contextmanager
+    def lent(self, method: Any = None, **settings: Any) -> Iterator["Adapted"]:
+        """The base with a method on it, this one or one with other arguments; taken off when the context is left."""
+        import torch
+
+        from peftbench.experiment import adapt
+        from peftbench.seeds import stream
+
+        train = self.asked.train.model_copy(update=settings)
+        asked = self.asked.model_copy(update={"train": train, "method": method or self.asked.method})
+        torch.manual_seed(stream(0, "init"))
+        try:
+            adapted = adapt(self.base, self.method, asked)
+            try:
+                yield adapted
+            finally:
+                if adapted.remove is not None:
+                    adapted.remove()
+                del adapted
+        finally:
+            self.reloaded = self.base.restore()
+
+    def fit(self, adapted: "Adapted", rate: float, **settings: Any) -> tuple[float, float, list[float]]:
+        """A short training: the loss before and after, and those of the steps at which it was validated."""
+        from peftbench.engine.meter import Meter
+        from peftbench.engine.train import Trainer
+
+        trainer = Trainer(adapted, self.asked.train.model_copy(update=settings), rate, "fp32", 0)
+        before = trainer.loss(self.rows)
+        curve = trainer.fit(self.rows, self.rows, Meter(), lambda _event: None).curve
+        return before, trainer.loss(self.rows), [float(point.train_loss or 0.0) for point in curve]
+
+    def logits(self, adapted: "Adapted") -> "Tensor":
+        """Logits [rows, vocabulary] of the first token of some answers, each row alone."""
+        import torch
+
+        adapted.model.eval()
+        return torch.cat([plain.logits(adapted, row.prompt, []) for row in self.rows[:SHOWN]])
+
+    # The promises
+
+    def leaves_alone(self) -> Finding:
+        """A method that trains nothing."""
+        with self.lent() as adapted:
+            trained = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+        wrong = bool(trained) or self.reloaded
+        return Finding("trains", f"{trained} parameters; the base is {'changed' if wrong else 'as before'}", wrong)
+
+    def trains(self) -> Finding:
+        """The loss falls at one of the rates, and nothing moves that was not asked to."""
+        from peftbench.engine.train import DivergedError
+
+        said = ""
+        for self.rate in RATES:
+            with self.lent() as adapted:
+                asked = {name: p.requires_grad for name, p in adapted.model.named_parameters()}
+                before = {name: p.detach().clone() for name, p in adapted.model.named_parameters()}
+                try:
+                    start, end, self.losses = self.fit(adapted, self.rate)
+                except DivergedError as problem:
+                    said = str(problem)
+                    continue
+                now = dict(adapted.model.named_parameters())
+                moved = [name for name, tensor in before.items() if not tensor.equal(now[name])]
+                self.best = self.logits(adapted)
+            if strayed := [name for name in moved if not asked[name]]:
+                return Finding("trains", f"what asks for no gradient has moved: {', '.join(strayed[:3])}", True)
+            if end < start:
+                size = sum(before[name].numel() for name in before if asked[name])
+                names = [name for name in asked if asked[name]]
+                facts = {"trainable_parameters": size, "names": names, "before": start, "after": end, "rate": self.rate}
+                return Finding(
+                    "trains", f"{size:,} parameters and nothing else; loss {start:.3f} to {end:.3f}", facts=facts
+                )
+            said = f"loss {start:.3f} before and {end:.3f} after"
+        return Finding("trains", f"the loss does not fall at any of the rates {RATES}: {said}", True)
+
+    def repeats(self, adapted: "Adapted") -> Finding:
+        """The same seed gives the same numbers, bit for bit."""
+        same = self.best is not None and bool(self.best.equal(self.logits(adapted)))
+        return Finding("seed", f"trained again with the same seed: {'the same' if same else 'other'} numbers", not same)
+
+    def answers(self, adapted: "Adapted") -> Finding:
+        """A padded batch with a cache gives what each row gives alone and without one."""
+        from peftbench.engine.predict import generate
+
+        adapted.model.eval()
+        end, shown = self.base.tokenizer.eos_token_id, self.rows[:SHOWN]
+        together = generate(adapted, shown, [end], TOKENS)
+        alone = [plain.answer(adapted, row.prompt, TOKENS, end) for row in shown]
+        same = sum(one == other for one, other in zip(together, alone, strict=True))
+        said = f"{same} of {SHOWN} of a padded batch with a cache are those of the row alone without"
+        return Finding("answers", said, same < SHOWN, {"same": same})
+
+    def merges(self) -> Finding:
+        """Where merging is offered, the merged model is the same function, and taking it apart restores every bit.
+
+        Where it is not offered and the library has it, it is tried all the same, to see whether it could be.
+        """
+        with self.lent() as adapted:
+            self.fit(adapted, self.rate)
+            best, offered = self.logits(adapted), adapted.merge is not None
+            try:
+                with _merging(adapted):
+                    apart = _apart(self.logits(adapted), best)
+                exact = apart < MERGED and bool(self.logits(adapted).equal(best))
+            except Exception as error:
+                why = str(error) or "the library does not merge it"
+                return Finding("merge", f"{_in_a_line(error)}", offered, {"merge": False, "why": why})
+        said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
+        return Finding("merge", said, offered and not exact, {"merge": exact, "difference": apart})
+
+    def saves(self, adapted: "Adapted", folder: Path) -> Finding:
+        """It can be written."""
+        from peftbench.engine.adapters import save
+
+        self.best = self.logits(adapted)
+        size = save(adapted, folder / "adapter")
+        return Finding("size", f"{size:,} bytes to keep", not size, {"adapter_bytes": size})
+
+    def leaves(self) -> Finding:
+        """After it is taken off, the base is bit-identical, or is known not to be and was loaded anew."""
+        said = "changed, found out by its checksum, and loaded anew" if self.reloaded else "bit-identical afterwards"
+        return Finding("base", said, facts={"base": "reloaded" if self.reloaded else "unchanged"})
+
+    def loads(self, folder: Path) -> Finding:
+        """What was saved gives on a clean base the logits of the best step."""
+        from peftbench.engine.adapters import load
+
+        again = load(self.base, self.asked.method, folder / "adapter")
+        try:
+            assert self.best is not None
+            apart = _apart(self.logits(again), self.best)
+        finally:
+            if again.remove is not None:
+                again.remove()
+            self.base.restore()
+        said = f"read back, the logits differ by {apart:.0e} of the largest"
+        return Finding("saved", said, apart > SAME, {"difference": apart})
+
+    def checkpoints(self) -> Finding:
+        """With gradient checkpointing the losses are the same, or it is refused with the reason."""
+        try:
+            with self.lent(gradient_checkpointing=True) as adapted:
+                _, _, losses = self.fit(adapted, self.rate)
+        except UserError as problem:
+            why = str(problem).partition(": ")[2] or str(problem)
+            return Finding("checkpointing", f"refused: {why}", facts={"gradient_checkpointing": False, "why": why})
+        apart = max(abs(a - b) / max(abs(b), 1e-9) for a, b in zip(losses, self.losses, strict=True))
+        said = f"losses differ by {apart:.0e} with it"
+        return Finding("checkpointing", said, apart > 1e-3, {"gradient_checkpointing": apart <= 1e-3})
+
+    def chooses(self) -> Finding:
+        """Where it takes a choice of layers, one layer has some of the trained parameters, and not all."""
+        parameter = self.method.parameters.get("layers")
+        if parameter is None or parameter.annotation != Layers:
+            return Finding("layers", "no choice of layers", facts={"layers": False})
+        arguments = self.asked.method.arguments
+        counts = []
+        for which in ("all", [0]):
+            with self.lent(
+                self.asked.method.model_copy(update={"arguments": arguments | {"layers": which}})
+            ) as adapted:
+                counts.append(sum(p.numel() for p in adapted.model.parameters() if p.requires_grad))
+        said = f"{counts[1]:,} of {counts[0]:,} parameters in the first alone"
+        return Finding("layers", said, not 0 < counts[1] <= counts[0], {"layers": True})
+
+    def counts(self) -> Finding:
+        """Operations are counted as a run counts them, from the configuration or on the loaded model."""
+        from peftbench.engine.estimate import estimate, forward_flops
+
+        with self.lent() as adapted:
+            flops = forward_flops(adapted)
+        facts = {"loaded": flops, "meta": None}
+        try:
+            known = estimate(self.base.config, self.asked.method.name, **self.asked.method.arguments)
+            facts["meta"] = known.forward_flops_512
+        except Exception as error:
+            said = f"{flops:,} in 512 tokens, counted on the loaded model: {_in_a_line(error)}"
+            return Finding("operations", said, facts=facts)
+        return Finding(
+            "operations", f"{known.forward_flops_512:,} in 512 tokens, by the configuration alone", facts=facts
+        )
+
+
+def _merging(adapted: "Adapted") -> Any:
+    from peftbench.methods.peft_model import merged
+
+    if adapted.merge is not None:
+        return adapted.merge()
+    if not hasattr(adapted.model, "merge_adapter"):
+        raise NotImplementedError("it is not a change of weights")
+    return merged(adapted.model)
+
+
+def _apart(one: "Tensor", other: "Tensor") -> float:
+    return float((one - other).abs().max() / other.abs().max())
+
+
+def _broken(about: str, error: Exception) -> Finding:
+    return Finding(about, _in_a_line(error), True)
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _rows(base: "Base") -> list[Any]:
+    from peftbench.engine.tokens import encode
+    from peftbench.tasks import TASKS
+    from peftbench.tasks.splits import Limits, split
+
+    task = TASKS["pocket_sentiment"]
+    return encode(base.encoder(task.facts, 128), split(task, {}, ROWS, 0, Limits(8, 8), None).train)

@@ -1,0 +1,20 @@
+from typing import Any
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.models.places import Layers, Modules
+
+
+# The rate is that of the authors' script for Llama-3-8B.
+@method(learning_rate=1e-4, paper="arXiv:2402.09353")
+def dora(
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.05,
+    modules: Modules = DEFAULT,
+    layers: Layers = "all",
+) -> Adapted:
+    """DoRA: low-rank updates of the direction of each output's weights, whose length is trained apart."""
+    return low_rank(model, rank, alpha, dropout, (modules, layers), use_dora=True)

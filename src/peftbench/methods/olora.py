@@ -1,0 +1,27 @@
+from typing import Any
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.models.places import Layers, Modules, places
+from peftbench.registry import UserError
+
+
+# The rate is the paper's. No dropout: it would leave out parts of the base's own weights.
+@method(learning_rate=3e-4, paper="arXiv:2406.01775")
+def olora(
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    modules: Modules = DEFAULT,
+    layers: Layers = "all",
+) -> Adapted:
+    """OLoRA: LoRA on the first orthonormal directions of the weights, the rest of which stays in the base meanwhile."""
+    for place in places(model, modules, layers):
+        module = model.get_submodule(place)
+        if type(module).__name__ == "Conv1D":
+            raise UserError(f"olora: peft has it for Linear layers only, and {place} is a Conv1D: use pissa")
+        if rank > min(module.weight.shape):
+            raise UserError(f"olora: rank {rank} is more than {place} has, {min(module.weight.shape)}")
+    return low_rank(model, rank, alpha, dropout, (modules, layers), init_lora_weights="olora")

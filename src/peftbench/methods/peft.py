@@ -1,0 +1,22 @@
+from typing import Any
+
+from peftbench.methods import METHODS, Adapted, Method, family
+from peftbench.methods.peft_types import about, adapt, check, config_class, facts, signature, types
+
+
+@family(key="type", names=types)
+def peft(member: str) -> Method:
+    """A tuner of the installed `peft` by its type. Its arguments are the fields of the library's configuration class.
+
+    Without `target_modules` it goes where the type belongs, mostly into the layers that play the roles q and v; roles
+    are understood in a list of `target_modules` too. Raises `UserError` for a type that the library does not have.
+    """
+    config_class(member)
+    kind = member.upper()
+
+    def function(model: Any, **arguments: Any) -> Adapted:
+        return adapt(model, kind, arguments)
+
+    function.__doc__ = about(kind)
+    function.__signature__ = signature(kind)  # type: ignore[attr-defined]
+    return Method(METHODS.kind, f"peft:{member.lower()}", function, facts(kind), lambda given: check(kind, given))

@@ -1,0 +1,20 @@
+from typing import Any
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.models.places import Layers, Modules
+
+
+# Rate and no dropout as in the authors' script for Llama-2-7B: dropout would leave out principal parts of the weights.
+@method(learning_rate=2e-5, paper="arXiv:2404.02948")
+def pissa(
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.0,
+    modules: Modules = DEFAULT,
+    layers: Layers = "all",
+) -> Adapted:
+    """PiSSA: LoRA on the principal singular vectors of the weights, the rest of which stays in the base meanwhile."""
+    return low_rank(model, rank, alpha, dropout, (modules, layers), init_lora_weights="pissa")

@@ -1,0 +1,20 @@
+from typing import Any
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.models.places import Layers, Modules
+
+
+# The rate is LoRA's: the paper changes the scale alone, which at rank 16 is four times LoRA's.
+@method(learning_rate=2e-4, paper="arXiv:2312.03732")
+def rslora(
+    model: Any,
+    *,
+    rank: int = 16,
+    alpha: int = 16,
+    dropout: float = 0.05,
+    modules: Modules = DEFAULT,
+    layers: Layers = "all",
+) -> Adapted:
+    """Rank-stabilised LoRA: scaled by alpha over the square root of the rank, not over the rank."""
+    return low_rank(model, rank, alpha, dropout, (modules, layers), use_rslora=True)

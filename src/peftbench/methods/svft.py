@@ -1,0 +1,46 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from peftbench.methods import Adapted, method
+from peftbench.methods.singular import band, by_band, merged
+from peftbench.models.places import Layers, Modules, places
+from peftbench.registry import UserError
+
+
+# The rate is that of the authors' script for banded coefficients on Gemma; the start at zero is the paper's.
+@method(learning_rate=5e-3, paper="arXiv:2405.19597")
+def svft(
+    model: Any, *, off_diagonal: int = 1, modules: Modules = ("k", "v", "down"), layers: Layers = "all"
+) -> Adapted:
+    """SVFT: a weight U S V' becomes U (S + M) V'. Trained is M, a band of `off_diagonal` diagonals on either side.
+
+    M starts at zero. U and V' stand beside the weight, and cost memory and operations while they are not merged.
+    """
+    named = {place: model.get_submodule(place) for place in places(model, modules, layers)}
+    if packed := [place for place, host in named.items() if not host.weight.is_floating_point()]:
+        raise UserError(f"svft needs the singular vectors of the weights, and those of {packed[0]} are quantised")
+    hosts, folded = list(named.values()), [False]
+
+    def add(host: Any, inputs: Any, output: Any) -> Any:
+        return output if folded[0] else output + by_band(host.svft, inputs[0])
+
+    for host in hosts:
+        host.add_module("svft", band(host, off_diagonal))
+    hooks = [host.register_forward_hook(add) for host in hosts]
+
+    @contextmanager
+    def merge() -> Iterator[None]:
+        with merged(hosts, "svft"):
+            folded[0] = True
+            try:
+                yield
+            finally:
+                folded[0] = False
+
+    def remove() -> None:
+        for hook, host in zip(hooks, hosts, strict=True):
+            hook.remove()
+            del host.svft
+
+    return Adapted(model, model, merge=merge, remove=remove)

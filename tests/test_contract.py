@@ -1,0 +1,175 @@
+"""The contract finds what is wrong with a method, and what it measured is what is written down."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from peftbench.checking import capabilities, contract
+from peftbench.cli import app
+from peftbench.methods import METHODS, Adapted
+from peftbench.methods import capabilities as written
+from peftbench.methods.peft_types import REFUSED, types
+from peftbench.registry import UserError
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ["none", "lora", "bitfit", "prefix-tuning", "peft:vera", "peft:poly", "peft:adaption_prompt", "peft:xlora"]
+GENERIC = """
+from peftbench.methods import Adapted, method
+
+@method(learning_rate=1e-3)
+def {name}(model) -> Adapted:
+    '''A method that breaks a promise.'''
+    {body}
+"""
+BROKEN = {
+    "moves-what-it-should-not": (
+        "trains",
+        "head = model.get_output_embeddings().weight.requires_grad_(True)\n"
+        "    def after(step): model.get_input_embeddings().weight.data.add_(0.1)\n"
+        "    return Adapted(model, model, after_step=after)",
+    ),
+    "does-not-learn": (
+        "trains",
+        "import torch\n"
+        "    model.unused = torch.nn.Parameter(torch.zeros(3))\n"
+        "    head = model.get_output_embeddings()\n"
+        "    hook = head.register_forward_hook(lambda m, i, out: out + 0 * model.unused.sum())\n"
+        "    def remove():\n"
+        "        hook.remove()\n"
+        "        del model.unused\n"
+        "    return Adapted(model, model, remove=remove)",
+    ),
+    "forgets-its-seed": (
+        "seed",
+        "import time, torch\n"
+        "    torch.manual_seed(time.perf_counter_ns())\n"
+        "    weight = model.get_output_embeddings().weight.requires_grad_(True)\n"
+        "    weight.data.add_(torch.randn_like(weight) * 0.1)\n"
+        "    return Adapted(model, model)",
+    ),
+    "looks-at-its-batch": (
+        "answers",
+        "head = model.get_output_embeddings()\n"
+        "    head.weight.requires_grad_(True)\n"
+        "    hook = head.register_forward_hook(lambda m, i, out: out.roll(len(out), -1) if out.ndim == 3 else out)\n"
+        "    return Adapted(model, model, remove=hook.remove)",
+    ),
+    "merges-wrongly": (
+        "merge",
+        "from contextlib import contextmanager\n"
+        "    head = model.get_output_embeddings().weight.requires_grad_(True)\n"
+        "    @contextmanager\n"
+        "    def merge():\n"
+        "        head.data.mul_(1.1)\n"
+        "        yield\n"
+        "        head.data.div_(1.1)\n"
+        "    return Adapted(model, model, merge=merge)",
+    ),
+    "saves-nothing-of-use": (
+        "saved",
+        "import torch\n"
+        "    from safetensors.torch import save_file\n"
+        "    names = [n for n, p in model.named_parameters() if p is model.get_output_embeddings().weight]\n"
+        "    head = model.get_output_embeddings().weight.requires_grad_(True)\n"
+        "    def save(folder): save_file({names[0]: torch.zeros_like(head)}, folder / 'trained.safetensors')\n"
+        "    return Adapted(model, model, save=save)",
+    ),
+}
+"""Methods by the promise that they break."""
+
+
+@pytest.fixture
+def units() -> Iterator[None]:
+    list(METHODS)
+    held = dict(METHODS._units)
+    yield
+    METHODS._units.clear()
+    METHODS._units.update(held)
+
+
+@pytest.mark.usefixtures("units")
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_promise_is_found(name: str, tmp_path: Path) -> None:
+    about, body = BROKEN[name]
+    plugin = tmp_path / f"{name.replace('-', '_')}.py"
+    plugin.write_text(GENERIC.format(name=name.replace("-", "_"), body=body))
+    done = CliRunner().invoke(app, ["check", "method", name, "--plugin", str(plugin), "--json"])
+    assert done.exit_code == 1, done.output
+    found = json.loads(done.stdout)
+    assert [one["about"] for one in found["findings"]["decoder"] if one["problem"]] == [about]
+
+
+def test_check_method_says_what_it_looked_at() -> None:
+    done = CliRunner().invoke(app, ["check", "method", "peft", "--set", "type=VERA", "--set", "r=8"])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    for about in ("trains", "seed", "answers", "base", "saved", "merge", "checkpointing", "layers", "operations"):
+        for shape in ("decoder", "encoder-decoder"):
+            assert any(line.split()[:3] == ["ok", shape, about] for line in lines), (about, shape)
+    assert lines[-1] == "peft:vera(r=8): no problems"
+
+
+def test_a_method_that_no_model_takes_is_a_problem() -> None:
+    done = CliRunner().invoke(app, ["check", "method", "peft:shadow", "--set", "target_modules=nowhere"])
+    assert done.exit_code == 1
+    assert "peft:shadow(target_modules=nowhere): 1 problem" in done.output
+
+
+def test_check_method_asks_for_one_method() -> None:
+    with pytest.raises(UserError, match="more than one method"):
+        contract.check_method("lora", {"rank": [2, 4]})
+    with pytest.raises(UserError, match="did you mean 'vera'"):
+        contract.check_method("peft", {"type": "VERRA"})
+
+
+def test_the_table_has_every_method_and_every_type() -> None:
+    """Of a later version of peft too: then measure again."""
+    assert list(written()) == capabilities.names()
+    assert {f"peft:{kind}" for kind in types()} == {name for name in written() if name.startswith("peft:")}
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert page == capabilities.page(written())
+
+
+def test_what_is_refused_says_why() -> None:
+    for name, row in written().items():
+        for shape in ("decoder", "encoder-decoder"):
+            assert isinstance(row[shape], bool)
+            if not row[shape]:
+                assert row["why"], name
+    for kind in REFUSED:
+        assert written()[f"peft:{kind.lower()}"]["decoder"] is False
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_measured_again(name: str) -> None:
+    assert capabilities.measure(name) | {"four_bit": None} == written()[name] | {"four_bit": None}
+
+
+@pytest.mark.contract
+def test_everything_measured_again() -> None:
+    found = capabilities.measured(capabilities.names())
+    assert {n: row | {"four_bit": None} for n, row in found.items()} == {
+        n: row | {"four_bit": None} for n, row in written().items()
+    }
+
+
+def test_what_the_library_merges_is_offered_only_where_it_was_exact(tiny_models: dict[str, Path]) -> None:
+    from peftbench.engine.load import Base
+    from peftbench.models import find
+
+    llama, gpt2 = (Base(find(str(tiny_models[name])), "fp32") for name in ("llama", "gpt2"))
+
+    def offered(base: Base, name: str, **arguments: Any) -> bool:
+        adapted: Adapted = METHODS[name].function(base.model, **arguments)
+        if adapted.remove is not None:
+            adapted.remove()
+        return adapted.merge is not None
+
+    assert offered(llama, "peft:vera", r=8, target_modules=["q", "down"])
+    assert not offered(llama, "peft:lora", lora_bias=True)  # the library does not merge this variant
+    assert not offered(llama, "peft:lily")
+    assert not offered(gpt2, "peft:lora")  # measured on linear layers
