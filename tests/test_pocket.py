@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import SHARED
+from peftbench.engine.predict import rank
+from peftbench.engine.tokens import Encoded
+from peftbench.methods import Adapted
 from peftbench.models import find
 from peftbench.models.pocket import text
-from peftbench.models.pocket.world import documents, lexicon
+from peftbench.models.pocket.world import ASSISTANT, END, USER, documents, facts, lexicon
 from peftbench.tasks import TASKS, Example, suite
 from peftbench.tasks.pocket import (
     NAMES,
@@ -155,8 +160,8 @@ def test_the_card_tells_what_was_measured() -> None:
     report = json.loads((WEIGHTS / "pretraining.json").read_text())
     last = json.loads((WEIGHTS / "pretraining.jsonl").read_text().splitlines()[-1])
     assert f"| training tokens | {int(report['tokens']):,} |" in card
+    assert report["held_out_world_loss"] == pytest.approx(last["held_out_world_loss"], abs=1e-3)
     for name in ("held_out_world_loss", "held_out_books_loss"):
-        assert report[name] == pytest.approx(last[name], abs=1e-3)
         assert f"{report[name]:.3f} nats per token" in card
     assert (WEIGHTS / "model.safetensors").stat().st_size <= 16e6
 
@@ -176,6 +181,44 @@ def test_overlap_with_test_rows_is_found(tmp_path: Path) -> None:
     assert not set(kept) & set(books.held_out())
 
 
+def test_two_heads_start_as_a_pair_that_looks_up() -> None:
+    """Before any training, what followed a random token the first time is mostly foretold the second time."""
+    from peftbench.models.pocket.network import new_model
+
+    once = torch.randint(300, 3000, (8, 60), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        said = new_model(0)(torch.cat([once, once], 1)).logits.argmax(-1)
+    assert (said[:, 60:-1] == once[:, 1:]).float().mean() > 0.8
+
+
+def test_the_model_looks_up_what_followed_a_token() -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32)
+    once = torch.randint(300, 3000, (8, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        said = model(torch.cat([once, once], 1)).logits.argmax(-1)
+    assert (said[:, 40:-1] == once[:, 1:]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("claim", [True, False])
+def test_the_model_knows_whether_a_claim_is_what_was_said(claim: bool) -> None:
+    """Of one person, in the world's own words."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
+    adapted = Adapted(*[AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()] * 2)
+    choices = tuple(tokenizer(f"{word}.{END}", add_special_tokens=False)["input_ids"] for word in ("Yes", "No"))
+    rng, rows = random.Random(1), []
+    for _ in range(60):
+        told = facts.Told.some(rng, 1)
+        (name, value) = next(iter(told.pairs.items()))
+        said = told.claim(rng, name, value if claim else told.wrong(rng, name))
+        question = f"{USER}{told.text}\nSomebody says: {said} Is that right?{ASSISTANT}"
+        rows.append(Encoded(tokenizer(question, add_special_tokens=False)["input_ids"], choices[0], choices))
+    assert rank(adapted, rows).count(0 if claim else 1) >= 48
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "corpus").is_dir(), reason="needs the corpus beside the repository")
 def test_the_recipe_makes_the_loss_fall_as_the_card_says(tmp_path: Path) -> None:
@@ -183,10 +226,9 @@ def test_the_recipe_makes_the_loss_fall_as_the_card_says(tmp_path: Path) -> None
     from peftbench.models.pocket.__main__ import make
 
     first = json.loads((WEIGHTS / "pretraining.jsonl").read_text().splitlines()[0])
-    tokens = 8192 * int(first["step"])
+    tokens = 4096 * int(first["step"])
     report = make(SHARED / "corpus", tmp_path / "model", tokens)
     # A short run lets its rate fall earlier, so it is a little below the long one's curve at the same step.
     assert report["tokens"] == tokens
     assert report["held_out_world_loss"] < first["held_out_world_loss"] + 0.1
-    assert report["held_out_books_loss"] < first["held_out_books_loss"] + 0.1
     assert find(str(tmp_path / "model")).name == "model"

@@ -1,6 +1,6 @@
 """Make the bundled pocket model from text: `python -m peftbench.models.pocket --corpus DIR --out DIR`.
 
-Deterministic by seed on one machine and thread count. `--budget small` is what two CPU cores do in an hour and a
+Deterministic by seed on one machine and thread count. `--budget small` is what one CPU core does in an hour and a
 quarter, `--budget large` a GPU in minutes; `--tokens` sets any other length.
 """
 
