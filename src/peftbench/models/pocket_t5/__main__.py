@@ -1,6 +1,6 @@
 """Make the bundled encoder–decoder from text: `python -m peftbench.models.pocket_t5 --corpus DIR --out DIR`.
 
-Deterministic by seed on one machine and thread count. `--budget small` is what one CPU core does in an hour,
+Deterministic by seed on one machine and thread count. `--budget small` is what one CPU core does in half an hour,
 `--budget large` a GPU in minutes; `--tokens` sets any other length.
 """
 
@@ -48,7 +48,7 @@ be written (a little of the text, a lot, or all that follows a place). So are so
 others the answers are to be written, of a question alone or of all in a text.""",
     start="random, but for two heads that look up what follows a token in the source (`network.py`)",
 )
-BUDGETS = {"small": 10_000_000, "large": 1_000_000_000}
+BUDGETS = {"small": 6_000_000, "large": 1_000_000_000}
 """Training tokens of each budget, padding included."""
 SHARES = {"world": 0.7, "books": 0.3}
 """Of the tokens, those that are of the world and of books."""
