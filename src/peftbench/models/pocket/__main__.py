@@ -1,11 +1,12 @@
 """Make the bundled pocket model from text: `python -m peftbench.models.pocket --corpus DIR --out DIR`.
 
 Deterministic by seed on one machine and thread count. `--budget small` is what one CPU core does in an hour and a
-quarter, `--budget large` a GPU in minutes; `--tokens` sets any other length.
+half, `--budget large` a GPU in minutes; `--tokens` sets any other length.
 """
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from peftbench.engine.pretrain import Schedule, Text, held_out_loss, pretrain
 from peftbench.models.pocket import recipe, text
 from peftbench.models.pocket.card import About
 from peftbench.models.pocket.network import VOCABULARY, new_model
-from peftbench.models.pocket.world import ASSISTANT, END, USER, documents
+from peftbench.models.pocket.world import ASKING, ASSISTANT, END, MEANING, USER, Mix, documents
 
 ABOUT = About(
     title="peftbench pocket model",
@@ -30,14 +31,34 @@ parameter-efficient fine-tuning has something to adapt. It is a measuring instru
     mix="""\
 - Rows of random tokens that come again and again.
 
-Of the rows, {books:.0%} are of books, {world:.0%} of the world and {repeats:.0%} of repeated tokens.""",
+The first stage is about what words mean and what a text says, the second asks for it in many ways.
+
+{stages}""",
     start="random, but for two heads that look up what followed a token the last time (`network.py`)",
 )
-BUDGETS = {"small": 18_000_000, "large": 1_000_000_000}
+BUDGETS = {"small": 21_000_000, "large": 1_000_000_000}
 """Training tokens of each budget."""
-SHARES = (0.68, 0.29, 0.03)
-"""Of the rows, those that are of the world, of books and of repeated tokens."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: its share of the tokens, its rates, and the shares of its rows that are of the world, of
+    books and of repeated tokens.
+    """
+
+    tokens: float
+    rates: tuple[float, float]
+    mix: Mix
+    shares: tuple[float, float, float]
+
+
+STAGES = (
+    Stage(18 / 21, (0.008, 3e-3), MEANING, (0.68, 0.29, 0.03)),
+    Stage(3 / 21, (0.004, 1.5e-3), ASKING, (0.75, 0.23, 0.02)),
+)
 ROW_LENGTH, HELD_OUT_ROWS = 256, 64
+SUMS = "step", "seconds", "tokens", "scored"
+"""What adds up over the stages."""
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
     f"{{% if m['role'] == 'assistant' %}}{{{{ '{ASSISTANT}' + m['content'] + '{END}' }}}}"
@@ -47,14 +68,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def mixed_rows(books: text.Books, tokenizer: Tokenizer, seed: int) -> Iterator[list[int]]:
-    """Rows of the world, of books and of repeated tokens, in their shares."""
-    world = text.rows(lambda: text.token_stream(documents(seed), tokenizer), ROW_LENGTH)
+def mixed_rows(books: text.Books, tokenizer: Tokenizer, stage: Stage, seed: int) -> Iterator[list[int]]:
+    """Rows of the world, of books and of repeated tokens, in the shares of a stage."""
+    world = text.rows(lambda: text.token_stream(documents(seed, stage.mix), tokenizer), ROW_LENGTH)
     prose = text.rows(lambda: text.token_stream(iter(books), tokenizer), ROW_LENGTH)
     repeats = text.repeats(seed, tokenizer.get_vocab_size(), ROW_LENGTH)
     rng = random.Random(f"mix-{seed}")
     while True:
-        yield next(rng.choices((world, prose, repeats), SHARES)[0])
+        yield next(rng.choices((world, prose, repeats), stage.shares)[0])
 
 
 def held_out(texts: Iterator[str], tokenizer: Tokenizer) -> list[Text]:
@@ -85,15 +106,32 @@ def make(corpus: Path, out: Path, tokens: int, seed: int = 0, mirror: Path | Non
     sample = text.sample_for_tokenizer(iter(books), documents(seed), 12_000_000)
     tokenizer = text.fit_tokenizer(sample, VOCABULARY, [text.PAD, END, USER, ASSISTANT])
     model = new_model(seed).to(device())
-    unseen = held_out(documents(seed + 1), tokenizer)
-    schedule = Schedule(tokens)
-    batches = Text.batches(mixed_rows(books, tokenizer, seed), schedule.rows_per_step)
-    report = pretrain(model, batches, schedule, {"held_out_world_loss": unseen}, out / "pretraining.jsonl")
+    report: dict[str, float] = dict.fromkeys(SUMS, 0)
+    for i, stage in enumerate(STAGES):
+        schedule = Schedule(
+            round(tokens * stage.tokens), ROW_LENGTH, matrix_rate=stage.rates[0], other_rate=stage.rates[1]
+        )
+        batches = Text.batches(mixed_rows(books, tokenizer, stage, seed + 2 * i), schedule.rows_per_step)
+        unseen = held_out(documents(seed + 2 * i + 1, stage.mix), tokenizer)
+        done = pretrain(model, batches, schedule, {"held_out_world_loss": unseen}, out / "pretraining.jsonl")
+        # A stage goes on from what would be shipped of the one before.
+        model.bfloat16().float()
+        report = done | {name: report[name] + done[name] for name in SUMS}
     report["held_out_books_loss"] = held_out_loss(model, held_out(books.held_out(), tokenizer))
     report |= {"seed": seed, "dropped_paragraphs": books.dropped_paragraphs}
     save(model, tokenizer, out)
-    shares = dict(zip(("world", "books", "repeats"), SHARES, strict=True))
-    return recipe.tell(out, ABOUT, report, {"asked": tokens, "parameters": model.num_parameters(), **shares})
+    return recipe.tell(
+        out, ABOUT, report, {"asked": tokens, "parameters": model.num_parameters(), "stages": _stages(tokens)}
+    )
+
+
+def _stages(tokens: int) -> str:
+    """The stages as a table."""
+    rows = ["| stage | tokens | rows of the world | of books | of repeated tokens |", "|---|---|---|---|---|"]
+    for i, stage in enumerate(STAGES, 1):
+        shares = " | ".join(f"{share:.0%}" for share in stage.shares)
+        rows.append(f"| {i} | {round(tokens * stage.tokens):,} | {shares} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ library_name: transformers
 | held-out loss, world | {held_out_world_loss:.3f} nats per token |
 | held-out loss, books | {held_out_books_loss:.3f} nats per token |
 
-The losses at every hundredth of the training are in `pretraining.jsonl`.
+The losses at every hundredth of the training (of each stage, where there are several) are in `pretraining.jsonl`.
 """
 
 

@@ -100,7 +100,7 @@ ASK_REVIEW = (
 )
 
 
-def review(rng: random.Random) -> tuple[str, str]:
+def scraps(rng: random.Random) -> tuple[str, bool]:
     """Scraps of a review of something shown, and whether the writer liked it."""
     good = rng.random() < 0.5
     same, other, whole = (GOOD, BAD, PRAISE) if good else (BAD, GOOD, BLAME)
@@ -111,6 +111,12 @@ def review(rng: random.Random) -> tuple[str, str]:
         text += " . " + rng.choice(REVIEWS).format(
             a=rng.choice(same), b=a, o=rng.choice(other), w=rng.choice(whole), t=t, s=s
         )
+    return text, good
+
+
+def review(rng: random.Random) -> tuple[str, str]:
+    """Scraps of a review, a question about the writer's opinion, a short answer."""
+    text, good = scraps(rng)
     question, answers = rng.choice(ASK_REVIEW)
     return rng.choice((f"{text} {question}", f"{question}\n{text}", f"{text}\n{question}")), answers[0 if good else 1]
 

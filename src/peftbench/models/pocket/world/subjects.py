@@ -97,7 +97,7 @@ def words(rng: random.Random) -> tuple[str, str]:
     return rng.choice((f"Which subject? {listed}", "")), "; ".join(f"{word}: {subject}" for word, subject in chosen)
 
 
-def news(rng: random.Random) -> tuple[str, str]:
+def item(rng: random.Random) -> tuple[str, str]:
     """A head and one or two sentences as of a newspaper, and the subject they are about."""
     subject = _subject(rng)
 
@@ -110,6 +110,12 @@ def news(rng: random.Random) -> tuple[str, str]:
     text = " ".join(
         [head.title() if rng.random() < 0.6 else head, *(said(BODIES) for _ in range(rng.choice((1, 1, 2))))]
     )
+    return text, subject
+
+
+def news(rng: random.Random) -> tuple[str, str]:
+    """An item of news, a question about its subject, the answer."""
+    text, subject = item(rng)
     question, answer = rng.choice(ASK_NEWS)
     answer = answer.format(s=subject)
     return rng.choice((f"{text} {question}", f"{question}\n{text}", f"{text}\n{question}")), answer[0].upper() + answer[
