@@ -100,7 +100,10 @@ def test_a_broken_promise_is_found(name: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["check", "method", name, "--plugin", str(plugin), "--json"])
     assert done.exit_code == 1, done.output
     found = json.loads(done.stdout)
-    assert [one["about"] for one in found["findings"]["decoder"] if one["problem"]] == [about]
+    problems = [one["about"] for one in found["findings"]["decoder"] if one["problem"]]
+    # What does not repeat itself shows in more than one comparison.
+    assert problems[0] == about
+    assert len(problems) == 1 or about == "seed"
 
 
 def test_check_method_says_what_it_looked_at() -> None:
