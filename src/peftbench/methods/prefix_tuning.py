@@ -13,5 +13,9 @@ def prefix_tuning(model: Any, *, tokens: int = 32, projection: bool = True, hidd
     """Prefix tuning: trained keys and values before the input in every layer, made by an MLP if `projection`."""
     from peft import PrefixTuningConfig
 
-    shape: dict[str, Any] = {"num_virtual_tokens": tokens, "prefix_projection": projection, "encoder_hidden_size": hidden}
+    shape: dict[str, Any] = {
+        "num_virtual_tokens": tokens,
+        "prefix_projection": projection,
+        "encoder_hidden_size": hidden,
+    }
     return with_peft(model, PrefixTuningConfig(**shape, **of_decoder(model.config)))
