@@ -270,7 +270,7 @@ def _merging(adapted: "Adapted") -> Any:
     if adapted.merge is not None:
         return adapted.merge()
     if not hasattr(adapted.model, "merge_adapter"):
-        raise NotImplementedError("it is not a change of weights")
+        raise NotImplementedError("nothing to fold into the weights")
     return merged(adapted.model)
 
 
