@@ -96,14 +96,15 @@ def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "num_decoder_layers": 3,
         "num_heads": 4,
         "dropout_rate": 0.0,
+        "decoder_start_token_id": 0,
     }
     flan: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     bart: dict[str, Any] = {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 96}
     bart |= {"decoder_layers": 3, "decoder_attention_heads": 2, "decoder_ffn_dim": 96, "max_position_embeddings": 256}
     bart |= {"init_std": 0.2, "bos_token_id": 2, "decoder_start_token_id": 1, "dropout": 0.0}
     models: dict[str, Any] = {
-        "t5": T5ForConditionalGeneration(T5Config(**size, **t5, decoder_start_token_id=0)),
-        "flan": T5ForConditionalGeneration(T5Config(**size, **t5, **flan, decoder_start_token_id=0)),
+        "t5": T5ForConditionalGeneration(T5Config(**size, **t5)),
+        "flan": T5ForConditionalGeneration(T5Config(**size, **t5, **flan)),
         "bart": BartForConditionalGeneration(BartConfig(**size, **bart)),
     }
     head = models["flan"].lm_head

@@ -22,7 +22,6 @@ from peftbench.engine.tokens import GAP, Encoded, Encoder, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import UserError
 from peftbench.seeds import Stream, stream
 from peftbench.spec import Evaluation, Training
 from peftbench.tasks import TASKS, Example, TaskFacts
@@ -48,15 +47,6 @@ def data(base: Base, count: int = 16, task: str = "pocket_sentiment") -> list[En
 
 def text(base: Base, row: list[int]) -> str:
     return str(base.tokenizer.decode(row))
-
-
-def test_an_encoder_decoder_is_refused_by_name(tmp_path: Path) -> None:
-    from transformers import AutoTokenizer, T5Config
-
-    T5Config(d_model=16, num_layers=1).save_pretrained(tmp_path / "t5")
-    AutoTokenizer.from_pretrained(find("pocket").source).save_pretrained(tmp_path / "t5")
-    with pytest.raises(UserError, match=r"is an encoder–decoder \(t5\): use a decoder-only model"):
-        Base(find(str(tmp_path / "t5")))
 
 
 def test_label_only_loss_is_the_loss_of_the_target_tokens(base: Base, adapted: Adapted) -> None:

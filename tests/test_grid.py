@@ -341,6 +341,15 @@ def test_an_exception_may_name_a_model_that_others_replace(tiny_models: dict[str
     assert {spec.model.name for spec in replaced} == {str(tiny_models["llama"])}
 
 
+def test_a_limit_cuts_training_and_test_rows() -> None:
+    asked = grid(sizes=[8, 16, 32, "all"], eval={"test_rows": 20})
+    assert [(spec.size, spec.eval.test_rows) for spec in expand(asked, limit=16)] == [(8, 16), (16, 16)]
+    assert [(spec.size, spec.eval.test_rows) for spec in expand(asked, limit=100)][-1] == (100, 20)
+    rules = [{"size": 32}]
+    assert [spec.size for spec in expand(asked | {"except": rules}, limit=16)] == [8, 16]
+    assert expand(asked | {"except": rules}, limit=8) == expand(grid(sizes=[8], eval={"test_rows": 8}))
+
+
 def test_exceptions_add_up() -> None:
     rules = [{"method": "lora", "seed": 0}, {"method": "ia3", "seed": 1}]
     specs = expand(grid(methods=["lora", "ia3"], seeds=[0, 1]) | {"except": rules})

@@ -10,6 +10,7 @@ from peftbench.checking import contract
 from peftbench.engine.forward import forward, pad
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
+from peftbench.engine.predict import generate
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded, encode
 from peftbench.engine.train import Trainer
@@ -161,6 +162,20 @@ def test_bitfit_says_when_it_adds_biases(bases: dict[str, Base]) -> None:
     finish(bases["gpt2"], adapted)
 
 
+@pytest.mark.parametrize("model", ["gpt2", "bart", "t5"])
+@pytest.mark.parametrize("method", ["bitfit", "lntuning", "adapter", "prefix-tuning", "prompt-tuning"])
+def test_a_base_of_low_precision_is_trained_in_full(method: str, model: str, bases: dict[str, Base]) -> None:
+    """What is trained is float32 beside weights in bfloat16; the base is then as it was."""
+    base = Base(bases[model].ref, "bf16")
+    data, adapted = rows(base, 8), applied(base, method)
+    assert all(p.dtype == torch.float32 for p in adapted.model.parameters() if p.requires_grad)
+    trainer = Trainer(adapted, TRAINING.model_copy(update={"max_steps": 2}), 1e-2, "bf16", seed=0)
+    assert trainer.fit(data, data, Meter(), lambda _event: None).steps == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(generate(adapted, data, base.ends, 3)) == 8
+    assert finish(base, adapted) is False
+
+
 def test_refusals_say_why(bases: dict[str, Base]) -> None:
     with pytest.raises(UserError, match="refuses gradient checkpointing: its prefix"):
         adapt(bases["llama"], METHODS["prefix-tuning"], spec("prefix-tuning", gradient_checkpointing=True))
@@ -184,7 +199,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(bases: dict[str, Base
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "t5", "flan", "bart"])
 @pytest.mark.parametrize("form", ["pfeiffer", "parallel"])
 def test_forms_of_the_adapter(form: str, model: str, bases: dict[str, Base]) -> None:
     base = bases[model]

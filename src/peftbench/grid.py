@@ -86,33 +86,39 @@ def _located(entry: Entry, folder: Path) -> Entry:
     return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
 
 
-def expand(source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = ()) -> list[RunSpec]:
+def expand(
+    source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = (), limit: int | None = None
+) -> list[RunSpec]:
     """The run specs of a grid, each once, in the order model, task, size, method, seed; `models` instead of its own.
+    `limit`: at most so many training rows, and so many test rows.
 
     Raises `UserError` for whatever is not known, with the nearest name, and for an exception that leaves out nothing.
     """
     grid = load(source)
     try:
-        return _expand(grid, models)
+        return _expand(grid, models, limit)
     except UserError as error:
         raise UserError(f"grid '{grid.name}': {error}") from None
 
 
-def _expand(grid: Grid, instead: Sequence[str]) -> list[RunSpec]:
+def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSpec]:
     models = [_model(entry) for entry in instead or grid.models]
     tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
     _check_names(tasks)
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
     swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
-    evaluation = _checked(Evaluation, grid.eval, "[eval]")
+    evaluation, sizes = _checked(Evaluation, grid.eval, "[eval]"), grid.sizes
+    if limit is not None:
+        evaluation = evaluation.model_copy(update={"test_rows": min(evaluation.test_rows or limit, limit)})
+        sizes = tuple(dict.fromkeys(limit if size == "all" else min(size, limit) for size in sizes))
     # A rule about a model of the grid is no mistake when other models take its place.
     replaced = [_named("model", entry)[0] for entry in grid.models if instead]
     axes = ([m.name for m in models] + replaced, [m.name for m, _ in methods], [t.called or t.name for t in tasks])
     for rule in grid.exceptions:
         _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
     specs: dict[str, RunSpec] = {}
-    for model, task, size, training in itertools.product(models, tasks, grid.sizes, trainings):
+    for model, task, size, training in itertools.product(models, tasks, sizes, trainings):
         for (method, own), seed in itertools.product(methods, grid.seeds):
             settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
             spec = RunSpec(model=model, method=method, task=task, size=size, seed=seed, train=settings, eval=evaluation)

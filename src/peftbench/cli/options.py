@@ -21,6 +21,9 @@ DataDir = Annotated[
     ),
 ]
 Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="at most so many training rows, and test rows, a run")
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
 ]
@@ -43,11 +46,11 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
-def expanded(grid: Path, models: list[str] | None) -> "list[RunSpec]":
-    """The runs of a grid file, with other models if any are given."""
+def expanded(grid: Path, models: list[str] | None, limit: int | None) -> "list[RunSpec]":
+    """The runs of a grid file, with other models if any are given, and no more rows than `limit`."""
     from peftbench.grid import expand
 
-    return expand(grid, models or ())
+    return expand(grid, models or (), limit)
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

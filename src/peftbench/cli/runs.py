@@ -13,6 +13,7 @@ from peftbench.cli.options import (
     AsJson,
     DataDir,
     GridFile,
+    Limit,
     MaybeGrid,
     Models,
     Plugins,
@@ -35,6 +36,7 @@ def run(
     store: StoreDir = RESULTS,
     data: DataDir = None,
     model: Models = None,
+    limit: Limit = None,
     plugin: Plugins = None,
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")] = 1,
@@ -48,7 +50,7 @@ def run(
     from peftbench.report.live import Live
 
     plugins = plug(plugin)
-    specs, place = expanded(grid, model), open_store(store)
+    specs, place = expanded(grid, model, limit), open_store(store)
     wanted = ids(specs)
     place.open()
     missing = place.missing(specs, ("failed", "out-of-memory", "diverged") if retry_failed else ())
@@ -73,11 +75,16 @@ def run(
 
 
 def plan(
-    grid: GridFile, store: StoreDir = RESULTS, model: Models = None, plugin: Plugins = None, as_json: AsJson = False
+    grid: GridFile,
+    store: StoreDir = RESULTS,
+    model: Models = None,
+    limit: Limit = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
     """What a grid asks for and how much of it is done, without running anything."""
     plug(plugin)
-    specs, place = expanded(grid, model), open_store(store)
+    specs, place = expanded(grid, model, limit), open_store(store)
     missing = ids(place.missing(specs))
     warn_corrupt(place)
     counts: dict[tuple[str, str, str], list[int]] = {}
@@ -98,13 +105,14 @@ def status(
     grid: MaybeGrid = None,
     store: StoreDir = RESULTS,
     model: Models = None,
+    limit: Limit = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
     place = open_store(store)
-    specs = expanded(grid, model) if grid else None
+    specs = expanded(grid, model, limit) if grid else None
     results = {k: r for k, (r, _) in place.results().items() if specs is None or k in ids(specs)}
     counts: dict[str, int] = {"ok": 0}
     for result in results.values():
@@ -130,6 +138,7 @@ def report(
     store: StoreDir = RESULTS,
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
     model: Models = None,
+    limit: Limit = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -139,7 +148,7 @@ def report(
 
     plug(plugin)
     place = open_store(store)
-    specs = expanded(grid, model) if grid else None
+    specs = expanded(grid, model, limit) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     warn_corrupt(place)

@@ -93,6 +93,8 @@ def forward(
         seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
         width = ids.shape[1] + virtual
         inputs["attention_mask"] = torch.ones((1, 1, width, seen + width), dtype=torch.bool, device="meta")
+        if accepts(network, "position_ids"):
+            inputs["position_ids"] = torch.arange(seen, seen + width, device="meta")[None]
     wanted: Tensor | int = 1 if cached else 0
     if keep is not None:
         wanted = torch.nn.functional.pad(keep, (virtual, 0))

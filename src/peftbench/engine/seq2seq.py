@@ -60,15 +60,18 @@ def pass_over(adapted: Adapted, length: int) -> None:
     """One forward pass of so many tokens through the encoder and one, the start token, through the decoder."""
     ids = torch.zeros((1, length), dtype=torch.long, device=device_of(adapted))
     inputs = _source(adapted, ids, None) | _prefix(adapted, 1)
+    seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
+    # A mask of two dimensions would be looked into, and meta tensors hold no values.
+    inputs["decoder_attention_mask"] = torch.ones((1, 1, 1, seen + 1), dtype=torch.bool, device=ids.device)
     adapted.network(**inputs, decoder_input_ids=ids[:, :1], use_cache=adapted.prefix is not None)
 
 
 def positions(adapted: Adapted, rows: Sequence[Encoded], most: int) -> int:
     """How many positions the longest row takes up in either stack, with an answer of up to `most` tokens."""
     virtual = adapted.virtual_tokens
-    read = max(len(row.prompt) for row in rows)
-    answered = max(most, *(len(row.target) for row in rows))
-    return max(read + virtual, answered) if adapted.soft_prompt is not None else max(read, answered + virtual)
+    source = max(len(row.prompt) for row in rows)
+    target = max(most, *(len(row.target) for row in rows))
+    return max(source + virtual, target) if adapted.soft_prompt is not None else max(source, target + virtual)
 
 
 def start_token(network: Any) -> int:

@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.in_place import train_in_place
+from peftbench.methods.in_place import put_back, train_in_place
 from peftbench.models.places import Layers, Modules, places, within
 
 
@@ -13,18 +13,25 @@ def bitfit(model: Any, *, modules: Modules | None = None, layers: Layers = "all"
     """
     import torch
 
-    biases = {name: weight for name, weight in model.named_parameters() if name.endswith("bias")}
+    weights = dict(model.named_parameters())
+    biases = {name: weight for name, weight in weights.items() if name.endswith("bias")}
     chosen, bare = within(model, biases, layers), list[str]()
     if modules is not None or not chosen:
         named = [f"{place}.bias" for place in places(model, modules or ("q", "v"), layers)]
         chosen, bare = [name for name in named if name in biases], [name for name in named if name not in biases]
-    restore = train_in_place(biases[name] for name in chosen)
+    # A norm computes in one type, and what is trained is float32.
+    beside = [weights[name] for each in chosen if (name := f"{each.removesuffix('bias')}weight") in weights]
+    norms = [weight for weight in beside if weight.ndim == 1]
+    restore, put_norms_back = train_in_place(biases[name] for name in chosen), put_back(norms)
+    for weight in norms:
+        weight.data = weight.data.float()
     hosts = [model.get_submodule(name.removesuffix(".bias")) for name in bare]
     for host in hosts:
         host.bias = torch.nn.Parameter(torch.zeros(host.out_features, device=host.weight.device))
 
     def remove() -> None:
         restore()
+        put_norms_back()
         for host in hosts:
             host.bias = None
 

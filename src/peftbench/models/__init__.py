@@ -47,7 +47,7 @@ def known() -> dict[str, Model]:
 
 
 def find(name: str) -> Model:
-    """The model of an alias, a directory in Hugging Face format, or a Hub id `org/name`.
+    """The model of an alias, a directory in Hugging Face format, or a Hub id `org/name`, with the facts of its alias.
 
     Raises `UserError` for a directory that is not there or holds no model, and for an unknown alias.
     """
@@ -61,7 +61,8 @@ def find(name: str) -> Model:
     if name.startswith((".", "~", "/")) or name.count("/") > 1:
         raise UserError(f"model {name}: no such directory")
     if "/" in name:
-        return Model(name=name, source=name)
+        facts = next((model.config for model in known().values() if model.source == name), None)
+        return Model(name=name, source=name, config=facts)
     raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known()))
 
 
