@@ -41,7 +41,7 @@ FILE_LINES, UNIT_LINES, BODY_LINES = 300, 60, 40
 POCKET_LINES = 100
 """A pocket task carries its words and sentences."""
 SHARED = {
-    "methods": {"peft_model"},
+    "methods": {"files", "peft_model"},
     "tasks": {"door", "files", "long_context", "own", "pocket", "splits"},
     "metrics": {"codebleu", "confusion", "rouge"},
 }

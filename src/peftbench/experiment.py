@@ -1,11 +1,9 @@
 """One run, from what was asked to what was found. Read this first."""
 
-import json
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,14 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
-from peftbench.engine.estimate import Estimate, estimate
+from peftbench.engine.estimate import sizes
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
 from peftbench.engine.tokens import Encoded, Encoder, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
-from peftbench.methods import METHODS, Adapted, Method
+from peftbench.methods import METHODS, Adapted, Method, given
+from peftbench.methods.files import describe
 from peftbench.metrics import Answers, UnavailableError, invalid_share, score
 from peftbench.models import find
 from peftbench.registry import UserError
@@ -147,7 +146,8 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
         # Save, for its size at least.
         if found.trained.steps:
-            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters)
+            origin = describe(spec.method, base.ref, spec.id)
+            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters, origin)
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     adapted = adapt(base, method, spec)
     try:
         found.notes += adapted.notes
-        found.costs |= _sizes(spec, base, adapted)
+        found.costs |= sizes(base.config, adapted, spec.method)
         if method.facts.trains:
             found.learning_rate = spec.train.learning_rate or method.facts.learning_rate
         yield adapted
@@ -184,7 +184,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """
     if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
         raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
-    adapted: Adapted = method.function(base.model, **spec.method.arguments)
+    adapted: Adapted = method.function(base.model, **given(spec.method))
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     if method.facts.trains and not trained:
         raise UserError(f"method {spec.method} would train nothing on this model")
@@ -219,26 +219,6 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: F
         {"prediction": text, "references": list(example.answers)}
         for text, example in zip(predictions, examples, strict=True)
     ]
-
-
-def _sizes(spec: RunSpec, base: Base, adapted: Adapted) -> dict[str, int]:
-    parameters = list(adapted.model.parameters())
-    arguments = json.dumps(spec.method.arguments)
-    known = _estimate(base.config.to_json_string(use_diff=False), spec.method.name, arguments)
-    return {
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "total_parameters": sum(p.numel() for p in parameters),
-        "forward_flops_512": known.forward_flops_512,
-        "extra_forward_flops_512": 0 if adapted.merge is not None else known.extra_forward_flops_512,
-    }
-
-
-@lru_cache(maxsize=256)
-def _estimate(config_json: str, method: str, arguments_json: str) -> Estimate:
-    from transformers import AutoConfig
-
-    facts = json.loads(config_json)
-    return estimate(AutoConfig.for_model(facts.pop("model_type"), **facts), method, **json.loads(arguments_json))
 
 
 def _costs(found: Found) -> Costs:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
+from peftbench.methods.files import examine
 from peftbench.metrics import METRICS
-from peftbench.models import find
+from peftbench.models import find, fingerprint
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
 from peftbench.tasks import TASKS, members, resolve
@@ -64,15 +65,30 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
         grid = Grid.model_validate(dict(content))
     except ValidationError as error:
         raise UserError(f"{where}: {_problem(error)}") from None
-    return grid.model_copy(update={"tasks": tuple(_located(entry, folder) for entry in grid.tasks)})
+    tasks, methods = (
+        [_located(entry, folder) for entry in grid.tasks],
+        [_found(entry, folder) for entry in grid.methods],
+    )
+    return grid.model_copy(update={"tasks": tuple(tasks), "methods": tuple(methods)})
 
 
 def _located(entry: Entry, folder: Path) -> Entry:
-    """An entry of tasks with files of the user's own by their full paths: from `folder` if they are there, else from
-    the working directory. With `data` and no name, the task is `file`.
-    """
+    """An entry of tasks with files of the user's own by their full paths; without `use`, the task is `file`."""
     if isinstance(entry, str) or not {"data", "use"} & entry.keys():
         return entry
+    entry = {"use": "file"} | entry
+    return _full(entry, ("data", "test"), folder) if entry["use"] == "file" else entry
+
+
+def _found(entry: Entry, folder: Path) -> Entry:
+    """An entry of methods with its folder of files, if it has one, by its full path."""
+    if isinstance(entry, str) or not isinstance(entry.get("use"), str) or entry["use"] not in METHODS:
+        return entry
+    return _full(entry, (METHODS[entry["use"]].facts.folder,), folder)
+
+
+def _full(entry: dict[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    """An entry with full paths: from `folder` if they are there, else from the working directory."""
 
     def full(path: Any) -> Any:
         if isinstance(path, list):
@@ -82,8 +98,7 @@ def _located(entry: Entry, folder: Path) -> Entry:
         asked = Path(path).expanduser()
         return str((folder / asked if (folder / asked).exists() else asked).absolute())
 
-    entry = {"use": "file"} | entry
-    return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
+    return entry | {key: full(entry[key]) for key in keys if key in entry}
 
 
 def expand(source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = ()) -> list[RunSpec]:
@@ -182,7 +197,19 @@ def _choices(
         chosen = dict(zip(given, values, strict=True))
         arguments = unit.check({name: value for name, value in chosen.items() if name in unit.parameters})
         own = {name: value for name, value in chosen.items() if name not in unit.parameters}
-        yield Choice(name=unit.name, arguments=arguments, version=unit.facts.version), own
+        choice = Choice(name=unit.name, arguments=arguments, version=unit.facts.version)
+        yield _by_content(choice) if registry is METHODS else choice, own
+
+
+def _by_content(method: Choice) -> Choice:
+    """A choice in which the content of a folder of files stands for its path."""
+    key = METHODS[method.name].facts.folder
+    if not key:
+        return method
+    folder = Path(method.arguments[key]).expanduser().absolute()
+    kept = examine(folder)
+    arguments = method.arguments | {key: fingerprint(folder)}
+    return method.model_copy(update={"arguments": arguments, "called": kept.called, "place": str(folder)})
 
 
 def _values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:

@@ -26,13 +26,15 @@ class Noun(BaseModel):
 class Choice(Noun):
     """A unit by name, with the arguments that differ from its defaults and the unit's version.
 
-    `called` is what tables call it, where its arguments tell more than its name.
+    `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
+    method are on this machine; their content is among the arguments.
     """
 
     name: str
     arguments: dict[str, Any] = {}
     version: int | str = 1
     called: str = ""
+    place: str = ""
 
     def __str__(self) -> str:
         if self.called:
@@ -90,8 +92,12 @@ class RunSpec(Noun):
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run."""
-        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
+
+        What a method is called and where its files are is no part of the question.
+        """
+        asked = self.model_dump(mode="json", exclude_defaults=True, exclude={"method": {"called", "place"}})
+        content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -187,7 +187,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "machine_class": folder.parents[3].name,
         "model": Path(spec.model.name).name,
         "model_version": str(spec.model.version),
-        "method": spec.method.name,
+        "method": spec.method.called or spec.method.name,
         "method_version": str(spec.method.version),
         "method_arguments": _arguments(spec.method.arguments),
         "task": spec.task.called or spec.task.name,

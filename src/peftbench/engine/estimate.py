@@ -11,10 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from peftbench.engine.forward import forward
-from peftbench.methods import METHODS, Adapted
+from peftbench.methods import METHODS, Adapted, given
+from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
 from peftbench.registry import UserError
+from peftbench.spec import Choice
 
 LENGTH = 512
 """Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""
@@ -104,3 +106,27 @@ def _base_flops(config_json: str) -> int:
     facts = json.loads(config_json)
     network = _on_meta(AutoConfig.for_model(facts.pop("model_type"), **facts))
     return _forward_flops(Adapted(network, network))
+
+
+def sizes(config: Any, adapted: Adapted, method: Choice) -> dict[str, int]:
+    """Parameters of an adapted model, counted, its FLOPs, and its bytes if it came from files; names of `Costs`."""
+    known = _known(config.to_json_string(use_diff=False), method.name, json.dumps(given(method)))
+    parameters = list(adapted.model.parameters())
+    trained, total = sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+    stored = {}
+    if method.place:
+        # Files may hold less than was trained, as of a prompt that an encoder made.
+        trained, total = known.trainable_parameters, known.total_parameters
+        stored = {"adapter_bytes": weight_bytes(Path(method.place))}
+    return stored | {
+        "trainable_parameters": trained,
+        "total_parameters": total,
+        "forward_flops_512": known.forward_flops_512,
+        "extra_forward_flops_512": 0 if adapted.merge is not None else known.extra_forward_flops_512,
+    }
+
+
+@lru_cache(maxsize=256)
+def _known(config_json: str, method: str, arguments_json: str) -> Estimate:
+    facts = json.loads(config_json)
+    return estimate(AutoConfig.for_model(facts.pop("model_type"), **facts), method, **json.loads(arguments_json))

@@ -71,6 +71,8 @@ class Base:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
         model = model.to(device()).requires_grad_(False).eval()
+        # What adapters say they were made for, in place of a path of this machine.
+        model.name_or_path = self.ref.address
         self.load_seconds = time.perf_counter() - started
         return model
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftbench.registry import Registry, Unit
+from peftbench.models import fingerprint
+from peftbench.registry import Registry, Unit, UserError
+from peftbench.spec import Choice
 
 
 @dataclass
@@ -57,6 +59,7 @@ class MethodFacts:
 
     `learning_rate` is its default for language models of a billion parameters and more (AdamW); grids for small models
     set their own. `trains`: whether it trains anything. `gradient_checkpointing`: empty, or why it cannot be used.
+    `folder`: the argument that names a folder of files, whose content then stands for its path in a run's id.
     """
 
     learning_rate: float | None
@@ -64,11 +67,22 @@ class MethodFacts:
     version: int = 1
     trains: bool = True
     gradient_checkpointing: str = ""
+    folder: str = ""
 
 
 METHODS: Registry[MethodFacts] = Registry("method", "peftbench.methods", separator="-")
 Method = Unit[MethodFacts]
 Adapt = Callable[..., Adapted]
+
+
+def given(choice: Choice) -> dict[str, Any]:
+    """The arguments of a method's function. Raises `UserError` if the folder among them is not as it was."""
+    key = METHODS[choice.name].facts.folder
+    if not key:
+        return choice.arguments
+    if fingerprint(Path(choice.place)) != choice.arguments[key]:
+        raise UserError(f"{choice.place} has changed since the command was given: give it again")
+    return choice.arguments | {key: choice.place}
 
 
 def method(**facts: Any) -> Callable[[Adapt], Adapt]:

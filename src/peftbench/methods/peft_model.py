@@ -11,6 +11,16 @@ from peftbench.methods import Adapted
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
+MERGEABLE_TYPES = ("LORA", "IA3", "LN_TUNING")
+"""Types that are answered merged when they come from files, as those of a run are."""
+
+
+KNOWN_WARNINGS = (
+    "Unsupported layer type",
+    "fan_in_fan_out is set to False",
+    "Unmerge result can be inaccurate",
+    "The PEFT config's `base_model_name_or_path` was renamed",
+)
 
 
 def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
@@ -26,19 +36,44 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
         return _adapted(get_peft_model(model, config), mergeable)
 
 
-def from_files(model: Any, folder: Path) -> Adapted:
-    """An adapter in the library's format, put on its base to answer."""
-    from peft import PeftModel
+def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
+    """An adapter in the library's format, put on its base to answer; on meta tensors, as it was when it was trained.
 
+    Raises `ValueError` for weights that are missing or left over.
+    """
+    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    config = PeftConfig.from_pretrained(str(folder))
+    mergeable = config.peft_type in MERGEABLE_TYPES
+    if meta:
+        config.inference_mode = False
+        if hasattr(config, "init_lora_weights"):
+            # Its start is of no matter, and may need the weights of the base.
+            config.init_lora_weights = True
+        return with_peft(model, config, mergeable)
     with _known_warnings_ignored():
-        return _adapted(PeftModel.from_pretrained(model, folder).eval(), mergeable=False)
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=not config.is_prompt_learning)
+        except UserWarning as problem:
+            raise ValueError(problem) from problem
+        if not config.is_prompt_learning:
+            # Again as float32: in a base of lower precision the first time has rounded what copies its layers.
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+            found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
+            if left_over := found.unexpected_keys:
+                raise ValueError(f"{len(left_over)} of its tensors have no place there, as {left_over[0]}")
+        return _adapted(adapted.eval(), mergeable)
 
 
 @contextmanager
 def _known_warnings_ignored() -> Iterator[None]:
-    """Without what does not apply: which layers are meant is decided here, and unmerging puts copies back."""
+    """Without what does not apply: layers and bases are checked here, and unmerging puts copies back."""
     with warnings.catch_warnings():
-        for message in ("Unsupported layer type", "fan_in_fan_out is set to False", "Unmerge result can be inaccurate"):
+        for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message)
         yield
 
@@ -46,7 +81,7 @@ def _known_warnings_ignored() -> Iterator[None]:
 def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
-    adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model))
+    adapted = Adapted(peft_model, network, save=partial(_save, peft_model), remove=partial(_remove, peft_model))
     if not config.is_prompt_learning:
         adapted.merge = partial(_merged, peft_model) if mergeable else None
     elif config.peft_type in PREFIX_TYPES:
@@ -54,6 +89,11 @@ def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
     else:
         adapted.soft_prompt = peft_model.get_prompt
     return adapted
+
+
+def _save(peft_model: Any, folder: Path) -> None:
+    # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
+    peft_model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def _remove(peft_model: Any) -> None:

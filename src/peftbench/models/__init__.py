@@ -35,6 +35,11 @@ class Model:
         path = Path(self.source).expanduser()
         return path if path.is_dir() else None
 
+    @property
+    def address(self) -> str:
+        """How others find it: its id on the Hub, or the alias of a bundled one; a directory has its path alone."""
+        return self.name if self.directory and self.name in known() else self.source
+
 
 @cache
 def known() -> dict[str, Model]:

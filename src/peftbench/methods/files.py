@@ -1,0 +1,161 @@
+"""Trained models in files: what a folder holds, which base it is for, and how it is put on that base."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peftbench.methods import METHODS, Adapted
+from peftbench.models import Model, find
+from peftbench.registry import UnknownNameError, UserError
+from peftbench.spec import Choice
+
+ADAPTER, MODEL = "adapter_config.json", "config.json"
+ORIGIN = "peftbench.json"
+"""What a run of ours says beside the weights it keeps: its id, its method, its base."""
+TRAINED = "trained.safetensors"
+"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
+SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+"""Facts of a configuration in which a fully trained model and its base agree."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of a trained model. `base` and `version` say what it was made for, as far as that is known."""
+
+    folder: Path
+    base: str = ""
+    version: int | str = 1
+    method: Choice | None = None
+    run: str = ""
+
+    @property
+    def called(self) -> str:
+        """What tables call it: method and id of the run of ours that kept it, else its folder."""
+        if self.method is not None:
+            return f"saved {self.method} {self.run}".strip()
+        name, parent = self.folder.name, self.folder.parent.name
+        return f"saved {parent}/{name}" if name == "adapter" or name.startswith("checkpoint-") else f"saved {name}"
+
+
+def examine(folder: Path) -> Kept:
+    """What a folder holds. Raises `UserError` if it is not there or holds no trained model."""
+    if not folder.is_dir():
+        raise UserError(f"adapter {folder}: no such directory")
+    if not any((folder / name).is_file() for name in (ADAPTER, MODEL, TRAINED)):
+        raise UserError(f"adapter {folder}: it has neither {ADAPTER} (peft), {MODEL} (a whole model) nor {TRAINED}")
+    config, origin = _json(folder / ADAPTER), _json(folder / ORIGIN)
+    if not origin:
+        return Kept(folder, base=config.get("base_model_name_or_path") or "")
+    method = Choice.model_validate(origin["method"])
+    return Kept(folder, origin["base"], origin["base_version"], method, origin["run"])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {error}") from error
+
+
+def describe(method: Choice, base: Model, run: str) -> dict[str, Any]:
+    """The content of `ORIGIN`."""
+    asked = method.model_dump(mode="json", exclude_defaults=True)
+    return {"run": run, "method": asked, "base": base.address, "base_version": base.version}
+
+
+def check_base(kept: Kept, base: Model) -> None:
+    """Raises `UserError` for an adapter that was made for another base model, by name or by its files' content."""
+    wanted, there = (Path(name).name.casefold() for name in (kept.base, base.address))
+    way_out = "give that one with --model, or any_base = true (--any-base) if they are the same"
+    if isinstance(kept.version, str) and isinstance(base.version, str):
+        if kept.version != base.version:
+            raise UserError(f"adapter {kept.folder} was made for other weights of {kept.base}: {way_out}")
+    elif kept.base and wanted != there:
+        raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the weight files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
+
+
+def put_on(model: Any, folder: Path, method: Choice | None = None, any_base: bool = False) -> Adapted:
+    """The trained model of a folder on its base, ready to answer; on meta tensors as it was when it was trained.
+
+    `method`: the one that made it, for files that do not say. Raises `UserError` for a base that it does not fit.
+    """
+    kept, meta = examine(folder), next(model.parameters()).is_meta
+    if not (meta or any_base):
+        check_base(kept, find(model.name_or_path))
+    method = kept.method or method
+    if (folder / ADAPTER).is_file():
+        return _with_adapter(model, folder, meta)
+    if (folder / MODEL).is_file():
+        return _whole(model, folder, meta)
+    if method is None:
+        raise UserError(f"adapter {folder}: it has no {ORIGIN} that says which method made its {TRAINED}")
+    return _of_method(model, folder, method, meta)
+
+
+def _with_adapter(model: Any, folder: Path, meta: bool) -> Adapted:
+    from peftbench.methods.peft_model import from_files
+
+    try:
+        return from_files(model, folder, meta)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise _unfit(folder, " ".join(str(error).split())[:300]) from error
+
+
+def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
+    """A fully trained model takes the place of its base."""
+    import torch
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    for fact in SHAPE:
+        asked, there = getattr(config, fact, None), getattr(model.config, fact, None)
+        if asked != there:
+            raise _unfit(folder, f"its {fact} is {asked}, not {there}; it can be a model of its own, with method none")
+    if meta:
+        return Adapted(model.requires_grad_(True), model)
+    network: Any = type(model).from_pretrained(folder, dtype=torch.float32)
+    return Adapted(network.to(model.device).eval(), network)
+
+
+def _of_method(model: Any, folder: Path, method: Choice, meta: bool) -> Adapted:
+    """A model whose method has no format of its own: the method is applied again, and given its trained tensors."""
+    from safetensors.torch import load_file
+
+    try:
+        unit = METHODS[method.name]
+    except UnknownNameError as error:
+        raise UserError(f"adapter {folder}: {error} (a method of your own needs --plugin FILE.py)") from error
+    if unit.facts.version != method.version:
+        raise UserError(f"adapter {folder} was made by version {method.version} of {unit.name}: train it again")
+    adapted: Adapted = unit.function(model, **method.arguments)
+    if meta:
+        return adapted
+    trained = load_file(folder / TRAINED, device=str(model.device))
+    parameters = {n: p for n, p in adapted.model.named_parameters() if p.requires_grad}
+    check_same(folder, _shapes(parameters), _shapes(trained))
+    for name, tensor in trained.items():
+        parameters[name].data = tensor
+    adapted.model.eval()
+    return adapted
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def check_same(folder: Path, asked: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises `UserError` unless the tensors of a file are those that an adapted model has, by name and shape."""
+    for name in [*asked, *there]:
+        if asked.get(name) != there.get(name):
+            raise _unfit(folder, f"{name} is {there.get(name, 'absent')} there, {asked.get(name, 'absent')} here")
+
+
+def _unfit(folder: Path, why: str) -> UserError:
+    return UserError(f"adapter {folder} does not fit this base model: {why}")
