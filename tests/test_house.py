@@ -42,7 +42,7 @@ POCKET_LINES = 100
 """A pocket task carries its words and sentences."""
 SHARED = {
     "methods": {"files", "peft_model"},
-    "tasks": {"door", "files", "long_context", "own", "pocket", "splits"},
+    "tasks": {"door", "files", "long_context", "own", "pocket", "scoring", "splits"},
     "metrics": {"codebleu", "confusion", "rouge"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""

@@ -256,7 +256,7 @@ def test_our_adapters_load_in_plain_peft(model: str, tiny_models: dict[str, Path
             with torch.no_grad():
                 ours = forward(adapted, ids, torch.ones_like(ids))[0][:, virtual:]
             folder = tmp_path / unit.name
-            save(adapted, folder, origin=describe(Choice(name=unit.name, arguments=arguments), base.ref, "x"))
+            save(adapted, folder, origin=describe(Choice(name=unit.name, arguments=arguments), "x", base.ref, None))
             plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models[model]), folder).eval()
             with torch.no_grad():
                 theirs = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, virtual:]

@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
 from peftbench.metrics import METRICS
-from peftbench.models import find, fingerprint
+from peftbench.models import QUANTISATIONS, find, fingerprint
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
 from peftbench.tasks import TASKS, members, resolve
@@ -114,7 +114,7 @@ def expand(source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str
 
 
 def _expand(grid: Grid, instead: Sequence[str]) -> list[RunSpec]:
-    models = [_model(entry) for entry in instead or grid.models]
+    models = [choice for entry in instead or grid.models for choice in _model(entry)]
     tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
     _check_names(tasks)
     methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
@@ -123,7 +123,11 @@ def _expand(grid: Grid, instead: Sequence[str]) -> list[RunSpec]:
     evaluation = _checked(Evaluation, grid.eval, "[eval]")
     # A rule about a model of the grid is no mistake when other models take its place.
     replaced = [_named("model", entry)[0] for entry in grid.models if instead]
-    axes = ([m.name for m in models] + replaced, [m.name for m, _ in methods], [t.called or t.name for t in tasks])
+    axes = (
+        [m.called or m.name for m in models] + replaced,
+        [m.name for m, _ in methods],
+        [t.called or t.name for t in tasks],
+    )
     for rule in grid.exceptions:
         _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
     specs: dict[str, RunSpec] = {}
@@ -152,13 +156,20 @@ def _named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
     return name, given
 
 
-def _model(entry: Entry) -> Choice:
+def _model(entry: Entry) -> Iterator[Choice]:
+    """The choices of an entry of models, which may be quantised in one way or in several."""
     name, given = _named("model", entry)
     for key in given:
-        raise did_you_mean(f"argument of model '{name}'", key, [])
+        if key != "quantise":
+            raise did_you_mean(f"argument of model '{name}'", key, ["quantise"])
     found = find(name)
     # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
-    return Choice(name=str(found.directory) if found.name != name and found.directory else name, version=found.version)
+    place = str(found.directory) if found.name != name and found.directory else name
+    for how in _values(None, "quantise", given["quantise"]) if given else [None]:
+        if how not in (None, *QUANTISATIONS):
+            raise did_you_mean(f"value of quantise of model '{name}'", str(how), list(QUANTISATIONS))
+        more = {"arguments": {"quantise": how}, "called": f"{Path(place).name} ({how})"} if how else {}
+        yield Choice(name=place, version=found.version, **more)
 
 
 def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
@@ -264,7 +275,7 @@ def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> N
 def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
     """Whether a spec is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
     task = spec.task.called or spec.task.name
-    names = (spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
+    names = (spec.model.called or spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
     actual = dict(zip(RULE_KEYS, names, strict=True))
 
     return all(any(fnmatch(actual[key], pattern) for pattern in _patterns(value)) for key, value in rule.items())

@@ -6,6 +6,7 @@ stand in the names.
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -77,6 +78,7 @@ class Evaluation(Noun):
     answer: Literal["auto", "generate", "rank"] = Field("auto", description="auto: rank where there are labels")
     test_rows: PositiveInt | None = Field(None, description="at most so many test rows, the same for every run")
     per_device_eval_batch_size: PositiveInt = 32
+    merge_fidelity: bool = Field(False, description="also answer merged, where that may be inexact: see `Merged`")
 
 
 class RunSpec(Noun):
@@ -89,6 +91,11 @@ class RunSpec(Noun):
     seed: NonNegativeInt
     train: Training = Training()
     eval: Evaluation = Evaluation()
+
+    @property
+    def model_name(self) -> str:
+        """What tables call the model."""
+        return self.model.called or Path(self.model.name).name
 
     @property
     def id(self) -> str:
@@ -153,6 +160,13 @@ class Score(Noun):
     why: str | None = None
 
 
+class Merged(Noun):
+    """What a run would have found with its adapter merged into the base. Never what it is ranked by."""
+
+    scores: dict[str, Score]
+    max_logit_difference: float = Field(description="to the unmerged model, after the first test prompts, at most 32")
+
+
 class RunResult(Noun):
     """What one run found. `scores` is by metric, on a 0 to 100 scale, the task's main metric first."""
 
@@ -161,6 +175,7 @@ class RunResult(Noun):
     spec: RunSpec
     status: Status
     scores: dict[str, Score] = {}
+    merged: Merged | None = Field(None, description="measured where `merge_fidelity` is asked for")
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None

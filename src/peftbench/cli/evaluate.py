@@ -28,6 +28,7 @@ def evaluate(
     ],
     model: Annotated[str, typer.Option(help="its base: an alias, a directory, or a Hub id")],
     tasks: Annotated[str, typer.Option(help="tasks or suites, with commas between", metavar="A,B")],
+    quantise: Annotated[str | None, typer.Option(help="quantise the base to nf4 or int8", metavar="HOW")] = None,
     store: StoreDir = RESULTS,
     data: DataDir = None,
     size: Annotated[
@@ -56,7 +57,7 @@ def evaluate(
             check_base(kept, find(model))
     grid = {
         "name": "evaluate",
-        "models": [model],
+        "models": [{"use": model, "quantise": quantise} if quantise else model],
         "methods": [
             {"use": "saved", "folder": str(folder)} | ({"any_base": True} if any_base else {}) for folder in adapter
         ],

@@ -58,7 +58,7 @@ def plan(
     warn_corrupt(place)
     counts: dict[tuple[str, str, str], list[int]] = {}
     for spec in specs:
-        count = counts.setdefault((Path(spec.model.name).name, str(spec.method), str(spec.task)), [0, 0])
+        count = counts.setdefault((spec.model_name, str(spec.method), str(spec.task)), [0, 0])
         count[0] += 1
         count[1] += spec.id not in missing
     if as_json:

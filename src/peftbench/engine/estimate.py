@@ -114,6 +114,9 @@ def sizes(config: Any, adapted: Adapted, method: Choice) -> dict[str, int]:
     parameters = list(adapted.model.parameters())
     trained, total = sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
     stored = {}
+    if getattr(adapted.network, "is_quantized", False):
+        # Four-bit weights lie two in a byte.
+        total = known.total_parameters
     if method.place:
         # Files may hold less than was trained, as of a prompt that an encoder made.
         trained, total = known.trainable_parameters, known.total_parameters

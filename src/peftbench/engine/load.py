@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.engine.quantise import Quantise, keep_exact, loading
 from peftbench.models import Model
 from peftbench.registry import UserError
 
@@ -43,8 +44,10 @@ class Base:
     both as they were, or loads the model anew.
     """
 
-    def __init__(self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto") -> None:
-        self.ref, self.precision = ref, precision
+    def __init__(
+        self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto", quantise: Quantise | None = None
+    ) -> None:
+        self.ref, self.precision, self.quantise = ref, precision, quantise
         try:
             self.config = AutoConfig.from_pretrained(ref.source, revision=ref.revision)
             self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
@@ -64,13 +67,15 @@ class Base:
 
     def _load(self) -> Any:
         started = time.perf_counter()
+        quantised = loading(self.quantise, self.dtype, device())
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(
-                self.ref.source, revision=self.ref.revision, dtype=self.dtype
+                self.ref.source, revision=self.ref.revision, dtype=self.dtype, **quantised
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
-        model = model.to(device()).requires_grad_(False).eval()
+        model = (model if quantised else model.to(device())).requires_grad_(False).eval()
+        keep_exact(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address
         self.load_seconds = time.perf_counter() - started
@@ -81,6 +86,7 @@ class Base:
         return {
             "checksum": self.checksum,
             "precision": self.precision_used,
+            **({"quantised": self.quantise} if self.quantise else {}),
             "attention": self.model.config._attn_implementation,
             "commit": getattr(self.config, "_commit_hash", None),
         }

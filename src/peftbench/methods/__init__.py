@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peftbench.models import fingerprint
 from peftbench.registry import Registry, Unit, UserError
@@ -27,6 +27,8 @@ class Adapted:
     - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input in every layer.
     - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
       only where the merged model computes the same function.
+    - `lossy_merge()`: the same where merging rounds, as into quantised weights. It is measured when a run asks for it,
+      and never used for answers.
     - `after_step(step)`: called after each optimiser step, counted from 1.
     - `param_groups(learning_rate)`: optimiser groups, for methods that train parts at different rates.
     - `save(directory)`: writes the files that must be kept; by default the trained tensors as safetensors.
@@ -39,6 +41,7 @@ class Adapted:
     soft_prompt: Callable[[int], Any] | None = None
     prefix: Callable[[int], Any] | None = None
     merge: Callable[[], AbstractContextManager[None]] | None = None
+    lossy_merge: Callable[[], AbstractContextManager[None]] | None = None
     after_step: Callable[[int], None] | None = None
     param_groups: Callable[[float], list[dict[str, Any]]] | None = None
     save: Callable[[Path], None] | None = None
@@ -59,6 +62,7 @@ class MethodFacts:
 
     `learning_rate` is its default for language models of a billion parameters and more (AdamW); grids for small models
     set their own. `trains`: whether it trains anything. `gradient_checkpointing`: empty, or why it cannot be used.
+    `quantised`: empty, or why it cannot be used on a quantised base; `quantise`: how the base is quantised for it.
     `folder`: the argument that names a folder of files, whose content then stands for its path in a run's id.
     """
 
@@ -67,6 +71,8 @@ class MethodFacts:
     version: int = 1
     trains: bool = True
     gradient_checkpointing: str = ""
+    quantised: str = ""
+    quantise: Literal["nf4", "int8"] | None = None
     folder: str = ""
 
 

@@ -29,6 +29,7 @@ class Kept:
     version: int | str = 1
     method: Choice | None = None
     run: str = ""
+    quantise: str | None = None
 
     @property
     def called(self) -> str:
@@ -49,7 +50,7 @@ def examine(folder: Path) -> Kept:
     if not origin:
         return Kept(folder, base=config.get("base_model_name_or_path") or "")
     method = Choice.model_validate(origin["method"])
-    return Kept(folder, origin["base"], origin["base_version"], method, origin["run"])
+    return Kept(folder, origin["base"], origin["base_version"], method, origin["run"], origin["base_quantised"])
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -59,10 +60,16 @@ def _json(path: Path) -> dict[str, Any]:
         raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {error}") from error
 
 
-def describe(method: Choice, base: Model, run: str) -> dict[str, Any]:
-    """The content of `ORIGIN`."""
+def describe(method: Choice, run: str, base: Model, quantise: str | None) -> dict[str, Any]:
+    """The content of `ORIGIN`: what made the files, on which base, and how that was quantised."""
     asked = method.model_dump(mode="json", exclude_defaults=True)
-    return {"run": run, "method": asked, "base": base.address, "base_version": base.version}
+    facts = {"base": base.address, "base_version": base.version, "base_quantised": quantise}
+    return {"run": run, "method": asked, **facts}
+
+
+def made_by(method: Choice) -> Choice:
+    """The method that trained what a choice puts on the base: itself, or that of its files if it is known."""
+    return (examine(Path(method.place)).method if method.place else None) or method
 
 
 def check_base(kept: Kept, base: Model) -> None:
@@ -89,7 +96,17 @@ def put_on(model: Any, folder: Path, method: Choice | None = None, any_base: boo
     kept, meta = examine(folder), next(model.parameters()).is_meta
     if not (meta or any_base):
         check_base(kept, find(model.name_or_path))
-    method = kept.method or method
+    adapted = _adapted(model, folder, kept.method or method, meta)
+    there = getattr(model, "is_quantized", False)
+    if kept.method is not None and not meta and bool(kept.quantise) != there:
+        trained, answering = kept.quantise or "no", "a" if there else "no"
+        adapted.notes += (
+            f"trained on a base with {trained} quantisation, answering on one with {answering} quantisation",
+        )
+    return adapted
+
+
+def _adapted(model: Any, folder: Path, method: Choice | None, meta: bool) -> Adapted:
     if (folder / ADAPTER).is_file():
         return _with_adapter(model, folder, meta)
     if (folder / MODEL).is_file():

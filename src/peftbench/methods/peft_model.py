@@ -19,6 +19,7 @@ KNOWN_WARNINGS = (
     "Unsupported layer type",
     "fan_in_fan_out is set to False",
     "Unmerge result can be inaccurate",
+    "Merge lora module to",
     "The PEFT config's `base_model_name_or_path` was renamed",
 )
 
@@ -83,7 +84,11 @@ def _adapted(peft_model: Any, mergeable: bool) -> Adapted:
     network = peft_model.get_base_model()
     adapted = Adapted(peft_model, network, save=partial(_save, peft_model), remove=partial(_remove, peft_model))
     if not config.is_prompt_learning:
-        adapted.merge = partial(_merged, peft_model) if mergeable else None
+        # Quantised weights cannot hold the sum: they would be quantised anew.
+        if not getattr(network, "is_quantized", False):
+            adapted.merge = partial(_merged, peft_model) if mergeable else None
+        elif config.peft_type == "LORA":
+            adapted.lossy_merge = partial(_merged_with_loss, peft_model)
     elif config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
     else:
@@ -98,11 +103,22 @@ def _save(peft_model: Any, folder: Path) -> None:
 
 def _remove(peft_model: Any) -> None:
     network = peft_model.get_base_model()
-    if not peft_model.active_peft_config.is_prompt_learning:
+    if getattr(network, "is_quantized", False):
+        _unwrap(network)
+    elif not peft_model.active_peft_config.is_prompt_learning:
         peft_model.unload()
     # What get_peft_model leaves behind on the base.
     for name in ("peft_config", "_hf_peft_config_loaded", "prepare_inputs_for_generation"):
         network.__dict__.pop(name, None)
+
+
+def _unwrap(network: Any) -> None:
+    """Put the layers back that tuners have wrapped; of a quantised base the library's IA3 refuses to."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in [pair for pair in network.named_modules() if isinstance(pair[1], BaseTunerLayer)]:
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, module.get_base_layer())
 
 
 @contextmanager
@@ -122,3 +138,26 @@ def _merged(peft_model: Any) -> Iterator[None]:
         with torch.no_grad():
             for weight, copy in kept:
                 weight.copy_(copy)
+
+
+@contextmanager
+def _merged_with_loss(peft_model: Any) -> Iterator[None]:
+    """Merge into quantised weights, then give the layers their old ones back, which merging replaces and marks."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
+    hosts = [layer.get_base_layer() for layer in layers]
+    # A layer of eight bits has a state beside its weight.
+    marked = [[each for each in (host.weight, getattr(host, "state", None)) if each is not None] for host in hosts]
+    kept = [[(each, dict(vars(each))) for each in parts] for parts in marked]
+    try:
+        with _known_warnings_ignored():
+            peft_model.merge_adapter()
+        yield
+    finally:
+        for host, parts in zip(hosts, kept, strict=True):
+            host.weight = parts[0][0]
+            for each, marks in parts:
+                vars(each).update(marks)
+        for layer in layers:
+            layer.merged_adapters.clear()

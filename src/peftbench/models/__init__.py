@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
 """Aliases with Hub id and architecture facts, so that estimates need neither a network nor access."""
 LARGE_BYTES = 64 << 20
+QUANTISATIONS = ("nf4", "int8")
+"""How a model's linear layers may be quantised."""
 
 
 @dataclass(frozen=True)

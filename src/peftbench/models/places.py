@@ -41,6 +41,8 @@ def places(model: Any, modules: Sequence[str]) -> list[str]:
         found = _ending(linears, ROLES.get(wanted, (wanted,)))
         if not found and wanted in ("q", "k", "v"):
             found = _ending(linears, ROLES["qkv"])
+        if wanted == "all-linear":
+            found = linears
         if not found:
             present = sorted({name.rpartition(".")[2] for name in linears})
             roles = [role for role, names in ROLES.items() if _ending(linears, names)]
