@@ -202,6 +202,8 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     if getattr(base.model, "is_quantized", False) and method.facts.quantised:
         raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")
     adapted: Adapted = method.function(base.model, **given(spec.method))
+    if not isinstance(adapted, Adapted):
+        raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     if method.facts.trains and not trained:
         raise UserError(f"method {spec.method} would train nothing on this model")

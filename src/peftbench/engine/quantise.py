@@ -10,6 +10,9 @@ from torch import Tensor
 
 from peftbench.registry import UserError
 
+# Kernels that it would like to have, and types that it converts; peft imports it wherever it is there.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
 Quantise = Literal["nf4", "int8"]
 
 
@@ -25,8 +28,6 @@ def loading(quantise: Quantise | None, dtype: torch.dtype, on: torch.device) -> 
         raise UserError(f"a base quantised to {quantise} needs bitsandbytes: pip install 'peftbench[quantised]'")
     from transformers import BitsAndBytesConfig
 
-    # Kernels that it would like to have, and types that it converts.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     four_bits = {
         "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": True,
