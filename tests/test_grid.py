@@ -97,6 +97,7 @@ OTHER: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "answer": st.sampled_from(["generate", "rank"]),
         "test_rows": st.integers(1, 99),
         "per_device_eval_batch_size": st.integers(1, 99),
+        "merge_fidelity": st.booleans(),
     },
 }
 

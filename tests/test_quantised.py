@@ -89,8 +89,10 @@ def test_answering_does_not_change_it(base: Base) -> None:
 def stands_for(layer: Any) -> torch.Tensor:
     """The weights of a quantised layer as floats."""
     if isinstance(layer, bitsandbytes.nn.Linear4bit):
-        return bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-    return layer.weight.data.float() * layer.state.SCB[:, None] / 127
+        found: torch.Tensor = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    else:
+        found = layer.weight.data.float() * layer.state.SCB[:, None] / 127
+    return found.float()
 
 
 def test_lora_is_added_to_what_the_weights_stand_for(base: Base, tiny_models: dict[str, Path]) -> None:
@@ -239,3 +241,11 @@ def test_a_model_of_conv_layers(tiny_models: dict[str, Path], tmp_path: Path) ->
     result, _ = do(spec, Worker(), tmp_path)
     assert result.status == "ok", result.error
     assert result.costs.trainable_parameters == 2 * 4 * ((64 + 192) + (64 + 64) + (64 + 256) + (256 + 64))
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"gradient_checkpointing": True}], ids=str)
+def test_with_other_settings(settings: dict[str, Any], tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    (spec,) = specs([str(tiny_models["llama"])], [{"use": "qlora", "rank": 4, **settings}])
+    result, _ = do(spec, Worker(), tmp_path)
+    assert result.status == "ok", result.error
+    assert not result.base_reloaded

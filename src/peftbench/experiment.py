@@ -145,10 +145,8 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
         report({"phase": "test"})
         with meter.phase("eval"):
             predictions = answer(adapted, base, task, spec.eval, test)
-        found.scores, found.invalid_share = scored(task, splits.test, predictions)
-        found.predictions = [*map(_prediction, predictions, splits.test)]
-        if spec.eval.merge_fidelity:
-            _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
+        _score(task, splits.test, predictions, found)
+        _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -214,20 +212,26 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     return adapted
 
 
+def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
+    found.scores, found.invalid_share = scored(task, examples, predictions)
+    found.predictions = [
+        {"prediction": text, "references": list(example.answers)}
+        for text, example in zip(predictions, examples, strict=True)
+    ]
+
+
 def _merge_fidelity(
     adapted: Adapted, base: Base, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
 ) -> None:
-    """What answers merged into the base would score; the run's own scores and predictions stay."""
+    """What answers merged into the base would score, if that is asked for; the run's own scores stay."""
+    if not spec.eval.merge_fidelity:
+        return
     task, examples, rows = tested
     measured = merged_answers(adapted, base, task, spec.eval, rows)
     if measured is None:
         found.notes.append(f"{spec.method} cannot be merged: no merge fidelity")
     else:
         found.merged = Merged(scores=scored(task, examples, measured[0])[0], max_logit_difference=measured[1])
-
-
-def _prediction(text: str, example: Example) -> dict[str, Any]:
-    return {"prediction": text, "references": list(example.answers)}
 
 
 def _costs(found: Found) -> Costs:

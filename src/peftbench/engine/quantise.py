@@ -41,6 +41,7 @@ def keep_exact(model: torch.nn.Module) -> None:
     """Forbid four-bit layers on a CPU to pack their weights anew when they answer: it rounds their scales for good, and
     is done on some processors only.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
