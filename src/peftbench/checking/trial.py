@@ -185,7 +185,10 @@ class Trial:
                 why = str(error) or "the library does not merge it"
                 return Finding("merge", f"{_in_a_line(error)}", offered, {"merge": False, "why": why})
         said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
-        return Finding("merge", said, offered and not exact, {"merge": exact, "difference": apart})
+        facts: dict[str, Any] = {"merge": exact, "difference": apart}
+        if self.base.quantise:
+            facts["why"] = "the base's weights are quantised, and would be quantised anew"
+        return Finding("merge", said, offered and not exact, facts)
 
     def saves(self, adapted: "Adapted", folder: Path) -> Finding:
         """It can be written."""
@@ -261,10 +264,10 @@ class Trial:
 
 
 def _merging(adapted: "Adapted") -> Any:
-    from peftbench.methods.peft_model import merged
+    from peftbench.methods.merging import merged
 
-    if adapted.merge is not None:
-        return adapted.merge()
+    if fold := adapted.merge or adapted.lossy_merge:
+        return fold()
     if not hasattr(adapted.model, "merge_adapter"):
         raise NotImplementedError("it is not a change of weights")
     return merged(adapted.model)

@@ -18,7 +18,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from peftbench.methods import Adapted, Ahead, MethodFacts, capabilities
 from peftbench.methods.low_rank import from_orthonormal
-from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft
+from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
 from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
 from peftbench.registry import UserError, did_you_mean
 
@@ -207,7 +207,7 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
     def save(folder: Path) -> None:
         # All ranks, those left out as zeros: the best step may have had others than the last.
         config.rank_pattern = None
-        adapted.model.save_pretrained(folder)
+        write(adapted.model, folder)
 
     adapted.prepare, adapted.save = prepare, save
     adapted.penalty = lambda: config.orth_reg_weight * from_orthonormal(adapted.network)
