@@ -38,8 +38,8 @@ class Adapted:
     `model` holds the parameters; `network` is the module that is called with tokens or embeddings (the base model, with
     layers added or changed in it). The rest is optional:
 
-    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input.
-    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input in every layer.
+    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input (the encoder's).
+    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input (the decoder's) in every layer.
     - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
       only where the merged model computes the same function.
     - `lossy_merge()`: the same where merging rounds, as into quantised weights. It is measured when a run asks for it,
