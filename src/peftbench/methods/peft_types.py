@@ -256,7 +256,9 @@ def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
         named = model.named_modules()
         targets = [place for place, module in named if _fits(place, targets) and hasattr(module, "weight")]
     default = signature(kind).parameters[name].default
-    shapes = [tuple(model.get_submodule(target).weight.shape) for target in targets or ()]
+    weights = [model.get_submodule(target).weight for target in targets or ()]
+    # Four-bit weights lie in a row.
+    shapes = [tuple((getattr(weight, "quant_state", None) or weight).shape) for weight in weights]
     if not shapes:
         return {}
     if kind in SHARE:
