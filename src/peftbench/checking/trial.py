@@ -188,6 +188,8 @@ class Trial:
         said += "" if restored else ", and are others when it is taken apart again"
         exact = apart < MERGED and restored
         why = "taking it apart does not restore every bit" if apart < MERGED else "merged, it is another function"
+        if self.base.quantise:
+            why = "the base's weights are quantised, and would be quantised anew"
         facts = {"merge": exact, "difference": apart} | ({} if exact else {"why": why})
         return Finding("merge", said, offered and not exact, facts)
 
@@ -265,10 +267,10 @@ class Trial:
 
 
 def _merging(adapted: "Adapted") -> Any:
-    from peftbench.methods.peft_model import merged
+    from peftbench.methods.merging import merged
 
-    if adapted.merge is not None:
-        return adapted.merge()
+    if fold := adapted.merge or adapted.lossy_merge:
+        return fold()
     if not hasattr(adapted.model, "merge_adapter"):
         raise NotImplementedError("nothing to fold into the weights")
     return merged(adapted.model)
