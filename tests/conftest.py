@@ -96,6 +96,7 @@ def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "num_decoder_layers": 3,
         "num_heads": 4,
         "dropout_rate": 0.0,
+        "decoder_start_token_id": 0,
     }
     flan: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     bart: dict[str, Any] = {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 96}

@@ -97,6 +97,7 @@ OTHER: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "answer": st.sampled_from(["generate", "rank"]),
         "test_rows": st.integers(1, 99),
         "per_device_eval_batch_size": st.integers(1, 99),
+        "merge_fidelity": st.booleans(),
     },
 }
 
@@ -116,7 +117,8 @@ def test_settings_and_ids(noun: type[Any], place: str, data: st.DataObject) -> N
 
 
 def arguments() -> list[tuple[Method, str]]:
-    return [(unit, name) for unit in METHODS for name, p in unit.parameters.items() if p.default is not p.empty]
+    units = [unit for unit in METHODS if not unit.facts.folder]
+    return [(unit, name) for unit in units for name, p in unit.parameters.items() if p.default is not p.empty]
 
 
 def another(unit: Unit[Any], name: str) -> Any:

@@ -25,6 +25,7 @@ FLOORS = {
     "engine": 3,
     "store": 3,
     "mirror": 3,
+    "choices": 3,
     "experiment": 4,
     "grid": 4,
     "catalogue": 4,
@@ -41,8 +42,8 @@ FILE_LINES, UNIT_LINES, BODY_LINES = 300, 60, 40
 POCKET_LINES = 100
 """A pocket task carries its words and sentences."""
 SHARED = {
-    "methods": {"in_place", "low_rank", "peft_model", "peft_types", "singular"},
-    "tasks": {"door", "files", "long_context", "own", "pocket", "splits"},
+    "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_types", "singular"},
+    "tasks": {"door", "files", "long_context", "own", "pocket", "scoring", "splits"},
     "metrics": {"codebleu", "confusion", "rouge"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""

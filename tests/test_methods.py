@@ -28,11 +28,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "p-tuning": {"tokens": 4, "hidden": 16},
     "prefix-tuning": {"tokens": 4, "hidden": 16},
     "lora": {"rank": 4},
-    **{name: {"rank": 4} for name in ("dora", "rslora", "pissa", "olora", "loraplus")},
+    **{name: {"rank": 4} for name in ("dora", "rslora", "pissa", "olora", "loraplus", "qlora")},
     "adalora": {"rank": 2, "initial_rank": 4},
 }
 TRAINED_PARTS = {
-    **dict.fromkeys(("lora", "dora", "rslora", "pissa", "olora", "loraplus", "adalora"), "lora_"),
+    **dict.fromkeys(("lora", "dora", "rslora", "pissa", "olora", "loraplus", "adalora", "qlora"), "lora_"),
     "svft": "svft",
     "layers": "",
     "ia3": "ia3_",
@@ -45,10 +45,12 @@ TRAINED_PARTS = {
     "full": "",
 }
 """What stands in the name of every trained parameter."""
+ELSEWHERE = {"saved": "test_outside.py"}
+"""Methods that need files, and where they are tested."""
 REFUSED = {("olora", "gpt2"): "Conv1D"}
 """Methods that refuse a model, and a word of the reason."""
 MODELS = ("llama", "gpt2", "qwen", "t5", "flan", "bart")
-CELLS = [(name, model) for name in sorted(unit.name for unit in METHODS) for model in MODELS]
+CELLS = [(name, model) for name in sorted({unit.name for unit in METHODS} - {*ELSEWHERE}) for model in MODELS]
 TRAINING = Training(max_steps=12, eval_steps=0.25, per_device_train_batch_size=4, warmup_ratio=0.0)
 
 

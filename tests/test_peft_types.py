@@ -211,12 +211,12 @@ def test_types_with_needs_of_their_own_run(name: str, tiny_models: dict[str, Pat
 def test_operations_that_cannot_be_counted_are_missing(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftbench import experiment
+    from peftbench.engine import estimate
 
     def refuse(*_arguments: object) -> int:
         raise RuntimeError("no formula")
 
-    monkeypatch.setattr(experiment, "operations", refuse)
+    monkeypatch.setattr(estimate, "operations", refuse)
     found = result("peft:vera", tiny_models["llama"], tmp_path)
     assert found.status == "ok"
     assert found.costs.forward_flops_512 is None

@@ -1,7 +1,7 @@
 """One run, from what was asked to what was found. Read this first."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +11,21 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
-from peftbench.engine.estimate import base_flops, operations
+from peftbench.engine.estimate import sizes
+from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
-from peftbench.methods import METHODS, Adapted, Method
-from peftbench.metrics import Answers, UnavailableError, invalid_share, score
+from peftbench.methods import METHODS, Adapted, Method, given
+from peftbench.methods.files import describe, made_by
 from peftbench.models import find
 from peftbench.registry import UserError
 from peftbench.seeds import stream
-from peftbench.spec import Costs, DataFacts, RunResult, RunSpec, Score, Status
+from peftbench.spec import Costs, DataFacts, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
+from peftbench.tasks.scoring import scored
 from peftbench.tasks.splits import Limits, Splits, split
 
 
@@ -44,9 +46,10 @@ class Worker:
         ref = find(spec.model.name)
         if ref.version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
-        if self.base is None or (self.base.ref, self.base.precision) != (ref, spec.train.precision):
+        wanted = (ref, spec.train.precision, quantised(spec))
+        if self.base is None or (self.base.ref, self.base.precision, self.base.quantise) != wanted:
             self.base = None
-            self.base = Base(ref, spec.train.precision)
+            self.base = Base(*wanted)
         return self.base
 
     def restore(self, found: "Found") -> None:
@@ -67,6 +70,7 @@ class Found:
 
     meter: Meter = field(default_factory=Meter)
     scores: dict[str, Score] = field(default_factory=dict)
+    merged: Merged | None = None
     invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
     costs: dict[str, Any] = field(default_factory=dict)
@@ -142,10 +146,12 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
         with meter.phase("eval"):
             predictions = answer(adapted, base, task, spec.eval, test)
         _score(task, splits.test, predictions, found)
+        _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
 
         # Save, for its size at least.
         if found.trained.steps:
-            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters)
+            origin = describe(spec, adapted, base.ref, base.quantise)
+            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters, origin)
 
 
 @contextmanager
@@ -154,8 +160,9 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     method = METHODS[spec.method.name]
     adapted = adapt(base, method, spec)
     try:
-        found.notes += adapted.notes
-        found.costs |= _sizes(spec, base, adapted, found.notes)
+        costs, notes = sizes(base, adapted, spec.method)
+        found.costs |= costs
+        found.notes += [*adapted.notes, *notes]
         if method.facts.trains:
             found.learning_rate = spec.train.learning_rate or method.facts.learning_rate
         yield adapted
@@ -175,6 +182,15 @@ def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -
         )
 
 
+def quantised(spec: RunSpec) -> Any:
+    """How the base of a run is quantised: as the model says, or as its method needs it. Raises `UserError`."""
+    name, asked = made_by(spec.method).name, spec.model.arguments.get("quantise")
+    needed = METHODS[name].facts.quantise if name in METHODS else None
+    if needed and asked not in (None, needed):
+        raise UserError(f"{name} needs a base quantised to {needed}, not {asked}")
+    return asked or needed
+
+
 def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """The base model with a method applied; what is trained is float32, whatever the base is.
 
@@ -182,7 +198,11 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """
     if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
         raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
-    adapted: Adapted = method.function(base.model, **spec.method.arguments)
+    if getattr(base.model, "is_quantized", False) and method.facts.quantised:
+        raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")
+    adapted: Adapted = method.function(base.model, **given(spec.method))
+    if not isinstance(adapted, Adapted):
+        raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     if method.facts.trains and not trained:
         raise UserError(f"method {spec.method} would train nothing on this model")
@@ -194,46 +214,25 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
-    """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
-    facts = task.facts
-    fold: Callable[[str], str] = str.casefold if facts.labels else str
-    answers = Answers(
-        predictions=[fold(text.strip()) for text in predictions],
-        references=[tuple(fold(text.strip()) for text in example.answers) for example in examples],
-        labels=[fold(label) for label in facts.labels],
-        positive=fold(facts.positive) if facts.positive else None,
-        scale=facts.scale,
-        choices=[example.choices for example in examples],
-        details=[example.details for example in examples],
-    )
-    for name in facts.metrics:
-        try:
-            value, error = score(name, answers)
-            found.scores[name] = Score(value=value, standard_error=error)
-        except UnavailableError as problem:
-            found.scores[name] = Score(why=str(problem))
-    found.invalid_share = invalid_share(answers)
+    found.scores, found.invalid_share = scored(task, examples, predictions)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}
         for text, example in zip(predictions, examples, strict=True)
     ]
 
 
-def _sizes(spec: RunSpec, base: Base, adapted: Adapted, notes: list[str]) -> dict[str, int | None]:
-    parameters = list(adapted.model.parameters())
-    flops = extra = None
-    try:
-        flops = operations(adapted, base, spec.method)
-        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
-    except Exception as problem:
-        # A method for which they cannot be counted can still be run.
-        notes.append(f"floating-point operations cannot be counted: {_in_a_line(problem)}")
-    return {
-        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-        "total_parameters": sum(p.numel() for p in parameters),
-        "forward_flops_512": flops,
-        "extra_forward_flops_512": extra,
-    }
+def _merge_fidelity(
+    adapted: Adapted, base: Base, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
+) -> None:
+    """What answers merged into the base would score, if that is asked for; the run's own scores stay."""
+    if not spec.eval.merge_fidelity:
+        return
+    task, examples, rows = tested
+    measured = merged_answers(adapted, base, task, spec.eval, rows)
+    if measured is None:
+        found.notes.append(f"{spec.method} cannot be merged: no merge fidelity")
+    else:
+        found.merged = Merged(scores=scored(task, examples, measured[0])[0], max_logit_difference=measured[1])
 
 
 def _costs(found: Found) -> Costs:
@@ -272,6 +271,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         spec=spec,
         status=status,
         scores=found.scores if status == "ok" else {},
+        merged=found.merged if status == "ok" else None,
         invalid_share=found.invalid_share,
         validation_loss=best[0] if best else None,
         best_step=trained.best_step or None,

@@ -5,23 +5,19 @@ Every name and argument is checked here, before anything heavy is imported.
 
 import itertools
 import tomllib
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
+from peftbench.choices import Entry, choices, model_choices, named, task_choices, values
 from peftbench.methods import METHODS, MethodFacts
-from peftbench.metrics import METRICS
-from peftbench.models import find
-from peftbench.registry import Registry, Unit, UserError, did_you_mean
+from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
-from peftbench.tasks import TASKS, members, resolve
+from peftbench.tasks import TASKS
 
-Entry = str | dict[str, Any]
 UNTRAINED = ("max_length", "validation_rows", "precision")
 """All that training settings can change of a run that trains nothing."""
 RULE_KEYS = ("model", "method", "task", "size", "seed")
@@ -64,15 +60,29 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
         grid = Grid.model_validate(dict(content))
     except ValidationError as error:
         raise UserError(f"{where}: {_problem(error)}") from None
-    return grid.model_copy(update={"tasks": tuple(_located(entry, folder) for entry in grid.tasks)})
+    tasks = tuple(_located(entry, folder) for entry in grid.tasks)
+    methods = tuple(_found(entry, folder) for entry in grid.methods)
+    return grid.model_copy(update={"tasks": tasks, "methods": methods})
 
 
 def _located(entry: Entry, folder: Path) -> Entry:
-    """An entry of tasks with files of the user's own by their full paths: from `folder` if they are there, else from
-    the working directory. With `data` and no name, the task is `file`.
-    """
+    """An entry of tasks with files of the user's own by their full paths; without `use`, the task is `file`."""
     if isinstance(entry, str) or not {"data", "use"} & entry.keys():
         return entry
+    entry = {"use": "file"} | entry
+    return _full(entry, ("data", "test"), folder) if entry["use"] == "file" else entry
+
+
+def _found(entry: Entry, folder: Path) -> Entry:
+    """An entry of methods with its folder of files, if it has one, by its full path."""
+    if isinstance(entry, str):
+        return entry
+    keys = [unit.facts.folder for unit in METHODS if unit.name == entry.get("use")]
+    return _full(entry, keys, folder)
+
+
+def _full(entry: dict[str, Any], keys: Sequence[str], folder: Path) -> dict[str, Any]:
+    """An entry with full paths: from `folder` if they are there, else from the working directory."""
 
     def full(path: Any) -> Any:
         if isinstance(path, list):
@@ -82,8 +92,7 @@ def _located(entry: Entry, folder: Path) -> Entry:
         asked = Path(path).expanduser()
         return str((folder / asked if (folder / asked).exists() else asked).absolute())
 
-    entry = {"use": "file"} | entry
-    return entry | {key: full(entry[key]) for key in ("data", "test") if key in entry and entry["use"] == "file"}
+    return entry | {key: full(entry[key]) for key in keys if key in entry}
 
 
 def expand(
@@ -102,19 +111,23 @@ def expand(
 
 
 def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSpec]:
-    models = [_model(entry) for entry in instead or grid.models]
-    tasks = [choice for entry in grid.tasks for choice, _ in _task(_located(entry, Path()))]
+    models = [choice for entry in instead or grid.models for choice in model_choices(entry)]
+    tasks = [choice for entry in grid.tasks for choice, _ in task_choices(_located(entry, Path()))]
     _check_names(tasks)
-    methods = [pair for entry in grid.methods for pair in _choices(METHODS, entry, Training)]
-    swept = [_values(None, f"[train] {name}", value) for name, value in grid.train.items()]
-    trainings = [dict(zip(grid.train, values, strict=True)) for values in itertools.product(*swept)]
+    methods = [pair for entry in grid.methods for pair in choices(METHODS, entry, Training)]
+    swept = [values(None, f"[train] {name}", value) for name, value in grid.train.items()]
+    trainings = [dict(zip(grid.train, chosen, strict=True)) for chosen in itertools.product(*swept)]
     evaluation, sizes = _checked(Evaluation, grid.eval, "[eval]"), grid.sizes
     if limit is not None:
         evaluation = evaluation.model_copy(update={"test_rows": min(evaluation.test_rows or limit, limit)})
         sizes = tuple(dict.fromkeys(limit if size == "all" else min(size, limit) for size in sizes))
     # A rule about a model of the grid is no mistake when other models take its place.
-    replaced = [_named("model", entry)[0] for entry in grid.models if instead]
-    axes = ([m.name for m in models] + replaced, [m.name for m, _ in methods], [t.called or t.name for t in tasks])
+    replaced = [named("model", entry)[0] for entry in grid.models if instead]
+    axes = (
+        [m.called or m.name for m in models] + replaced,
+        [m.name for m, _ in methods],
+        [t.called or t.name for t in tasks],
+    )
     for rule in grid.exceptions:
         _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
     specs: dict[str, RunSpec] = {}
@@ -134,35 +147,6 @@ def _settled(asked: Training, facts: MethodFacts) -> Training:
     return asked.model_copy(update={"learning_rate": None}) if asked.learning_rate == facts.learning_rate else asked
 
 
-def _named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments of an entry."""
-    given = {"use": entry} if isinstance(entry, str) else dict(entry)
-    name = given.pop("use", None)
-    if not isinstance(name, str):
-        raise UserError(f'an entry of {kind}s needs a name: {{ use = "NAME", ... }}')
-    return name, given
-
-
-def _model(entry: Entry) -> Choice:
-    name, given = _named("model", entry)
-    for key in given:
-        raise did_you_mean(f"argument of model '{name}'", key, [])
-    found = find(name)
-    # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
-    return Choice(name=str(found.directory) if found.name != name and found.directory else name, version=found.version)
-
-
-def _task(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
-    name, given = _named("task", entry)
-    entries: list[Entry] = [entry] if given else [*members(name)]
-    for member in entries:
-        for choice, own in _choices(TASKS, member, None):
-            facts = resolve(choice.name, choice.arguments).facts
-            for metric in facts.metrics:
-                METRICS[metric]
-            yield choice.model_copy(update={"version": facts.version, "called": facts.title}), own
-
-
 def _check_names(tasks: Sequence[Choice]) -> None:
     """Raises `UserError` for two things of one name in the tables."""
     known: dict[str, Choice] = {}
@@ -171,67 +155,6 @@ def _check_names(tasks: Sequence[Choice]) -> None:
             raise UserError(f"'{task.called}' is the name of another task: give this one a name of its own")
         if task.called and known.setdefault(task.called, task) != task:
             raise UserError(f"two tasks are called '{task.called}': give each a name of its own")
-
-
-def _choices(
-    registry: Registry[Any], entry: Entry, settings: type[Noun] | None
-) -> Iterator[tuple[Choice, dict[str, Any]]]:
-    """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
-    units, given = registry.pick(*_named(registry.kind, entry))
-    for unit in units:
-        yield from _swept(unit, given, settings)
-
-
-def _swept(
-    unit: Unit[Any], given: dict[str, Any], settings: type[Noun] | None
-) -> Iterator[tuple[Choice, dict[str, Any]]]:
-    fields = settings.model_fields if settings else {}
-    for name in given:
-        if name not in unit.parameters and name not in fields:
-            raise did_you_mean(f"argument of {unit.kind} '{unit.name}'", name, [*unit.parameters, *fields])
-    swept = [_values(unit, name, value) for name, value in given.items()]
-    for values in itertools.product(*swept):
-        chosen = dict(zip(given, values, strict=True))
-        arguments = unit.check({name: value for name, value in chosen.items() if name in unit.parameters})
-        own = {name: value for name, value in chosen.items() if name not in unit.parameters}
-        yield Choice(name=unit.name, arguments=arguments, version=unit.facts.version), own
-
-
-def _values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
-    """The values of an argument: a list is a sweep, unless the argument itself takes that list."""
-    if not isinstance(value, list):
-        return [value]
-    if unit is not None and name in unit.parameters and _takes_list(unit.parameters[name].annotation, value):
-        return [value]
-    if not value:
-        raise UserError(f"{name}: an empty list leaves nothing to run")
-    return value
-
-
-def _takes_list(annotation: Any, items: list[Any]) -> bool:
-    """Whether a list is one value of an argument, not a sweep.
-
-    It is not where it holds lists, nor where the argument takes each of its items but not the list, as it does for
-    `["first-half", "last-half"]` if it takes a text or a list of numbers.
-    """
-    if not _is_sequence(annotation) or any(isinstance(item, list) for item in items):
-        return False
-    return _fits(annotation, items) or not all(_fits(annotation, item) for item in items)
-
-
-def _fits(annotation: Any, value: Any) -> bool:
-    try:
-        TypeAdapter(annotation).validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _is_sequence(annotation: Any) -> bool:
-    origin = typing.get_origin(annotation) or annotation
-    if origin in (typing.Union, types.UnionType, typing.Annotated):
-        return any(map(_is_sequence, typing.get_args(annotation)))
-    return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
 
 
 def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
@@ -257,17 +180,17 @@ def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> N
     for key in rule:
         if key not in RULE_KEYS:
             raise did_you_mean("key of [[except]]", key, list(RULE_KEYS))
-        values = list(dict.fromkeys(map(str, axes[key])))
+        there = list(dict.fromkeys(map(str, axes[key])))
         for pattern in _patterns(rule[key]):
-            if not any(fnmatch(value, pattern) for value in values):
-                unknown = did_you_mean(f"{key} of this grid", pattern, values)
+            if not any(fnmatch(value, pattern) for value in there):
+                unknown = did_you_mean(f"{key} of this grid", pattern, there)
                 raise UserError(f"an [[except]] leaves out nothing: {unknown}")
 
 
 def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
     """Whether a spec is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
     task = spec.task.called or spec.task.name
-    names = (spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
+    names = (spec.model.called or spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
     actual = dict(zip(RULE_KEYS, names, strict=True))
 
     return all(any(fnmatch(actual[key], pattern) for pattern in _patterns(value)) for key, value in rule.items())

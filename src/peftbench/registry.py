@@ -54,11 +54,16 @@ class Unit(Generic[Facts]):
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The arguments a grid may set, by name. Raises `UserError` for an annotation unknown at run time."""
+        """The arguments a grid may set, by name. Raises `UserError` for one that cannot be set or has no type."""
         try:
             parameters = inspect.signature(self.function, eval_str=True).parameters
         except NameError as error:
             raise UserError(f"{self.kind} '{self.name}', annotations: {error} when it is run") from None
+        for one in list(parameters.values())[1:]:
+            if one.kind is one.POSITIONAL_OR_KEYWORD:
+                raise UserError(f"{self.kind} '{self.name}': put * before its argument '{one.name}', to be set by name")
+            if one.kind is one.KEYWORD_ONLY and one.annotation is one.empty:
+                raise UserError(f"{self.kind} '{self.name}': its argument '{one.name}' needs a type, as in n: int = 4")
         return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     @cached_property

@@ -6,6 +6,7 @@ stand in the names.
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -26,13 +27,15 @@ class Noun(BaseModel):
 class Choice(Noun):
     """A unit by name, with the arguments that differ from its defaults and the unit's version.
 
-    `called` is what tables call it, where its arguments tell more than its name.
+    `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
+    method are on this machine; their content is among the arguments.
     """
 
     name: str
     arguments: dict[str, Any] = {}
     version: int | str = 1
     called: str = ""
+    place: str = ""
 
     def __str__(self) -> str:
         if self.called:
@@ -75,6 +78,7 @@ class Evaluation(Noun):
     answer: Literal["auto", "generate", "rank"] = Field("auto", description="auto: rank where there are labels")
     test_rows: PositiveInt | None = Field(None, description="at most so many test rows, the same for every run")
     per_device_eval_batch_size: PositiveInt = 32
+    merge_fidelity: bool = Field(False, description="also answer merged, where that may be inexact: see `Merged`")
 
 
 class RunSpec(Noun):
@@ -89,9 +93,18 @@ class RunSpec(Noun):
     eval: Evaluation = Evaluation()
 
     @property
+    def model_name(self) -> str:
+        """What tables call the model."""
+        return self.model.called or Path(self.model.name).name
+
+    @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run."""
-        content = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
+
+        What a method is called and where its files are is no part of the question.
+        """
+        asked = self.model_dump(mode="json", exclude_defaults=True, exclude={"method": {"called", "place"}})
+        content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
@@ -147,6 +160,13 @@ class Score(Noun):
     why: str | None = None
 
 
+class Merged(Noun):
+    """What a run would have found with its adapter merged into the base. Never what it is ranked by."""
+
+    scores: dict[str, Score]
+    max_logit_difference: float = Field(description="to the unmerged model, after the first test prompts, at most 32")
+
+
 class RunResult(Noun):
     """What one run found. `scores` is by metric, on a 0 to 100 scale, the task's main metric first."""
 
@@ -155,6 +175,7 @@ class RunResult(Noun):
     spec: RunSpec
     status: Status
     scores: dict[str, Score] = {}
+    merged: Merged | None = Field(None, description="measured where `merge_fidelity` is asked for")
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None

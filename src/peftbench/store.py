@@ -51,7 +51,7 @@ class Store:
 
     def folder(self, spec: RunSpec) -> Path:
         """Where a run is written on this machine."""
-        names = (Path(spec.model.name).name, str(spec.method), str(spec.task))
+        names = (spec.model_name, str(spec.method), str(spec.task))
         place = Path(machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
         return self.root / place / f"n{spec.size}-s{spec.seed}-{spec.id}"
 
@@ -174,7 +174,7 @@ def _readable(path: Path) -> bool:
 COLUMNS = (
     "id machine_class model model_version method method_version method_arguments task task_version task_arguments "
     "fingerprint evaluation size seed training status metric score score_error scores invalid_share validation_loss "
-    "learning_rate best_step steps train_rows data base_reloaded notes error"
+    "merged_score merged_logit_difference learning_rate best_step steps train_rows data base_reloaded notes error"
 ).split() + list(Costs.model_fields)
 
 
@@ -185,9 +185,9 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
     return {
         "id": result.id,
         "machine_class": folder.parents[3].name,
-        "model": Path(spec.model.name).name,
+        "model": spec.model_name,
         "model_version": str(spec.model.version),
-        "method": spec.method.name,
+        "method": spec.method.called or spec.method.name,
         "method_version": str(spec.method.version),
         "method_arguments": _arguments(spec.method.arguments),
         "task": spec.task.called or spec.task.name,
@@ -205,6 +205,8 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "scores": json.dumps({name: each.value for name, each in scores.items()}),
         "invalid_share": result.invalid_share,
         "validation_loss": result.validation_loss,
+        "merged_score": result.merged.scores[main].value if result.merged and main else None,
+        "merged_logit_difference": result.merged.max_logit_difference if result.merged else None,
         "learning_rate": result.learning_rate,
         "best_step": result.best_step,
         "steps": result.steps,

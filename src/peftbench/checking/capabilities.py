@@ -4,6 +4,7 @@ The data file in the package is what listings and the generic door read; the pag
 """
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import tempfile
@@ -17,6 +18,7 @@ from peftbench.checking import contract, tiny
 from peftbench.checking.looks import Finding
 from peftbench.methods import METHODS
 from peftbench.registry import UserError
+from peftbench.spec import RunSpec
 
 FILE = Path(methods.__file__).parent / "capabilities.json"
 WORKERS = 2
@@ -35,7 +37,8 @@ A method works on a shape if it trains what it should and nothing else, lowers t
 same seed, answers in a padded batch with a cache as one row alone without, and gives the logits of its best step when
 it is read back on a clean base; `peftbench check method NAME` shows each. *Merges*: folded into the weights it is the
 same function, and taking it apart restores every bit. *Layers*: takes a choice of the layers it goes to. *Base*:
-unchanged bit for bit after the method is taken off, or changed, found out and loaded anew. `?` was not measured.
+unchanged bit for bit after the method is taken off, or changed, found out and loaded anew. *4-bit base*: works on a
+decoder quantised to nf4 by bitsandbytes. `?` was not measured.
 
 | Method | Decoder | Encoder–decoder | Merges | Gradient checkpointing | Layers | 4-bit base | Base | Why not |
 |---|---|---|---|---|---|---|---|---|
@@ -48,6 +51,7 @@ def names() -> list[str]:
     from peftbench.methods.peft_types import types
 
     own = [unit.name for unit in METHODS if unit.function.__module__.startswith("peftbench.methods.")]
+    own = [name for name in own if not METHODS[name].facts.folder]
     return [*own, *(f"peft:{kind}" for kind in types())]
 
 
@@ -65,7 +69,18 @@ def measure(name: str) -> dict[str, Any]:
     for shape in tiny.SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             _take(row, shape, list(contract.on(tiny.build(shape, Path(folder)), asked)))
+    if importlib.util.find_spec("bitsandbytes") is not None and row["decoder"]:
+        _take_four_bits(row, contract.spec(name, SMALL.get(name, {}), "nf4"))
     return row
+
+
+def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
+    """Whether the contract is kept on a decoder whose weights have four bits."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(contract.on(tiny.build("decoder", Path(folder)), asked, abilities=False))
+    wrong = [finding for finding in found if finding.problem or "refused" in finding.facts]
+    row["four_bit"] = not wrong
+    row["why"] += [f"4-bit base: {finding.facts.get('refused') or finding.said}" for finding in wrong[:1]]
 
 
 def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
@@ -121,8 +136,9 @@ def main() -> None:
     held = json.loads(FILE.read_text()) if FILE.is_file() else {}
     found = measured(asked.names or names(), asked.workers)
     for name, row in found.items():
-        # Filled by whoever has the library for it.
-        row["four_bit"] = held.get(name, {}).get("four_bit")
+        # Kept where the library for it is not installed.
+        if row["four_bit"] is None:
+            row["four_bit"] = held.get(name, {}).get("four_bit")
     rows = {name: found.get(name) or held[name] for name in names() if name in found or name in held}
     FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     asked.out.write_text(page(rows), encoding="utf-8")

@@ -9,11 +9,12 @@ from pathlib import Path
 from peftbench.checking import tiny
 from peftbench.checking.looks import Finding
 from peftbench.grid import expand
+from peftbench.methods import METHODS
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec, Training
 
-TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=4, warmup_ratio=0.0)
-"""Of the trial: enough for the loss of a random model to fall."""
+TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=16, warmup_ratio=0.0)
+"""Of the trial, all its rows in each step: enough for the loss of a random model to fall."""
 
 
 @dataclass
@@ -51,23 +52,32 @@ def check_method(name: str, arguments: Mapping[str, object], tell: Tell | None =
     return report
 
 
-def spec(name: str, arguments: Mapping[str, object]) -> RunSpec:
-    """A run of a method with these arguments. Raises `UserError` for an unknown name or a wrong argument."""
+def spec(name: str, arguments: Mapping[str, object], quantise: str | None = None) -> RunSpec:
+    """A run of a method with these arguments. Raises `UserError` for an unknown name, a wrong argument, or a method
+    that is put on one model alone.
+    """
+    if any(unit.name == name and unit.facts.folder for unit in METHODS):
+        raise UserError(f"'{name}' is made for the model of its files: peftbench evaluate tries it there")
     found = expand({"name": "check", "methods": [{"use": name, **arguments}], "tasks": ["pocket_sentiment"]})
     if len(found) != 1:
         raise UserError(f"'{name}' with these arguments is more than one method: check one at a time")
-    return found[0].model_copy(update={"train": TRAINING})
+    model = found[0].model.model_copy(update={"arguments": {"quantise": quantise} if quantise else {}})
+    return found[0].model_copy(update={"train": TRAINING, "model": model})
 
 
 def on(folder: Path, asked: RunSpec, abilities: bool = True) -> Iterator[Finding]:
-    """Try a method on the model of a folder; each finding as it is made. `abilities`: see `Trial.findings`."""
+    """Try a method on the model of a folder, quantised as it is asked or as the method needs it; each finding as it is
+    made. `abilities`: see `Trial.findings`.
+    """
     from peftbench.checking.trial import Trial
     from peftbench.engine.load import Base
+    from peftbench.experiment import quantised
     from peftbench.models import find
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield from Trial(Base(find(str(folder)), "fp32"), asked).findings(abilities)
+            base = Base(find(str(folder)), "fp32", quantised(asked))
+            yield from Trial(base, asked).findings(abilities)
     except UserError as problem:
         yield Finding("refused", str(problem), facts={"refused": str(problem)})

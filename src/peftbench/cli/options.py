@@ -27,6 +27,9 @@ Limit = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
 ]
+Workers = Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 RESULTS = Path("results")
 

@@ -1,13 +1,11 @@
 """Verbs about runs: do them, look at what is done, report it."""
 
-import shlex
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from peftbench.cli.doing import carry_out, leaderboard
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -17,18 +15,17 @@ from peftbench.cli.options import (
     MaybeGrid,
     Models,
     Plugins,
+    Retry,
     StoreDir,
+    Threads,
+    Workers,
     expanded,
     ids,
     open_store,
     plug,
 )
-from peftbench.cli.output import console, print_json, print_rows, records, say, warn_corrupt
+from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
 from peftbench.registry import UserError
-
-if TYPE_CHECKING:
-    from peftbench.spec import RunSpec
-    from peftbench.store import Store
 
 
 def run(
@@ -38,40 +35,19 @@ def run(
     model: Models = None,
     limit: Limit = None,
     plugin: Plugins = None,
-    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")] = 1,
+    workers: Workers = 0,
+    threads: Threads = 1,
     keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="keep the trained adapters")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")] = False,
+    retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
     """Do every run of a grid that has no result yet, then print the leaderboard. The same command resumes."""
     from peftbench.launch import Options
-    from peftbench.launch.local import launch
-    from peftbench.report.live import Live
 
     plugins = plug(plugin)
-    specs, place = expanded(grid, model, limit), open_store(store)
-    wanted = ids(specs)
-    place.open()
-    missing = place.missing(specs, ("failed", "out-of-memory", "diverged") if retry_failed else ())
-    warn_corrupt(place)
-    say(f"{len(specs)} runs in {grid}, {len(specs) - len(missing)} done before, in {store}", stderr=True)
+    specs = expanded(grid, model, limit)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
-    started = time.monotonic()
-    try:
-        with Live(console(stderr=True), len(missing)) as live:
-            launch(missing, place, options, live)
-    except KeyboardInterrupt:
-        again = shlex.join(["peftbench", *sys.argv[1:]])
-        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
-        raise typer.Exit(130) from None
-    say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
-    _leaderboard(place, specs, as_json)
-    ended = [result.status for id_, (result, _) in place.results().items() if id_ in wanted]
-    if bad := sum(status != "ok" for status in ended):
-        say(f"{bad} runs did not end well: `peftbench status` says why, --retry-failed does them again", stderr=True)
-    if specs and bad == len(ended):
-        raise typer.Exit(1)
+    carry_out(specs, open_store(store), options, str(grid), retry_failed, as_json)
 
 
 def plan(
@@ -89,7 +65,7 @@ def plan(
     warn_corrupt(place)
     counts: dict[tuple[str, str, str], list[int]] = {}
     for spec in specs:
-        count = counts.setdefault((Path(spec.model.name).name, str(spec.method), str(spec.task)), [0, 0])
+        count = counts.setdefault((spec.model_name, str(spec.method), str(spec.task)), [0, 0])
         count[0] += 1
         count[1] += spec.id not in missing
     if as_json:
@@ -154,23 +130,9 @@ def report(
     warn_corrupt(place)
     if table.empty:
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    _leaderboard(place, specs, as_json)
+    leaderboard(place, specs, as_json)
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
     context = {"title": grid.stem if grid else store.name, "machine": first.machine, "versions": first.versions}
     written = reports.write(leaderboards(table), table, place.curves(wanted), context, out or store / "report")
     for path in written:
         say(f"wrote {path}", stderr=True)
-
-
-def _leaderboard(place: "Store", specs: "list[RunSpec] | None", as_json: bool) -> None:
-    from peftbench.analysis.leaderboard import leaderboards
-
-    table = place.table(None if specs is None else ids(specs))
-    boards = leaderboards(table) if len(table) else ()
-    if as_json:
-        print_json({"leaderboards": [board.to_dict() for board in boards], "runs": records(table)})
-        return
-    from peftbench.report.terminal import View
-
-    for board in boards:
-        console().print(View(board))

@@ -1,28 +1,25 @@
 """Trained models to files and back."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from peftbench.engine.load import Base
-from peftbench.methods import METHODS, Adapted
-from peftbench.methods.peft_model import from_files
-from peftbench.registry import UserError
-from peftbench.seeds import stream
+from peftbench.methods import Adapted
+from peftbench.methods.files import ORIGIN, TRAINED, put_on, weight_bytes
 from peftbench.spec import Choice
 
-TRAINED = "trained.safetensors"
-"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
 
-
-def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
+def save(adapted: Adapted, folder: Path, keep: bool = True, origin: Mapping[str, Any] | None = None) -> int:
     """Write what must be kept to use the model on its base, and return the bytes of its weights.
 
-    `keep=False` removes it again. Configuration files are not counted: they name the base by its path, which is no
-    cost of the method. Methods of the `peft` library write its format, full fine-tuning that of `transformers`.
+    `keep=False` removes it again. `origin` (`peftbench.methods.files.describe`) says what made it, in a file beside.
+    Configuration files are not counted: they name the base, which is no cost of the method. Methods of the `peft`
+    library write its format, full fine-tuning that of `transformers`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if adapted.save is not None:
@@ -30,7 +27,9 @@ def save(adapted: Adapted, folder: Path, keep: bool = True) -> int:
     else:
         named = adapted.model.named_parameters()
         save_file({n: p.detach().contiguous() for n, p in named if p.requires_grad}, folder / TRAINED)
-    size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    if origin is not None:
+        (folder / ORIGIN).write_text(json.dumps(origin, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    size = weight_bytes(folder)
     if not keep:
         shutil.rmtree(folder)
     return size
@@ -41,20 +40,4 @@ def load(base: Base, method: Choice, folder: Path, seed: int = 0) -> Adapted:
 
     Raises `UserError` if what was saved is not what the method trains with these arguments and this seed.
     """
-    if (folder / "adapter_config.json").is_file():
-        return from_files(base.model, folder)
-    if (folder / "config.json").is_file():
-        network: Any = base.shape.auto.from_pretrained(folder, dtype=torch.float32)
-        return Adapted(network.to(base.model.device).eval(), network)
-    torch.manual_seed(stream(seed, "init"))
-    adapted: Adapted = METHODS[method.name].function(base.model, **method.arguments)
-    saved = load_file(folder / TRAINED, device=str(base.model.device))
-    trained = {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
-    if trained.keys() != saved.keys():
-        if adapted.remove is not None:
-            adapted.remove()
-        raise UserError(f"{folder}: not what {method} trains on this model with seed {seed}")
-    for name, parameter in trained.items():
-        parameter.data = saved[name]
-    adapted.model.eval()
-    return adapted
+    return put_on(base.model, folder, method, seed)

@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, PreTrainedConfig
 
 from peftbench.engine.load import Base
+from peftbench.engine.quantise import numbers
 from peftbench.engine.shapes import head_apart, shape
-from peftbench.methods import METHODS, Adapted
+from peftbench.methods import METHODS, Adapted, given
+from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
 from peftbench.registry import UserError
@@ -121,22 +123,54 @@ def forward_flops(adapted: Adapted) -> int:
     return int(counter.get_total_flops())
 
 
-def operations(adapted: Adapted, base: Base, method: Choice) -> int:
-    """Operations of a forward pass of a method that is on its base: the same on every machine."""
-    known = _on_meta_alone(base.config.to_json_string(use_diff=False), method.name, json.dumps(method.arguments))
+def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
+    """What a method on its base costs before any training, by the names of `Costs`; and why something of it is missing.
+
+    Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
+    """
+    known = _known(base.config.to_json_string(use_diff=False), method.model_dump_json())
+    parameters = list(adapted.model.parameters())
+    found: dict[str, int | None] = {
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "total_parameters": sum(map(numbers, parameters)),
+    }
+    if method.place:
+        found["adapter_bytes"] = weight_bytes(Path(method.place))
+        if known is not None:
+            # Files may hold less than was trained, as of a prompt that an encoder made.
+            found |= {name: getattr(known, name) for name in ("trainable_parameters", "total_parameters")}
+    flops = extra = None
+    notes: tuple[str, ...] = ()
+    try:
+        flops = operations(adapted, base, known)
+        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
+    except Exception as problem:
+        # A method for which they cannot be counted can still be run.
+        said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+        notes = (f"floating-point operations cannot be counted: {said}",)
+    return found | {"forward_flops_512": flops, "extra_forward_flops_512": extra}, notes
+
+
+def operations(adapted: Adapted, base: Base, known: Estimate | None) -> int:
+    """Operations of a forward pass of a method that is on its base: the same on every machine.
+
+    Raises `ValueError` for what meta tensors do not show on a quantised base, whose own kernels the counter cannot see.
+    """
     if known is not None:
-        return known
+        return known.forward_flops_512
+    if base.quantise:
+        raise ValueError("the method needs weights, and those of this base are quantised")
     with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
         return forward_flops(adapted)
 
 
 @lru_cache(maxsize=256)
-def _on_meta_alone(config_json: str, method: str, arguments_json: str) -> int | None:
-    """Operations of a forward pass on meta tensors; none for a method that needs tensors with values."""
-    facts = json.loads(config_json)
+def _known(config_json: str, method_json: str) -> Estimate | None:
+    """What meta tensors tell; none for a method that needs tensors with values."""
+    facts, method = json.loads(config_json), Choice.model_validate_json(method_json)
     try:
         config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-        return estimate(config, method, **json.loads(arguments_json)).forward_flops_512
+        return estimate(config, method.name, **given(method))
     except Exception:
         return None
 

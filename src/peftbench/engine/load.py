@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.engine.quantise import Quantise, keep_exact, loading
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoder
 from peftbench.models import Model
@@ -46,8 +47,10 @@ class Base:
     both as they were, or loads the model anew.
     """
 
-    def __init__(self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto") -> None:
-        self.ref, self.precision = ref, precision
+    def __init__(
+        self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto", quantise: Quantise | None = None
+    ) -> None:
+        self.ref, self.precision, self.quantise = ref, precision, quantise
         try:
             self.config = AutoConfig.from_pretrained(ref.source, revision=ref.revision)
             self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
@@ -65,11 +68,17 @@ class Base:
 
     def _load(self) -> Any:
         started = time.perf_counter()
+        quantised = loading(self.quantise, self.dtype, device())
         try:
-            model: Any = self.shape.auto.from_pretrained(self.ref.source, revision=self.ref.revision, dtype=self.dtype)
+            model: Any = self.shape.auto.from_pretrained(
+                self.ref.source, revision=self.ref.revision, dtype=self.dtype, **quantised
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
-        model = model.to(device()).requires_grad_(False).eval()
+        model = (model if quantised else model.to(device())).requires_grad_(False).eval()
+        keep_exact(model)
+        # What adapters say they were made for, in place of a path of this machine.
+        model.name_or_path = self.ref.address
         self.load_seconds = time.perf_counter() - started
         return model
 
@@ -82,6 +91,7 @@ class Base:
         return {
             "checksum": self.checksum,
             "precision": self.precision_used,
+            **({"quantised": self.quantise} if self.quantise else {}),
             "attention": self.model.config._attn_implementation,
             "commit": getattr(self.config, "_commit_hash", None),
         }

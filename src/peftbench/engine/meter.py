@@ -11,6 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from peftbench.engine.quantise import constants
+
 
 class Meter:
     """Seconds of named phases, kept apart; a phase ends when the device has finished its work."""
@@ -93,6 +95,7 @@ def tracked(model: torch.nn.Module) -> Iterator[TensorTracker]:
     def held() -> Iterator[torch.Tensor]:
         yield from model.parameters()
         yield from model.buffers()
+        yield from constants(model)
 
     with TensorTracker(tensor_bytes(held())) as tracker:
         tracker.hold(held())

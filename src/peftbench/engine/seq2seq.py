@@ -69,9 +69,9 @@ def pass_over(adapted: Adapted, length: int) -> None:
 def positions(adapted: Adapted, rows: Sequence[Encoded], most: int) -> int:
     """How many positions the longest row takes up in either stack, with an answer of up to `most` tokens."""
     virtual = adapted.virtual_tokens
-    read = max(len(row.prompt) for row in rows)
-    answered = max(most, *(len(row.target) for row in rows))
-    return max(read + virtual, answered) if adapted.soft_prompt is not None else max(read, answered + virtual)
+    source = max(len(row.prompt) for row in rows)
+    target = max(most, *(len(row.target) for row in rows))
+    return max(source + virtual, target) if adapted.soft_prompt is not None else max(source, target + virtual)
 
 
 def start_token(network: Any) -> int:

@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from peftbench.registry import Family, Registry, Unit
+from peftbench.models import fingerprint
+from peftbench.registry import Family, Registry, Unit, UserError
+from peftbench.spec import Choice
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Adapted:
     `model` holds the parameters; `network` is the module that is called with tokens or embeddings (the base model, with
     layers added or changed in it). The rest is optional:
 
-    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input.
-    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input in every layer.
+    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input (the encoder's).
+    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input (the decoder's) in every layer.
     - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
       only where the merged model computes the same function.
+    - `lossy_merge()`: the same where merging rounds, as into quantised weights. It is measured when a run asks for it,
+      and never used for answers.
     - `prepare(ahead)`: called once before training, for what depends on the data or on the number of steps. Its time is
       training time. It may replace parameters, but not their number.
     - `penalty()`: a term that is added to the loss of each step, and is no part of the loss that is reported.
@@ -55,6 +59,7 @@ class Adapted:
     soft_prompt: Callable[[int], Any] | None = None
     prefix: Callable[[int], Any] | None = None
     merge: Callable[[], AbstractContextManager[None]] | None = None
+    lossy_merge: Callable[[], AbstractContextManager[None]] | None = None
     prepare: Callable[[Ahead], None] | None = None
     penalty: Callable[[], Any] | None = None
     after_step: Callable[[int], None] | None = None
@@ -77,6 +82,8 @@ class MethodFacts:
 
     `learning_rate` is its default for language models of a billion parameters and more (AdamW); grids for small models
     set their own. `trains`: whether it trains anything. `gradient_checkpointing`: empty, or why it cannot be used.
+    `quantised`: empty, or why it cannot be used on a quantised base; `quantise`: how the base is quantised for it.
+    `folder`: the argument that names a folder of files, whose content then stands for its path in a run's id.
     """
 
     learning_rate: float | None
@@ -84,11 +91,24 @@ class MethodFacts:
     version: int | str = 1
     trains: bool = True
     gradient_checkpointing: str = ""
+    quantised: str = ""
+    quantise: Literal["nf4", "int8"] | None = None
+    folder: str = ""
 
 
 METHODS: Registry[MethodFacts] = Registry("method", "peftbench.methods", separator="-")
 Method = Unit[MethodFacts]
 Adapt = Callable[..., Adapted]
+
+
+def given(choice: Choice) -> dict[str, Any]:
+    """The arguments of a method's function. Raises `UserError` if the folder among them is not as it was."""
+    key = METHODS[choice.name].facts.folder
+    if not key:
+        return choice.arguments
+    if fingerprint(Path(choice.place)) != choice.arguments[key]:
+        raise UserError(f"{choice.place} has changed since the command was given: give it again")
+    return choice.arguments | {key: choice.place}
 
 
 def method(**facts: Any) -> Callable[[Adapt], Adapt]:

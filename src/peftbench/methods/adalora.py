@@ -3,7 +3,7 @@ from typing import Any
 
 from peftbench.methods import Adapted, Ahead, method
 from peftbench.methods.low_rank import DEFAULT, from_orthonormal
-from peftbench.methods.peft_model import with_peft
+from peftbench.methods.peft_model import with_peft, write
 from peftbench.models.places import Layers, Modules, places
 from peftbench.registry import UserError
 
@@ -47,7 +47,7 @@ def adalora(
     def save(folder: Path) -> None:
         # All ranks, those left out as zeros: the best step may have had others than the last.
         config.rank_pattern = None
-        adapted.model.save_pretrained(folder)
+        write(adapted.model, folder)
 
     adapted.prepare, adapted.save = prepare, save
     adapted.after_step = adapted.model.base_model.update_and_allocate

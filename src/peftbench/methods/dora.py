@@ -3,6 +3,7 @@ from typing import Any
 from peftbench.methods import Adapted, method
 from peftbench.methods.low_rank import DEFAULT, low_rank
 from peftbench.models.places import Layers, Modules
+from peftbench.registry import UserError
 
 
 # The rate is that of the authors' script for Llama-3-8B.
@@ -17,4 +18,6 @@ def dora(
     layers: Layers = "all",
 ) -> Adapted:
     """DoRA: low-rank updates of the direction of each output's weights, whose length is trained apart."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        raise UserError("dora cannot be put on weights of eight bits, whose scales peft loses: use nf4")
     return low_rank(model, rank, alpha, dropout, (modules, layers), use_dora=True)

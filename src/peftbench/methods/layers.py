@@ -5,7 +5,11 @@ from peftbench.methods.in_place import train_in_place
 from peftbench.models.places import Layers, Modules, places, within
 
 
-@method(learning_rate=2e-5, paper="arXiv:1911.03090")
+@method(
+    learning_rate=2e-5,
+    paper="arXiv:1911.03090",
+    quantised="quantised weights are integers, which have no gradient",
+)
 def layers(model: Any, *, layers: Layers = "last-half", modules: Modules | None = None) -> Adapted:
     """Train a chosen set of the model's own layers: all of their weights, or those of `modules` in them."""
     weights = dict(model.named_parameters())

@@ -8,6 +8,8 @@ from peftbench.models.places import Layers, Modules, places
 
 DEFAULT = ("k", "v", "down")
 """The modules of PEFT-Bench (arXiv 2511.21285)."""
+CHANGES_BASE = "it takes a part out of the base's weights, which would be quantised anew"
+"""Why a variant cannot be used on a quantised base."""
 
 
 def low_rank(

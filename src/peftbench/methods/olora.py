@@ -1,13 +1,13 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, low_rank
 from peftbench.models.places import Layers, Modules, places
 from peftbench.registry import UserError
 
 
 # The rate is the paper's. No dropout: it would leave out parts of the base's own weights.
-@method(learning_rate=3e-4, paper="arXiv:2406.01775")
+@method(learning_rate=3e-4, paper="arXiv:2406.01775", quantised=CHANGES_BASE)
 def olora(
     model: Any,
     *,

@@ -1,18 +1,19 @@
 """From a configuration of the `peft` library to an `Adapted`."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peftbench.methods import Adapted
 from peftbench.methods.in_place import put_back
+from peftbench.methods.merging import known_warnings_ignored, merged, merged_with_loss
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
-
+MERGEABLE_TYPES = ("LORA", "IA3", "LN_TUNING")
+"""Types that are answered merged when they come from files that do not say how their run did."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """How the starts of LoRA are called that change the weights of the base, which the library does not undo."""
 
@@ -27,7 +28,7 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     undo = _base_keeper(model, config)
-    with _known_warnings_ignored():
+    with known_warnings_ignored():
         try:
             return _adapted(get_peft_model(model, config), mergeable, undo)
         except Exception:
@@ -49,13 +50,53 @@ def of_decoder(facts: Any) -> dict[str, Any]:
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
 
 
-def from_files(model: Any, folder: Path) -> Adapted:
-    """An adapter in the library's format, put on its base to answer."""
-    from peft import PeftConfig, PeftModel
+def from_files(model: Any, folder: Path, mergeable: bool | None = None, meta: bool = False) -> Adapted:
+    """An adapter in the library's format, put on its base to answer; on meta tensors, as it was when it was trained.
 
-    undo = _base_keeper(model, PeftConfig.from_pretrained(str(folder)))
-    with _known_warnings_ignored():
-        return _adapted(PeftModel.from_pretrained(model, folder).eval(), False, undo)
+    `mergeable`: as of `with_peft`; by default, as types of the core are. Raises `ValueError` for weights that
+    are missing or left over.
+    """
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(str(folder))
+    if mergeable is None:
+        mergeable = config.peft_type in MERGEABLE_TYPES
+    if meta:
+        config.inference_mode = False
+        if hasattr(config, "init_lora_weights"):
+            # Its start is of no matter, and may need the weights of the base.
+            config.init_lora_weights = True
+        return with_peft(model, config, mergeable)
+    undo = _base_keeper(model, config)
+    try:
+        return _adapted(_read(model, folder, config.is_prompt_learning).eval(), mergeable, undo)
+    except Exception:
+        undo()
+        _clean(model)
+        raise
+
+
+def _read(model: Any, folder: Path, prompts: bool) -> Any:
+    """The library's model from files. `prompts`: it is one of prompts, which are read as they answer."""
+    from peft import PeftModel, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    with known_warnings_ignored():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=not prompts)
+        except UserWarning as problem:
+            raise ValueError(problem) from problem
+        if prompts:
+            return adapted
+        # Again as float32: in a base of lower precision the first time has rounded what copies its layers.
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
+        if left_over := found.unexpected_keys:
+            raise ValueError(f"{len(left_over)} of its tensors have no place there, as {left_over[0]}")
+        return adapted
 
 
 def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
@@ -74,29 +115,34 @@ def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
     return put_back(host.weight for host in hosts if hasattr(host, "weight"))
 
 
-@contextmanager
-def _known_warnings_ignored() -> Iterator[None]:
-    """Without what does not apply: which layers are meant is decided here, and unmerging puts copies back."""
-    with warnings.catch_warnings():
-        for message in ("Unsupported layer type", "fan_in_fan_out is set to False", "Unmerge result can be inaccurate"):
-            warnings.filterwarnings("ignore", message)
-        yield
-
-
 def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
-    adapted = Adapted(peft_model, network, save=peft_model.save_pretrained, remove=partial(_remove, peft_model, undo))
+    save, remove = partial(write, peft_model), partial(_remove, peft_model, undo)
+    adapted = Adapted(peft_model, network, save=save, remove=remove)
     if config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
     elif config.is_prompt_learning:
         adapted.soft_prompt = partial(_soft_prompt, peft_model)
     else:
-        adapted.merge = partial(merged, peft_model) if mergeable else None
+        # Quantised weights cannot hold the sum: they would be quantised anew.
+        if not getattr(network, "is_quantized", False):
+            adapted.merge = partial(merged, peft_model) if mergeable else None
+        elif config.peft_type == "LORA":
+            adapted.lossy_merge = partial(merged_with_loss, peft_model)
         # Types that give away rank, or take it back, as they train.
         adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
         _tell_task(peft_model.base_model)
+        _keep_ranks(peft_model)
     return adapted
+
+
+def _keep_ranks(peft_model: Any) -> None:
+    """AdaLoRA divides by its rank, which on a base of low precision the library rounds, and lets be trained."""
+    for name, parameter in peft_model.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.float()
 
 
 def _soft_prompt(peft_model: Any, batch: int) -> Any:
@@ -124,8 +170,16 @@ def _tell_task(tuner: Any) -> None:
             module.register_forward_pre_hook(tell, with_kwargs=True)
 
 
+def write(peft_model: Any, folder: Path) -> None:
+    """Save it in the library's format."""
+    # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
+    peft_model.save_pretrained(folder, save_embedding_layers=False)
+
+
 def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
-    if hasattr(type(peft_model.base_model), "unload"):
+    if getattr(peft_model.get_base_model(), "is_quantized", False):
+        _unwrap(peft_model.get_base_model())
+    elif hasattr(type(peft_model.base_model), "unload"):
         peft_model.unload()
     undo()
     _clean(peft_model.get_base_model())
@@ -137,22 +191,10 @@ def _clean(network: Any) -> None:
         network.__dict__.pop(name, None)
 
 
-@contextmanager
-def merged(peft_model: Any) -> Iterator[None]:
-    """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
-    import torch
+def _unwrap(network: Any) -> None:
+    """Put the layers back that tuners have wrapped; of a quantised base the library's IA3 refuses to."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
-    kept = [(weight, weight.detach().clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
-    try:
-        peft_model.merge_adapter()
-        yield
-    finally:
-        try:
-            with _known_warnings_ignored():
-                peft_model.unmerge_adapter()
-        finally:
-            with torch.no_grad():
-                for weight, copy in kept:
-                    weight.copy_(copy)
+    for name, module in [pair for pair in network.named_modules() if isinstance(pair[1], BaseTunerLayer)]:
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, module.get_base_layer())

@@ -18,7 +18,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from peftbench.methods import Adapted, Ahead, MethodFacts, capabilities
 from peftbench.methods.low_rank import from_orthonormal
-from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft
+from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
 from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
 from peftbench.registry import UserError, did_you_mean
 
@@ -207,7 +207,7 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
     def save(folder: Path) -> None:
         # All ranks, those left out as zeros: the best step may have had others than the last.
         config.rank_pattern = None
-        adapted.model.save_pretrained(folder)
+        write(adapted.model, folder)
 
     adapted.prepare, adapted.save = prepare, save
     adapted.penalty = lambda: config.orth_reg_weight * from_orthonormal(adapted.network)
@@ -256,7 +256,9 @@ def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
         named = model.named_modules()
         targets = [place for place, module in named if _fits(place, targets) and hasattr(module, "weight")]
     default = signature(kind).parameters[name].default
-    shapes = [tuple(model.get_submodule(target).weight.shape) for target in targets or ()]
+    weights = [model.get_submodule(target).weight for target in targets or ()]
+    # Four-bit weights lie in a row.
+    shapes = [tuple((getattr(weight, "quant_state", None) or weight).shape) for weight in weights]
     if not shapes:
         return {}
     if kind in SHARE:

@@ -1,12 +1,12 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, low_rank
 from peftbench.models.places import Layers, Modules
 
 
 # Rate and no dropout as in the authors' script for Llama-2-7B: dropout would leave out principal parts of the weights.
-@method(learning_rate=2e-5, paper="arXiv:2404.02948")
+@method(learning_rate=2e-5, paper="arXiv:2404.02948", quantised=CHANGES_BASE)
 def pissa(
     model: Any,
     *,

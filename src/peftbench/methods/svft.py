@@ -5,11 +5,10 @@ from typing import Any
 from peftbench.methods import Adapted, method
 from peftbench.methods.singular import band, by_band, merged
 from peftbench.models.places import Layers, Modules, places
-from peftbench.registry import UserError
 
 
 # The rate is that of the authors' script for banded coefficients on Gemma; the start at zero is the paper's.
-@method(learning_rate=5e-3, paper="arXiv:2405.19597")
+@method(learning_rate=5e-3, paper="arXiv:2405.19597", quantised="it needs the singular vectors of the weights")
 def svft(
     model: Any, *, off_diagonal: int = 1, modules: Modules = ("k", "v", "down"), layers: Layers = "all"
 ) -> Adapted:
@@ -17,10 +16,7 @@ def svft(
 
     M starts at zero. U and V' stand beside the weight, and cost memory and operations while they are not merged.
     """
-    named = {place: model.get_submodule(place) for place in places(model, modules, layers)}
-    if packed := [place for place, host in named.items() if not host.weight.is_floating_point()]:
-        raise UserError(f"svft needs the singular vectors of the weights, and those of {packed[0]} are quantised")
-    hosts, folded = list(named.values()), [False]
+    hosts, folded = [model.get_submodule(place) for place in places(model, modules, layers)], [False]
 
     def add(host: Any, inputs: Any, output: Any) -> Any:
         return output if folded[0] else output + by_band(host.svft, inputs[0])

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
 """Aliases with Hub id and architecture facts, so that estimates need neither a network nor access."""
 LARGE_BYTES = 64 << 20
+QUANTISATIONS = ("nf4", "int8")
+"""How a model's linear layers may be quantised."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Model:
         """The local directory, or none if the model is on the Hub."""
         path = Path(self.source).expanduser()
         return path if path.is_dir() else None
+
+    @property
+    def address(self) -> str:
+        """How others find it: its id on the Hub, or the alias of a bundled one; a directory has its path alone."""
+        return self.name if self.directory and self.name in known() else self.source
 
 
 @cache

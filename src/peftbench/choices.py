@@ -1,0 +1,129 @@
+"""From an entry of a grid file to the choices that it means: names and arguments checked, lists swept."""
+
+import itertools
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from peftbench.methods import MethodFacts
+from peftbench.methods.files import examine
+from peftbench.metrics import METRICS
+from peftbench.models import QUANTISATIONS, find, fingerprint
+from peftbench.registry import Registry, Unit, UserError, did_you_mean
+from peftbench.spec import Choice, Noun
+from peftbench.tasks import TASKS, members, resolve
+
+Entry = str | dict[str, Any]
+"""A name, or a table with `use` and arguments."""
+
+
+def named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of an entry."""
+    given = {"use": entry} if isinstance(entry, str) else dict(entry)
+    name = given.pop("use", None)
+    if not isinstance(name, str):
+        raise UserError(f'an entry of {kind}s needs a name: {{ use = "NAME", ... }}')
+    return name, given
+
+
+def model_choices(entry: Entry) -> Iterator[Choice]:
+    """The choices of an entry of models, which may be quantised in one way or in several."""
+    name, given = named("model", entry)
+    for key in given:
+        if key != "quantise":
+            raise did_you_mean(f"argument of model '{name}'", key, ["quantise"])
+    found = find(name)
+    # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
+    place = str(found.directory) if found.name != name and found.directory else name
+    for how in values(None, "quantise", given["quantise"]) if given else [None]:
+        if how not in (None, *QUANTISATIONS):
+            raise did_you_mean(f"value of quantise of model '{name}'", str(how), list(QUANTISATIONS))
+        more = {"arguments": {"quantise": how}, "called": f"{Path(place).name} ({how})"} if how else {}
+        yield Choice(name=place, version=found.version, **more)
+
+
+def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
+    """The choices of an entry of tasks, which may name a suite."""
+    name, given = named("task", entry)
+    entries: list[Entry] = [entry] if given else [*members(name)]
+    for member in entries:
+        for choice, own in choices(TASKS, member, None):
+            facts = resolve(choice.name, choice.arguments).facts
+            for metric in facts.metrics:
+                METRICS[metric]
+            yield choice.model_copy(update={"version": facts.version, "called": facts.title}), own
+
+
+def choices(
+    registry: Registry[Any], entry: Entry, settings: type[Noun] | None
+) -> Iterator[tuple[Choice, dict[str, Any]]]:
+    """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
+    units, given = registry.pick(*named(registry.kind, entry))
+    for unit in units:
+        yield from _swept(unit, given, settings)
+
+
+def _swept(
+    unit: Unit[Any], given: dict[str, Any], settings: type[Noun] | None
+) -> Iterator[tuple[Choice, dict[str, Any]]]:
+    fields = settings.model_fields if settings else {}
+    for name in given:
+        if name not in unit.parameters and name not in fields:
+            raise did_you_mean(f"argument of {unit.kind} '{unit.name}'", name, [*unit.parameters, *fields])
+    swept = [values(unit, name, value) for name, value in given.items()]
+    for combination in itertools.product(*swept):
+        chosen = dict(zip(given, combination, strict=True))
+        arguments = unit.check({name: value for name, value in chosen.items() if name in unit.parameters})
+        own = {name: value for name, value in chosen.items() if name not in unit.parameters}
+        choice = Choice(name=unit.name, arguments=arguments, version=unit.facts.version)
+        folder = unit.facts.folder if isinstance(unit.facts, MethodFacts) else ""
+        yield _by_content(choice, folder) if folder else choice, own
+
+
+def _by_content(method: Choice, key: str) -> Choice:
+    """A choice in which the content of a folder of files stands for its path; `key` is the argument that names it."""
+    folder = Path(method.arguments[key]).expanduser().absolute()
+    kept = examine(folder)
+    arguments = method.arguments | {key: fingerprint(folder)}
+    return method.model_copy(update={"arguments": arguments, "called": kept.called, "place": str(folder)})
+
+
+def values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
+    """The values of an argument: a list is a sweep, unless the argument itself takes that list."""
+    if not isinstance(value, list):
+        return [value]
+    if unit is not None and name in unit.parameters and _takes_list(unit.parameters[name].annotation, value):
+        return [value]
+    if not value:
+        raise UserError(f"{name}: an empty list leaves nothing to run")
+    return value
+
+
+def _takes_list(annotation: Any, items: list[Any]) -> bool:
+    """Whether a list is one value of an argument, not a sweep.
+
+    It is not where it holds lists, nor where the argument takes each of its items but not the list, as it does for
+    `["first-half", "last-half"]` if it takes a text or a list of numbers.
+    """
+    if not _is_sequence(annotation) or any(isinstance(item, list) for item in items):
+        return False
+    return _fits(annotation, items) or not all(_fits(annotation, item) for item in items)
+
+
+def _fits(annotation: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _is_sequence(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return any(map(_is_sequence, typing.get_args(annotation)))
+    return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)

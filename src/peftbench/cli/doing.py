@@ -1,0 +1,74 @@
+"""How verbs do runs: what has no result yet, with live progress; then the leaderboard."""
+
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import typer
+
+from peftbench.cli.options import ids
+from peftbench.cli.output import console, print_json, records, say, warn_corrupt
+
+if TYPE_CHECKING:
+    from peftbench.launch import Options
+    from peftbench.spec import RunSpec
+    from peftbench.store import Store
+
+BAD = ("failed", "out-of-memory", "diverged")
+SHOWN = 3
+"""More reasons than these are left to `peftbench status`."""
+
+
+def carry_out(
+    specs: "list[RunSpec]", place: "Store", options: "Options", what: str, retry: bool, as_json: bool
+) -> None:
+    """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
+
+    Exit status 1 if none of them ended well, 130 after Ctrl-C.
+    """
+    from peftbench.launch.local import launch
+    from peftbench.report.live import Live
+
+    wanted = ids(specs)
+    place.open()
+    missing = place.missing(specs, BAD if retry else ())
+    warn_corrupt(place)
+    say(f"{len(specs)} runs in {what}, {len(specs) - len(missing)} done before, in {place.root}", stderr=True)
+    started = time.monotonic()
+    try:
+        with Live(console(stderr=True), len(missing)) as live:
+            launch(missing, place, options, live)
+    except KeyboardInterrupt:
+        again = shlex.join(["peftbench", *sys.argv[1:]])
+        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
+        raise typer.Exit(130) from None
+    say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
+    leaderboard(place, specs, as_json)
+    ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
+    bad = [result for result in ended if result.status != "ok"]
+    reasons = list(dict.fromkeys(str(result.error) for result in bad))
+    for reason in reasons if len(reasons) <= SHOWN else ():
+        say(f"error: {reason}", stderr=True)
+    if bad:
+        say(
+            f"{len(bad)} runs did not end well: `peftbench status` says why, --retry-failed does them again",
+            stderr=True,
+        )
+    if specs and len(bad) == len(ended):
+        raise typer.Exit(1)
+
+
+def leaderboard(place: "Store", specs: "list[RunSpec] | None", as_json: bool) -> None:
+    """Print the leaderboards of some runs, or of the whole store."""
+    from peftbench.analysis.leaderboard import leaderboards
+
+    table = place.table(None if specs is None else ids(specs))
+    boards = leaderboards(table) if len(table) else ()
+    if as_json:
+        print_json({"leaderboards": [board.to_dict() for board in boards], "runs": records(table)})
+        return
+    from peftbench.report.terminal import View
+
+    for board in boards:
+        console().print(View(board))

@@ -1,0 +1,77 @@
+"""The verb about models trained elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from peftbench.cli.doing import carry_out
+from peftbench.cli.options import (
+    RESULTS,
+    AsJson,
+    DataDir,
+    Plugins,
+    Retry,
+    StoreDir,
+    Threads,
+    Workers,
+    open_store,
+    plug,
+)
+from peftbench.registry import UserError
+
+
+def evaluate(
+    adapter: Annotated[
+        list[Path],
+        typer.Option(help="folder of an adapter, or of a fully trained model; may be repeated", metavar="DIR"),
+    ],
+    model: Annotated[str, typer.Option(help="its base: an alias, a directory, or a Hub id")],
+    tasks: Annotated[str, typer.Option(help="tasks or suites, with commas between", metavar="A,B")],
+    quantise: Annotated[str | None, typer.Option(help="quantise the base to nf4 or int8", metavar="HOW")] = None,
+    store: StoreDir = RESULTS,
+    data: DataDir = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="training rows of the leaderboard it is to stand on; default: all")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(min=0, help="seeds of that leaderboard; default: 0")] = None,
+    test_rows: Annotated[int | None, typer.Option(min=1, help="at most so many test rows; default: all")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="tokens of prompt and target; default: 512")] = None,
+    any_base: Annotated[bool, typer.Option("--any-base", help="do not ask whether it was made for this base")] = False,
+    plugin: Plugins = None,
+    workers: Workers = 0,
+    threads: Threads = 1,
+    retry_failed: Retry = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score adapters trained elsewhere, as runs of the store like any other. The same command resumes."""
+    from peftbench.grid import expand
+    from peftbench.launch import Options
+    from peftbench.methods.files import check_base, examine
+    from peftbench.models import find
+
+    plugins = plug(plugin)
+    for folder in adapter:
+        kept = examine(folder)
+        if not any_base:
+            check_base(kept, find(model))
+    grid = {
+        "name": "evaluate",
+        "models": [{"use": model, "quantise": quantise} if quantise else model],
+        "methods": [
+            {"use": "saved", "folder": str(folder)} | ({"any_base": True} if any_base else {}) for folder in adapter
+        ],
+        "tasks": [name for name in tasks.split(",") if name],
+        "sizes": [_size(text) for text in size or ["all"]],
+        "seeds": seed or [0],
+        "train": {"max_length": max_length} if max_length else {},
+        "eval": {"test_rows": test_rows} if test_rows else {},
+    }
+    options = Options(data.resolve() if data else None, workers, threads, plugins=plugins)
+    carry_out(expand(grid), open_store(store), options, "evaluate", retry_failed, as_json)
+
+
+def _size(text: str) -> Any:
+    if text != "all" and not text.isdigit():
+        raise UserError(f"--size {text}: a number of training rows, or all")
+    return text if text == "all" else int(text)

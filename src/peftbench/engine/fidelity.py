@@ -1,0 +1,42 @@
+"""What merging costs where it is not exact: the merged model's answers, and how far its logits are off."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from peftbench.engine.load import Base
+from peftbench.engine.predict import answer
+from peftbench.engine.shapes import shape
+from peftbench.engine.tokens import Encoded
+from peftbench.methods import Adapted
+from peftbench.spec import Evaluation
+from peftbench.tasks import Task
+
+ROWS = 32
+"""Prompts whose logits are compared."""
+
+
+def merged_answers(
+    adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]
+) -> tuple[list[str], float] | None:
+    """The answers of the merged model, and the largest difference of a logit of their first tokens.
+
+    None for a method that cannot be merged.
+    """
+    fold = adapted.merge or adapted.lossy_merge
+    if fold is None:
+        return None
+    before = _logits(adapted, rows[:ROWS])
+    with fold():
+        difference = (_logits(adapted, rows[:ROWS]) - before).abs().max().item()
+        return answer(replace(adapted, merge=None), base, task, asked, rows), difference
+
+
+@torch.no_grad()
+def _logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
+    """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
+    adapted.model.eval()
+    calls = shape(adapted.network.config)
+    return torch.cat([calls.read(adapted, [row.prompt])[0].float() for row in rows])

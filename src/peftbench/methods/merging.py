@@ -1,0 +1,69 @@
+"""Adapters of the `peft` library folded into the weights of their base, and taken out again."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+KNOWN_WARNINGS = (
+    "Unsupported layer type",
+    "fan_in_fan_out is set to False",
+    "Unmerge result can be inaccurate",
+    "Merge lora module to",
+    "The PEFT config's `base_model_name_or_path` was renamed",
+)
+
+
+@contextmanager
+def known_warnings_ignored() -> Iterator[None]:
+    """Without what does not apply: layers and bases are checked here, and unmerging puts copies back."""
+    with warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+@contextmanager
+def merged(peft_model: Any) -> Iterator[None]:
+    """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
+    weights = [weight for layer in layers for weight in layer.get_base_layer().parameters()]
+    # The tensor as well as its values: another one may lie otherwise in memory, and products with it round otherwise.
+    kept = [(weight, weight.data, weight.detach().clone()) for weight in weights]
+    try:
+        peft_model.merge_adapter()
+        yield
+    finally:
+        try:
+            with known_warnings_ignored():
+                peft_model.unmerge_adapter()
+        finally:
+            with torch.no_grad():
+                for weight, held, copy in kept:
+                    weight.data = held.copy_(copy)
+
+
+@contextmanager
+def merged_with_loss(peft_model: Any) -> Iterator[None]:
+    """Merge into quantised weights, then give the layers their old ones back, which merging replaces and marks."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
+    hosts = [layer.get_base_layer() for layer in layers]
+    # A layer of eight bits has a state beside its weight.
+    marked = [[each for each in (host.weight, getattr(host, "state", None)) if each is not None] for host in hosts]
+    kept = [[(each, dict(vars(each))) for each in parts] for parts in marked]
+    try:
+        with known_warnings_ignored():
+            peft_model.merge_adapter()
+        yield
+    finally:
+        for host, parts in zip(hosts, kept, strict=True):
+            host.weight = parts[0][0]
+            for each, marks in parts:
+                vars(each).update(marks)
+        for layer in layers:
+            layer.merged_adapters.clear()
