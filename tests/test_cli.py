@@ -198,7 +198,14 @@ def test_show_a_suite_that_has_the_name_of_a_model() -> None:
 
 def test_show_a_method_with_its_arguments() -> None:
     told = call("show", "lora", "--json").json["arguments"]
-    assert told == {"rank": 16, "alpha": 16, "dropout": 0.05, "modules": ["k", "v", "down"]}
+    assert told == {"rank": 16, "alpha": 16, "dropout": 0.05, "modules": ["k", "v", "down"], "layers": "all"}
+    of_peft = call("show", "peft:vera", "--json").json
+    assert (of_peft["arguments"]["r"], of_peft["arguments"]["layers"], of_peft["paper"]) == (
+        256,
+        "all",
+        "arXiv:2310.11454",
+    )
+    assert "method 'peft' needs type" in call("show", "peft").err
 
 
 def test_show_a_task_with_an_example(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = ("decoder", "encoder-decoder")
+LARGER = {"decoder": 5.0, "encoder-decoder": 2.0}
+"""Weights are so much larger than usual, so that the answers of a random model differ from prompt to prompt, and not so
+large that a small step is a large one."""
 
 
 def build(shape: str, folder: Path) -> Path:
@@ -31,9 +34,8 @@ def build(shape: str, folder: Path) -> Path:
         else:
             model = T5ForConditionalGeneration(T5Config(**size, **t5))
         for parameter in model.parameters():
-            # Larger weights than usual, so that the answers of a random model differ from prompt to prompt.
             if parameter.ndim == 2:
-                parameter.data *= 3
+                parameter.data *= LARGER[shape]
             elif shape == "decoder" and not parameter.any():
                 parameter.data.normal_(std=0.1)
     model.save_pretrained(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.checking import plain
 from peftbench.checking.looks import Finding
+from peftbench.methods import Method
 from peftbench.models.places import Layers
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 ROWS, SHOWN, TOKENS = 16, 6, 5
 """Training rows, rows whose answers are compared, tokens of an answer."""
-RATES = (3e-2, 3e-3, 3e-1, 3.0)
+RATES = (3e-2, 3e-3, 3e-1, 3e-4)
 """Learning rates that are tried until one lowers the loss."""
 SAME, MERGED = 1e-5, 1e-4
 """Differences of logits that rounding explains, as shares of the largest logit."""
@@ -29,10 +30,8 @@ SAME, MERGED = 1e-5, 1e-4
 class Trial:
     """The base is lent to each part of the trial, and restored before the next."""
 
-    def __init__(self, base: "Base", asked: RunSpec) -> None:
-        from peftbench.methods import METHODS
-
-        self.base, self.asked, self.method = base, asked, METHODS[asked.method.name]
+    def __init__(self, base: "Base", asked: RunSpec, method: Method) -> None:
+        self.base, self.asked, self.method = base, asked, method
         self.rows, self.reloaded, self.rate = _rows(base), False, RATES[0]
         self.losses: list[float] = []
         self.best: Tensor | None = None
@@ -180,14 +179,17 @@ class Trial:
             try:
                 with _merging(adapted):
                     apart = _apart(self.logits(adapted), best)
-                exact = apart < MERGED and bool(self.logits(adapted).equal(best))
+                restored = bool(self.logits(adapted).equal(best))
             except Exception as error:
                 why = str(error) or "the library does not merge it"
                 return Finding("merge", f"{_in_a_line(error)}", offered, {"merge": False, "why": why})
         said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
-        facts: dict[str, Any] = {"merge": exact, "difference": apart}
+        said += "" if restored else ", and are others when it is taken apart again"
+        exact = apart < MERGED and restored
+        why = "taking it apart does not restore every bit" if apart < MERGED else "merged, it is another function"
         if self.base.quantise:
-            facts["why"] = "the base's weights are quantised, and would be quantised anew"
+            why = "the base's weights are quantised, and would be quantised anew"
+        facts = {"merge": exact, "difference": apart} | ({} if exact else {"why": why})
         return Finding("merge", said, offered and not exact, facts)
 
     def saves(self, adapted: "Adapted", folder: Path) -> Finding:
@@ -269,7 +271,7 @@ def _merging(adapted: "Adapted") -> Any:
     if fold := adapted.merge or adapted.lossy_merge:
         return fold()
     if not hasattr(adapted.model, "merge_adapter"):
-        raise NotImplementedError("it is not a change of weights")
+        raise NotImplementedError("nothing to fold into the weights")
     return merged(adapted.model)
 
 

@@ -30,7 +30,9 @@ def merged(peft_model: Any) -> Iterator[None]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
-    kept = [(weight, weight.detach().clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
+    weights = [weight for layer in layers for weight in layer.get_base_layer().parameters()]
+    # The tensor as well as its values: another one may lie otherwise in memory, and products with it round otherwise.
+    kept = [(weight, weight.data, weight.detach().clone()) for weight in weights]
     try:
         peft_model.merge_adapter()
         yield
@@ -40,8 +42,8 @@ def merged(peft_model: Any) -> Iterator[None]:
                 peft_model.unmerge_adapter()
         finally:
             with torch.no_grad():
-                for weight, copy in kept:
-                    weight.copy_(copy)
+                for weight, held, copy in kept:
+                    weight.data = held.copy_(copy)
 
 
 @contextmanager
