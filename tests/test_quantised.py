@@ -270,3 +270,14 @@ def test_encoder_decoders(model: str, how: str, tiny_seq2seq: dict[str, Path], t
     other, _ = do(plain, Worker(), tmp_path / "plain")
     assert found.costs.total_parameters == other.costs.total_parameters
     assert found.costs.forward_flops_512 == other.costs.forward_flops_512
+
+
+def test_types_that_were_measured_to_fail_are_refused_with_what_was_measured(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    worker = Worker()
+    models = [{"use": str(tiny_models["llama"]), "quantise": "nf4"}]
+    bad, good = specs(models, ["peft:hra", "peft:vera"])
+    refused = do(bad, worker, tmp_path / "bad")[0].error
+    assert str(refused).startswith("peft:hra cannot be used on a quantised base: 4-bit base: ")
+    assert do(good, worker, tmp_path / "good")[0].status == "ok"

@@ -10,13 +10,14 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peftbench import methods
 from peftbench.checking import contract, tiny
 from peftbench.checking.looks import Finding
-from peftbench.methods import METHODS
+from peftbench.methods import FOUR_BIT, METHODS
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
 
@@ -76,11 +77,16 @@ def measure(name: str) -> dict[str, Any]:
 
 def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
     """Whether the contract is kept on a decoder whose weights have four bits."""
+    method = METHODS[asked.method.name]
+    if asked.method.name.startswith("peft:"):
+        # What is known of types of the library is what was measured last.
+        method = replace(method, facts=replace(method.facts, quantised=""))
     with tempfile.TemporaryDirectory() as folder:
-        found = list(contract.on(tiny.build("decoder", Path(folder)), asked, abilities=False))
+        found = list(contract.on(tiny.build("decoder", Path(folder)), asked, False, method))
     wrong = [finding for finding in found if finding.problem or "refused" in finding.facts]
     row["four_bit"] = not wrong
-    row["why"] += [f"4-bit base: {finding.facts.get('refused') or finding.said}" for finding in wrong[:1]]
+    for finding in wrong[:1]:
+        row["why"].append(FOUR_BIT + (finding.facts.get("refused") or f"{finding.about}: {finding.said}"))
 
 
 def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
@@ -138,7 +144,9 @@ def main() -> None:
     for name, row in found.items():
         # Kept where the library for it is not installed.
         if row["four_bit"] is None:
-            row["four_bit"] = held.get(name, {}).get("four_bit")
+            known = held.get(name, {"four_bit": None, "why": []})
+            row["four_bit"] = known["four_bit"]
+            row["why"] += [reason for reason in known["why"] if reason.startswith(FOUR_BIT)]
     rows = {name: found.get(name) or held[name] for name in names() if name in found or name in held}
     FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     asked.out.write_text(page(rows), encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from peftbench.checking import tiny
 from peftbench.checking.looks import Finding
 from peftbench.grid import expand
-from peftbench.methods import METHODS
+from peftbench.methods import METHODS, Method
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec, Training
 
@@ -65,9 +65,9 @@ def spec(name: str, arguments: Mapping[str, object], quantise: str | None = None
     return found[0].model_copy(update={"train": TRAINING, "model": model})
 
 
-def on(folder: Path, asked: RunSpec, abilities: bool = True) -> Iterator[Finding]:
+def on(folder: Path, asked: RunSpec, abilities: bool = True, method: Method | None = None) -> Iterator[Finding]:
     """Try a method on the model of a folder, quantised as it is asked or as the method needs it; each finding as it is
-    made. `abilities`: see `Trial.findings`.
+    made. `abilities`: see `Trial.findings`; `method`: the one asked for, with other facts.
     """
     from peftbench.checking.trial import Trial
     from peftbench.engine.load import Base
@@ -78,6 +78,6 @@ def on(folder: Path, asked: RunSpec, abilities: bool = True) -> Iterator[Finding
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             base = Base(find(str(folder)), "fp32", quantised(asked))
-            yield from Trial(base, asked).findings(abilities)
+            yield from Trial(base, asked, method or METHODS[asked.method.name]).findings(abilities)
     except UserError as problem:
         yield Finding("refused", str(problem), facts={"refused": str(problem)})

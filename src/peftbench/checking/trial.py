@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.checking import plain
 from peftbench.checking.looks import Finding
+from peftbench.methods import Method
 from peftbench.models.places import Layers
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
@@ -29,10 +30,8 @@ SAME, MERGED = 1e-5, 1e-4
 class Trial:
     """The base is lent to each part of the trial, and restored before the next."""
 
-    def __init__(self, base: "Base", asked: RunSpec) -> None:
-        from peftbench.methods import METHODS
-
-        self.base, self.asked, self.method = base, asked, METHODS[asked.method.name]
+    def __init__(self, base: "Base", asked: RunSpec, method: Method) -> None:
+        self.base, self.asked, self.method = base, asked, method
         self.rows, self.reloaded, self.rate = _rows(base), False, RATES[0]
         self.losses: list[float] = []
         self.best: Tensor | None = None

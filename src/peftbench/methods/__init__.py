@@ -98,6 +98,8 @@ class MethodFacts:
 
 METHODS: Registry[MethodFacts] = Registry("method", "peftbench.methods", separator="-")
 Method = Unit[MethodFacts]
+FOUR_BIT = "4-bit base: "
+"""How the reason begins, among those of its capabilities, why a method does not work there."""
 Adapt = Callable[..., Adapted]
 
 

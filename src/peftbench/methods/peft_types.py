@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
-from peftbench.methods import Adapted, Ahead, MethodFacts, capabilities
+from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities
 from peftbench.methods.low_rank import from_orthonormal
 from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
 from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
@@ -74,7 +74,14 @@ def facts(kind: str) -> MethodFacts:
         paper=f"arXiv:{papers.pop()}" if len(papers) == 1 else "",
         version="peft " + ".".join(version("peft").split(".")[:2]),
         gradient_checkpointing=cached if kind in PREFIX_TYPES else "",
+        quantised=_unlike_quantised(kind),
     )
+
+
+def _unlike_quantised(kind: str) -> str:
+    """Why a type does not work on quantised weights, as it was measured on those of four bits; empty if it does."""
+    why = capabilities().get(f"peft:{kind.lower()}", {}).get("why", ())
+    return next((reason for reason in why if reason.startswith(FOUR_BIT)), "")
 
 
 def about(kind: str) -> str:
