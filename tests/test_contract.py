@@ -80,6 +80,13 @@ BROKEN = {
         "        head.data.div_(1.1)\n"
         "    return Adapted(model, model, merge=merge)",
     ),
+    "learns-half-when-checkpointed": (
+        "checkpointing",
+        "head = model.get_output_embeddings()\n"
+        "    head.weight.requires_grad_(True)\n"
+        "    def half(m, i, out): return (out + out.detach()) / 2 if model.is_gradient_checkpointing else out\n"
+        "    return Adapted(model, model, remove=head.register_forward_hook(half).remove)",
+    ),
     "saves-nothing-of-use": (
         "saved",
         "import torch\n"

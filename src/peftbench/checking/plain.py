@@ -1,4 +1,7 @@
-"""Answers of an adapted model one row at a time: no padding, no cache and nothing of the engine's, to compare with."""
+"""Answers of an adapted model one row at a time: no padding, no cache and nothing of the engine's, to compare with.
+
+And the gradient of a batch.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -38,3 +41,16 @@ def answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: int) -> li
             break
         found.append(token)
     return found
+
+
+def gradient(adapted: "Adapted", rows: list[Any]) -> "Tensor":
+    """That of every trained number, flat, by one backward pass of all rows; with the same dropout at each call."""
+    import torch
+
+    from peftbench.engine.train import summed_loss
+
+    adapted.model.train()
+    trained = [p for p in adapted.model.parameters() if p.requires_grad]
+    torch.manual_seed(0)
+    parts = torch.autograd.grad(summed_loss(adapted, rows), trained, allow_unused=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in parts])

@@ -1,7 +1,6 @@
 """Base models whose linear layers are quantised, by the library bitsandbytes."""
 
 import importlib.util
-import logging
 import math
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -10,9 +9,6 @@ import torch
 from torch import Tensor
 
 from peftbench.registry import UserError
-
-# Kernels that it would like to have, and types that it converts; peft imports it wherever it is there.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 Quantise = Literal["nf4", "int8"]
 

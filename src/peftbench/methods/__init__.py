@@ -6,6 +6,7 @@ imports what it needs inside its function.
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from typing import Any, Literal
 from peftbench.models import fingerprint
 from peftbench.registry import Family, Registry, Unit, UserError
 from peftbench.spec import Choice
+
+# It warns of kernels that it would like to have, and of types that it converts. peft imports it wherever it is there,
+# and nothing of ours imports peft before this module.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
