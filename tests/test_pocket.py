@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -13,12 +12,9 @@ import pytest
 import torch
 
 from conftest import SHARED
-from peftbench.engine.predict import rank
-from peftbench.engine.tokens import Encoded
-from peftbench.methods import Adapted
 from peftbench.models import find
 from peftbench.models.pocket import text
-from peftbench.models.pocket.world import ASKING, ASSISTANT, END, MEANING, USER, documents, facts, lexicon
+from peftbench.models.pocket.world import ASKING, MEANING, documents, lexicon
 from peftbench.tasks import TASKS, Example, suite
 from peftbench.tasks.pocket import (
     NAMES,
@@ -204,24 +200,6 @@ def test_the_model_looks_up_what_followed_a_token() -> None:
     with torch.no_grad():
         said = model(torch.cat([once, once], 1)).logits.argmax(-1)
     assert (said[:, 40:-1] == once[:, 1:]).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("claim", [True, False])
-def test_the_model_knows_whether_a_claim_is_what_was_said(claim: bool) -> None:
-    """Of one person, in the world's own words."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
-    adapted = Adapted(*[AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()] * 2)
-    choices = tuple(tokenizer(f"{word}.{END}", add_special_tokens=False)["input_ids"] for word in ("Yes", "No"))
-    rng, rows = random.Random(1), []
-    for _ in range(60):
-        told = facts.Told.some(rng, 1)
-        (name, value) = next(iter(told.pairs.items()))
-        said = told.claim(rng, name, value if claim else told.wrong(rng, name))
-        question = f"{USER}{told.text}\nSomebody says: {said} Is that right?{ASSISTANT}"
-        rows.append(Encoded(tokenizer(question, add_special_tokens=False)["input_ids"], choices[0], choices))
-    assert rank(adapted, rows).count(0 if claim else 1) >= 48
 
 
 @pytest.mark.slow
