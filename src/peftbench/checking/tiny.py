@@ -1,7 +1,11 @@
 """Random models of a few thousand parameters with the pocket tokenizer, to try methods on."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peftbench.engine.load import Base
+    from peftbench.engine.tokens import Encoded
 
 SHAPES = ("decoder", "encoder-decoder")
 LARGER = {"decoder": 5.0, "encoder-decoder": 2.0}
@@ -41,3 +45,13 @@ def build(shape: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def rows(base: "Base", count: int) -> list["Encoded"]:
+    """Training rows of a pocket task for a tiny model."""
+    from peftbench.engine.tokens import encode
+    from peftbench.tasks import TASKS
+    from peftbench.tasks.splits import Limits, split
+
+    task = TASKS["pocket_sentiment"]
+    return encode(base.encoder(task.facts, 128), split(task, {}, count, 0, Limits(8, 8), None).train)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.checking import plain
+from peftbench.checking import plain, tiny
 from peftbench.checking.looks import Finding
 from peftbench.methods import Method
 from peftbench.models.places import Layers
@@ -32,7 +32,7 @@ class Trial:
 
     def __init__(self, base: "Base", asked: RunSpec, method: Method) -> None:
         self.base, self.asked, self.method = base, asked, method
-        self.rows, self.reloaded, self.rate = _rows(base), False, RATES[0]
+        self.rows, self.reloaded, self.rate = tiny.rows(base, ROWS), False, RATES[0]
         self.best: Tensor | None = None
 
     def findings(self, abilities: bool = True) -> Iterator[Finding]:
@@ -290,12 +290,3 @@ def _broken(about: str, error: Exception) -> Finding:
 
 def _in_a_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def _rows(base: "Base") -> list[Any]:
-    from peftbench.engine.tokens import encode
-    from peftbench.tasks import TASKS
-    from peftbench.tasks.splits import Limits, split
-
-    task = TASKS["pocket_sentiment"]
-    return encode(base.encoder(task.facts, 128), split(task, {}, ROWS, 0, Limits(8, 8), None).train)
