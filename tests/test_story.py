@@ -203,7 +203,9 @@ def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny
     table = peftbench.table(store)
     assert set(table["method"]) == set(methods)
     assert set(table["model"]) == {architecture}
-    assert (table["status"] == "ok").all(), table[["method", "error"]].to_string()
+    # GPT-2 has no linear layers but its own kind, of which the library's OLoRA cannot take the QR decomposition.
+    refused = {"olora"} if architecture == "gpt2" else set()
+    assert set(table.loc[table["status"] != "ok", "method"]) == refused, table[["method", "error"]].to_string()
 
 
 def test_a_worker_whose_parent_is_gone_leaves_no_result(tmp_path: Path, tiny_models: dict[str, Path]) -> None:

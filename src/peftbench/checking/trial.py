@@ -222,8 +222,7 @@ class Trial:
     def checkpoints(self) -> Finding:
         """With gradient checkpointing the gradients are the same, or it is refused with the reason.
 
-        They are compared at one state, that after a training with it: two trainings at a high rate drift apart by what
-        rounding changes in their first step.
+        Compared at one state: at a high rate, two trainings drift apart by what rounding changes in their first step.
         """
         try:
             with self.lent(gradient_checkpointing=True) as adapted:
