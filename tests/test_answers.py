@@ -17,7 +17,7 @@ from peftbench.tasks import TASKS
 from peftbench.tasks.splits import Limits, split
 
 Trained = tuple[Base, Adapted, list[Encoded]]
-TASK = TASKS["pocket_sentiment"]
+TASK = TASKS["pocket_choice"]
 
 
 @pytest.fixture(scope="module")
