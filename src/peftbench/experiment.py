@@ -21,7 +21,7 @@ from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trai
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
-from peftbench.registry import UserError
+from peftbench.registry import UserError, in_a_line
 from peftbench.seeds import stream
 from peftbench.spec import Costs, DataFacts, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
@@ -61,7 +61,7 @@ class Worker:
             found.reloaded = base.restore()
             self.base = base
         except Exception as problem:
-            found.notes.append(f"the base model could not be loaded again after the run: {_in_a_line(problem)}")
+            found.notes.append(f"the base model could not be loaded again after the run: {in_a_line(problem)}")
 
 
 @dataclass
@@ -97,18 +97,14 @@ def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found:
     except DivergedError as problem:
         return "diverged", str(problem)
     except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
-        return "out-of-memory", _in_a_line(problem)
+        return "out-of-memory", in_a_line(problem)
     except UserError as problem:
         return "failed", str(problem)
     except Exception as problem:
         worker.broken = isinstance(problem, torch.AcceleratorError)
         (folder / "error.txt").write_text(traceback.format_exc())
-        return "failed", _in_a_line(problem)
+        return "failed", in_a_line(problem)
     return "ok", None
-
-
-def _in_a_line(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
 
 
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:

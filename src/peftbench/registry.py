@@ -28,6 +28,11 @@ class UnknownNameError(UserError):
     """A name that is not registered; the message has the nearest ones."""
 
 
+def in_a_line(problem: BaseException) -> str:
+    """What kind of error it is and, shortened, what it says."""
+    return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
+
+
 def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
     """The error for an unknown name, with the nearest known one or else all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

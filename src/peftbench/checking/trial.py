@@ -10,7 +10,7 @@ from peftbench.checking import plain, tiny
 from peftbench.checking.looks import Finding
 from peftbench.methods import Method
 from peftbench.models.places import Layers
-from peftbench.registry import UserError
+from peftbench.registry import UserError, in_a_line
 from peftbench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Trial:
                 restored = bool(self.logits(adapted).equal(best))
             except Exception as error:
                 why = str(error) or "the library does not merge it"
-                return Finding("merge", f"{_in_a_line(error)}", offered, {"merge": False, "why": why})
+                return Finding("merge", f"{in_a_line(error)}", offered, {"merge": False, "why": why})
         said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
         said += "" if restored else ", and are others when it is taken apart again"
         exact = apart < MERGED and restored
@@ -262,7 +262,7 @@ class Trial:
             known = estimate(self.base.config, self.asked.method.name, **self.asked.method.arguments)
             facts["meta"] = known.forward_flops_512
         except Exception as error:
-            said = f"{flops:,} in 512 tokens, counted on the loaded model: {_in_a_line(error)}"
+            said = f"{flops:,} in 512 tokens, counted on the loaded model: {in_a_line(error)}"
             return Finding("operations", said, facts=facts)
         return Finding(
             "operations", f"{known.forward_flops_512:,} in 512 tokens, by the configuration alone", facts=facts
@@ -284,8 +284,4 @@ def _apart(one: "Tensor", other: "Tensor") -> float:
 
 
 def _broken(about: str, error: Exception) -> Finding:
-    return Finding(about, _in_a_line(error), True)
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return Finding(about, in_a_line(error), True)

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,16 +49,12 @@ def check_task(
     from peftbench import checking
 
     plug(plugin)
-    report = checking.check_task(name, dict(map(_pair, given or ())), data, train, None if as_json else _say)
-    if as_json:
-        content = asdict(report) | {"problems": report.problems}
-        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
-    else:
+    said = None if as_json else partial(_say, width=9)
+    report = checking.check_task(name, dict(map(_pair, given or ())), data, train, said)
+    if not as_json:
         for row in report.shown:
             typer.echo(f"\n{row['prompt']}\n-> {row['target']}")
-        typer.echo(f"\n{report.task}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
-    if report.problems:
-        raise typer.Exit(1)
+    _conclude(report.task, report, as_json)
 
 
 @check.command("method")
@@ -73,18 +70,9 @@ def check_method(
     from peftbench.checking import contract
 
     plug(plugin)
-    report = contract.check_method(name, dict(map(_pair, given or ())), None if as_json else _tell)
-    if as_json:
-        content = asdict(report) | {"problems": report.problems}
-        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
-    else:
-        typer.echo(f"\n{report.method}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
-    if report.problems:
-        raise typer.Exit(1)
-
-
-def _tell(shape: str, finding: "Finding") -> None:
-    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {shape:15}  {finding.about:13} {finding.said}")
+    said = None if as_json else lambda shape, finding: _say(finding, f"{shape:15}  ", 13)
+    report = contract.check_method(name, dict(map(_pair, given or ())), said)
+    _conclude(report.method, report, as_json)
 
 
 def _written(kind: Any, name: str, to: Path | None) -> None:
@@ -94,8 +82,19 @@ def _written(kind: Any, name: str, to: Path | None) -> None:
     typer.echo(f"wrote {path}; it works at once with --plugin {path}")
 
 
-def _say(finding: "Finding") -> None:
-    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {finding.about:9} {finding.said}")
+def _say(finding: "Finding", on: str = "", width: int = 0) -> None:
+    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {on}{finding.about:{width}} {finding.said}")
+
+
+def _conclude(name: str, report: Any, as_json: bool) -> None:
+    """The number of problems, or all that was found as JSON; exit status 1 where there are any."""
+    if as_json:
+        content = asdict(report) | {"problems": report.problems}
+        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(f"\n{name}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
+    if report.problems:
+        raise typer.Exit(1)
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -18,7 +18,7 @@ from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
-from peftbench.registry import UserError
+from peftbench.registry import UserError, in_a_line
 from peftbench.spec import Choice
 
 LENGTH = 512
@@ -124,7 +124,7 @@ def forward_flops(adapted: Adapted) -> int:
 
 
 def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
-    """What a method on its base costs before any training, by the names of `Costs`; and why something of it is missing.
+    """What a method on its base costs before any training, by the names of `Costs`; and what is to be said of it.
 
     Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
     """
@@ -136,43 +136,44 @@ def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int |
     }
     if method.place:
         found["adapter_bytes"] = weight_bytes(Path(method.place))
-        if known is not None:
+        if isinstance(known, Estimate):
             # Files may hold less than was trained, as of a prompt that an encoder made.
             found |= {name: getattr(known, name) for name in ("trainable_parameters", "total_parameters")}
     flops = extra = None
     notes: tuple[str, ...] = ()
     try:
-        flops = operations(adapted, base, known)
+        flops, how = operations(adapted, base, known)
         extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
+        notes = (how,) if how else ()
     except Exception as problem:
         # A method for which they cannot be counted can still be run.
-        said = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-        notes = (f"floating-point operations cannot be counted: {said}",)
+        notes = (f"floating-point operations cannot be counted: {in_a_line(problem)}",)
     return found | {"forward_flops_512": flops, "extra_forward_flops_512": extra}, notes
 
 
-def operations(adapted: Adapted, base: Base, known: Estimate | None) -> int:
-    """Operations of a forward pass of a method that is on its base: the same on every machine.
+def operations(adapted: Adapted, base: Base, known: "Estimate | str") -> tuple[int, str]:
+    """Operations of a forward pass of a method that is on its base; and why they were counted there, if they were.
 
-    Raises `ValueError` for what meta tensors do not show on a quantised base, whose own kernels the counter cannot see.
+    `known` is what meta tensors tell, or why they tell nothing. Raises `ValueError` where they tell nothing and the
+    base is quantised: the counter cannot see into the kernels of such a base.
     """
-    if known is not None:
-        return known.forward_flops_512
+    if isinstance(known, Estimate):
+        return known.forward_flops_512, ""
     if base.quantise:
-        raise ValueError("the method needs weights, and those of this base are quantised")
+        raise ValueError(f"the weights of this base are quantised, and without weights: {known}")
     with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
-        return forward_flops(adapted)
+        return forward_flops(adapted), f"floating-point operations were counted on the loaded model: {known}"
 
 
 @lru_cache(maxsize=256)
-def _known(config_json: str, method_json: str) -> Estimate | None:
-    """What meta tensors tell; none for a method that needs tensors with values."""
+def _known(config_json: str, method_json: str) -> Estimate | str:
+    """What meta tensors tell; for a method that needs tensors with values, the reason that they tell nothing."""
     facts, method = json.loads(config_json), Choice.model_validate_json(method_json)
     try:
         config = AutoConfig.for_model(facts.pop("model_type"), **facts)
         return estimate(config, method.name, **given(method))
-    except Exception:
-        return None
+    except Exception as problem:
+        return in_a_line(problem)
 
 
 def base_flops(config: PreTrainedConfig) -> int:
