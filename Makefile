@@ -15,7 +15,7 @@ demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked t
 test: $(VENV)/ready  ## the default suite
 	$(BIN)/pytest -n auto --dist loadfile
 
-slow: $(VENV)/ready  ## what takes longer than a minute
+slow: $(VENV)/ready  ## what the default suite has no time for
 	$(BIN)/pytest -m "slow or contract"
 
 check: $(VENV)/ready  ## lint, house rules, types

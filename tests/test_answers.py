@@ -17,25 +17,25 @@ from peftbench.tasks import TASKS
 from peftbench.tasks.splits import Limits, split
 
 Trained = tuple[Base, Adapted, list[Encoded]]
-TASK = TASKS["pocket_choice"]
+TASK = TASKS["pocket_topic"]
 
 
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Trained]:
     """The bundled model, fine-tuned on a task until it has learned it, and test rows."""
     base = Base(find("pocket"), "fp32")
-    splits = split(TASK, {}, 256, 0, Limits(32, 120), None)
+    splits = split(TASK, {}, 256, 0, Limits(32, 96), None)
     encoder = Encoder(base.tokenizer, TASK.facts, 512)
     torch.manual_seed(0)
     full = METHODS["full"].function(base.model)
-    asked = Training(num_train_epochs=2, eval_steps=1.0)
+    asked = Training(num_train_epochs=1, eval_steps=1.0)
     trainer = Trainer(full, asked, 1e-3, "fp32", 0)
     trainer.fit(encode(encoder, splits.train), encode(encoder, splits.validation), Meter(), lambda _: None)
     rows = encode(encoder, splits.test)
     right = [row.target for row in rows]
     ranked = answers((base, full, rows), "rank")
     assert (
-        sum(text == str(base.tokenizer.decode(ids[:-1])).strip() for text, ids in zip(ranked, right, strict=True)) > 96
+        sum(text == str(base.tokenizer.decode(ids[:-1])).strip() for text, ids in zip(ranked, right, strict=True)) > 72
     )
     yield base, full, rows
     base.restore()

@@ -238,6 +238,7 @@ def test_a_grid_over_a_failing_hub_and_then_offline(place: Place) -> None:
     assert len(place.hub.requests) == requests
 
 
+@pytest.mark.slow
 def test_a_run_says_which_rows_it_used(place: Place) -> None:
     place.serve("sst2")
     (place.root / "one.toml").write_text(

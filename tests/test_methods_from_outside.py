@@ -29,6 +29,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_grid_of_the_example(plugin: Path, tmp_path: Path) -> None:
     """Both blocks as printed, in fewer steps: planned, run, resumed, kept, evaluated, reported."""
     grid, store = tmp_path / "gate.toml", ("--store", str(tmp_path / "r"), "--plugin", str(plugin))

@@ -180,6 +180,7 @@ def test_a_worker_that_dies_costs_one_run(tmp_path: Path, tiny_models: dict[str,
     assert "died with exit code 9, 2 times" in str(table.loc["deadly", "error"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["qwen", "gpt2"])
 def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     """All methods that are not made for one model, with `--model PATH` instead of the grid's own model."""
