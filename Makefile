@@ -13,7 +13,7 @@ demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked t
 	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(STORE)/report/index.html"
 
 test: $(VENV)/ready  ## the default suite
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/ready  ## what the default suite has no time for
 	$(BIN)/pytest -m "slow or contract"

@@ -17,6 +17,11 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 """Data, corpus and tools beside the repository; tests that need them are skipped where they are not."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_story.py")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PEFTBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
