@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -233,17 +233,26 @@ def _merge_fidelity(
 
 def _costs(found: Found) -> Costs:
     seconds, trained = found.meter.seconds, found.trained
-    source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
     return Costs(
         **found.costs,
         train_seconds=seconds["train"] if trained.steps else None,
         tokens_per_second=trained.tokens / seconds["train"] if trained.steps else None,
-        peak_memory_bytes=trained.peak_memory_bytes,
-        peak_memory_source=None if trained.peak_memory_bytes is None else source,
+        **_memory(trained),
         validation_seconds=seconds.get("validation"),
         eval_seconds=seconds.get("eval"),
         tokenize_seconds=seconds.get("tokenize"),
     )
+
+
+def _memory(trained: Trained) -> dict[str, Any]:
+    if trained.memory is None:
+        return {}
+    return {
+        "peak_memory_bytes": trained.memory.total,
+        **{f"peak_{part}_bytes": held for part, held in asdict(trained.memory).items()},
+        "peak_reserved_bytes": trained.reserved_bytes,
+        "peak_memory_source": "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors",
+    }
 
 
 def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) -> DataFacts:

@@ -120,6 +120,11 @@ class Costs(Noun):
     peak_memory_bytes: int | None = Field(
         None, description="of training steps: weights, gradients, states, activations"
     )
+    peak_weights_bytes: int | None = Field(None, description="this and the next three: the peak by what holds it")
+    peak_gradients_bytes: int | None = None
+    peak_optimizer_states_bytes: int | None = None
+    peak_activations_bytes: int | None = None
+    peak_reserved_bytes: int | None = Field(None, description="what a GPU's allocator took for it")
     peak_memory_source: Literal["tracked-tensors", "cuda-allocator"] | None = None
     validation_seconds: float | None = None
     eval_seconds: float | None = Field(None, description="answering all test rows")

@@ -43,7 +43,7 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     Raises `UserError` for a model or method that is not known, or a method that trains nothing.
     """
     config = _config(model)
-    adapted = _adapt(config, method, arguments)
+    adapted = on_meta(config, method, arguments)
     parameters = dict(adapted.model.named_parameters())
     trainable = sum(p.numel() for p in parameters.values() if p.requires_grad)
     if not trainable and method != "none":
@@ -74,7 +74,8 @@ def _config(model: Any) -> Any:
         raise UserError(f"model {model}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _adapt(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> Adapted:
+def on_meta(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> Adapted:
+    """A method on a model of a configuration, without values. `method` is as for `estimate`."""
     network = _on_meta(config)
     if isinstance(method, str):
         unit = METHODS[method]

@@ -65,13 +65,13 @@ def pad(rows: Sequence[list[int]], value: int, side: str, on: torch.device) -> t
 
 
 def forward(
-    adapted: Adapted, ids: Tensor, mask: Tensor | None, keep: Tensor | None = None, *, cached: bool = False
+    adapted: Adapted, ids: Tensor, mask: Tensor | None, keep: Tensor | int | None = None, *, cached: bool = False
 ) -> tuple[Tensor, Any, Tensor | None]:
     """Logits, cache and full attention mask of an input.
 
     `ids` [batch, length] and `mask` [batch, length], padded on either side, or no mask for an unpadded input. `keep`
-    [batch, length], boolean: the positions whose logits are wanted, which come back as [positions, vocabulary]; without
-    it, with `cached`, the last position only [batch, 1, vocabulary], else all positions.
+    [batch, length], boolean: the positions whose logits are wanted, which come back as [positions, vocabulary]; as a
+    number, so many last positions [batch, number, vocabulary]; without it, with `cached`, the last one, else all.
     """
     network = adapted.network
     inputs: dict[str, Any] = {}
@@ -83,21 +83,21 @@ def forward(
     if adapted.prefix is not None:
         inputs["past_key_values"] = adapted.prefix(len(ids))
         mask = after_ones(mask, inputs["past_key_values"].get_seq_length(), ids)
-    if mask is not None:
+    if ids.is_meta:
+        # Of a mask, or of positions where there is none, transformers asks values, and meta tensors hold none.
+        seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
+        width = ids.shape[1] + virtual
+        inputs["attention_mask"] = torch.ones((len(ids), 1, width, seen + width), dtype=torch.bool, device="meta")
+        if accepts(network, "position_ids"):
+            inputs["position_ids"] = torch.arange(seen, seen + width, device="meta")[None]
+    elif mask is not None:
         inputs["attention_mask"] = mask
         if accepts(network, "position_ids"):
             seen = mask.shape[1] - ids.shape[1] - virtual
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, seen:]
-    elif ids.is_meta:
-        # Without a mask transformers looks into the positions for packed rows, and meta tensors hold no values.
-        seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
-        width = ids.shape[1] + virtual
-        inputs["attention_mask"] = torch.ones((1, 1, width, seen + width), dtype=torch.bool, device="meta")
-        if accepts(network, "position_ids"):
-            inputs["position_ids"] = torch.arange(seen, seen + width, device="meta")[None]
     wanted: Tensor | int = 1 if cached else 0
     if keep is not None:
-        wanted = torch.nn.functional.pad(keep, (virtual, 0))
+        wanted = torch.nn.functional.pad(keep, (virtual, 0)) if isinstance(keep, Tensor) else keep
     if accepts(network, "logits_to_keep"):
         out = network(**inputs, use_cache=cached or adapted.prefix is not None, logits_to_keep=wanted)
         return out.logits, out.past_key_values, mask
@@ -110,6 +110,9 @@ def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Logits [target tokens, vocabulary] of the target tokens of rows, one row after the other, and of no others."""
     on = device_of(adapted)
     ids, mask = pad([row.prompt + row.target for row in rows], 0, "right", on)
+    if ids.is_meta:
+        # No values tell one position from another: the rows of a rehearsal are of one length.
+        return forward(adapted, ids, None, len(rows[0].target))[0].flatten(0, 1)
     targets, _ = pad([[0] * len(row.prompt) + [1] * len(row.target) for row in rows], 0, "right", on)
     keep = torch.nn.functional.pad(targets[:, 1:].bool(), (0, 1))
     logits: Tensor = forward(adapted, ids, mask, keep)[0]

@@ -24,6 +24,8 @@ encoder = SourceEncoder
 def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Logits [target tokens, vocabulary] of the target tokens of rows, one row after the other."""
     on, start = device_of(adapted), start_token(adapted.network)
+    if on.type == "meta":
+        return _without_values(adapted, len(rows), len(rows[0].prompt), len(rows[0].target)).flatten(0, 1)
     inputs = _source(adapted, *pad([row.prompt for row in rows], 0, "right", on))
     # Nothing to the right is seen, so the padding of the decoder's input needs no mask.
     before, valid = pad([[start, *row.target[:-1]] for row in rows], 0, "right", on)
@@ -58,12 +60,22 @@ def advance(adapted: Adapted, ids: Tensor, reading: Reading, _valid: Tensor | No
 
 def pass_over(adapted: Adapted, length: int) -> None:
     """One forward pass of so many tokens through the encoder and one, the start token, through the decoder."""
-    ids = torch.zeros((1, length), dtype=torch.long, device=device_of(adapted))
-    inputs = _source(adapted, ids, None) | _prefix(adapted, 1)
+    _without_values(adapted, 1, length, 1)
+
+
+def _without_values(adapted: Adapted, rows: int, source: int, target: int) -> Tensor:
+    """Logits [rows, target, vocabulary] of rows that are all of one length and need not hold values."""
+    ids = torch.zeros((rows, max(source, target)), dtype=torch.long, device=device_of(adapted))
+    inputs = _source(adapted, ids[:, :source], None) | _prefix(adapted, rows)
     seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
     # A mask of two dimensions would be looked into, and meta tensors hold no values.
-    inputs["decoder_attention_mask"] = torch.ones((1, 1, 1, seen + 1), dtype=torch.bool, device=ids.device)
-    adapted.network(**inputs, decoder_input_ids=ids[:, :1], use_cache=adapted.prefix is not None)
+    mask = torch.ones((rows, 1, target, seen + target), dtype=torch.bool, device=ids.device)
+    cached = adapted.prefix is not None
+    out = adapted.network(
+        **inputs, decoder_attention_mask=mask, decoder_input_ids=ids[:, :target], use_cache=cached
+    )
+    logits: Tensor = out.logits
+    return logits
 
 
 def positions(adapted: Adapted, rows: Sequence[Encoded], most: int) -> int:

@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from peftbench.engine.ahead import ahead
-from peftbench.engine.meter import Meter, tracked
+from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
 from peftbench.engine.predict import in_batches, is_out_of_memory
+from peftbench.engine.quantise import constants
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
@@ -35,13 +36,14 @@ class OutOfMemoryError(Exception):
 
 @dataclass
 class Trained:
-    """What training found. `peak_memory_bytes` is of training steps alone."""
+    """What training found. `memory` is of training steps alone, `reserved_bytes` what a GPU's allocator took for it."""
 
     curve: list[Point] = field(default_factory=list)
     best_step: int = 0
     steps: int = 0
     tokens: int = 0
-    peak_memory_bytes: int | None = None
+    memory: Memory | None = None
+    reserved_bytes: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -86,17 +88,17 @@ class Trainer:
         """
         trained, best = self.trained, Best()
         total = self.total_steps(len(train))
-        trained.peak_memory_bytes = self._probe(train)
+        trained.memory = self._probe(train)
         if self.adapted.prepare is not None:
             with meter.phase("train"):
                 self.adapted.prepare(ahead(self.adapted.network, total, lambda: self._batches(train, total)))
             self.parameters = self._trainable()
-        optimizer, scheduler = self._optimizer(total)
+        optimizer, scheduler = self.optimizer(total)
         every = self._validate_every(total)
         torch.manual_seed(stream(self.seed, "dropout"))
         for step, rows in enumerate(self._batches(train, total), start=1):
-            with meter.phase("train"), _gpu_peak(trained):
-                loss = self._step(rows, optimizer, scheduler, self.adapted.after_step)
+            with meter.phase("train"), self._gpu_peak(optimizer):
+                loss = self.step(rows, optimizer, scheduler, self.adapted.after_step)
             trained.steps = step
             trained.tokens += sum(len(row.prompt) + len(row.target) for row in rows)
             seconds = meter.seconds["train"]
@@ -138,7 +140,8 @@ class Trainer:
                 made += 1
                 yield [rows[i] for i in shuffled[start : start + self.step_rows]]
 
-    def _optimizer(self, total: int) -> tuple[Any, Any]:
+    def optimizer(self, total: int) -> tuple[Any, Any]:
+        """AdamW and its schedule for so many steps."""
         groups = self.adapted.param_groups
         parameters: Any = groups(self.rate) if groups is not None else self.parameters
         optimizer = torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.asked.weight_decay)
@@ -146,7 +149,7 @@ class Trainer:
         scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
         return self.accelerator.prepare_optimizer(optimizer), scheduler
 
-    def _step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, after: AfterStep | None = None) -> float:
+    def step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, after: AfterStep | None = None) -> float:
         """One optimiser step; its mean loss per target token. `after` is called with the step's number."""
         self.adapted.model.train()
         while True:
@@ -183,7 +186,8 @@ class Trainer:
             with self._autocast():
                 loss = summed_loss(self.adapted, rows[start : start + self.micro_rows]) / tokens
             self.accelerator.backward(loss)
-            total += float(loss.item())
+            # Meta tensors, on which a step is rehearsed, hold no values.
+            total += 0.0 if loss.is_meta else float(loss.item())
         if self.adapted.penalty is not None:
             self.accelerator.backward(self.adapted.penalty())
         return total
@@ -213,32 +217,53 @@ class Trainer:
                 if name in state:
                     parameter.copy_(state[name])
 
-    def _probe(self, rows: Sequence[Encoded]) -> int | None:
+    def _probe(self, rows: Sequence[Encoded]) -> Memory | None:
         """Two steps on the longest rows, apart from the timed ones; what they change is put back.
 
-        They warm the device up, and find out at once whether the longest rows fit. On a CPU they give the peak bytes:
+        They warm the device up, and find out at once whether the longest rows fit. On a CPU they give the memory:
         following every tensor slows a step. A GPU's allocator counts by itself, over the training steps.
         """
-        longest = sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-self.step_rows :]
+        longest = longest_rows(rows, self.step_rows)
         before = self._state()
         on_gpu = torch.cuda.is_available()
         with torch.random.fork_rng(), nullcontext() if on_gpu else tracked(self.adapted.model) as tracker:
-            optimizer, scheduler = self._optimizer(2)
-            for _ in range(2):
-                self._step(longest, optimizer, scheduler)
+            optimizer, scheduler = self.optimizer(2)
+            self.step(longest, optimizer, scheduler)
+            if tracker is not None:
+                # The step that counts is the second, as there are states from then on.
+                tracker.mark(states(optimizer), "optimizer_states")
+                tracker.restart()
+            self.step(longest, optimizer, scheduler)
         self._load(before)
-        return None if tracker is None else tracker.peak
+        return None if tracker is None else tracker.memory
 
+    @contextmanager
+    def _gpu_peak(self, optimizer: Any) -> Iterator[None]:
+        """Raise the peak memory to that of the step within, where a GPU's allocator counts it.
 
-@contextmanager
-def _gpu_peak(trained: Trained) -> Iterator[None]:
-    """Raise the peak memory to that of the step within, where a GPU's allocator counts it."""
-    if not torch.cuda.is_available():
+        The allocator does not say what bytes are for. Gradients count as large as what is trained, activations as the
+        rest of the peak.
+        """
+        if not torch.cuda.is_available():
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats()
         yield
-        return
-    torch.cuda.reset_peak_memory_stats()
-    yield
-    trained.peak_memory_bytes = max(trained.peak_memory_bytes or 0, torch.cuda.max_memory_allocated())
+        peak = torch.cuda.max_memory_allocated()
+        self.trained.reserved_bytes = max(self.trained.reserved_bytes or 0, torch.cuda.max_memory_reserved())
+        if self.trained.memory is None or peak > self.trained.memory.total:
+            model = self.adapted.model
+            parts = (
+                tensor_bytes((*model.parameters(), *model.buffers(), *constants(model))),
+                tensor_bytes(self.parameters),
+                tensor_bytes(states(optimizer)),
+            )
+            self.trained.memory = Memory(*parts, activations=max(0, peak - sum(parts)))
+
+
+def longest_rows(rows: Sequence[Encoded], count: int) -> list[Encoded]:
+    """The `count` longest rows, the longest last."""
+    return sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-count:]
 
 
 def _point(trained: Trained, seconds: float, train_loss: float, validation_loss: float) -> Point:
