@@ -541,7 +541,7 @@ def test_losses_of_micro_batches_have_one_penalty(bases: dict[str, Base]) -> Non
         adapted.model.eval()
         one = trainer(adapted)
         one.micro_rows = size
-        loss = one._backward(data)
+        loss = one.backward(data)
         assert loss == pytest.approx(summed_loss(adapted, data).item() / sum(len(row.target) for row in data), rel=1e-5)
         found.append(torch.cat([p.grad.flatten() for p in trained(adapted).values() if p.grad is not None]))
         finish(base, adapted)

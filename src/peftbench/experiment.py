@@ -187,15 +187,20 @@ def quantised(spec: RunSpec) -> Any:
     return asked or needed
 
 
+def check_possible(method: Method, spec: RunSpec, on_quantised: bool) -> None:
+    """Raises `UserError` for a combination that the facts of a method exclude."""
+    if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
+        raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
+    if on_quantised and method.facts.quantised:
+        raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")
+
+
 def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """The base model with a method applied; what is trained is float32, whatever the base is.
 
     Raises `UserError` for a method that would train nothing, or that cannot train as asked.
     """
-    if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
-        raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
-    if getattr(base.model, "is_quantized", False) and method.facts.quantised:
-        raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")
+    check_possible(method, spec, getattr(base.model, "is_quantized", False))
     adapted: Adapted = method.function(base.model, **given(spec.method))
     if not isinstance(adapted, Adapted):
         raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")

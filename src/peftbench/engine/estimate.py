@@ -42,7 +42,7 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     name, with its `arguments`, or a configuration of `peft`, or that as a dictionary with `peft_type`.
     Raises `UserError` for a model or method that is not known, or a method that trains nothing.
     """
-    config = _config(model)
+    config = configuration(model)
     adapted = on_meta(config, method, arguments)
     parameters = dict(adapted.model.named_parameters())
     trainable = sum(p.numel() for p in parameters.values() if p.requires_grad)
@@ -57,7 +57,8 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     )
 
 
-def _config(model: Any) -> Any:
+def configuration(model: Any) -> Any:
+    """The configuration of a model, named as for `estimate`. Raises `UserError` if it cannot be read."""
     if isinstance(model, PreTrainedConfig):
         return model
     if str(model).endswith("config.json"):
@@ -74,9 +75,11 @@ def _config(model: Any) -> Any:
         raise UserError(f"model {model}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def on_meta(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> Adapted:
+def on_meta(
+    config: PreTrainedConfig, method: Any, arguments: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> Adapted:
     """A method on a model of a configuration, without values. `method` is as for `estimate`."""
-    network = _on_meta(config)
+    network = _on_meta(config, dtype)
     if isinstance(method, str):
         unit = METHODS[method]
         with torch.device("meta"):
@@ -91,10 +94,10 @@ def on_meta(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) ->
         return with_peft(network, asked)
 
 
-def _on_meta(config: PreTrainedConfig) -> Any:
+def _on_meta(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> Any:
     with torch.device("meta"):
         try:
-            network = shape(config).auto.from_config(config, dtype=torch.float32)
+            network = shape(config).auto.from_config(config, dtype=dtype)
         except ValueError as error:
             raise UserError(
                 f"a model of type {config.model_type} is no language model: {error}".split("\n")[0]

@@ -51,6 +51,21 @@ def numbers(weight: Tensor) -> int:
     return weight.numel() if state is None else math.prod(state.shape)
 
 
+def packed_bytes(model: Any, quantise: Quantise) -> int:
+    """How many bytes fewer a model holds once its linear layers are packed; see `loading` for which are."""
+    exact = getattr(model, "_keep_in_fp32_modules", None) or ()
+    head = model.get_output_embeddings()
+    saved = 0
+    for name, module in model.named_modules():
+        if type(module) is torch.nn.Linear and module is not head and name.rpartition(".")[2] not in exact:
+            count, blocks = module.weight.numel(), math.ceil(module.weight.numel() / 64)
+            # A byte a block; 16 numbers of the code; a scale for 256 blocks, 256 numbers of its code, an offset.
+            four = math.ceil(count / 2) + blocks + 4 * (16 + math.ceil(blocks / 256) + 256 + 1)
+            packed = four if quantise == "nf4" else count + 4 * module.out_features
+            saved += count * module.weight.element_size() - packed
+    return saved
+
+
 def constants(model: torch.nn.Module) -> Iterator[Tensor]:
     """The tensors that quantised layers keep beside their weights, which are neither parameters nor buffers."""
     for module in model.modules():

@@ -4,21 +4,29 @@ The step is that of `engine.train`, followed by the tracker that measures real o
 fused kernels, which keep no scores, where the model's makers have it so.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AttentionInterface
 
+from peftbench.engine.estimate import LENGTH
 from peftbench.engine.meter import Memory, TensorTracker, states, tracked
+from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import Adapted
 from peftbench.spec import Training
 
+Shape = tuple[int, int]
+"""Tokens of a row's prompt and of its target."""
 FUSED = "peftbench_fused"
 """The name by which `transformers` knows `_fused`."""
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -41,14 +49,29 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 """Operations of what is called, as `torch.utils.flop_counter` counts them; it does not know the fused kernel of a CPU."""
 
 
-@dataclass(frozen=True)
-class Rehearsal:
-    """What a training step holds at its peak, and the floating-point operations, calls and bytes written of it."""
+class Counts(NamedTuple):
+    """Floating-point operations, calls that make a tensor, and the bytes of their results."""
 
-    memory: Memory
     flops: int
     calls: int
-    bytes_written: int
+    written: int
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A training step in two parts: the passes forward and backward, then the optimiser's update.
+
+    `passes` and `update` are the memory at the peak of each, `counts` are of both together.
+    """
+
+    passes: Memory
+    update: Memory
+    counts: Counts
+
+    @property
+    def peak(self) -> Memory:
+        """The memory at the peak of the step."""
+        return max(self.passes, self.update, key=lambda memory: memory.total)
 
 
 class Counter(TensorTracker):
@@ -57,6 +80,13 @@ class Counter(TensorTracker):
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.calls = self.written = 0
+
+    def section(self) -> tuple[Memory, Counts]:
+        """What there was since the last section ended: memory at the peak, and what was counted."""
+        found = self.memory, Counts(self.flops, self.calls, self.written)
+        self.flops = self.calls = self.written = 0
+        self.restart()
+        return found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
@@ -70,23 +100,78 @@ class Counter(TensorTracker):
         return out
 
 
-def rehearse(adapted: Adapted, asked: Training, rows: list[Encoded]) -> Rehearsal:
-    """One step of an adapted model on the meta device, with the states of the optimiser there already.
+def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bool = False) -> list[Rehearsal]:
+    """Steps of an adapted model on the meta device, with the states of the optimiser there already.
 
-    `rows`: of one length each for prompt and target, as what no values tell apart cannot be picked out.
+    `shapes`: tokens of prompt and of target, a rehearsal each, on a step's rows, all of that length: what no values
+    tell apart cannot be picked out. `low`: in bfloat16, but for what is trained.
     """
+    if not shapes:
+        return []
     trainer = Trainer(adapted, asked, 1e-3, "fp32", 0)
-    with tracked(adapted.model, Counter()) as seen:
+    adapted.model.train()
+    with tracked(adapted.model, Counter()) as seen, Autocast() if low else nullcontext():
         assert isinstance(seen, Counter)
-        optimizer, scheduler = trainer.optimizer(1)
+        optimizer, scheduler = trainer.optimizer(len(shapes) + 1)
         for parameter in trainer.parameters:
             parameter.grad = torch.zeros_like(parameter)
+            seen.mark([parameter.grad], "gradients")
+        # What the first update makes is there from then on; the second is like all that follow.
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         seen.mark(states(optimizer), "optimizer_states")
-        seen.flops = seen.calls = seen.written = 0
-        trainer.step(rows, optimizer, scheduler)
-    return Rehearsal(seen.memory, seen.flops, seen.calls, seen.written)
+        seen.section()
+        trainer.update(optimizer, scheduler)
+        update, updating = seen.section()
+        found = []
+        for prompt, target in shapes:
+            optimizer.zero_grad(set_to_none=True)
+            seen.section()
+            trainer.backward([Encoded([0] * prompt, [0] * target)] * trainer.step_rows)
+            passes, passing = seen.section()
+            counts = Counts(*(one + other for one, other in zip(passing, updating, strict=True)))
+            found.append(Rehearsal(passes, update, counts))
+    return found
+
+
+def glance(adapted: Adapted) -> Counts:
+    """What one forward pass of one row of 512 tokens counts, without gradients."""
+    adapted.model.eval()
+    with torch.no_grad(), tracked(adapted.model, Counter()) as seen:
+        assert isinstance(seen, Counter)
+        shape(adapted.network.config).pass_over(adapted, LENGTH)
+        return seen.section()[1]
+
+
+class Autocast(TorchFunctionMode):
+    """What `torch.autocast` to bfloat16 does, which knows no meta tensors: products are of bfloat16.
+
+    Parameters are cast anew for each product, where autocast keeps those that are trained.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in LOW:
+            args, kwargs = tree_map(_low, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+LOW = {
+    *(torch.nn.functional.linear, torch.nn.functional.scaled_dot_product_attention),
+    *(torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.mm, Tensor.matmul, Tensor.__matmul__),
+}
+"""Functions that autocast gives bfloat16."""
+
+
+def _low(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.float32 else value
+
+
+def fused(config: Any) -> Any:
+    """A copy of a configuration whose model, built without values, has the attention that its makers prefer."""
+    config = copy.deepcopy(config)
+    model = shape(config).auto._model_mapping.get(type(config), None)
+    if getattr(model, "_supports_sdpa", False):
+        config._attn_implementation = FUSED
+    return config
 
 
 def _fused(

@@ -67,6 +67,8 @@ def _without_values(adapted: Adapted, rows: int, source: int, target: int) -> Te
     """Logits [rows, target, vocabulary] of rows that are all of one length and need not hold values."""
     ids = torch.zeros((rows, max(source, target)), dtype=torch.long, device=device_of(adapted))
     inputs = _source(adapted, ids[:, :source], None) | _prefix(adapted, rows)
+    length = source + (adapted.virtual_tokens if adapted.soft_prompt is not None else 0)
+    inputs["attention_mask"] = torch.ones((rows, 1, 1, length), dtype=torch.bool, device=ids.device)
     seen = inputs["past_key_values"].get_seq_length() if adapted.prefix is not None else 0
     # A mask of two dimensions would be looked into, and meta tensors hold no values.
     mask = torch.ones((rows, 1, target, seen + target), dtype=torch.bool, device=ids.device)

@@ -94,7 +94,7 @@ class Trainer:
                 self.adapted.prepare(ahead(self.adapted.network, total, lambda: self._batches(train, total)))
             self.parameters = self._trainable()
         optimizer, scheduler = self.optimizer(total)
-        every = self._validate_every(total)
+        every = validate_every(self.asked, total)
         torch.manual_seed(stream(self.seed, "dropout"))
         for step, rows in enumerate(self._batches(train, total), start=1):
             with meter.phase("train"), self._gpu_peak(optimizer):
@@ -120,13 +120,7 @@ class Trainer:
 
     def total_steps(self, rows: int) -> int:
         """Optimiser steps of the whole training."""
-        if self.asked.max_steps > 0:
-            return self.asked.max_steps
-        return max(1, math.ceil(self.asked.num_train_epochs * math.ceil(rows / self.step_rows)))
-
-    def _validate_every(self, total: int) -> int:
-        asked = self.asked.eval_steps
-        return max(1, round(asked * total) if asked < 1 else int(asked))
+        return total_steps(self.asked, rows)
 
     def _batches(self, rows: Sequence[Encoded], total: int) -> Iterator[list[Encoded]]:
         """`total` batches in the order of the seed, the same for every method."""
@@ -154,7 +148,7 @@ class Trainer:
         self.adapted.model.train()
         while True:
             try:
-                loss = self._backward(rows)
+                loss = self.backward(rows)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -163,13 +157,17 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} at step {self.trained.steps + 1}")
-        self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
-        optimizer.step()
-        scheduler.step()
+        self.update(optimizer, scheduler)
         if after is not None:
             after(self.trained.steps + 1)
         optimizer.zero_grad(set_to_none=True)
         return loss
+
+    def update(self, optimizer: Any, scheduler: Any) -> None:
+        """Clip the gradients and use them."""
+        self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
 
     def _make_smaller(self, error: BaseException) -> None:
         if self.micro_rows == 1:
@@ -179,7 +177,8 @@ class Trainer:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _backward(self, rows: list[Encoded]) -> float:
+    def backward(self, rows: list[Encoded]) -> float:
+        """Gradients of the mean loss per target token of rows, and that loss."""
         tokens = sum(len(row.target) for row in rows)
         total = 0.0
         for start in range(0, len(rows), self.micro_rows):
@@ -259,6 +258,19 @@ class Trainer:
                 tensor_bytes(states(optimizer)),
             )
             self.trained.memory = Memory(*parts, activations=max(0, peak - sum(parts)))
+
+
+def total_steps(asked: Training, rows: int) -> int:
+    """Optimiser steps of a training on so many rows."""
+    if asked.max_steps > 0:
+        return asked.max_steps
+    step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
+    return max(1, math.ceil(asked.num_train_epochs * math.ceil(rows / step_rows)))
+
+
+def validate_every(asked: Training, total: int) -> int:
+    """After how many of so many steps comes a validation."""
+    return max(1, round(asked.eval_steps * total) if asked.eval_steps < 1 else int(asked.eval_steps))
 
 
 def longest_rows(rows: Sequence[Encoded], count: int) -> list[Encoded]:

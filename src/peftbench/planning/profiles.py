@@ -1,0 +1,168 @@
+"""What a method costs on a model as a function of the length of rows, from the configuration alone."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from peftbench.engine.estimate import configuration, on_meta
+from peftbench.engine.load import SMALL_HIDDEN
+from peftbench.engine.meter import Memory
+from peftbench.engine.quantise import packed_bytes
+from peftbench.engine.rehearsal import Counts, Rehearsal, Shape, fused, glance, rehearse
+from peftbench.experiment import check_possible, quantised
+from peftbench.methods import METHODS, Adapted, given
+from peftbench.registry import UserError
+from peftbench.spec import RunSpec
+
+LARGE = 1e9
+"""Parameters from which on what grows with the square of the length is too little to be looked for."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
+
+    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 for what merges exactly, as in a run.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    weight_bytes: int
+    adapter_bytes: int
+    forward: Counts
+    extra_forward_flops_512: int
+    shapes: tuple[Shape, ...]
+    rehearsals: tuple[Rehearsal, ...]
+
+    def at(self, shape: Shape) -> Rehearsal:
+        """The step on rows of a length: of those rehearsed exactly, of others by what they have in common.
+
+        Everything is linear in the tokens of a target and has a part in the square of the whole length, where there
+        are enough rehearsals to find it.
+        """
+        if shape in self.shapes:
+            return self.rehearsals[self.shapes.index(shape)]
+        places = np.array([_powers(each, len(self.shapes)) for each in self.shapes])
+        values = np.array([_numbers(each) for each in self.rehearsals])
+        found = np.linalg.lstsq(places, values, rcond=None)[0]
+        return _rehearsal(_powers(shape, len(self.shapes)) @ found)
+
+
+def _powers(shape: Shape, known: int) -> "np.ndarray[Any, Any]":
+    # In units near 1, so that the solution of least norm, where shapes are alike, is a sensible one.
+    length, target = sum(shape) / 512, shape[1] / 512
+    return np.array([1.0, length, target, length**2][: max(known, 1)])
+
+
+def _numbers(found: Rehearsal) -> list[float]:
+    return [*astuple(found.passes), *astuple(found.update), *found.counts]
+
+
+def _rehearsal(numbers: "np.ndarray[Any, Any]") -> Rehearsal:
+    whole = [max(0, round(float(number))) for number in numbers]
+    return Rehearsal(Memory(*whole[:4]), Memory(*whole[4:8]), Counts(*whole[8:]))
+
+
+def points(shapes: Sequence[Shape], parameters: int) -> tuple[Shape, ...]:
+    """The shapes to rehearse so that all of them can be told: all if they are few, else ends and a middle."""
+    several = sorted(set(shapes))
+    if len(several) <= (3 if parameters >= LARGE else 4):
+        return tuple(several)
+    lengths, targets = ([f(each) for each in several] for f in (sum, lambda shape: shape[1]))
+    short, long, few, many = min(lengths), max(lengths), min(targets), max(targets)
+    chosen = [(short, few), (long, few), (long, max(few, min(many, long - 1)))]
+    if parameters < LARGE:
+        chosen.append(((short + long) // 2, few))
+    return tuple(dict.fromkeys((max(1, length - target), target) for length, target in chosen))
+
+
+def profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None = None) -> Profile:
+    """The profile of a run's model, method and way of training. `bf16`: whether the machine is good at it.
+
+    Raises `UserError` for what will be refused, and what a method raises that cannot do without values.
+    """
+    method = METHODS[spec.method.name]
+    packing = quantised(spec)
+    check_possible(method, spec, packing is not None)
+    config = fused(configuration(spec.model.name))
+    low = _low_precision(spec, config, bf16)
+    dtype = torch.bfloat16 if low else torch.float32
+    adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
+    trained = [p for p in adapted.model.parameters() if p.requires_grad]
+    if method.facts.trains and not trained:
+        raise UserError(f"method {spec.method} would train nothing on this model")
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    total = sum(p.numel() for p in adapted.model.parameters())
+    forward, base = glance(adapted), glance(on_meta(config, "none", {}, dtype))
+    adapter_bytes = saved_bytes(adapted) if trained else 0
+    if spec.train.gradient_checkpointing:
+        adapted.network.gradient_checkpointing_enable({"use_reentrant": False})
+    chosen = points(shapes, total) if trained else ()
+    saved = packed_bytes(adapted.network, packing) if packing else 0
+    rehearsals = [_lighter(found, saved) for found in rehearse(adapted, spec.train, chosen, low)]
+    return Profile(
+        sum(p.numel() for p in trained),
+        total,
+        sum(p.numel() * p.element_size() for p in adapted.model.parameters()) - saved,
+        adapter_bytes,
+        forward,
+        0 if adapted.merge is not None else forward.flops - base.flops,
+        chosen,
+        tuple(rehearsals),
+    )
+
+
+def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
+    if spec.train.precision != "auto":
+        return spec.train.precision == "bf16"
+    return bool(bf16) if bf16 is not None else int(config.hidden_size) >= SMALL_HIDDEN and _amx()
+
+
+def _amx() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
+    parts = (replace(part, weights=part.weights - saved) for part in (found.passes, found.update))
+    return Rehearsal(*parts, found.counts)
+
+
+def saved_bytes(adapted: Adapted) -> int:
+    """Bytes of the file (safetensors) that a trained model is kept in: a header in JSON, then the numbers."""
+    tensors = kept(adapted)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = len(json.dumps(header, separators=(",", ":")))
+    return 8 + math.ceil(text / 8) * 8 + end
+
+
+def kept(adapted: Adapted) -> dict[str, Tensor]:
+    """The tensors of an adapted model that are written to be kept."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    if isinstance(adapted.model, PeftModel):
+        with _Staying():
+            return dict(get_peft_model_state_dict(adapted.model))
+    if adapted.save is not None:
+        # The whole model, what is tied once.
+        return {name: p for name, p in adapted.model.named_parameters()}
+    return {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
+
+
+class _Staying(TorchFunctionMode):
+    """Leaves tensors without values where they are: the library wants a trained prompt on the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.cpu else func(*args, **(kwargs or {}))
