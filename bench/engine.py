@@ -90,7 +90,7 @@ def main() -> None:
         "one step with memory followed / without": (probed, lambda: summed_loss(lora, batch).backward()),
         "8 steps of the loop, each validated on 8 rows, memory probed first / 8 bare steps": (
             lambda: trainer.fit(labelled, labelled[:8], Meter(), lambda _: None),
-            lambda: [trainer._backward(labelled[i : i + 8]) for i in range(0, 64, 8)],
+            lambda: [trainer.backward(labelled[i : i + 8]) for i in range(0, 64, 8)],
         ),
     }
     table = Table("what", "slow s", "fast s", "ratio", title=f"pocket model, 1 thread, median of {REPEATS}")

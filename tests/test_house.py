@@ -33,6 +33,7 @@ FLOORS = {
     "authoring": 4,
     "checking": 5,
     "launch": 5,
+    "planning": 5,
     "report": 6,
     "cli": 7,
     "__init__": 8,
@@ -48,7 +49,7 @@ SHARED = {
 }
 """What the units of a folder may import from it, beside its `__init__`."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}
-TORCH_ROOMS = {"engine", "experiment"}
+TORCH_ROOMS = {"engine", "experiment", "planning"}
 """`experiment` is the engine's caller and is imported by worker processes alone."""
 
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from peftbench.cli import authoring, data, evaluate, runs, units
+from peftbench.cli import authoring, data, evaluate, planning, runs, units
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (runs.run, evaluate.evaluate, runs.plan, runs.status, runs.report):
+for verb in (runs.run, evaluate.evaluate, planning.plan, planning.calibrate, runs.status, runs.report):
     app.command()(verb)
 app.command("list")(units.list_units)
 app.command()(units.show)

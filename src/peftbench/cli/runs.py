@@ -50,33 +50,6 @@ def run(
     carry_out(specs, open_store(store), options, str(grid), retry_failed, as_json)
 
 
-def plan(
-    grid: GridFile,
-    store: StoreDir = RESULTS,
-    model: Models = None,
-    limit: Limit = None,
-    plugin: Plugins = None,
-    as_json: AsJson = False,
-) -> None:
-    """What a grid asks for and how much of it is done, without running anything."""
-    plug(plugin)
-    specs, place = expanded(grid, model, limit), open_store(store)
-    missing = ids(place.missing(specs))
-    warn_corrupt(place)
-    counts: dict[tuple[str, str, str], list[int]] = {}
-    for spec in specs:
-        count = counts.setdefault((spec.model_name, str(spec.method), str(spec.task)), [0, 0])
-        count[0] += 1
-        count[1] += spec.id not in missing
-    if as_json:
-        cells = [{"model": m, "method": k, "task": t, "runs": n, "done": d} for (m, k, t), (n, d) in counts.items()]
-        print_json({"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing), "cells": cells})
-        return
-    rows = [[m, k, t, f"{done}/{runs}"] for (m, k, t), (runs, done) in counts.items()]
-    print_rows(["model", "method", "task", "done"], rows)
-    say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do")
-
-
 def status(
     grid: MaybeGrid = None,
     store: StoreDir = RESULTS,

@@ -46,7 +46,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     _flash: _forward_flops,
     _flash_backward: _backward_flops,
 }
-"""Operations of what is called, as `torch.utils.flop_counter` counts them; it does not know the fused kernel of a CPU."""
+"""Operations of calls, as `torch.utils.flop_counter` counts them; it does not know the fused kernel of a CPU."""
 
 
 class Counts(NamedTuple):

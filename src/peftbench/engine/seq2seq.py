@@ -73,9 +73,7 @@ def _without_values(adapted: Adapted, rows: int, source: int, target: int) -> Te
     # A mask of two dimensions would be looked into, and meta tensors hold no values.
     mask = torch.ones((rows, 1, target, seen + target), dtype=torch.bool, device=ids.device)
     cached = adapted.prefix is not None
-    out = adapted.network(
-        **inputs, decoder_attention_mask=mask, decoder_input_ids=ids[:, :target], use_cache=cached
-    )
+    out = adapted.network(**inputs, decoder_attention_mask=mask, decoder_input_ids=ids[:, :target], use_cache=cached)
     logits: Tensor = out.logits
     return logits
 

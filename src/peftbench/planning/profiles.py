@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -88,6 +89,13 @@ def profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None = None) ->
 
     Raises `UserError` for what will be refused, and what a method raises that cannot do without values.
     """
+    with warnings.catch_warnings():
+        # Of the libraries to their own callers.
+        warnings.simplefilter("ignore")
+        return _profile(spec, shapes, bf16)
+
+
+def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profile:
     method = METHODS[spec.method.name]
     packing = quantised(spec)
     check_possible(method, spec, packing is not None)
@@ -131,8 +139,8 @@ def _amx() -> bool:
 
 
 def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
-    parts = (replace(part, weights=part.weights - saved) for part in (found.passes, found.update))
-    return Rehearsal(*parts, found.counts)
+    passes, update = (replace(part, weights=part.weights - saved) for part in (found.passes, found.update))
+    return Rehearsal(passes, update, found.counts)
 
 
 def saved_bytes(adapted: Adapted) -> int:
@@ -157,7 +165,7 @@ def kept(adapted: Adapted) -> dict[str, Tensor]:
             return dict(get_peft_model_state_dict(adapted.model))
     if adapted.save is not None:
         # The whole model, what is tied once.
-        return {name: p for name, p in adapted.model.named_parameters()}
+        return dict(adapted.model.named_parameters())
     return {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
 
 

@@ -69,7 +69,7 @@ def _gaps(row: Row) -> str:
 
 def humane(number: float) -> str:
     """A count in three digits and a letter: 4399104 is `4.40M`."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+    for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit * 0.9995:
             return f"{_digits(number / unit)}{letter}"
     return f"{number:.0f}"

@@ -1,0 +1,122 @@
+"""Verbs about what runs will cost: look ahead, and measure how fast this machine is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftbench.cli.options import (
+    RESULTS,
+    AsJson,
+    DataDir,
+    GridFile,
+    Limit,
+    Models,
+    Plugins,
+    StoreDir,
+    Workers,
+    expanded,
+    ids,
+    open_store,
+    plug,
+)
+from peftbench.cli.output import console, print_json, print_rows, say, warn_corrupt
+
+if TYPE_CHECKING:
+    from peftbench.planning.forecast import Forecast
+    from peftbench.spec import RunSpec
+
+OnDevice = Annotated[
+    str, typer.Option("--device", help="what the runs are to be done on: here, or the name of a GPU", metavar="NAME")
+]
+Page = Annotated[Path | None, typer.Option("--html", help="write all cells as a page too", metavar="FILE")]
+Costs = Annotated[bool, typer.Option("--costs/--no-costs", help="forecast what each cell costs, or count runs alone")]
+
+
+def plan(
+    grid: GridFile,
+    store: StoreDir = RESULTS,
+    data: DataDir = None,
+    device: OnDevice = "here",
+    workers: Workers = 0,
+    model: Models = None,
+    limit: Limit = None,
+    plugin: Plugins = None,
+    costs: Costs = True,
+    html: Page = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
+    plug(plugin)
+    specs, place = expanded(grid, model, limit), open_store(store)
+    missing = ids(place.missing(specs))
+    warn_corrupt(place)
+    ahead = _forecast(specs, data, device, workers) if costs else None
+    if html is not None and ahead is not None:
+        from peftbench.report.plan import page
+
+        html.write_text(page(ahead, grid.stem), encoding="utf-8")
+    if as_json:
+        counts = {"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing)}
+        told = {} if ahead is None else {k: v for k, v in ahead.to_dict().items() if k != "cells"}
+        print_json(counts | told | {"cells": _cells(specs, missing, ahead)})
+        return
+    if ahead is None:
+        held = [[c["model"], c["method"], c["task"], f"{c['done']}/{c['runs']}"] for c in _cells(specs, missing, None)]
+        print_rows(["model", "method", "task", "done"], held)
+    else:
+        from peftbench.report.plan import HEADINGS, lines, remarks
+
+        print_rows(list(HEADINGS), list(lines(ahead)))
+        for remark in remarks(ahead):
+            say(remark)
+    say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do")
+    if html is not None:
+        say(f"wrote {html}", stderr=True)
+
+
+def calibrate(as_json: AsJson = False) -> None:
+    """Measure how fast this machine trains, for the times of `plan`. About a minute; nothing else should run."""
+    from peftbench.planning.calibration import calibrated
+
+    found = calibrated(lambda line: None if as_json else say(line, stderr=True))
+    if as_json:
+        print_json(found)
+        return
+    print_rows(
+        ["step", "measured s", "fitted s"],
+        [[row["what"], f"{row['seconds']:.4f}", f"{row['fitted']:.4f}"] for row in found["steps"]],
+    )
+    say(f"wrote {found['file']}")
+
+
+def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
+    from rich.progress import Progress
+
+    from peftbench.launch.local import default_workers
+    from peftbench.planning.devices import HERE
+    from peftbench.planning.devices import device as named
+    from peftbench.planning.forecast import forecast
+
+    on = named(device)
+    count = workers or (default_workers() if device == HERE else 1)
+    with Progress(console=console(stderr=True), transient=True) as progress:
+        line = progress.add_task("looking ahead", total=None)
+        return forecast(specs, on, data, count, lambda done, total: progress.update(line, completed=done, total=total))
+
+
+def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") -> list[dict[str, Any]]:
+    """One entry a cell: what it is, its runs and how many are done, and its costs where they were looked for."""
+    from dataclasses import asdict
+
+    cells: dict[tuple[str, ...], dict[str, Any]] = {}
+    for spec in specs:
+        key = (spec.model_name, str(spec.method), str(spec.task), str(spec.size))
+        named = dict(zip(("model", "method", "task", "size"), key, strict=True))
+        cell = cells.setdefault(key, named | {"runs": 0, "done": 0})
+        cell["runs"] += 1
+        cell["done"] += spec.id not in missing
+    for cost in ahead.cells if ahead else ():
+        found = {k: v for k, v in asdict(cost).items() if k != "seeds"}
+        cells[cost.model, cost.method, cost.task, cost.size] |= found
+    return list(cells.values())

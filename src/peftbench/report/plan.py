@@ -1,0 +1,114 @@
+"""A forecast to be read: lines of a table, a page of all cells."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from peftbench.report.columns import ABSENT, humane
+
+if TYPE_CHECKING:
+    from peftbench.planning.forecast import Cell, Forecast
+
+HEADINGS = ("Model", "Method", "Runs", "Trainable", "+TFLOP", "Adapter", "Peak", "Train FLOP", "Time", "kWh")
+
+
+def lines(ahead: "Forecast") -> Iterator[list[str]]:
+    """A line for each model and method, over its tasks and sizes that can be run; ranges where they differ."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in ahead.cells:
+        groups.setdefault((cell.model, cell.method), []).append(cell)
+    for (model, method), cells in groups.items():
+        able = [cell for cell in cells if cell in ahead.runnable]
+        yield [
+            *(model, method, str(sum(cell.seeds for cell in able))),
+            _range((cell.trainable_parameters for cell in cells), humane),
+            _range((cell.extra_forward_flops_512 for cell in cells), lambda n: f"{n / 1e12:.3g}"),
+            _range((cell.adapter_bytes for cell in cells), size),
+            _range((cell.peak_memory_bytes for cell in cells), size),
+            _sum(able, "train_flops", humane),
+            _sum(able, "seconds", duration),
+            _sum(able, "joules", lambda n: f"{n / 3.6e6:.3g}"),
+        ]
+
+
+def remarks(ahead: "Forecast") -> Iterator[str]:
+    """What will not be done and why, a line a reason, the totals, and how far they can be trusted."""
+    for status in ("refused", "does not fit", "not known"):
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for cell in ahead.cells:
+            if cell.status == status:
+                why = cell.why if status != "does not fit" else f"there are {cell.why.rpartition('there are ')[2]}"
+                reasons.setdefault((cell.method, why), []).append(cell.task)
+        for (method, why), tasks in reasons.items():
+            named = ", ".join(dict.fromkeys(tasks)) if len(tasks) < 6 else f"{len(tasks)} cells"
+            yield f"{status}: {method} on {named}: {why}"
+    device, time = ahead.device, ahead.makespan
+    runs = sum(cell.seeds for cell in ahead.runnable)
+    whole = ABSENT if time is None else duration(time)
+    flops, energy = ahead.total("train_flops"), ahead.total("joules")
+    yield (
+        f"{runs} runs on {device.name}, {ahead.workers} at a time: {whole} in all"
+        f"{'' if flops is None else f', {humane(flops)} FLOP of training'}"
+        f"{'' if energy is None else f', at most {energy / 3.6e6:.3g} kWh'}"
+    )
+    if device.rates is None:
+        yield "Times are not known of this machine: measure it with `peftbench calibrate`, or name a --device."
+    elif not device.measured:
+        yield "Times are by the data sheet and an assumed share of it: right to a factor of two or so."
+    if not all(cell.known_lengths for cell in ahead.cells):
+        yield "Lengths of rows are judged by characters where rows or tokenizer are not at hand (--data)."
+
+
+def page(ahead: "Forecast", title: str) -> str:
+    """All cells as one page of HTML that needs nothing but itself. Every text in it is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("peftbench.report", ".")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("plan.html.j2").render(
+        title=title,
+        headings=HEADINGS,
+        lines=list(lines(ahead)),
+        remarks=list(remarks(ahead)),
+        cells=[(cell, _parts(cell)) for cell in ahead.cells],
+        device=ahead.device,
+        most=max((cell.peak_memory_bytes or 0 for cell in ahead.cells), default=0) or 1,
+        shown={"size": size, "duration": duration, "humane": humane, "absent": ABSENT},
+    )
+
+
+def _parts(cell: "Cell") -> list[tuple[str, int]]:
+    names = ("weights", "gradients", "optimizer_states", "activations")
+    return [(name.replace("_", " "), getattr(cell, f"peak_{name}_bytes") or 0) for name in names]
+
+
+def size(count: float) -> str:
+    """Bytes in words: 1.44 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _range(values: Iterable[float | None], form: Any) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ABSENT
+    low, high = form(min(known)), form(max(known))
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _sum(cells: "list[Cell]", cost: str, form: Any) -> str:
+    values = [(getattr(cell, cost), cell.seeds) for cell in cells]
+    if not values or any(value is None for value, _ in values):
+        return ABSENT
+    return str(form(sum(value * seeds for value, seeds in values)))
