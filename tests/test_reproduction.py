@@ -366,6 +366,7 @@ def test_what_is_not_as_it_was(held: tuple[Store, Path, str], kind: str, change:
     assert ("--plugin FILE" in said.err) == ("name" in change)
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_had(held: tuple[Store, Path, str], tmp_path: Path) -> None:
     store, folder, id_ = held
     spec = json.loads((folder / "spec.json").read_text())
