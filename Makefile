@@ -26,6 +26,7 @@ check: $(VENV)/ready  ## lint, house rules, types
 
 bench: $(VENV)/ready  ## measured ratios; see docs/benchmarks.md
 	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/orders.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

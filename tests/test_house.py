@@ -20,6 +20,7 @@ FLOORS = {
     "metrics": 1,
     "models": 1,
     "machine": 1,
+    "environment": 2,
     "methods": 2,
     "tasks": 2,
     "engine": 3,
@@ -35,6 +36,7 @@ FLOORS = {
     "launch": 5,
     "planning": 5,
     "report": 6,
+    "reproduction": 6,
     "cli": 7,
     "__init__": 8,
 }

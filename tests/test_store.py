@@ -309,8 +309,12 @@ def test_find(place: Store) -> None:
     put(place, spec(seed=1))
     with pytest.raises(UserError, match="no run with an id that starts with 'zzz'"):
         place.find("zzz")
-    with pytest.raises(UserError, match="2 runs with an id that starts with ''"):
+    with pytest.raises(UserError, match="2 runs with an id that starts with ''") as several:
         place.find("")
+    assert str(several.value).endswith(": " + ", ".join(place.results()))
+    near = spec().id[:5] + "x"
+    with pytest.raises(UserError, match=f"no run .*'{near}': did you mean '{spec().id}'"):
+        place.find(near)
 
 
 # The table

@@ -22,7 +22,7 @@ from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
 from peftbench.registry import UserError, in_a_line
-from peftbench.seeds import stream
+from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import scored
@@ -292,8 +292,8 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         data=found.data,
         base=found.base,
         base_reloaded=found.reloaded,
-        machine=machine.facts(),
-        versions=machine.versions(),
+        seeds=streams(spec.seed),
+        **machine.record(),
         notes=(*found.notes, *trained.notes),
         error=error,
     )

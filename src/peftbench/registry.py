@@ -19,6 +19,9 @@ from pydantic_core import to_jsonable_python
 
 Facts = TypeVar("Facts")
 
+PLUGIN = "peftbench_plugin_"
+"""What the names of the modules of plugin files begin with."""
+
 
 class UserError(Exception):
     """Something the user can put right; the message is one line that says what to do."""
@@ -214,7 +217,7 @@ class Registry(Generic[Facts]):
 def load_plugin(path: Path) -> None:
     """Import a file of units (`--plugin FILE.py`). Raises `UserError` if it cannot be imported."""
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
-    name = f"peftbench_plugin_{path.stem}_{place}"
+    name = f"{PLUGIN}{path.stem}_{place}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

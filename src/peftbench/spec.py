@@ -193,5 +193,8 @@ class RunResult(Noun):
     base_reloaded: bool = Field(False, description="the run changed the base, which was then loaded anew")
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    code: dict[str, dict[str, Any]] = Field({}, description="by package: commit, uncommitted changes, digest of source")
+    settings: dict[str, Any] = Field({}, description="threads, deterministic flags, precision of products, variables")
+    seeds: dict[str, int] = Field({}, description="of each random stream")
     notes: tuple[str, ...] = ()
     error: str | None = None

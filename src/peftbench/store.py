@@ -7,6 +7,7 @@
 `result.json` is written last and by atomic rename: its existence means done. Plain files diff, merge and survive.
 """
 
+import difflib
 import gzip
 import json
 import os
@@ -115,11 +116,13 @@ class Store:
 
     def find(self, prefix: str) -> tuple[RunResult, Path]:
         """The result whose id starts with `prefix`. Raises `UserError` if there is none or more than one."""
-        found = [pair for id_, pair in self.results().items() if id_.startswith(prefix)]
+        results = self.results()
+        found = [id_ for id_ in results if id_.startswith(prefix)]
         if len(found) != 1:
             what = "no run" if not found else f"{len(found)} runs"
-            raise UserError(f"store {self.root}: {what} with an id that starts with '{prefix}'")
-        return found[0]
+            hint = ", ".join(found[:3]) + ", ..." * (len(found) > 3) if found else _nearest(prefix, list(results))
+            raise UserError(f"store {self.root}: {what} with an id that starts with '{prefix}': {hint}")
+        return results[found[0]]
 
     def table(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """One row a run: what was asked, status, score, every cost. All runs, or those of `ids`."""
@@ -161,6 +164,12 @@ def read_result(path: Path) -> RunResult:
         return RunResult.model_validate(content)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _nearest(prefix: str, ids: list[str]) -> str:
+    cut = {id_[: len(prefix)]: id_ for id_ in ids}
+    near = difflib.get_close_matches(prefix, cut, n=1)
+    return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
 
 
 def _readable(path: Path) -> bool:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from peftbench.cli import authoring, data, evaluate, planning, runs, units
+from peftbench.cli import authoring, data, evaluate, planning, reproducing, runs, units
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ for verb in (runs.run, evaluate.evaluate, planning.plan, planning.calibrate, run
 app.command("list")(units.list_units)
 app.command()(units.show)
 app.command()(data.fetch)
+app.command()(reproducing.reproduce)
+app.command()(reproducing.env)
 
 data_app = typer.Typer(help="Local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)
 data_app.command()(data.check)

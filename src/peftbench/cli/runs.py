@@ -105,7 +105,8 @@ def report(
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     leaderboard(place, specs, as_json)
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
-    context = {"title": grid.stem if grid else store.name, "machine": first.machine, "versions": first.versions}
+    facts = {"machine": first.machine, "versions": first.versions, "settings": first.settings}
+    context = {"title": grid.stem if grid else store.name, **facts}
     written = reports.write(leaderboards(table), table, place.curves(wanted), context, out or store / "report")
     for path in written:
         say(f"wrote {path}", stderr=True)

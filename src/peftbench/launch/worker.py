@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from peftbench import machine
 from peftbench.launch import Options
 from peftbench.registry import load_plugin
 from peftbench.spec import RunSpec
@@ -41,6 +42,8 @@ def main(pipe: Connection, root: Path, options: Options) -> None:
     torch.set_num_threads(options.threads)
     for plugin in options.plugins:
         load_plugin(plugin)
+    # While it is what was imported: files may change before the last run is done.
+    machine.code()
     worker, store = Worker(options.data, options.keep_adapters), Store(root)
     with contextlib.suppress(EOFError, BrokenPipeError, _StopError):
         while True:

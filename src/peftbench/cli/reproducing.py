@@ -1,0 +1,94 @@
+"""Verbs about repeating: what a result depends on beside its spec, and whether a run finds the same again."""
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
+from peftbench.cli.output import console, print_json, print_rows, say
+
+if TYPE_CHECKING:
+    from peftbench.analysis.sameness import Comparison, Line
+
+
+def env(as_json: AsJson = False) -> None:
+    """What this installation is: machine, versions, code, settings, and what is optional. For a report of an error."""
+    from peftbench.environment import environment, extras
+
+    found, optional = environment(), extras()
+    if as_json:
+        print_json(found | {"optional": {extra.name: asdict(extra) for extra in optional}})
+        return
+    for part, facts in found.items():
+        print_rows([part, ""], [[name, _text(value)] for name, value in facts.items()])
+        say("")
+    say("settings are of this process; the workers of `run` have as many threads as its --threads says\n")
+    print_rows(
+        ["optional", "needed for", "usable", ""],
+        [[extra.name, extra.purpose, "yes" if extra.available else "no", extra.detail] for extra in optional],
+    )
+
+
+def reproduce(
+    run: Annotated[str, typer.Argument(help="the start of a run's id; `peftbench list runs` has them")],
+    store: StoreDir = RESULTS,
+    data: DataDir = None,
+    plugin: Plugins = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="keep the new run, in this folder of results; default: nothing", metavar="DIR")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do a run once more and say whether it found the same. Exit status 1: it did not; 2: it cannot be done here."""
+    from peftbench.launch import Options
+    from peftbench.report.live import Live
+    from peftbench.reproduction import reproduce as do_again
+
+    plugins, place = plug(plugin), open_store(store)
+    first, _ = place.find(run)
+    options = Options(data.resolve() if data else None, plugins=plugins)
+    try:
+        with ExitStack() as held:
+            again = open_store(keep or Path(held.enter_context(TemporaryDirectory(prefix="peftbench-"))))
+            found = do_again(first, place, again, options, held.enter_context(Live(console(stderr=True), 1)))
+    except KeyboardInterrupt:
+        say("stopped before there was anything to compare", stderr=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        print_json({"id": first.id, "same": found.same} | asdict(found))
+    else:
+        _tell(first.id, found)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _tell(id_: str, found: "Comparison") -> None:
+    """The comparison for people; the environment only where it may be the reason of something."""
+    print_rows(["compared", "found then", "found now", ""], [_row(line) for line in found.lines])
+    unlike = [line.what for line in found.lines if not line.same]
+    if not unlike:
+        say(f"run {id_}: the same")
+        return
+    say(f"run {id_}: not the same: {', '.join(unlike)}")
+    if found.environment:
+        say("")
+        print_rows(["differs", "then", "now"], [_row(line)[:3] for line in found.environment])
+    else:
+        say("nothing that is recorded of the two environments differs")
+
+
+def _row(line: "Line") -> list[str]:
+    return [line.what, _text(line.first), _text(line.again), "same" if line.same else "DIFFERS"]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    return value if isinstance(value, str) else "–" if value is None else json.dumps(value)
