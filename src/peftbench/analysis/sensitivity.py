@@ -70,10 +70,10 @@ def sweeps(
         weights: the set.
         methods: what each method got and paid.
         used: the set's constants, from `peftbench.analysis.penalties.constants`.
-        scores: from `peftbench.analysis.penalties.penalised`; methods without a PSCP are left out. Without any there
-            is no sweep.
+        scores: from `peftbench.analysis.penalties.penalised`; methods without one are left out. Where none has
+            one there is no sweep.
     """
-    held = {name: one for name, one in sorted(methods.items()) if scores[name].value and one.score > 0}
+    held = {name: one for name, one in sorted(methods.items()) if scores[name].value is not None and one.score > 0}
     if isinstance(used, str) or not held:
         return ()
     burdens = {

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from peftbench.registry import UnknownNameError, UserError, did_you_mean
+from peftbench.registry import UserError, did_you_mean
 
 COSTS = ("trainable_parameters", "extra_forward_tflops", "peak_memory_gb")
 """Counted parameters; TFLOPs over the base's forward pass of 1 x 512 tokens; training's peak in units of 1e9 bytes."""
@@ -124,33 +124,39 @@ def _from_file(path: Path) -> WeightSet:
 
 
 def _parsed(content: Mapping[str, Any], where: str, name: str) -> WeightSet:
+    """The set of some content, each part checked; `where` begins the message of an error."""
     for key in content:
         if key not in (*ABOUT, *ALL_COSTS):
-            raise WeightsError(_in_place(did_you_mean("cost in weights", str(key), [*ALL_COSTS, *ABOUT]), where))
+            raise WeightsError(f"{where}: {did_you_mean('key', str(key), [*ALL_COSTS, *ABOUT])}")
     terms = {cost: _term(content[cost], cost, where) for cost in ALL_COSTS if cost in content}
     if not terms:
         raise WeightsError(f"{where}: no cost is weighed: give one or more of {', '.join(ALL_COSTS)}")
-    version = content.get("version")
+    version, source, name = content.get("version"), content.get("source", "own"), content.get("name", name)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise WeightsError(f"{where}: give it a version, a whole number from 1, as in version = 1")
+    if not (isinstance(name, str) and name.strip() and isinstance(source, str)):
+        raise WeightsError(f"{where}: name and source are texts, and the name is not empty")
     form, reference = content.get("form", "power"), content.get("reference")
     _check_choice("form", form, FORMS, where)
-    if reference is not None:
-        _check_choice("reference", reference, REFERENCES, where)
-    found = WeightSet(
-        str(content.get("name", name)), version, str(content.get("source", "own")), terms, form, reference
-    )
-    if found.measured and reference is None:
-        choices = " or ".join(f'reference = "{choice}"' for choice in REFERENCES)
-        raise WeightsError(f"{where}: {', '.join(found.measured)} without a constant: give one, or {choices}")
-    if reference is not None and not found.measured:
-        raise WeightsError(f'{where}: reference = "{reference}" is for costs without a constant, and all have one')
+    found = WeightSet(name, version, source, terms, form, reference)
+    _check_reference(found, where)
     return found
 
 
+def _check_reference(found: WeightSet, where: str) -> None:
+    """There is one if a constant is measured, and only then."""
+    if found.reference is not None:
+        _check_choice("reference", found.reference, REFERENCES, where)
+        if not found.measured:
+            raise WeightsError(f"{where}: a reference is for costs without a constant, and all have one")
+    elif found.measured:
+        choices = " or ".join(f'reference = "{choice}"' for choice in REFERENCES)
+        raise WeightsError(f"{where}: {', '.join(found.measured)} without a constant: give one, or {choices}")
+
+
 def _check_choice(key: str, given: object, known: Mapping[str, str], where: str) -> None:
-    if given not in known:
-        raise WeightsError(_in_place(did_you_mean(key, str(given), list(known)), where))
+    if not isinstance(given, str) or given not in known:
+        raise WeightsError(f"{where}: {did_you_mean(key, str(given), list(known))}")
 
 
 def _term(given: object, cost: str, where: str) -> tuple[float | None, float]:
@@ -158,7 +164,7 @@ def _term(given: object, cost: str, where: str) -> tuple[float | None, float]:
     if isinstance(given, Mapping):
         for key in given:
             if key not in ("constant", "exponent"):
-                raise WeightsError(_in_place(did_you_mean(f"key of {cost}", str(key), ["constant", "exponent"]), where))
+                raise WeightsError(f"{where}: {did_you_mean(f'key of {cost}', str(key), ['constant', 'exponent'])}")
         constant, exponent = given.get("constant"), given.get("exponent")
     elif isinstance(given, list | tuple) and len(given) == 2:
         constant, exponent = given
@@ -175,7 +181,3 @@ def _term(given: object, cost: str, where: str) -> tuple[float | None, float]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _in_place(error: UnknownNameError, where: str) -> str:
-    return f"{where}: {error}"

@@ -59,10 +59,10 @@ def figures(board: Leaderboard, looks: Mapping[str, Style], name: str) -> dict[s
     the methods that lead. `name` keeps the ids of several figures on a page apart.
     """
     found = {}
-    for weights in board.weights:
+    for number, weights in enumerate(board.weights):
         held = [sweep for sweep in board.sensitivity if sweep.weights == weights.name]
         if held:
-            found[str(weights)] = _figure(weights, held, looks, f"{name}-{weights.name}")
+            found[str(weights)] = _figure(weights, held, looks, f"{name}-{number}")
     return found
 
 
