@@ -70,11 +70,12 @@ def sweeps(
         weights: the set.
         methods: what each method got and paid.
         used: the set's constants, from `peftbench.analysis.penalties.constants`.
-        scores: from `peftbench.analysis.penalties.penalised`; methods without one are left out. Where none has
-            one there is no sweep.
+        scores: from `peftbench.analysis.penalties.penalised`; methods without one are left out. Where fewer
+            than two have one there is no sweep.
     """
-    held = {name: one for name, one in sorted(methods.items()) if scores[name].value is not None and one.score > 0}
-    if isinstance(used, str) or not held:
+    compared = sorted(name for name, score in scores.items() if score.value is not None)
+    held = {name: methods[name] for name in compared if methods[name].score > 0}
+    if isinstance(used, str) or len(compared) < 2 or not held:
         return ()
     burdens = {
         name: {cost: burden(weights.form, one.costs[cost], used[cost]) for cost in weights.terms}
