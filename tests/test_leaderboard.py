@@ -241,7 +241,7 @@ def test_unequal_cells_and_mixed_machines_are_refused_by_name(weights: str) -> N
     with pytest.raises(NotComparableError, match="no PSCP: costs of different machine classes: cpu-16, h200"):
         pscp_by_method(mixed, weights)
     for other in ({"model": "m2"}, {"size": "all"}):
-        with pytest.raises(NotComparableError, match="one model and train size, and the table has .*: select one"):
+        with pytest.raises(NotComparableError, match=r"one model and train size, and the table has .*: select one"):
             pscp_by_method(pd.concat([whole, whole.assign(**other)]), weights)
     found = pscp_by_method(whole, weights)
     assert found == {row.method: row.pscp[weights] for row in only(whole).rows}

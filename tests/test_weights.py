@@ -134,6 +134,16 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         weight_set("exponental")
 
 
+def test_the_set_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "measures.md").read_text()
+    path = tmp_path / "ours.toml"
+    path.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    held = weight_set(path)
+    assert held.terms == {"trainable_parameters": (None, 0.5), "peak_memory_gb": (24.0, 1.0)}
+    costs = {"peak_memory_gb": 24.0, "trainable_parameters": 3e6}
+    assert peftbench.pscp(80, costs, path, {"trainable_parameters": 1e6}) == pytest.approx(80 / 2 / 2)
+
+
 def test_every_cost_may_be_weighed_alone() -> None:
     for cost in ALL_COSTS:
         assert peftbench.pscp(60, {cost: 4.0}, {cost: (2.0, 1.0)}) == pytest.approx(20)
