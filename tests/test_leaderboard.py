@@ -162,14 +162,18 @@ def test_one_leaderboard_per_model_size_and_machine_class() -> None:
     assert [(b.model, b.size) for b in leaderboards(runs)] == [*product(("m1",), order), *product(("m2",), order)]
 
 
-@settings(deadline=None, max_examples=8)
-@given(st.integers(0, 2**32 - 1))
-def test_it_does_not_depend_on_the_order_of_the_runs(order: int) -> None:
+def test_it_does_not_depend_on_the_order_of_the_runs() -> None:
     runs = timed(table())
     boards = leaderboards(runs)
     assert {name for row in boards[0].rows if row.rank for name in row.pscp if row.pscp[name].value} == set(SETS)
     assert boards[0].sensitivity
-    assert leaderboards(runs.sample(frac=1, random_state=order)) == boards
+
+    @settings(deadline=None, max_examples=5)
+    @given(st.permutations(range(len(runs))))
+    def any_order(order: list[int]) -> None:
+        assert leaderboards(runs.iloc[order]) == boards
+
+    any_order()
 
 
 # PSCP: of every weight set, over equal cells of one machine class, or not at all
