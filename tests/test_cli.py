@@ -440,6 +440,30 @@ def test_an_unknown_thing_to_show(tmp_path: Path) -> None:
     assert_one_line(call("show", "0123abc", *store), f"store {tmp_path}: no run with an id that starts with '0123abc'")
 
 
+def test_a_report_by_weights_of_ones_own(garden: Garden, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text("version = 7\n[peak_memory_gb]\nconstant = 1\nexponent = 1\n")
+    report = ("report", garden.grid, "--store", garden.store, "--out", tmp_path)
+    done = call(*report, "--weights", mine, "--weights", "paper", "--json")
+    (board,) = done.json["leaderboards"]
+    assert [(one["name"], one["version"]) for one in board["weights"]] == [("mine", 7), ("paper", 1)]
+    by_method = {row["method"]: row for row in board["rows"]}
+    memory = by_method["lora"]["costs"]["peak_memory_bytes"] / 1e9
+    value = by_method["lora"]["pscp"]["mine"]["value"]
+    assert value == pytest.approx(by_method["lora"]["mean"]["mean"] / (1 + memory))
+    assert board["constants"]["mine"] == {"peak_memory_gb": 1.0}
+    assert {sweep["weights"] for sweep in board["sensitivity"]} <= {"mine", "paper"}
+    assert "Weights of PSCP: mine v7, paper v1." in (tmp_path / "leaderboard.md").read_text()
+    assert "mine v7; paper v1" in (tmp_path / "leaderboard.csv").read_text()
+
+
+def test_weights_that_are_wrong(garden: Garden, tmp_path: Path) -> None:
+    report = ("report", garden.grid, "--store", garden.store, "--out", tmp_path / "out")
+    assert_one_line(call(*report, "--weights", "relatve"), "unknown weight set 'relatve': did you mean 'relative'?")
+    assert_one_line(call(*report, "--weights", tmp_path / "no.toml"), f"weights {tmp_path / 'no.toml'}: No such file")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_report_of_nothing(grid: Path, tmp_path: Path) -> None:
     assert_one_line(call("report", "--store", tmp_path / "results"), "no results; run a grid first")
     assert_one_line(call("report", grid, "--store", tmp_path / "results"), "no results of this grid; run a grid first")

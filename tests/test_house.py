@@ -29,7 +29,7 @@ FLOORS = {
     "choices": 3,
     "experiment": 4,
     "grid": 4,
-    "catalogue": 4,
+    "catalogue": 5,
     "analysis": 4,
     "authoring": 4,
     "checking": 5,

@@ -1,19 +1,24 @@
 """Leaderboards: ties, equal cells, costs of one machine class, labels."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from peftbench.analysis.leaderboard import Leaderboard, Row, leaderboards
+from peftbench.analysis.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
 from peftbench.analysis.pscp import pscp
+from peftbench.analysis.weight_sets import SETS, weight_set
+from peftbench.registry import UnknownNameError
 from synthetic_table import TASKS, run, table
 
 
-def only(runs: pd.DataFrame, **options: bool) -> Leaderboard:
-    boards = leaderboards(runs, **options)
+def only(runs: pd.DataFrame, pool_machines: bool = False) -> Leaderboard:
+    boards = leaderboards(runs, pool_machines)
     assert len(boards) == 1
     return boards[0]
 
@@ -62,7 +67,8 @@ def test_a_method_without_all_cells_is_not_averaged() -> None:
     diverged, absent = found["prefix-tuning"], found["vera"]
     for row in (diverged, absent):
         assert (row.rank, row.mean, row.tied_with, row.costs["train_seconds"]) == (None, None, (), None)
-        assert {score.reason for score in row.pscp.values()} == {"not scored on every cell"}
+        gaps = "; ".join(map(str, row.missing))
+        assert {score.reason for score in row.pscp.values()} == {f"not scored on every cell: {gaps}"}
     assert list(map(str, diverged.missing)) == ["arithmetic, seed 1: diverged (loss is not finite at step 41)"]
     assert list(map(str, absent.missing)) == ["emotions, seed 1: absent"]
     assert "emotions" not in absent.scores
@@ -157,7 +163,107 @@ def test_one_leaderboard_per_model_size_and_machine_class() -> None:
 
 
 def test_it_does_not_depend_on_the_order_of_the_runs() -> None:
-    assert leaderboards(table()) == leaderboards(table().sample(frac=1, random_state=1))
+    runs = timed(table())
+    boards = leaderboards(runs)
+    assert {name for row in boards[0].rows if row.rank for name in row.pscp if row.pscp[name].value} == set(SETS)
+    assert boards[0].sensitivity
+
+    @settings(deadline=None, max_examples=5)
+    @given(st.permutations(range(len(runs))))
+    def any_order(order: list[int]) -> None:
+        assert leaderboards(runs.iloc[order]) == boards
+
+    any_order()
+
+
+# PSCP: of every weight set, over equal cells of one machine class, or not at all
+
+
+def timed(runs: pd.DataFrame) -> pd.DataFrame:
+    """With a latency of each run: 20 ms and 4 for each letter of the method's name."""
+    return runs.assign(latency_ms=20.0 + 4 * runs["method"].str.len())
+
+
+def test_the_exponential_form_takes_the_highest_of_the_methods_compared() -> None:
+    runs = timed(pd.concat([planted({"lora": (80, 80), "ia3": (70, 70)}), planted({"vera": (60, 60)}).iloc[1:]]))
+    runs.loc[runs["method"] == "lora", "peak_memory_bytes"] = 4e9
+    board = only(runs.assign(latency_ms=runs["latency_ms"].where(runs["seed"] == 0, runs["latency_ms"] + 2)))
+    highest = {"trainable_parameters": 4_399_104.0, "latency_ms": 37.0, "peak_memory_gb": 4.0}
+    assert board.constants["exponential"] == highest
+    found = rows(board)
+    # All three costs of lora are the highest: 80 · exp(-3).
+    assert found["lora"].pscp["exponential"].value == pytest.approx(80 * math.exp(-3))
+    memory = (found["ia3"].costs["peak_memory_bytes"] or 0) / 1e9
+    share = 147_456 / 4_399_104 + 33 / 37 + memory / 4
+    assert found["ia3"].pscp["exponential"].value == pytest.approx(70 * math.exp(-share))
+    assert (found["vera"].pscp["exponential"].reason or "").startswith("not scored on every cell: ")
+
+
+def test_a_latency_that_was_not_measured_says_how_to_measure_it() -> None:
+    runs = planted({"lora": (80, 80), "ia3": (70, 70)})
+    reason = "costs lack latency_ms: latency = true under [eval] of a grid measures it"
+    for held in (runs, runs.assign(latency_ms=None)):
+        board = only(held)
+        assert {row.pscp["exponential"].reason for row in board.rows} == {reason}
+        assert all(row.pscp["paper"].value for row in board.rows)
+    half = rows(only(timed(runs).assign(latency_ms=lambda t: t["latency_ms"].where(t["method"] == "ia3"))))
+    assert half["lora"].pscp["exponential"].reason == reason
+    assert half["ia3"].pscp["exponential"].value == pytest.approx(70 * math.exp(-3))
+
+
+def test_methods_that_cost_nothing_lose_nothing() -> None:
+    runs = planted({"none": (40, 40)}, trainable_parameters=0, peak_memory_bytes=0.0)
+    value = only(runs.assign(latency_ms=0.0)).rows[0].pscp["exponential"].value
+    assert value == only(runs).rows[0].mean.mean  # type: ignore[union-attr]
+
+
+def test_own_weights_in_place_of_the_named_ones() -> None:
+    mine = {"name": "mine", "version": 2, "peak_memory_gb": (1.0, 1.0)}
+    (board,) = leaderboards(planted({"lora": (80, 80), "ia3": (70, 70)}, peak_memory_bytes=3e9), weights=[mine])
+    assert [str(weights) for weights in board.weights] == ["mine v2"]
+    assert [{name: score.value for name, score in row.pscp.items()} for row in board.rows] == [
+        {"mine": pytest.approx(20)},
+        {"mine": pytest.approx(17.5)},
+    ]
+    assert list(board.to_frame()["weights"]) == ["mine v2"] * 2
+    held = json.loads(json.dumps(board.to_dict(), allow_nan=False))
+    assert held["weights"][0]["version"] == 2
+    assert held["sensitivity"][0]["spans"] == [{"low": 0.0, "high": 3.0, "winners": ["lora"]}]
+    with pytest.raises(UnknownNameError, match="did you mean 'paper'"):
+        leaderboards(table(), weights=["papr"])
+
+
+@pytest.mark.parametrize("weights", SETS)
+def test_unequal_cells_and_mixed_machines_are_refused_by_name(weights: str) -> None:
+    runs = timed(table())
+    with pytest.raises(NotComparableError) as caught:
+        pscp_by_method(runs, weights)
+    assert "prefix-tuning lacks arithmetic, seed 1: diverged" in str(caught.value)
+    assert "vera lacks emotions, seed 1: absent" in str(caught.value)
+    whole = runs[~runs["method"].isin(["prefix-tuning", "vera"])]
+    mixed = whole.assign(machine_class=whole["machine_class"].where(whole["method"] != "ia3", "h200"))
+    with pytest.raises(NotComparableError, match="no PSCP: costs of different machine classes: cpu-16, h200"):
+        pscp_by_method(mixed, weights)
+    for other in ({"model": "m2"}, {"size": "all"}):
+        with pytest.raises(NotComparableError, match=r"one model and train size, and the table has .*: select one"):
+            pscp_by_method(pd.concat([whole, whole.assign(**other)]), weights)
+    found = pscp_by_method(whole, weights)
+    assert found == {row.method: row.pscp[weights] for row in only(whole).rows}
+    values = [score.value or 0 for score in found.values()]
+    assert values == sorted(values, reverse=True)
+    assert min(values) > 0
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.sampled_from(SETS), st.sampled_from(["trainable_parameters", "peak_memory_bytes", "latency_ms"]))
+def test_a_leaderboard_with_a_dearer_method_does_not_score_it_higher(weights: str, cost: str) -> None:
+    runs = timed(planted({"full": (80, 80), "lora": (78, 78), "ia3": (70, 70)}))
+    dearer = runs.assign(**{cost: runs[cost].where(runs["method"] != "ia3", runs[cost] * 1.5)})
+    before, after = (pscp_by_method(each, weights)["ia3"].value for each in (runs, dearer))
+    assert before is not None
+    assert after is not None
+    weighed = {"peak_memory_bytes": "peak_memory_gb"}.get(cost, cost) in weight_set(weights).terms
+    assert after < before if weighed else after == before
 
 
 def test_frame_and_dict_hold_the_same() -> None:

@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from peftbench.analysis.leaderboard import Leaderboard, leaderboards
-from peftbench.report import write
-from peftbench.report.columns import ONE_SEED, TIE, humane
+from peftbench.report import sensitivity, write
+from peftbench.report.columns import ONE_SEED, TIE, columns, humane
 from peftbench.report.figures import learning_curves, score_cost, styles
 from peftbench.report.tables import csv, failures, markdown
 from peftbench.report.terminal import View
@@ -133,7 +133,8 @@ def test_csv_round_trip(board: Leaderboard) -> None:
 
 
 def test_markdown_round_trip(board: Leaderboard) -> None:
-    lines = [line for line in markdown([board]).splitlines() if line.startswith("|")]
+    first, _, _ = markdown([board]).partition(sensitivity.ABOUT)
+    lines = [line for line in first.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert len({len(line) for line in cells}) == 1
     assert [line[1] for line in cells[2:]] == [row.method for row in board.rows]
@@ -179,6 +180,50 @@ def test_figures_are_xml_with_every_method(board: Leaderboard) -> None:
     panels = learning_curves(board, table(), curves(table()), looks, "b")
     assert list(panels) == list(board.tasks)
     assert set(METHODS) - {"vera"} <= {element.text for element in ET.fromstring(panels["emotions"]).iter()}
+
+
+def timed(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.assign(latency_ms=20.0 + 4 * runs["method"].str.len())
+
+
+def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_path: Path) -> None:
+    weights = "Weights of PSCP: paper v1, relative v1, exponential v1."
+    lead = "full up to 0.00553, then lora"
+    out = io.StringIO()
+    Console(file=out, width=500).print(View(board))
+    assert weights in out.getvalue()
+    assert f"Highest PSCP (paper v1), one exponent for all costs from 0 to 3: {lead}." in out.getvalue()
+    text = markdown([board])
+    assert f"- {weights}" in text
+    assert f"| paper v1 | one for all costs | {lead} |" in text
+    page = unescape(write([board], table(), curves(table()), {}, tmp_path)[2].read_text("utf-8"))
+    assert weights in page
+    assert f"<dt>paper v1, one for all costs</dt><dd>{lead}</dd>" in page
+    assert page.count("<h4>PSCP ") == 2, "no latency, so no figure of the exponential form"
+
+
+def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboard) -> None:
+    titles = [column.title for column in columns(board)]
+    assert titles[-2:] == ["PSCP paper", "PSCP relative"]
+    assert "No PSCP (exponential): costs lack latency\\_ms: latency = true under" in markdown([board])
+    (measured,) = leaderboards(timed(table()))
+    assert [column.title for column in columns(measured)][-4:] == ["ms/token", *titles[-2:], "PSCP exponential"]
+
+
+def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
+    (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
+    found = sensitivity.figures(measured, styles(METHODS), "s")
+    assert list(found) == ["relative v1", "<a> \\1 v1"]
+    for figure in found.values():
+        texts = [element.text for element in ET.fromstring(figure).iter() if element.text]
+        assert {row.method for row in board.rows if row.rank} <= set(texts)
+    several = [element.text for element in ET.fromstring(found["relative v1"]).iter()]
+    assert {"all costs", "trainable_parameters", "extra_forward_tflops", "peak_memory_gb"} <= set(several)
+    assert several.count("lora") == 5, "a label of its curve, and one on each of four bars"
+    alone = leaderboards(table()[table()["method"] == "lora"])[0]
+    assert alone.rows[0].pscp["paper"].value
+    assert alone.sensitivity == ()
+    assert sensitivity.figures(alone, styles(METHODS), "s") == {}
 
 
 def test_many_methods_look_different() -> None:

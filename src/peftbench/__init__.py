@@ -12,6 +12,7 @@ from peftbench.registry import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from peftbench.analysis.weight_sets import Weights
     from peftbench.engine.estimate import Estimate
     from peftbench.grid import Grid
     from peftbench.launch import Watch
@@ -77,10 +78,13 @@ def table(store: str | Path = "results") -> "pd.DataFrame":
 def pscp(
     score: float,
     costs: Mapping[str, float],
-    weights: str | Mapping[str, tuple[float, float]] = "paper",
+    weights: "Weights" = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
-    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.analysis.pscp.pscp`."""
+    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.analysis.pscp.pscp`.
+
+    `weights`: a named set, a TOML file of one, or a mapping of the same shape.
+    """
     from peftbench.analysis.pscp import pscp as score_with_costs
 
     return score_with_costs(score, costs, weights, reference)

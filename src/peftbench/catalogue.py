@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from peftbench.analysis import weight_sets
 from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
 from peftbench.models import find, known
 from peftbench.registry import Unit, UserError, did_you_mean
 from peftbench.tasks import TASKS, Task, prompt, suite
 
-KINDS = ("models", "methods", "tasks", "suites", "metrics", "runs")
+KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "runs")
 SHOWN = ("model", "method", "task", "metric", "suite")
 """Kinds that `about` knows."""
 ABILITIES = {
@@ -26,7 +27,7 @@ ABILITIES = {
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """One entry each of what is called `models`, `methods`, `tasks`, `suites` or `metrics`. Raises `UserError`."""
+    """One entry each of what is called one of `KINDS`, but runs. Raises `UserError`."""
     if what == "models":
         return [
             {"name": m.name, "source": m.source if not m.directory else "bundled", "about": m.about}
@@ -40,6 +41,8 @@ def listing(what: str) -> list[dict[str, Any]]:
         return [_suite(name) for name in names("suite")]
     if what == "metrics":
         return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
+    if what == "weights":
+        return [_weights(name) for name in weight_sets.names()]
     raise did_you_mean("thing to list", what, list(KINDS))
 
 
@@ -88,6 +91,16 @@ def _first_line(unit: Unit[Any]) -> str:
 
 def _suite(name: str) -> dict[str, Any]:
     return {"name": name, "tasks": ", ".join(suite(name))}
+
+
+def _weights(name: str) -> dict[str, Any]:
+    weights = weight_sets.weight_set(name)
+    terms = [
+        f"{cost}: C = {'measured' if constant is None else f'{constant:g}'}, β = {exponent:g}"
+        for cost, (constant, exponent) in weights.terms.items()
+    ]
+    facts = {"name": name, "version": weights.version, "form": weight_sets.FORMS[weights.form]}
+    return facts | {"costs": "; ".join(terms), "source": weights.source}
 
 
 def _method(unit: Unit[Any]) -> dict[str, Any]:

@@ -7,13 +7,17 @@ mean, no rank and no PSCP, and its row says which cells are missing and why. Eve
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
+from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.names import distinct, labels
-from peftbench.analysis.pscp import pscp
+from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.select import select
+from peftbench.analysis.sensitivity import Sweep, sweeps
 from peftbench.analysis.stats import Interval, cell, difference, over_tasks
+from peftbench.analysis.weight_sets import Weights, WeightSet, weight_sets
+from peftbench.registry import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,34 +25,18 @@ if TYPE_CHECKING:
 COUNTED = ("trainable_parameters", "total_parameters", "extra_forward_flops_512", "adapter_bytes")
 """Costs that are the same on every machine; the median over a method's runs is shown."""
 
-MEASURED = {"train_seconds": "mean", "tokens_per_second": "mean", "eval_seconds": "mean", "peak_memory_bytes": "max"}
+MEASURED = {
+    "train_seconds": "mean",
+    "tokens_per_second": "mean",
+    "eval_seconds": "mean",
+    "peak_memory_bytes": "max",
+    "latency_ms": "median",
+}
 """Costs that belong to a machine, and how they are summed up over a method's runs."""
 
-WEIGHTS = ("paper", "relative")
 
-Scores = dict[str, dict[int, tuple[float, float]]]
-"""The runs of a method that have a score: task to seed to (score, standard error)."""
-
-
-@dataclass(frozen=True)
-class MissingCell:
-    """A cell that a method lacks: `why` is a run's status, `absent` for no run, or what else is wrong."""
-
-    task: str
-    seed: int
-    why: str
-    error: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.task}, seed {self.seed}: {self.why}" + (f" ({self.error})" if self.error else "")
-
-
-@dataclass(frozen=True)
-class Pscp:
-    """A PSCP, or the reason why there is none."""
-
-    value: float | None
-    reason: str | None = None
+class NotComparableError(UserError, ValueError):
+    """Methods that must not be compared by cost; the message names the missing cells or the machine classes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,8 @@ class Leaderboard:
 
     `tasks` gives the main metric of each task; `costs_refused` says why the costs of the rows cannot be compared,
     `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
-    among how many training settings each method's were chosen, on validation.
+    among how many training settings each method's were chosen, on validation. `weights` are the sets of the rows'
+    PSCPs, `constants` what each was used with where that is known, `sensitivity` who leads at which exponents.
     """
 
     model: str
@@ -89,6 +78,9 @@ class Leaderboard:
     unscored: tuple[MissingCell, ...]
     trials: Mapping[str, int]
     rows: tuple[Row, ...]
+    weights: tuple[WeightSet, ...] = ()
+    constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sensitivity: tuple[Sweep, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
@@ -111,102 +103,119 @@ class Leaderboard:
                 f"{name}_high": score and score.high,
             }
         line |= dict(row.costs) | {f"pscp_{name}": score.value for name, score in row.pscp.items()}
+        line["weights"] = "; ".join(map(str, self.weights))
         line["missing"] = "; ".join(map(str, row.missing))
         return line
 
 
-def leaderboards(table: "pd.DataFrame", pool_machines: bool = False) -> tuple[Leaderboard, ...]:
+def leaderboards(
+    table: "pd.DataFrame", pool_machines: bool = False, weights: Iterable[Weights] = ()
+) -> tuple[Leaderboard, ...]:
     """The leaderboards of a table with one row per run (`peftbench.table`), by model, size and machine class.
 
     Where training settings were swept, each cell has its best setting by validation (`peftbench.analysis.select`).
 
     With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
     compared; its costs are refused if the classes differ.
+
+    `weights` are the sets of PSCP, as `peftbench.pscp` takes them; without any, the named ones. Raises `UserError` for
+    one that cannot be used.
     """
+    sets = weight_sets(weights)
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
     table = select(distinct(table))
+    # Measured only where it is asked for, so a table may be without.
+    table = table if "latency_ms" in table else table.assign(latency_ms=math.nan)
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])
     keys = ["model", "size", *([] if pool_machines else ["machine_class"])]
-    boards = [_board(group, table) for _, group in table.groupby(keys)]
+    boards = [_board(group, table, sets) for _, group in table.groupby(keys)]
     return tuple(sorted(boards, key=lambda b: (b.model, b.machine_classes, _size_order(b.size))))
+
+
+def pscp_by_method(table: "pd.DataFrame", weights: Weights = "paper") -> dict[str, Pscp]:
+    """The PSCP of every method of a table of one model and train size, or why it has none, best first.
+
+    Raises `NotComparableError` where cells are missing or two machine classes are mixed, naming them, and for several
+    models or sizes; `UserError` for weights that cannot be used.
+    """
+    boards = leaderboards(table, pool_machines=True, weights=[weights])
+    if len(boards) != 1:
+        held = ", ".join(f"{board.model} with {board.size} rows" for board in boards) or "none"
+        raise NotComparableError(f"PSCP is of one model and train size, and the table has {held}: select one")
+    (board,) = boards
+    reasons = [f"{row.method} lacks {'; '.join(map(str, row.missing))}" for row in board.rows if row.missing]
+    if board.costs_refused or reasons:
+        raise NotComparableError(f"no PSCP: {'. '.join(filter(None, [board.costs_refused, *reasons]))}")
+    (name,) = board.rows[0].pscp
+    found = {row.method: row.pscp[name] for row in board.rows}
+    return dict(
+        sorted(found.items(), key=lambda one: -math.inf if one[1].value is None else one[1].value, reverse=True)
+    )
 
 
 def _size_order(size: str) -> tuple[float, str]:
     return (float(size) if size.isdigit() else math.inf, size)
 
 
-def _board(group: "pd.DataFrame", table: "pd.DataFrame") -> Leaderboard:
-    good = _good(group)
-    cells = _cells(good)
+def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, ...]) -> Leaderboard:
+    good = good_of(group)
+    cells = cells_of(good)
     machines = tuple(sorted(set(group["machine_class"])))
     refused = f"costs of different machine classes: {', '.join(machines)}" if len(machines) > 1 else None
     methods = {str(label): runs for label, runs in group.groupby("label")}
-    missing = {label: _missing(runs, cells) for label, runs in methods.items()}
-    scores = {label: _scores(runs, missing[label]) for label, runs in methods.items()}
+    missing = {label: missing_of(runs, cells) for label, runs in methods.items()}
+    scores = {label: scores_of(runs, missing[label]) for label, runs in methods.items()}
     rows = [_row(label, runs, missing[label], scores[label]) for label, runs in methods.items()]
     if refused:
         rows = [replace(row, costs=row.costs | dict.fromkeys(MEASURED)) for row in rows]
     beaten_by = _beaten_by({row.method: scores[row.method] for row in rows if row.mean})
-    reference = _reference(table, good)
-    rows = [replace(_ranked(row, beaten_by), pscp=_penalised(row, refused, reference)) for row in rows]
+    rows = [_ranked(row, beaten_by) for row in rows]
     rows.sort(key=lambda row: (row.rank or math.inf, -row.mean.mean if row.mean else 0.0, row.method))
-    return Leaderboard(
+    board = Leaderboard(
         model=str(group["model"].iloc[0]),
         size=str(group["size"].iloc[0]),
         machine_classes=machines,
         tasks=dict(sorted(zip(good["task"], good["metric"], strict=True))),
         seeds=tuple(sorted({seed for _, seed in cells})),
         costs_refused=refused,
-        unscored=_missing(group, [cell for cell in _cells(group) if cell not in cells]),
+        unscored=missing_of(group, [cell for cell in cells_of(group) if cell not in cells]),
         trials={label: int(runs["trials"].max()) for label, runs in methods.items()},
         rows=tuple(rows),
+        weights=sets,
+    )
+    return _with_pscp(board, full_fine_tuning(table, good))
+
+
+def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboard:
+    """The board with its PSCPs; `full` is what full fine-tuning costs, or why that is not known."""
+    methods = {
+        row.method: paid(row.mean.mean if row.mean else None, row.costs, _not_compared(row) or board.costs_refused)
+        for row in board.rows
+    }
+    used = {each.name: constants(each, methods, full) for each in board.weights}
+    scores = {each.name: penalised(each, methods, used[each.name]) for each in board.weights}
+    moved = [sweeps(each, methods, used[each.name], scores[each.name]) for each in board.weights]
+    return replace(
+        board,
+        rows=tuple(replace(row, pscp={name: held[row.method] for name, held in scores.items()}) for row in board.rows),
+        constants={name: found for name, found in used.items() if not isinstance(found, str)},
+        sensitivity=tuple(chain.from_iterable(moved)),
     )
 
 
-def _cells(runs: "pd.DataFrame") -> list[tuple[str, int]]:
-    return sorted(set(zip(runs["task"], map(int, runs["seed"]), strict=True)))
-
-
-def _good(runs: "pd.DataFrame") -> "pd.DataFrame":
-    return runs[(runs["status"] == "ok") & runs["score"].notna()]
-
-
-def _missing(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tuple[MissingCell, ...]:
-    """The required cells of which `runs`, all of one method, do not have exactly one score."""
-    missing = []
-    for task, seed in required:
-        here = runs[(runs["task"] == task) & (runs["seed"] == seed)]
-        good = len(_good(here))
-        if here.empty:
-            missing.append(MissingCell(task, seed, "absent"))
-        elif good > 1:
-            missing.append(MissingCell(task, seed, f"{good} runs of one cell, select one"))
-        elif not good:
-            last = here.iloc[-1]
-            why = "no score" if last["status"] == "ok" else str(last["status"])
-            error = last["error"]
-            first_line = error.strip().partition("\n")[0] if isinstance(error, str) else ""
-            missing.append(MissingCell(task, seed, why, first_line or None))
-    return tuple(missing)
-
-
-def _scores(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
-    """The runs by task and seed, without the tasks of which a cell is missing."""
-    lacking = {cell.task for cell in missing}
-    scores: Scores = {}
-    good = _good(runs)
-    for task, seed, *score in zip(good["task"], good["seed"], good["score"], good["score_error"], strict=True):
-        if task not in lacking:
-            scores.setdefault(task, {})[int(seed)] = (score[0], score[1])
-    return dict(sorted(scores.items()))
+def _not_compared(row: Row) -> str | None:
+    """Why a method has no mean, by the name of what it lacks."""
+    if row.mean:
+        return None
+    return "not scored on every cell" + (f": {'; '.join(map(str, row.missing))}" if row.missing else "")
 
 
 def _row(label: str, runs: "pd.DataFrame", missing: tuple[MissingCell, ...], scores: Scores) -> Row:
     estimates = {task: cell(here) for task, here in scores.items()}
     complete = bool(scores) and not missing
-    good = _good(runs)
+    good = good_of(runs)
     costs = {cost: _number(good[cost].median()) for cost in COUNTED}
     # Sums of what a machine measured compare like with like only over the same cells.
     costs |= {cost: _number(good[cost].agg(how)) if complete else None for cost, how in MEASURED.items()}
@@ -242,45 +251,6 @@ def _ranked(row: Row, beaten_by: Mapping[str, list[str]]) -> Row:
     better = beaten_by[row.method]
     tied = [m for m in beaten_by if m != row.method and len(beaten_by[m]) == len(better)]
     return replace(row, rank=1 + len(better), beaten_by=tuple(better), tied_with=tuple(tied))
-
-
-def _reference(table: "pd.DataFrame", good: "pd.DataFrame") -> dict[str, float] | str:
-    """What full fine-tuning costs on the tasks of the leaderboard, or why that is not known."""
-    machine, model, tasks = good["machine_class"], good["model"], set(good["task"])
-    same = table["machine_class"].isin(machine) & table["model"].isin(model) & table["task"].isin(tasks)
-    full = _good(table[same & (table["method"] == "full")])
-    if full.empty:
-        return "full fine-tuning of this model was not run on this machine class"
-    lacking = sorted(tasks - set(full["task"]))
-    if lacking:
-        return f"full fine-tuning has no run of {', '.join(lacking)}"
-    return {
-        "trainable_parameters": float(full["trainable_parameters"].median()),
-        "extra_forward_tflops": float((full["forward_flops_512"] - full["extra_forward_flops_512"]).median()) / 1e12,
-        "peak_memory_gb": float(full["peak_memory_bytes"].max()) / 1e9,
-    }
-
-
-def _penalised(row: Row, refused: str | None, reference: dict[str, float] | str) -> dict[str, Pscp]:
-    """The row's PSCP by weight set, or why it has none."""
-    costs = {
-        "trainable_parameters": (row.costs["trainable_parameters"], 1.0),
-        "extra_forward_tflops": (row.costs["extra_forward_flops_512"], 1e12),
-        "peak_memory_gb": (row.costs["peak_memory_bytes"], 1e9),
-    }
-    known = {name: value / unit for name, (value, unit) in costs.items() if value is not None}
-    scored = {}
-    for weights in WEIGHTS:
-        needed = reference if weights == "relative" else {}
-        why_not = None if row.mean else "not scored on every cell"
-        why_not = why_not or refused or (needed if isinstance(needed, str) else None)
-        scored[weights] = Pscp(None, why_not)
-        if row.mean and not why_not and not isinstance(needed, str):
-            try:
-                scored[weights] = Pscp(pscp(row.mean.mean, known, weights, needed))
-            except ValueError as error:
-                scored[weights] = Pscp(None, str(error))
-    return scored
 
 
 def _plain(value: object) -> object:

@@ -1,98 +1,77 @@
 """PSCP, the PEFT Soft Cost Penalties: a score divided by what it cost (arXiv:2511.21285).
 
-PSCP = P · Π (1 + cost / C) ^ -β over three costs, with P on a scale of 0 to 100. Nothing but cost lowers it, and
-nothing free raises it. The constants C and exponents β are named sets in `weights/*.toml`.
+PSCP = P · Π (1 + cost / C) ^ -β, or in the exponential form P · Π exp(-β · cost / C), with P on a scale of 0 to 100.
+Nothing but cost lowers it, and nothing free raises it. The constants C and exponents β are sets of weights
+(`peftbench.analysis.weight_sets`).
 """
 
 import math
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 
+from peftbench.analysis.weight_sets import ALL_COSTS, COSTS, Weights, WeightSet, weight_set
 from peftbench.registry import did_you_mean
 
-COSTS = ("trainable_parameters", "extra_forward_tflops", "peak_memory_gb")
-"""Counted parameters; TFLOPs over the base's forward pass of 1 x 512 tokens; training's peak in units of 1e9 bytes."""
-
-
-@dataclass(frozen=True)
-class WeightSet:
-    """A named set of weights; `terms` is cost to (constant, exponent), the constant `None` if measured."""
-
-    name: str
-    version: int
-    source: str
-    terms: Mapping[str, tuple[float | None, float]]
-
-
-@cache
-def weight_set(name: str) -> WeightSet:
-    """The set `weights/<name>.toml`. Raises `UnknownNameError` with the nearest name."""
-    known = {f.name.removesuffix(".toml"): f for f in files("peftbench.analysis").joinpath("weights").iterdir()}
-    if name not in known:
-        raise did_you_mean("weight set", name, list(known))
-    content = tomllib.loads(known[name].read_text("utf-8"))
-    terms = {cost: (content[cost].get("constant"), content[cost]["exponent"]) for cost in COSTS}
-    return WeightSet(name, content["version"], content["source"], terms)
+__all__ = ["ALL_COSTS", "COSTS", "burden", "pscp", "weight_set"]
 
 
 def pscp(
     score: float,
     costs: Mapping[str, float],
-    weights: str | Mapping[str, tuple[float, float]] = "paper",
+    weights: Weights = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
     """The score after its cost penalties, from 0 to `score`.
 
     Args:
         score: on a scale of 0 to 100.
-        costs: exactly the keys of `COSTS`, none negative.
-        weights: the name of a weight set, or cost to (constant, exponent) for each of `COSTS`.
-        reference: the constants of a set that has none of its own, such as `relative`; the keys of `COSTS`.
+        costs: those of the weight set, none negative; others of `ALL_COSTS` may be there and do not count.
+        weights: the name of a weight set, a file of one (`Path`, or a text that ends in `.toml`), or a mapping: cost to
+            (constant, exponent), or what such a file holds.
+        reference: the constants that the set does not give itself: for `relative` those of full fine-tuning and the
+            base, for `exponential` the highest costs of the methods compared.
 
     Raises:
         ValueError: a key that is missing or unknown, a cost that is negative or not a number, a score outside its
             scale, a constant that is not positive, a negative exponent, or a missing `reference`.
         UnknownNameError: an unknown weight set.
+        WeightsError: a file or mapping that is no weight set; a `ValueError` too.
     """
     if not 0 <= score <= 100:
         raise ValueError(f"score {score:g} is outside 0 to 100")
-    _check_keys("costs", costs)
+    chosen = weight_set(weights)
+    _check_keys("costs", costs, chosen.terms)
     result = float(score)
-    for cost, (constant, exponent) in _terms(weights, reference).items():
+    for cost, (constant, exponent) in _terms(chosen, reference).items():
         value = costs[cost]
         if not 0 <= value < math.inf:
             raise ValueError(f"{cost} is {value:g}: a cost must be a number of 0 or more")
-        if not 0 < constant < math.inf:
-            raise ValueError(f"the constant of {cost} is {constant:g}: it must be positive")
-        if not 0 <= exponent < math.inf:
-            raise ValueError(f"the exponent of {cost} is {exponent:g}: it must be 0 or more")
-        result *= (1 + value / constant) ** -exponent
+        share = value / constant
+        result *= (1 + share) ** -exponent if chosen.form == "power" else math.exp(-exponent * share)
     return result
 
 
-def _terms(
-    weights: str | Mapping[str, tuple[float, float]], reference: Mapping[str, float] | None
-) -> dict[str, tuple[float, float]]:
-    if not isinstance(weights, str):
-        _check_keys("weights", weights)
-        return dict(weights)
-    terms = weight_set(weights).terms
-    needed = [cost for cost, (constant, _) in terms.items() if constant is None]
+def burden(form: str, cost: float, constant: float) -> float:
+    """By how much an exponent of 1 lowers the natural logarithm of the score: in it, both forms are linear in β."""
+    return math.log1p(cost / constant) if form == "power" else cost / constant
+
+
+def _terms(weights: WeightSet, reference: Mapping[str, float] | None) -> dict[str, tuple[float, float]]:
+    """Cost to (constant, exponent), with the constants of `reference` where the set has none."""
+    needed = weights.measured
     if needed and reference is None:
-        raise ValueError(f"weights '{weights}' need a reference that gives {', '.join(needed)}")
+        raise ValueError(f"weights '{weights.name}' need a reference that gives {', '.join(needed)}")
     given = reference or {}
-    if needed:
-        _check_keys("reference", given)
-    return {cost: (given[cost] if constant is None else constant, beta) for cost, (constant, beta) in terms.items()}
+    _check_keys("reference", given, needed)
+    for cost in needed:
+        if not 0 < given[cost] < math.inf:
+            raise ValueError(f"the constant of {cost} is {given[cost]:g}: it must be positive")
+    return {c: (given[c] if constant is None else constant, beta) for c, (constant, beta) in weights.terms.items()}
 
 
-def _check_keys(what: str, given: Mapping[str, object]) -> None:
+def _check_keys(what: str, given: Mapping[str, float], needed: Mapping[str, object] | Sequence[str]) -> None:
     for cost in given:
-        if cost not in COSTS:
-            raise ValueError(str(did_you_mean(f"cost in {what}", cost, list(COSTS))))
-    missing = [cost for cost in COSTS if cost not in given]
+        if cost not in ALL_COSTS:
+            raise ValueError(str(did_you_mean(f"cost in {what}", cost, list(ALL_COSTS))))
+    missing = [cost for cost in needed if cost not in given]
     if missing:
         raise ValueError(f"{what} lack {', '.join(missing)}")

@@ -11,6 +11,9 @@ from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_corrupt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from peftbench.analysis.weight_sets import WeightSet
     from peftbench.launch import Options
     from peftbench.spec import RunSpec
     from peftbench.store import Store
@@ -59,12 +62,14 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def leaderboard(place: "Store", specs: "list[RunSpec] | None", as_json: bool) -> None:
-    """Print the leaderboards of some runs, or of the whole store."""
+def leaderboard(
+    place: "Store", specs: "list[RunSpec] | None", as_json: bool, weights: "Sequence[WeightSet]" = ()
+) -> None:
+    """Print the leaderboards of some runs, or of the whole store; without weights of PSCP, by the named sets."""
     from peftbench.analysis.leaderboard import leaderboards
 
     table = place.table(None if specs is None else ids(specs))
-    boards = leaderboards(table) if len(table) else ()
+    boards = leaderboards(table, weights=weights) if len(table) else ()
     if as_json:
         print_json({"leaderboards": [board.to_dict() for board in boards], "runs": records(table)})
         return

@@ -27,6 +27,14 @@ Limit = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
 ]
+WeightSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        help="weights of PSCP, a named set or a TOML file of your own, instead of all named sets; may be repeated",
+        metavar="NAME|FILE",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")]

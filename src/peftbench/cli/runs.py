@@ -18,6 +18,7 @@ from peftbench.cli.options import (
     Retry,
     StoreDir,
     Threads,
+    WeightSets,
     Workers,
     expanded,
     ids,
@@ -88,14 +89,17 @@ def report(
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
     model: Models = None,
     limit: Limit = None,
+    weights: WeightSets = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the leaderboard and write it as Markdown, CSV and one HTML page."""
     from peftbench import report as reports
     from peftbench.analysis.leaderboard import leaderboards
+    from peftbench.analysis.weight_sets import weight_sets
 
     plug(plugin)
+    sets = weight_sets(weights or ())
     place = open_store(store)
     specs = expanded(grid, model, limit) if grid else None
     wanted = ids(specs) if specs is not None else None
@@ -103,10 +107,11 @@ def report(
     warn_corrupt(place)
     if table.empty:
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    leaderboard(place, specs, as_json)
+    leaderboard(place, specs, as_json, sets)
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
     facts = {"machine": first.machine, "versions": first.versions, "settings": first.settings}
     context = {"title": grid.stem if grid else store.name, **facts}
-    written = reports.write(leaderboards(table), table, place.curves(wanted), context, out or store / "report")
+    boards = leaderboards(table, weights=sets)
+    written = reports.write(boards, table, place.curves(wanted), context, out or store / "report")
     for path in written:
         say(f"wrote {path}", stderr=True)

@@ -14,12 +14,12 @@ RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "see
 
 
 def list_units(
-    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics or runs")],
+    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics, weights or runs")],
     store: StoreDir = RESULTS,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: models, methods, tasks, suites, metrics, or the runs of a store."""
+    """What there is: models, methods, tasks, suites, metrics, weights of PSCP, or the runs of a store."""
     from peftbench import catalogue
 
     plug(plugin)

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftbench.analysis.leaderboard import WEIGHTS, Leaderboard, Row
-from peftbench.analysis.pscp import weight_set
+from peftbench.analysis.leaderboard import Leaderboard, Row
 from peftbench.analysis.stats import Interval
+from peftbench.analysis.weight_sets import FORMS, REFERENCES, WeightSet
 
 ABSENT = "–"
 
@@ -29,7 +29,10 @@ class Column:
 
 
 def columns(board: Leaderboard) -> list[Column]:
-    """The columns of `board`: rank, mean, one per task, costs, PSCPs. The method's name stands apart."""
+    """The columns of `board`: rank, mean, one per task, costs, PSCPs. The method's name stands apart.
+
+    What no method has of the costs that are measured only when asked for, and of the PSCPs, has no column.
+    """
     rank = Column(
         "Rank", f"1 plus the number of methods that are significantly better. {TIE}", rank_text, lambda r: r.rank, _gaps
     )
@@ -41,7 +44,8 @@ def columns(board: Leaderboard) -> list[Column]:
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
     )
-    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *map(_pscp, WEIGHTS)]
+    asked = [column for column in (LATENCY, *map(_pscp, board.weights)) if any(map(_has(column), board.rows))]
+    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *asked]
 
 
 def rank_text(row: Row) -> str:
@@ -114,20 +118,27 @@ def _cost(title: str, meaning: str, cost: str, unit: float = 1, form: str = ",.0
     return Column(title, meaning, lambda r: _number(value(r), form), value)
 
 
-def _pscp(weights: str) -> Column:
-    held = weight_set(weights)
-    constants = ", ".join(f"C = {c:g} for {cost}" for cost, (c, _) in held.terms.items() if c is not None)
+def _has(column: Column) -> Callable[[Row], bool]:
+    return lambda row: column.value(row) is not None
+
+
+def _pscp(weights: WeightSet) -> Column:
+    name = weights.name
+    terms = [
+        f"{cost} (C = {'measured' if constant is None else f'{constant:g}'}, β = {exponent:g})"
+        for cost, (constant, exponent) in weights.terms.items()
+    ]
+    measured = f" Measured constants are {REFERENCES[weights.reference]}." if weights.reference else ""
     meaning = (
-        "PEFT Soft Cost Penalties: the mean times (1 + cost / C) ^ -β for trainable parameters, extra forward TFLOPs "
-        f"and peak memory in GB. Weights “{weights}” v{held.version}: {constants + '; ' if constants else ''}"
-        f"β = {', '.join(f'{beta:g}' for _, beta in held.terms.values())}; {held.source}."
+        f"PEFT Soft Cost Penalties: the mean times {FORMS[weights.form]} for each of {', '.join(terms)}.{measured} "
+        f"Weights “{name}” v{weights.version}; {weights.source}."
     )
     return Column(
-        f"PSCP {weights}",
+        f"PSCP {name}",
         meaning,
-        lambda r: _number(r.pscp[weights].value),
-        lambda r: r.pscp[weights].value,
-        lambda r: r.pscp[weights].reason or "",
+        lambda r: _number(r.pscp[name].value),
+        lambda r: r.pscp[name].value,
+        lambda r: r.pscp[name].reason or "",
     )
 
 
@@ -142,4 +153,7 @@ COSTS = (
     _cost("Tok/s", "Non-padding training tokens per second of training, mean over the runs.", "tokens_per_second"),
     _cost("Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", "peak_memory_bytes", 1e6),
     _cost("+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", "extra_forward_flops_512", 1e12, ".3g"),
+)
+LATENCY = _cost(
+    "ms/token", "Milliseconds of a new token, batch 1, not merged, median of the runs.", "latency_ms", 1, ".3g"
 )

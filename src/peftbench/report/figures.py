@@ -54,7 +54,7 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
     points = [(method, parameters, mean) for method, parameters, mean in drawn if parameters]
     if not points:
         return None
-    with _drawing((7.6, 4.6)) as figure:
+    with drawing((7.6, 4.6)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", humane(value)))
@@ -74,10 +74,10 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
                 fontsize=9,
             )
         axes.margins(0.14, 0.1)
-        _frame(axes, "Trainable parameters", "Mean score (95 % interval)")
+        frame(axes, "Trainable parameters", "Mean score (95 % interval)")
         figure.draw_without_rendering()
         place(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
-        return _svg(figure, name, "Mean score against trainable parameters, one point per method")
+        return svg(figure, name, "Mean score against trainable parameters, one point per method")
 
 
 def learning_curves(
@@ -110,7 +110,7 @@ def _mean_curve(points: "pd.DataFrame") -> "pd.Series[float]":
 def _curve_panel(
     task: str, lines: Sequence[tuple[str, "pd.Series[float]"]], looks: Mapping[str, Style], name: str
 ) -> str:
-    with _drawing((4.8, max(3.0, 0.17 * len(lines) + 0.9))) as figure:
+    with drawing((4.8, max(3.0, 0.17 * len(lines) + 0.9))) as figure:
         axes = figure.subplots()
         ends = []
         for method, line in lines:
@@ -118,14 +118,14 @@ def _curve_panel(
             every = max(1, len(line) // 5)
             axes.plot(line.index, line, dash, color=colour, marker=marker, ms=4, markevery=every, lw=1.4)
             ends.append((method, float(line.index[-1]), float(line.iloc[-1]), colour))
-        _frame(axes, "Step", "Validation loss")
+        frame(axes, "Step", "Validation loss")
         figure.draw_without_rendering()
         spread(axes, ends)
-        return _svg(figure, name, f"Validation loss of {task} against step, one line per method")
+        return svg(figure, name, f"Validation loss of {task} against step, one line per method")
 
 
 @contextmanager
-def _drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
+def drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
     """A figure with the settings of all figures; without pyplot, which keeps state between figures."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -138,7 +138,8 @@ def _drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
         yield Figure(figsize=inches, layout="constrained", dpi=72)
 
 
-def _frame(axes: "Axes", x: str, y: str) -> None:
+def frame(axes: "Axes", x: str, y: str) -> None:
+    """Names on the axes and a grid behind; no line at the top and at the right."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(lw=0.6)
@@ -146,15 +147,15 @@ def _frame(axes: "Axes", x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _svg(figure: "Figure", name: str, label: str) -> str:
+def svg(figure: "Figure", name: str, label: str) -> str:
     """The figure as one `<svg>` element with ids of its own, readable by its `label`."""
     held = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(held, format="svg", transparent=True, metadata=metadata)
-    svg = held.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    text = held.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
     for marker, variable in VARIABLES.items():
-        svg = svg.replace(marker, variable)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+        text = text.replace(marker, variable)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()

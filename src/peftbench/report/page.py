@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
 from peftbench.analysis.stats import Interval
+from peftbench.report import sensitivity
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import Style, learning_curves, score_cost, styles
 from peftbench.report.tables import failures, remarks, title
@@ -28,10 +29,13 @@ def page(
         lstrip_blocks=True,
     )
     looks = styles(labels(table))
+    views = [_view(f"b{i}", board, table, curves, looks) for i, board in enumerate(boards)]
     return environment.get_template("page.html.j2").render(
         title=context.get("title", "PEFT leaderboard"),
         facts=[("What was run", _what_was_run(table)), *((k, v) for k, v in context.items() if isinstance(v, Mapping))],
-        boards=[_view(f"b{i}", board, table, curves, looks) for i, board in enumerate(boards)],
+        boards=views,
+        meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
+        about_sensitivity=sensitivity.ABOUT,
         failures=failures(table),
     )
 
@@ -69,6 +73,8 @@ def _view(
         "remarks": remarks(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks, f"{name}-cost"),
+        "sensitivity": sensitivity.figures(board, looks, f"{name}-pscp"),
+        "leaders": sensitivity.lines(board),
         "curves": learning_curves(board, table, curves, looks, f"{name}-curve"),
     }
 

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.leaderboard import Leaderboard, MissingCell
+from peftbench.analysis.cells import MissingCell
+from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
+from peftbench.report import sensitivity
 from peftbench.report.columns import ONE_SEED, TIE, columns
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ def remarks(board: Leaderboard) -> list[str]:
         said.append(f"Costs are not compared: {board.costs_refused}.")
     said += [f"No method has a score on {cells}" for cells in _grouped(board.unscored)]
     said += [f"{row.method} lacks {cells}" for row in board.rows for cells in _grouped(row.missing)]
+    if board.weights:
+        said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
 
 
@@ -77,9 +81,14 @@ def _section(board: Leaderboard) -> str:
     rank, *others = columns(board)
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
-    lines = ["| " + " | ".join(_escaped(text) for text in line) + " |" for line in cells]
     notes = [f"- {_escaped(remark)}" for remark in remarks(board)]
-    return "\n".join([f"## {_escaped(title(board))}", "", *lines, "", *notes])
+    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *sensitivity.lines(board)]
+    below = ["", sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
+    return "\n".join([f"## {_escaped(title(board))}", "", *map(_line, cells), "", *notes, *below])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
 
 
 def _escaped(text: str) -> str:

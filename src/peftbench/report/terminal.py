@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.report import sensitivity
 from peftbench.report.columns import columns
 from peftbench.report.tables import remarks, title
 
@@ -32,7 +33,7 @@ class View:
         yield Text(title(self.board), style="bold")
         for shown in _packed(others, room):
             yield self._table([rank, method, *shown])
-        for remark in remarks(self.board):
+        for remark in [*remarks(self.board), *sensitivity.remarks(self.board)]:
             yield Padding(Text(remark, style="dim"), (0, 0, 0, 1))
         yield Text()
 
