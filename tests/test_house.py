@@ -31,6 +31,7 @@ FLOORS = {
     "catalogue": 4,
     "analysis": 4,
     "authoring": 4,
+    "evidence": 4,
     "checking": 5,
     "launch": 5,
     "report": 6,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis.names import distinct, labels
+from peftbench.analysis.names import distinct, labels, measured
 from peftbench.analysis.pscp import pscp
 from peftbench.analysis.select import select
 from peftbench.analysis.stats import Interval, cell, difference, over_tasks
@@ -121,10 +121,10 @@ def leaderboards(table: "pd.DataFrame", pool_machines: bool = False) -> tuple[Le
     Where training settings were swept, each cell has its best setting by validation (`peftbench.analysis.select`).
 
     With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
-    compared; its costs are refused if the classes differ.
+    compared; its costs are refused if the classes differ. Published rows are left out.
     """
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
-    table = select(distinct(table))
+    table = select(distinct(measured(table)))
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])

@@ -11,6 +11,8 @@ from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_corrupt
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from peftbench.launch import Options
     from peftbench.spec import RunSpec
     from peftbench.store import Store
@@ -59,16 +61,21 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def leaderboard(place: "Store", specs: "list[RunSpec] | None", as_json: bool) -> None:
-    """Print the leaderboards of some runs, or of the whole store."""
+def leaderboard(
+    place: "Store", specs: "list[RunSpec] | None", as_json: bool, published: "pd.DataFrame | None" = None
+) -> None:
+    """Print the leaderboards of some runs, or of the whole store, and then what others published."""
     from peftbench.analysis.leaderboard import leaderboards
 
     table = place.table(None if specs is None else ids(specs))
     boards = leaderboards(table) if len(table) else ()
     if as_json:
-        print_json({"leaderboards": [board.to_dict() for board in boards], "runs": records(table)})
+        told = {"leaderboards": [board.to_dict() for board in boards], "runs": records(table)}
+        print_json(told if published is None else told | {"published": records(published)})
         return
-    from peftbench.report.terminal import View
+    from peftbench.report.published import sheets
+    from peftbench.report.terminal import View, print_sheets
 
     for board in boards:
         console().print(View(board))
+    print_sheets(console(), sheets(published))

@@ -118,7 +118,8 @@ def report(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the leaderboard and write it as Markdown, CSV and one HTML page."""
+    """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
+    from peftbench import evidence
     from peftbench import report as reports
     from peftbench.analysis.leaderboard import leaderboards
 
@@ -130,9 +131,11 @@ def report(
     warn_corrupt(place)
     if table.empty:
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    leaderboard(place, specs, as_json)
+    published = evidence.frame(evidence.kept(store))
+    leaderboard(place, specs, as_json, published)
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
     context = {"title": grid.stem if grid else store.name, "machine": first.machine, "versions": first.versions}
-    written = reports.write(leaderboards(table), table, place.curves(wanted), context, out or store / "report")
+    boards, folder = leaderboards(table), out or store / "report"
+    written = reports.write(boards, table, place.curves(wanted), context, folder, published)
     for path in written:
         say(f"wrote {path}", stderr=True)

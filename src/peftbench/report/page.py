@@ -8,6 +8,7 @@ from peftbench.analysis.names import labels
 from peftbench.analysis.stats import Interval
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import Style, learning_curves, score_cost, styles
+from peftbench.report.published import HEADING, REMARK, Sheet
 from peftbench.report.tables import failures, remarks, title
 
 if TYPE_CHECKING:
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def page(
-    boards: Sequence[Leaderboard], table: "pd.DataFrame", curves: "pd.DataFrame", context: Mapping[str, object]
+    boards: Sequence[Leaderboard],
+    table: "pd.DataFrame",
+    curves: "pd.DataFrame",
+    context: Mapping[str, object],
+    sheets: Sequence[Sheet] = (),
 ) -> str:
     """The page; arguments as in `peftbench.report.write`. Every text in it is escaped, the figures' too."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,6 +38,7 @@ def page(
         facts=[("What was run", _what_was_run(table)), *((k, v) for k, v in context.items() if isinstance(v, Mapping))],
         boards=[_view(f"b{i}", board, table, curves, looks) for i, board in enumerate(boards)],
         failures=failures(table),
+        published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )
 
 

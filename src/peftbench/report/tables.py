@@ -77,12 +77,12 @@ def _section(board: Leaderboard) -> str:
     rank, *others = columns(board)
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
-    lines = ["| " + " | ".join(_escaped(text) for text in line) + " |" for line in cells]
-    notes = [f"- {_escaped(remark)}" for remark in remarks(board)]
-    return "\n".join([f"## {_escaped(title(board))}", "", *lines, "", *notes])
+    lines = ["| " + " | ".join(escaped(text) for text in line) + " |" for line in cells]
+    notes = [f"- {escaped(remark)}" for remark in remarks(board)]
+    return "\n".join([f"## {escaped(title(board))}", "", *lines, "", *notes])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
     for sign in "\\|`*_[]":
         text = text.replace(sign, f"\\{sign}")
