@@ -78,4 +78,9 @@ def leaderboard(
 
     for board in boards:
         console().print(View(board))
-    print_sheets(console(), sheets(published))
+    if published is None or published.empty:
+        return
+    beside = published[published["task"].isin(table["task"])]
+    print_sheets(console(), sheets(beside))
+    if len(beside) < len(published):
+        say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

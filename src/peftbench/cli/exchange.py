@@ -65,7 +65,7 @@ def export(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write runs as CSV, parquet or LaTeX, or one file each: peft's result JSON, model-index metadata of a model card."""
+    """Write runs as CSV, parquet or LaTeX, or one file each: peft's result JSON, metadata of a model card."""
     from peftbench.report.exports import export as write
 
     plug(plugin)

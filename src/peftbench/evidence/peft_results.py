@@ -11,6 +11,7 @@ from typing import Any
 
 from peftbench.evidence import Published
 from peftbench.evidence.peft_methods import config_of, method_of
+from peftbench.models import address
 from peftbench.registry import UserError
 from peftbench.spec import RunResult
 
@@ -127,7 +128,7 @@ def _train_config(result: RunResult) -> dict[str, Any]:
     train = result.spec.train
     unknown = ("eval_steps", "query_template", "use_amp", "autocast_adapter_dtype", "generation_kwargs")
     return dict.fromkeys(unknown) | {
-        "model_id": result.spec.model.name,
+        "model_id": address(result.spec.model.name),
         "dtype": result.base.get("precision"),
         "max_seq_length": train.max_length,
         "batch_size": train.per_device_train_batch_size * train.gradient_accumulation_steps,
@@ -186,7 +187,8 @@ def _test(result: RunResult) -> dict[str, Any]:
 
 
 def _meta(result: RunResult) -> dict[str, Any]:
-    revision = result.data.revision if result.data else None
+    # A mirror without a manifest knows no commit and says "mirror".
+    revision = result.data.revision if result.data and result.data.revision != "mirror" else None
     gpus = result.machine.get("gpus") or [None]
     packages = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
     versions = {f"{name}-version": result.versions.get(name) for name in packages}

@@ -90,6 +90,8 @@ def export(place: Store, to: Path, form: str | None = None, ids: Iterable[str] |
         ending, write = EACH[chosen]
         made = ((to / f"{_name(result)}{ending}", write(result)) for result in results.values())
         texts = {path: text for path, text in made if text is not None}
+        if not texts:
+            raise UserError(f"store {place.root}: no run has a score, and {chosen} has nothing but scores")
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from peftbench.models import address
 from peftbench.registry import UnknownNameError
 from peftbench.spec import RunResult
 from peftbench.tasks import TASKS, TaskFacts
@@ -34,12 +35,11 @@ def model_index(result: RunResult) -> str | None:
             metric_value=value,
             metric_name=metric,
             metric_args={"scale": [0, 100]},
-            source_name="peftbench",
         )
         for metric, value in scores.items()
     ]
     card = ModelCardData(
-        base_model=spec.model.name,
+        base_model=address(spec.model.name),
         model_name=f"{spec.model_name} {spec.method} {spec.task}",
         tags=["peftbench", spec.method.name],
         eval_results=results,

@@ -25,29 +25,35 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "forgetting_loss": ("Forgetting", lambda loss: f"{loss:.3f}"),
 }
 """Their costs that are shown; all of them stand in `published.csv`."""
+ABOUT = ["source", "model", "train_data"]
+"""What a table is about."""
 RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "learning_rate"]
 """What tells the lines of a table apart."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table: what it is about, its headings, and a line for each method or experiment of the source."""
+    """A table: what it is about, its headings, a line for each method or experiment of the source, and its metrics.
+
+    The first `names` columns are text.
+    """
 
     title: str
     headings: tuple[str, ...]
+    names: int
     lines: tuple[tuple[str, ...], ...]
+    metrics: str
 
 
 def sheets(published: "pd.DataFrame | None") -> list[Sheet]:
     """The tables of published rows (`peftbench.evidence.frame`); none where there are no rows."""
     if published is None or published.empty:
         return []
-    parts = published.groupby(["source", "model", "train_data"], sort=False, dropna=False)
-    return [_sheet(rows) for _, rows in parts]
+    return [_sheet(rows) for _, rows in published.groupby(ABOUT, sort=False)]
 
 
 def _sheet(rows: "pd.DataFrame") -> Sheet:
-    source, model, train_data = rows[["source", "model", "train_data"]].iloc[0]
+    source, model, train_data = rows[ABOUT].iloc[0]
     tasks = list(dict.fromkeys(zip(rows["task"], rows["metric"], strict=True)))
     costs = [cost for cost in COSTS if rows[cost].notna().any()]
     named = bool((rows["published_as"] != "").any())
@@ -61,10 +67,20 @@ def _sheet(rows: "pd.DataFrame") -> Sheet:
         line += [f"{scores[task]:.1f}" if task in scores else ABSENT for task in tasks]
         line += [COSTS[cost][1](float(first[cost])) if first[cost] == first[cost] else ABSENT for cost in costs]
         lines.append(tuple(line))
-    headings = ["Method", *(["Published as"] if named else [])]
-    headings += [f"{task} ({metric})" for task, metric in tasks] + [COSTS[cost][0] for cost in costs]
+    names = ["Method", *(["Published as"] if named else [])]
+    several = len({task for task, _ in tasks}) < len(tasks)
+    headings = [f"{task} {metric}" if several else task for task, metric in tasks]
     title = f"{model}, published in {source}" + (f", trained on {train_data}" if train_data else "")
-    return Sheet(title, tuple(headings), tuple(lines))
+    shown = (*names, *headings, *(COSTS[cost][0] for cost in costs))
+    return Sheet(title, shown, len(names), tuple(lines), _metrics(tasks))
+
+
+def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
+    """Which metrics the scores are of, in the words of the source."""
+    by_metric: dict[str, list[str]] = {}
+    for task, metric in tasks:
+        by_metric.setdefault(metric, []).append(task)
+    return "; ".join(f"{metric}: {', '.join(names)}" for metric, names in by_metric.items()) + "."
 
 
 def markdown(shown: Sequence[Sheet], escaped: Callable[[str], str]) -> str:
@@ -73,9 +89,13 @@ def markdown(shown: Sequence[Sheet], escaped: Callable[[str], str]) -> str:
         return ""
     parts = [f"## {HEADING}", REMARK]
     for sheet in shown:
-        rows = [sheet.headings, ("---", *("---:" for _ in sheet.headings[1:])), *sheet.lines]
+        rows = [
+            sheet.headings,
+            ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))],
+            *sheet.lines,
+        ]
         table = "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
-        parts += [f"### {escaped(sheet.title)}", table]
+        parts += [f"### {escaped(sheet.title)}", table, f"- {escaped(sheet.metrics)}"]
     return "\n" + "\n\n".join(parts) + "\n"
 
 

@@ -69,14 +69,21 @@ def print_sheets(console: Console, sheets: Sequence[Sheet]) -> None:
     """Published figures under their own heading, after what was measured."""
     for sheet in sheets:
         console.print(Text(f"{HEADING}: {sheet.title}", style="bold"))
-        method, *others = zip(sheet.headings, *sheet.lines, strict=True)
-        for shown in _packed(others, console.width - min(_width(method), console.width // 2)):
+        columns = list(zip(sheet.headings, *sheet.lines, strict=True))
+        names, others = columns[: sheet.names], columns[sheet.names :]
+        for shown in _packed(others, console.width - min(sum(map(_width, names)), console.width // 2)):
             table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-            for number, (heading, *_) in enumerate([method, *shown]):
-                table.add_column(Text(heading), justify="right" if number else "left", overflow="fold")
-            for line in zip(*(cells[1:] for cells in [method, *shown]), strict=True):
+            for number, (heading, *_) in enumerate([*names, *shown]):
+                is_name = number < sheet.names
+                # Only names may be broken: a broken number would be another number.
+                table.add_column(
+                    Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
+                )
+            for line in zip(*(cells[1:] for cells in [*names, *shown]), strict=True):
                 table.add_row(*map(Text, line))
             console.print(table)
+        console.print(Padding(Text(sheet.metrics, style="dim"), (0, 0, 0, 1)))
+    if sheets:
         console.print(Padding(Text(REMARK, style="dim"), (0, 0, 1, 1)))
 
 
