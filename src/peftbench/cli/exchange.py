@@ -48,7 +48,7 @@ def import_published(
     if as_json:
         print_json({"figures": count, "files": [str(path) for path in paths], "left_out": found.left_out})
         return
-    say(f"{count} published figures in {len(paths)} files in {store / evidence.FOLDER}")
+    say(f"kept in {store / evidence.FOLDER}: {count} published figures")
 
 
 def export(
@@ -75,4 +75,4 @@ def export(
     if as_json:
         print_json({"files": [str(path) for path in written]})
         return
-    say(f"wrote {written[0]}" if written == [to] else f"wrote {len(written)} files into {to}")
+    say(f"wrote {to}" if written == [to] else f"wrote into {to}, one file a run: {len(written)}")
