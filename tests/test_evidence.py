@@ -403,6 +403,15 @@ def test_a_wrong_file_of_ones_own(text: str, why: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_two_files_of_one_name_do_not_hide_each_other(tmp_path: Path) -> None:
+    for folder, score in (("a", 70), ("b", 71)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.csv").write_text(f"{HEAD}\ns,m,lora,rte,accuracy,{score}\n")
+    with pytest.raises(UserError, match="rename one"):
+        gather([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert len(gather([str(tmp_path / "a"), str(tmp_path / "a" / "mine.csv")]).rows) == 1
+
+
 @given(st.lists(ROWS, min_size=1, max_size=4))
 def test_rows_come_back_from_a_file(rows: list[Published]) -> None:
     lines = csv.DictReader(io.StringIO(as_csv(rows), newline=""))

@@ -89,7 +89,7 @@ def gather(names: Iterable[str]) -> Gathered:
     for name in names:
         for path in _files(name):
             if path.suffix == ".csv":
-                found.rows[slug(path.stem)] = read(path)
+                _add_file(path, found)
             else:
                 _add_result(path, found)
     return found
@@ -109,6 +109,13 @@ def _files(name: str) -> list[Path]:
     if path.suffix or path.parent != Path():
         raise UserError(f"{path} is not there")
     raise did_you_mean("published evidence", name, list(bundled()))
+
+
+def _add_file(path: Path, found: Gathered) -> None:
+    rows, name = read(path), slug(path.stem)
+    if found.rows.get(name, rows) != rows:
+        raise UserError(f"{path}: another file of this name is imported as well, with other figures: rename one")
+    found.rows[name] = rows
 
 
 def _add_result(path: Path, found: Gathered) -> None:
