@@ -32,6 +32,7 @@ FLOORS = {
     "catalogue": 5,
     "analysis": 4,
     "authoring": 4,
+    "evidence": 4,
     "checking": 5,
     "launch": 5,
     "planning": 5,

@@ -168,7 +168,7 @@ def test_a_crash_while_writing_leaves_the_run_missing(
     place: Store, monkeypatch: pytest.MonkeyPatch, crash_at: int
 ) -> None:
     written: list[str] = []
-    write = store._write_atomically
+    write = store.write_atomically
 
     def crash(path: Path, content: bytes) -> None:
         written.append(path.name)
@@ -177,7 +177,7 @@ def test_a_crash_while_writing_leaves_the_run_missing(
         write(path, content)
 
     folder = place.begin(spec())
-    monkeypatch.setattr(store, "_write_atomically", crash)
+    monkeypatch.setattr(store, "write_atomically", crash)
     with pytest.raises(KeyboardInterrupt):
         place.finish(folder, result(spec()), ROWS)
     assert written == ["predictions.jsonl.gz", "machine.json", "result.json"][:crash_at]

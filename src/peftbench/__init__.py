@@ -68,11 +68,23 @@ def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
     )
 
 
-def table(store: str | Path = "results") -> "pd.DataFrame":
-    """One row a run: model, method, its arguments, task, size, seed, status, score, every cost, id."""
+def table(store: str | Path = "results", published: bool = False) -> "pd.DataFrame":
+    """One row a run: model, method, its arguments, task, size, seed, status, score, every cost, id.
+
+    With `published`, the figures that were imported follow, with status `published`, their source, and columns of what
+    runs do not have; leaderboards leave them out.
+    """
     from peftbench.store import Store
 
-    return Store(Path(store)).table()
+    runs = Store(Path(store)).table()
+    if not published:
+        return runs
+    import pandas as pd
+
+    from peftbench.evidence import frame, kept
+
+    others = frame(kept(Path(store)))
+    return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
 
 
 def pscp(

@@ -73,12 +73,12 @@ class Store:
         """Write predictions, then the result by atomic rename."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
         # No time stamp: the same predictions are the same file.
-        _write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+        write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
         if result.machine:
             facts = json.dumps(result.machine, indent=1) + "\n"
-            _write_atomically(folder.parents[3] / "machine.json", facts.encode())
+            write_atomically(folder.parents[3] / "machine.json", facts.encode())
         text = result.model_dump_json(indent=1, exclude_none=True) + "\n"
-        _write_atomically(folder / RESULT, text.encode())
+        write_atomically(folder / RESULT, text.encode())
 
     def abandon(self, spec: RunSpec) -> None:
         """Remove what an unfinished run left."""
@@ -232,7 +232,8 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it there: it is whole or not there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("wb") as out:
         out.write(content)

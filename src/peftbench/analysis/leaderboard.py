@@ -11,7 +11,7 @@ from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
-from peftbench.analysis.names import distinct, labels
+from peftbench.analysis.names import distinct, labels, measured
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.select import select
 from peftbench.analysis.sensitivity import Sweep, sweeps
@@ -116,14 +116,14 @@ def leaderboards(
     Where training settings were swept, each cell has its best setting by validation (`peftbench.analysis.select`).
 
     With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
-    compared; its costs are refused if the classes differ.
+    compared; its costs are refused if the classes differ. Published rows are left out.
 
     `weights` are the sets of PSCP, as `peftbench.pscp` takes them; without any, the named ones. Raises `UserError` for
     one that cannot be used.
     """
     sets = weight_sets(weights)
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
-    table = select(distinct(table))
+    table = select(distinct(measured(table)))
     # Measured only where it is asked for, so a table may be without.
     table = table if "latency_ms" in table else table.assign(latency_ms=math.nan)
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))

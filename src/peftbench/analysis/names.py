@@ -13,6 +13,11 @@ TELLING = {
 """Columns that are added to a name where they differ among the runs of that name."""
 
 
+def measured(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of runs: what others published never counts among them."""
+    return table[table["status"] != "published"]
+
+
 def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with `model`, `task` and `method` names that stand for one thing each; twice is as good as once.
 

@@ -13,6 +13,8 @@ from peftbench.cli.output import console, print_json, records, say, warn_corrupt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from peftbench.analysis.weight_sets import WeightSet
     from peftbench.launch import Options
     from peftbench.spec import RunSpec
@@ -63,17 +65,32 @@ def carry_out(
 
 
 def leaderboard(
-    place: "Store", specs: "list[RunSpec] | None", as_json: bool, weights: "Sequence[WeightSet]" = ()
+    place: "Store",
+    specs: "list[RunSpec] | None",
+    as_json: bool,
+    weights: "Sequence[WeightSet]" = (),
+    published: "pd.DataFrame | None" = None,
 ) -> None:
-    """Print the leaderboards of some runs, or of the whole store; without weights of PSCP, by the named sets."""
+    """Print the leaderboards of some runs, or of the whole store, and then what others published.
+
+    Without weights of PSCP, by the named sets.
+    """
     from peftbench.analysis.leaderboard import leaderboards
 
     table = place.table(None if specs is None else ids(specs))
     boards = leaderboards(table, weights=weights) if len(table) else ()
     if as_json:
-        print_json({"leaderboards": [board.to_dict() for board in boards], "runs": records(table)})
+        told = {"leaderboards": [board.to_dict() for board in boards], "runs": records(table)}
+        print_json(told if published is None else told | {"published": records(published)})
         return
-    from peftbench.report.terminal import View
+    from peftbench.report.published import sheets
+    from peftbench.report.terminal import View, print_sheets
 
     for board in boards:
         console().print(View(board))
+    if published is None or published.empty:
+        return
+    beside = published[published["task"].isin(table["task"])]
+    print_sheets(console(), sheets(beside))
+    if len(beside) < len(published):
+        say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

@@ -93,7 +93,8 @@ def report(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the leaderboard and write it as Markdown, CSV and one HTML page."""
+    """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
+    from peftbench import evidence
     from peftbench import report as reports
     from peftbench.analysis.leaderboard import leaderboards
     from peftbench.analysis.weight_sets import weight_sets
@@ -107,11 +108,12 @@ def report(
     warn_corrupt(place)
     if table.empty:
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    leaderboard(place, specs, as_json, sets)
+    published = evidence.frame(evidence.kept(store))
+    leaderboard(place, specs, as_json, sets, published)
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
     facts = {"machine": first.machine, "versions": first.versions, "settings": first.settings}
     context = {"title": grid.stem if grid else store.name, **facts}
-    boards = leaderboards(table, weights=sets)
-    written = reports.write(boards, table, place.curves(wanted), context, out or store / "report")
+    boards, folder = leaderboards(table, weights=sets), out or store / "report"
+    written = reports.write(boards, table, place.curves(wanted), context, folder, published)
     for path in written:
         say(f"wrote {path}", stderr=True)

@@ -73,6 +73,14 @@ def find(name: str) -> Model:
     raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known()))
 
 
+def address(name: str) -> str:
+    """How others find the model that a run asked for by `name`; of a directory, which they lack, its last part."""
+    if name in known():
+        return known()[name].address
+    on_hub = name.count("/") == 1 and not name.startswith((".", "~", "/"))
+    return name if on_hub else Path(name).name
+
+
 def _check(directory: Path) -> None:
     if not (directory / "config.json").is_file():
         raise UserError(f"model {directory}: it has no config.json; give a directory in Hugging Face format")

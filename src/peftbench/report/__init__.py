@@ -17,8 +17,11 @@ def write(
     curves: "pd.DataFrame",
     context: Mapping[str, object],
     out: Path,
+    published: "pd.DataFrame | None" = None,
 ) -> list[Path]:
     """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
+
+    Published rows stand apart in the first and the last, and in `published.csv`.
 
     Args:
         leaderboards: from `peftbench.analysis.leaderboard.leaderboards`; at least one.
@@ -26,22 +29,29 @@ def write(
         curves: one row per validation: id (of the run), step, tokens, seconds, train_loss, validation_loss.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
         out: is made if absent; older files of these names are replaced.
+        published: rows of `peftbench.evidence.frame`, if there are any.
 
     Raises:
         ValueError: there is no leaderboard.
     """
+    from peftbench.report import published as others
     from peftbench.report.page import page
-    from peftbench.report.tables import csv, markdown
+    from peftbench.report.tables import csv, escaped, markdown
 
     table = distinct(table)
     if not leaderboards:
         raise ValueError("there is no leaderboard to write: the table has no runs")
+    sheets = others.sheets(published)
     texts = {
-        "leaderboard.md": markdown(leaderboards),
+        "leaderboard.md": markdown(leaderboards) + others.markdown(sheets, escaped),
         "leaderboard.csv": csv(leaderboards),
-        "index.html": page(leaderboards, table, curves, context),
+        "index.html": page(leaderboards, table, curves, context, sheets),
     }
+    if published is not None and sheets:
+        texts["published.csv"] = others.csv(published)
     out.mkdir(parents=True, exist_ok=True)
+    if not sheets:
+        (out / "published.csv").unlink(missing_ok=True)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8", newline="\n")
     return [out / name for name in texts]

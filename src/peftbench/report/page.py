@@ -9,6 +9,7 @@ from peftbench.analysis.stats import Interval
 from peftbench.report import sensitivity
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import Style, learning_curves, score_cost, styles
+from peftbench.report.published import HEADING, REMARK, Sheet
 from peftbench.report.tables import failures, remarks, title
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def page(
-    boards: Sequence[Leaderboard], table: "pd.DataFrame", curves: "pd.DataFrame", context: Mapping[str, object]
+    boards: Sequence[Leaderboard],
+    table: "pd.DataFrame",
+    curves: "pd.DataFrame",
+    context: Mapping[str, object],
+    sheets: Sequence[Sheet] = (),
 ) -> str:
     """The page; arguments as in `peftbench.report.write`. Every text in it is escaped, the figures' too."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,6 +42,7 @@ def page(
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
         about_sensitivity=sensitivity.ABOUT,
         failures=failures(table),
+        published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )
 
 

@@ -81,17 +81,17 @@ def _section(board: Leaderboard) -> str:
     rank, *others = columns(board)
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
-    notes = [f"- {_escaped(remark)}" for remark in remarks(board)]
+    notes = [f"- {escaped(remark)}" for remark in remarks(board)]
     moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *sensitivity.lines(board)]
     below = ["", sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    return "\n".join([f"## {_escaped(title(board))}", "", *map(_line, cells), "", *notes, *below])
+    return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, *below])
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escaped, cells))} |"
+    return f"| {' | '.join(map(escaped, cells))} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
     for sign in "\\|`*_[]":
         text = text.replace(sign, f"\\{sign}")

@@ -1,0 +1,115 @@
+"""Runs in the formats of others: tables, LaTeX, the schema of peft's method comparison, metadata of model cards."""
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftbench.machine import slug
+from peftbench.registry import UserError
+from peftbench.spec import RunResult
+from peftbench.store import NAME_LENGTH, Store, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def _csv(table: "pd.DataFrame") -> bytes:
+    return table.to_csv(index=False).encode()
+
+
+def _parquet(table: "pd.DataFrame") -> bytes:
+    # A size is a number or "all", and a column of a file has one type.
+    held = io.BytesIO()
+    table.astype({"size": str}).to_parquet(held, index=False, engine="pyarrow")
+    return held.getvalue()
+
+
+def _latex(table: "pd.DataFrame") -> bytes:
+    from peftbench.analysis.leaderboard import leaderboards
+    from peftbench.report.latex import latex
+
+    return latex(leaderboards(table)).encode()
+
+
+def _peft(result: RunResult) -> bytes:
+    from peftbench.evidence.peft_results import write
+
+    # A loss that is not finite has no number in JSON.
+    return (json.dumps(_finite(write(result)), indent=2, allow_nan=False) + "\n").encode()
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_finite(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _model_index(result: RunResult) -> bytes | None:
+    from peftbench.report.model_index import model_index
+
+    text = model_index(result)
+    return None if text is None else text.encode()
+
+
+TABLES: dict[str, Callable[["pd.DataFrame"], bytes]] = {"csv": _csv, "parquet": _parquet, "latex": _latex}
+"""Formats of one file for all runs."""
+EACH: dict[str, tuple[str, Callable[[RunResult], bytes | None]]] = {
+    "peft": (".json", _peft),
+    "model-index": (".yaml", _model_index),
+}
+"""Formats of a file for each run, in a folder; no bytes: there is nothing to say of the run in this format."""
+FORMATS = (*TABLES, *EACH)
+ENDINGS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
+
+
+def export(place: Store, to: Path, form: str | None = None, ids: Iterable[str] | None = None) -> list[Path]:
+    """Write the runs of a store, or those of `ids`, in a format; each file by atomic rename.
+
+    Args:
+        place: the store.
+        to: the file, or the folder of `peft` and `model-index`, which have one file a run.
+        form: one of `FORMATS`; without it the ending of `to` says which.
+        ids: of the runs.
+
+    Raises:
+        UserError: no such format, or none that the ending tells; no runs; a file that cannot be written.
+    """
+    chosen = _format(to, form)
+    wanted = None if ids is None else set(ids)
+    results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
+    if not results:
+        raise UserError(f"store {place.root}: no results to export; run a grid first")
+    if chosen in TABLES:
+        texts = {to: TABLES[chosen](place.table(results))}
+    else:
+        ending, write = EACH[chosen]
+        made = ((to / f"{_name(result)}{ending}", write(result)) for result in results.values())
+        texts = {path: text for path, text in made if text is not None}
+        if not texts:
+            raise UserError(f"store {place.root}: no run has a score, and {chosen} has nothing but scores")
+    try:
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text)
+    except OSError as error:
+        raise UserError(f"{to}: cannot be written: {error.strerror}; give another place with --to") from None
+    return list(texts)
+
+
+def _format(to: Path, form: str | None) -> str:
+    if form is None and to.suffix not in ENDINGS:
+        raise UserError(f"{to}: its ending tells no format; give one with --format: {', '.join(FORMATS)}")
+    chosen = form or ENDINGS[to.suffix]
+    if chosen not in FORMATS:
+        raise UserError(f"unknown format '{chosen}': known: {', '.join(FORMATS)}")
+    return chosen
+
+
+def _name(result: RunResult) -> str:
+    spec = result.spec
+    return f"{slug(f'{spec.model_name}-{spec.method}-{spec.task}')[:NAME_LENGTH]}-n{spec.size}-s{spec.seed}-{result.id}"

@@ -1,0 +1,53 @@
+"""Leaderboards as LaTeX tables, with the rules of the package `booktabs`."""
+
+import re
+from collections.abc import Sequence
+
+from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.report.columns import columns
+from peftbench.report.tables import remarks, title
+
+SIGNS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "“": "``",
+    "”": "''",
+    "[": "{[}",
+    "]": "{]}",
+    "\n": " ",
+}
+"""What LaTeX would read as more than itself: a bracket at the start of a row would be an argument of the row before."""
+
+
+def escaped(text: str) -> str:
+    """`text` as itself in LaTeX."""
+    return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], text)
+
+
+def latex(boards: Sequence[Leaderboard]) -> str:
+    """The leaderboards, a floating table each, with their remarks below. Needs `booktabs` and, for `"`, T1 fonts."""
+    head = "% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."
+    return "\n\n".join([head, *(_table(board) for board in boards)]) + "\n"
+
+
+def _table(board: Leaderboard) -> str:
+    rank, *others = columns(board)
+    heads = [rank.title, "Method", *(column.title for column in others)]
+    rows = [[rank.text(row), row.method, *(column.text(row) for column in others)] for row in board.rows]
+    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (heads, *rows)]
+    parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(title(board))}}}"]
+    parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
+    parts += [escaped(remark) + r" \par" for remark in remarks(board)]
+    return "\n".join([*parts, r"\end{table}"])

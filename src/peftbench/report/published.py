@@ -1,0 +1,106 @@
+"""Published figures, shown apart from what was measured: a table for each source and model, in the source's order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftbench.report.columns import ABSENT, humane
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADING = "Published, not measured here"
+REMARK = (
+    "Other code, prompts, training and machines than here: these figures count for no mean, rank, PSCP or interval, "
+    "and a difference to a measured score may have any of these causes."
+)
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "trainable_parameters": ("Trainable", humane),
+    "train_seconds": ("Train s", lambda seconds: f"{seconds:,.0f}"),
+    "peak_memory_bytes": ("Peak MB", lambda size: f"{size / 1e6:,.0f}"),
+    "memory_reserved_max_bytes": ("Reserved MB, max", lambda size: f"{size / 1e6:,.0f}"),
+    "memory_reserved_p99_bytes": ("Reserved MB, p99", lambda size: f"{size / 1e6:,.0f}"),
+    "extra_forward_flops_512": ("+TFLOP", lambda flops: f"{flops / 1e12:.3g}"),
+    "adapter_bytes": ("Adapter MB", lambda size: f"{size / 1e6:,.1f}"),
+    "forgetting_loss": ("Forgetting", lambda loss: f"{loss:.3f}"),
+}
+"""Their costs that are shown; all of them stand in `published.csv`."""
+ABOUT = ["source", "model", "train_data"]
+"""What a table is about."""
+RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "learning_rate"]
+"""What tells the lines of a table apart."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: what it is about, its headings, a line for each method or experiment of the source, and its metrics.
+
+    The first `names` columns are text.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    names: int
+    lines: tuple[tuple[str, ...], ...]
+    metrics: str
+
+
+def sheets(published: "pd.DataFrame | None") -> list[Sheet]:
+    """The tables of published rows (`peftbench.evidence.frame`); none where there are no rows."""
+    if published is None or published.empty:
+        return []
+    return [_sheet(rows) for _, rows in published.groupby(ABOUT, sort=False)]
+
+
+def _sheet(rows: "pd.DataFrame") -> Sheet:
+    source, model, train_data = rows[ABOUT].iloc[0]
+    tasks = list(dict.fromkeys(zip(rows["task"], rows["metric"], strict=True)))
+    costs = [cost for cost in COSTS if rows[cost].notna().any()]
+    named = bool((rows["published_as"] != "").any())
+    lines = []
+    for _, run in rows.groupby(RUN, sort=False, dropna=False):
+        first: dict[Any, Any] = run.iloc[0].to_dict()
+        arguments = first["method_arguments"]
+        line = [f"{first['method']}({arguments})" if arguments else str(first["method"])]
+        line += [str(first["published_as"])] if named else []
+        scores = {(one["task"], one["metric"]): one["score"] for one in run.to_dict("records")}
+        line += [f"{scores[task]:.1f}" if task in scores else ABSENT for task in tasks]
+        line += [COSTS[cost][1](float(first[cost])) if first[cost] == first[cost] else ABSENT for cost in costs]
+        lines.append(tuple(line))
+    names = ["Method", *(["Published as"] if named else [])]
+    several = len({task for task, _ in tasks}) < len(tasks)
+    headings = [f"{task} {metric}" if several else task for task, metric in tasks]
+    title = f"{model}, published in {source}" + (f", trained on {train_data}" if train_data else "")
+    shown = (*names, *headings, *(COSTS[cost][0] for cost in costs))
+    return Sheet(title, shown, len(names), tuple(lines), _metrics(tasks))
+
+
+def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
+    """Which metrics the scores are of, in the words of the source."""
+    by_metric: dict[str, list[str]] = {}
+    for task, metric in tasks:
+        by_metric.setdefault(metric, []).append(task)
+    return "; ".join(f"{metric}: {', '.join(names)}" for metric, names in by_metric.items()) + "."
+
+
+def markdown(shown: Sequence[Sheet], escaped: Callable[[str], str]) -> str:
+    """The tables as a section of Markdown; empty where there are none."""
+    if not shown:
+        return ""
+    parts = [f"## {HEADING}", REMARK]
+    for sheet in shown:
+        rows = [
+            sheet.headings,
+            ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))],
+            *sheet.lines,
+        ]
+        table = "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
+        parts += [f"### {escaped(sheet.title)}", table, f"- {escaped(sheet.metrics)}"]
+    return "\n" + "\n\n".join(parts) + "\n"
+
+
+def csv(published: "pd.DataFrame") -> str:
+    """All published rows, with the columns that any of them fills."""
+    filled = [name for name in published.columns if (published[name].notna() & (published[name] != "")).any()]
+    text: str = published[filled].to_csv(index=False)
+    return text
