@@ -238,7 +238,7 @@ def test_the_terminal_shows_what_is_about_tasks_that_were_run(
     place: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    leaderboard(place, None, False, frame(gather(["peft-bench"]).rows["peft-bench"]))
+    leaderboard(place, None, False, published=frame(gather(["peft-bench"]).rows["peft-bench"]))
     shown = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)
