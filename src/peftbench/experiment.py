@@ -11,6 +11,7 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
+from peftbench.engine.beside import Beside
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
@@ -23,7 +24,7 @@ from peftbench.methods.files import describe, made_by
 from peftbench.models import find
 from peftbench.registry import UserError, in_a_line
 from peftbench.seeds import stream
-from peftbench.spec import Costs, DataFacts, Merged, RunResult, RunSpec, Score, Status
+from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import scored
 from peftbench.tasks.splits import Limits, Splits, split
@@ -71,6 +72,7 @@ class Found:
     meter: Meter = field(default_factory=Meter)
     scores: dict[str, Score] = field(default_factory=dict)
     merged: Merged | None = None
+    latency: tuple[Latency, ...] = ()
     invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
     costs: dict[str, Any] = field(default_factory=dict)
@@ -126,6 +128,9 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     found.data = _data_facts(splits, task, (train, validation, test))
     check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
+    # What is relative to the untouched base.
+    beside = Beside(base, spec.eval)
+
     # Method: the seed is set before the adapter is created.
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
@@ -143,6 +148,9 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
             predictions = answer(adapted, base, task, spec.eval, test)
         _score(task, splits.test, predictions, found)
         _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
+        beside.measure(adapted, task, test)
+        found.costs |= beside.costs
+        found.latency, found.notes = beside.latency, found.notes + beside.notes
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -236,6 +244,7 @@ def _costs(found: Found) -> Costs:
     source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
     return Costs(
         **found.costs,
+        **found.meter.energy.costs(),
         train_seconds=seconds["train"] if trained.steps else None,
         tokens_per_second=trained.tokens / seconds["train"] if trained.steps else None,
         peak_memory_bytes=trained.peak_memory_bytes,
@@ -274,6 +283,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         steps=trained.steps or None,
         learning_rate=found.learning_rate,
         costs=_costs(found),
+        latency=found.latency,
         curve=tuple(trained.curve),
         data=found.data,
         base=found.base,

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 COUNTED = ("trainable_parameters", "total_parameters", "extra_forward_flops_512", "adapter_bytes")
 """Costs that are the same on every machine; the median over a method's runs is shown."""
 
-MEASURED = {"train_seconds": "mean", "tokens_per_second": "mean", "eval_seconds": "mean", "peak_memory_bytes": "max"}
+MEASURED = {"peak_memory_bytes": "max", "eval_peak_memory_bytes": "max"} | dict.fromkeys(
+    "train_seconds tokens_per_second eval_seconds latency_ms train_energy_joules eval_energy_joules "
+    "retention_loss_change".split(),
+    "mean",
+)
 """Costs that belong to a machine, and how they are summed up over a method's runs."""
 
 WEIGHTS = ("paper", "relative")
@@ -125,6 +129,7 @@ def leaderboards(table: "pd.DataFrame", pool_machines: bool = False) -> tuple[Le
     """
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
     table = select(distinct(table))
+    table = table.reindex(columns=table.columns.union(numbers, sort=False))
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])

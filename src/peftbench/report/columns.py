@@ -41,7 +41,15 @@ def columns(board: Leaderboard) -> list[Column]:
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
     )
-    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *map(_pscp, WEIGHTS)]
+    asked = [column for column in WHERE_MEASURED if any(column.value(row) is not None for row in board.rows)]
+    return [
+        rank,
+        mean,
+        *(_task(task, metric) for task, metric in board.tasks.items()),
+        *COSTS,
+        *asked,
+        *map(_pscp, WEIGHTS),
+    ]
 
 
 def rank_text(row: Row) -> str:
@@ -143,3 +151,22 @@ COSTS = (
     _cost("Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", "peak_memory_bytes", 1e6),
     _cost("+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", "extra_forward_flops_512", 1e12, ".3g"),
 )
+
+WHERE_MEASURED = (
+    _cost(
+        "ms/tok",
+        "Median milliseconds per new token at batch 1, merged where exact, mean over the runs.",
+        "latency_ms",
+        1,
+        ",.2f",
+    ),
+    _cost("Train J", "Joules of the training steps, mean over the runs.", "train_energy_joules"),
+    _cost(
+        "Forgets",
+        "Rise of the loss on general text by tuning, in nats per token, mean over the runs.",
+        "retention_loss_change",
+        1,
+        "+.3f",
+    ),
+)
+"""Costs that not every grid asks for, and not every machine can measure: columns where some row has them."""
