@@ -79,7 +79,7 @@ class Nvml:
         # Not by number: CUDA counts the visible ones alone.
         uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
         self._of(pynvml.nvmlInit)
-        self._gpu = self._of(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid}")
+        self._gpu = self._of(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{str(uuid).removeprefix('GPU-')}")
 
     def joules(self) -> float:
         """Since the driver was loaded."""
