@@ -16,7 +16,7 @@ from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer
+from peftbench.engine.predict import answer, check_room
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
@@ -128,13 +128,11 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     found.data = _data_facts(splits, task, (train, validation, test))
     check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
-    # What is relative to the untouched base.
+    # Method: after what needs the untouched base; the seed is set before the adapter is created.
     beside = Beside(base, spec.eval)
-
-    # Method: the seed is set before the adapter is created.
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
-        _check_room(base, adapted, task, [*train, *validation, *test])
+        check_room(base, adapted, task, [*train, *validation, *test])
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
@@ -144,13 +142,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
         # Predict and score.
         report({"phase": "test"})
-        with meter.phase("eval"):
-            predictions = answer(adapted, base, task, spec.eval, test)
-        _score(task, splits.test, predictions, found)
-        _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
-        beside.measure(adapted, task, test)
-        found.costs |= beside.costs
-        found.latency, found.notes = beside.latency, found.notes + beside.notes
+        _test(adapted, beside, spec, (task, splits.test, test), found)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -173,17 +165,6 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     finally:
         if adapted.remove is not None:
             adapted.remove()
-
-
-def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
-    """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
-    positions = getattr(base.config, "max_position_embeddings", None)
-    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
-    if positions is not None and needed > positions:
-        raise UserError(
-            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
-            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
-        )
 
 
 def quantised(spec: RunSpec) -> Any:
@@ -215,6 +196,19 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     if spec.train.gradient_checkpointing:
         adapted.network.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
+
+
+def _test(
+    adapted: Adapted, beside: Beside, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
+) -> None:
+    task, examples, rows = tested
+    with found.meter.phase("eval"):
+        predictions = answer(adapted, beside.base, task, spec.eval, rows)
+    _score(task, examples, predictions, found)
+    _merge_fidelity(adapted, beside.base, spec, tested, found)
+    costs, found.latency, notes = beside.measure(adapted, task, rows)
+    found.costs |= costs
+    found.notes += notes
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:

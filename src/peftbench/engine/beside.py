@@ -17,29 +17,25 @@ from peftbench.tasks import Task
 
 
 class Beside:
-    """Made before the method is applied, as some of it is relative to the untouched base; `measure` comes in the end.
-
-    `costs`: fields of `Costs`. `latency`: at a batch of one, and at that of evaluation.
-    """
+    """Made before the method is applied, as some of it is relative to the untouched base."""
 
     def __init__(self, base: Base, asked: Evaluation) -> None:
         self.base, self.asked = base, asked
-        self.costs: dict[str, Any] = {}
-        self.latency: tuple[Latency, ...] = ()
-        self.notes: list[str] = []
         self._twin = Twin(base.model) if asked.latency else None
-        if asked.retention:
-            self.costs["base_text_loss"] = retention.base_loss(base, asked)
+        self._text_loss = retention.base_loss(base, asked) if asked.retention else None
 
-    def measure(self, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
-        """Measure the trained model; `rows`: those of the test."""
-        self.costs["eval_peak_memory_bytes"] = peak_memory(adapted, self.base, task, self.asked, rows)
+    def measure(
+        self, adapted: Adapted, task: Task, rows: list[Encoded]
+    ) -> tuple[dict[str, Any], tuple[Latency, ...], list[str]]:
+        """Fields of `Costs`, latency for one row and for the batch of evaluation, notes; `rows`: those of the test."""
+        found, change, notes, said = list[Latency](), None, list[str](), list[str]()
+        peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
             found, notes = latencies(adapted, self._twin, self.base, self.asked, rows)
-            self.latency, self.notes = tuple(found), self.notes + notes
-        if self.asked.retention:
-            change, notes = retention.loss_change(adapted, self.base, self.asked)
-            self.costs["retention_loss_change"], self.notes = change, self.notes + notes
+        if self._text_loss is not None:
+            change, said = retention.loss_change(adapted, self.base, self.asked)
+        costs = {"base_text_loss": self._text_loss, "retention_loss_change": change}
+        return {"eval_peak_memory_bytes": peak, **costs}, tuple(found), notes + said
 
 
 def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> int:

@@ -49,6 +49,17 @@ def rows_at_once(adapted: Adapted, base: Base, asked: Evaluation) -> int:
     return 1 if alone else asked.per_device_eval_batch_size
 
 
+def check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
+    """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
+    positions = getattr(base.config, "max_position_embeddings", None)
+    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
+    if positions is not None and needed > positions:
+        raise UserError(
+            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
+            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
+        )
+
+
 def _text(base: Base, ids: list[int]) -> str:
     return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
