@@ -206,3 +206,23 @@ def test_a_run_that_asks_for_it(method: str, tiny_models: dict[str, Path], tmp_p
     assert losses == [losses[0]] * 3
     assert {result.base["checksum"] for result in results} == {results[0].base["checksum"]}
     assert results[0].costs.eval_peak_memory_bytes == results[2].costs.eval_peak_memory_bytes
+
+
+def test_tables_show_what_was_measured_and_no_empty_columns() -> None:
+    import pandas as pd
+
+    from peftbench.analysis.leaderboard import leaderboards
+    from peftbench.report.columns import columns
+    from synthetic_table import run as planted
+
+    def titles(**measured: float) -> dict[str, list[str]]:
+        rows = [
+            planted(method, task, 0, **measured) for method in ("lora", "none") for task in ("emotions", "arithmetic")
+        ]
+        (board,) = leaderboards(pd.DataFrame(rows))
+        return {column.title: [column.text(row) for row in board.rows] for column in columns(board)}
+
+    assert not {"ms/tok", "Train J", "Forgets"} & titles().keys()
+    shown = titles(latency_ms=12.345, retention_loss_change=0.25)
+    assert (shown["ms/tok"], shown["Forgets"]) == (["12.35"] * 2, ["+0.250"] * 2)
+    assert "Train J" not in shown
