@@ -333,7 +333,7 @@ def test_columns_that_others_build_on(place: Store) -> None:
 
 def test_a_row_of_the_table(place: Store) -> None:
     asked = spec(arguments={"rank": 8, "modules": ["q", "v"]}, size="all", seed=4)
-    costs = Costs(**{name: index + 1 for index, name in enumerate(Costs.model_fields) if name != "peak_memory_source"})
+    costs = Costs(**{name: index + 1 for index, name in enumerate(Costs.model_fields) if not name.endswith("_source")})
     scores = {"f1": Score(value=61.5, standard_error=2.5), "accuracy": Score(value=70)}
     put(place, asked, costs=costs, scores=scores, notes=("one", "two"), learning_rate=1e-3)
     row = place.table().iloc[0].to_dict()

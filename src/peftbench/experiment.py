@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 
 from peftbench import machine
 from peftbench.engine.adapters import save
+from peftbench.engine.beside import Beside
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer
+from peftbench.engine.predict import answer, check_room
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
@@ -23,7 +24,7 @@ from peftbench.methods.files import describe, made_by
 from peftbench.models import find
 from peftbench.registry import UserError, in_a_line
 from peftbench.seeds import stream, streams
-from peftbench.spec import Costs, DataFacts, Merged, RunResult, RunSpec, Score, Status
+from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import scored
 from peftbench.tasks.splits import Limits, Splits, split
@@ -71,6 +72,7 @@ class Found:
     meter: Meter = field(default_factory=Meter)
     scores: dict[str, Score] = field(default_factory=dict)
     merged: Merged | None = None
+    latency: tuple[Latency, ...] = ()
     invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
     costs: dict[str, Any] = field(default_factory=dict)
@@ -126,10 +128,11 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     found.data = _data_facts(splits, task, (train, validation, test))
     check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
-    # Method: the seed is set before the adapter is created.
+    # Method: after what needs the untouched base; the seed is set before the adapter is created.
+    beside = Beside(base, spec.eval)
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
-        _check_room(base, adapted, task, [*train, *validation, *test])
+        check_room(base, adapted, task, [*train, *validation, *test])
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
@@ -139,10 +142,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
         # Predict and score.
         report({"phase": "test"})
-        with meter.phase("eval"):
-            predictions = answer(adapted, base, task, spec.eval, test)
-        _score(task, splits.test, predictions, found)
-        _merge_fidelity(adapted, base, spec, (task, splits.test, test), found)
+        _test(adapted, beside, spec, (task, splits.test, test), found)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -165,17 +165,6 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     finally:
         if adapted.remove is not None:
             adapted.remove()
-
-
-def _check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
-    """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
-    positions = getattr(base.config, "max_position_embeddings", None)
-    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
-    if positions is not None and needed > positions:
-        raise UserError(
-            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
-            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
-        )
 
 
 def quantised(spec: RunSpec) -> Any:
@@ -214,6 +203,19 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     return adapted
 
 
+def _test(
+    adapted: Adapted, beside: Beside, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
+) -> None:
+    task, examples, rows = tested
+    with found.meter.phase("eval"):
+        predictions = answer(adapted, beside.base, task, spec.eval, rows)
+    _score(task, examples, predictions, found)
+    _merge_fidelity(adapted, beside.base, spec, tested, found)
+    costs, found.latency, notes = beside.measure(adapted, task, rows)
+    found.costs |= costs
+    found.notes += notes
+
+
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
     found.scores, found.invalid_share = scored(task, examples, predictions)
     found.predictions = [
@@ -238,26 +240,19 @@ def _merge_fidelity(
 
 def _costs(found: Found) -> Costs:
     seconds, trained = found.meter.seconds, found.trained
+    source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
     return Costs(
         **found.costs,
+        **found.meter.energy.costs(),
         train_seconds=seconds["train"] if trained.steps else None,
         tokens_per_second=trained.tokens / seconds["train"] if trained.steps else None,
-        **_memory(trained),
+        **({} if trained.memory is None else trained.memory.costs()),
+        peak_reserved_bytes=trained.reserved_bytes,
+        peak_memory_source=None if trained.memory is None else source,
         validation_seconds=seconds.get("validation"),
         eval_seconds=seconds.get("eval"),
         tokenize_seconds=seconds.get("tokenize"),
     )
-
-
-def _memory(trained: Trained) -> dict[str, Any]:
-    if trained.memory is None:
-        return {}
-    return {
-        "peak_memory_bytes": trained.memory.total,
-        **{f"peak_{part}_bytes": held for part, held in asdict(trained.memory).items()},
-        "peak_reserved_bytes": trained.reserved_bytes,
-        "peak_memory_source": "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors",
-    }
 
 
 def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) -> DataFacts:
@@ -288,6 +283,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         steps=trained.steps or None,
         learning_rate=found.learning_rate,
         costs=_costs(found),
+        latency=found.latency,
         curve=tuple(trained.curve),
         data=found.data,
         base=found.base,

@@ -3,6 +3,7 @@
 Every name and argument is checked here, before anything heavy is imported.
 """
 
+import hashlib
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -62,7 +63,8 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
         raise UserError(f"{where}: {_problem(error)}") from None
     tasks = tuple(_located(entry, folder) for entry in grid.tasks)
     methods = tuple(_found(entry, folder) for entry in grid.methods)
-    return grid.model_copy(update={"tasks": tasks, "methods": methods})
+    evaluation = _full(grid.eval, ("retention_text",), folder)
+    return grid.model_copy(update={"tasks": tasks, "methods": methods, "eval": evaluation})
 
 
 def _located(entry: Entry, folder: Path) -> Entry:
@@ -117,7 +119,7 @@ def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSp
     methods = [pair for entry in grid.methods for pair in choices(METHODS, entry, Training)]
     swept = [values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, chosen, strict=True)) for chosen in itertools.product(*swept)]
-    evaluation, sizes = _checked(Evaluation, grid.eval, "[eval]"), grid.sizes
+    evaluation, sizes = _with_text(_checked(Evaluation, grid.eval, "[eval]")), grid.sizes
     if limit is not None:
         evaluation = evaluation.model_copy(update={"test_rows": min(evaluation.test_rows or limit, limit)})
         sizes = tuple(dict.fromkeys(limit if size == "all" else min(size, limit) for size in sizes))
@@ -138,6 +140,23 @@ def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSp
             if not any(_matches(rule, spec) for rule in grid.exceptions):
                 specs.setdefault(spec.id, spec)
     return list(specs.values())
+
+
+def _with_text(asked: Evaluation) -> Evaluation:
+    """What is asked of the evaluation, with the content of a text of the user's own, on which retention is measured."""
+    if asked.retention_text is None:
+        return asked.model_copy(update={"retention_version": ""})
+    try:
+        content = Path(asked.retention_text).read_bytes()
+        words = content.decode().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"[eval] retention_text: {asked.retention_text} cannot be read as UTF-8 text: {error}"
+        ) from None
+    if len(words) < 2:
+        raise UserError(f"[eval] retention_text: {asked.retention_text} has no text")
+    version = hashlib.sha256(content).hexdigest()[:12]
+    return asked.model_copy(update={"retention": True, "retention_version": version})
 
 
 def _settled(asked: Training, facts: MethodFacts) -> Training:

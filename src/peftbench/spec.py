@@ -79,6 +79,10 @@ class Evaluation(Noun):
     test_rows: PositiveInt | None = Field(None, description="at most so many test rows, the same for every run")
     per_device_eval_batch_size: PositiveInt = 32
     merge_fidelity: bool = Field(False, description="also answer merged, where that may be inexact: see `Merged`")
+    latency: bool = Field(False, description="also time each new token, beside the base: see `Latency`")
+    retention: bool = Field(False, description="also measure the loss on general text, before and after")
+    retention_text: str | None = Field(None, description="a text file for retention, in place of peftbench's own")
+    retention_version: str = Field("", description="what is in that file; set when a grid is read")
 
 
 class RunSpec(Noun):
@@ -101,9 +105,10 @@ class RunSpec(Noun):
     def id(self) -> str:
         """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
 
-        What a method is called and where its files are is no part of the question.
+        What a method is called and where files are is no part of the question.
         """
-        asked = self.model_dump(mode="json", exclude_defaults=True, exclude={"method": {"called", "place"}})
+        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}}
+        asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -128,11 +133,39 @@ class Costs(Noun):
     peak_memory_source: Literal["tracked-tensors", "cuda-allocator"] | None = None
     validation_seconds: float | None = None
     eval_seconds: float | None = Field(None, description="answering all test rows")
+    eval_peak_memory_bytes: int | None = Field(None, description="of answering the batch of the longest test prompts")
+    train_energy_joules: float | None = Field(None, description="over the time of train_seconds")
+    eval_energy_joules: float | None = Field(None, description="over the time of eval_seconds")
+    energy_source: Literal["nvml", "rapl"] | None = Field(None, description="nvml: the GPU; rapl: processor packages")
     load_seconds: float | None = None
     tokenize_seconds: float | None = None
     adapter_bytes: int | None = Field(
         None, description="weight files that must be kept to use the trained model on its base"
     )
+    base_text_loss: float | None = Field(None, description="of the untouched base on general text, nats per token")
+    retention_loss_change: float | None = Field(None, description="of that loss by tuning; less is better")
+
+
+class Latency(Noun):
+    """Milliseconds from one new token to the next of greedy answers to so many prompts at once.
+
+    `over_base`: the ratio to the untouched base, measured by turns. `merged` is missing where nothing can be merged.
+    """
+
+    rows: PositiveInt
+    base_median_ms: float
+    base_p95_ms: float
+    unmerged_median_ms: float
+    unmerged_p95_ms: float
+    unmerged_over_base: float
+    merged_median_ms: float | None = None
+    merged_p95_ms: float | None = None
+    merged_over_base: float | None = None
+
+    @property
+    def median_ms(self) -> float:
+        """Merged where that is exact, as one would use it."""
+        return self.unmerged_median_ms if self.merged_median_ms is None else self.merged_median_ms
 
 
 class Point(Noun):
@@ -187,6 +220,7 @@ class RunResult(Noun):
     steps: int | None = None
     learning_rate: float | None = None
     costs: Costs = Costs()
+    latency: tuple[Latency, ...] = Field((), description="for one row, then for the batch of evaluation")
     curve: tuple[Point, ...] = ()
     data: DataFacts | None = None
     base: dict[str, Any] = Field({}, description="precision, attention implementation, commit of the Hub, checksum")

@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
 from peftbench.registry import UserError
-from peftbench.spec import SCHEMA, Costs, RunResult, RunSpec, Score
+from peftbench.spec import SCHEMA, Costs, Latency, RunResult, RunSpec, Score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,11 +181,17 @@ def _readable(path: Path) -> bool:
     return True
 
 
+LATENCIES = ("latency", "batch_latency")
+"""How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
-    "id machine_class model model_version method method_version method_arguments task task_version task_arguments "
-    "fingerprint evaluation size seed training status metric score score_error scores invalid_share validation_loss "
-    "merged_score merged_logit_difference learning_rate best_step steps train_rows data base_reloaded notes error"
-).split() + list(Costs.model_fields)
+    *"id machine_class model model_version method method_version method_arguments task task_version".split(),
+    *"task_arguments fingerprint evaluation size seed training status metric score score_error scores".split(),
+    *"invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step steps".split(),
+    *"train_rows data base_reloaded notes error".split(),
+    *Costs.model_fields,
+    "latency_ms",
+    *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),
+)
 
 
 def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
@@ -202,7 +209,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "task": spec.task.called or spec.task.name,
         "task_version": str(spec.task.version),
         "fingerprint": result.data.fingerprint if result.data else None,
-        "evaluation": _arguments(spec.eval.model_dump(mode="json", exclude_defaults=True)),
+        "evaluation": _arguments(spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})),
         "task_arguments": _arguments(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,
@@ -225,7 +232,14 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "notes": "; ".join(result.notes),
         "error": result.error or score.why,
         **result.costs.model_dump(),
+        **_latencies(result),
     }
+
+
+def _latencies(result: RunResult) -> dict[str, float | None]:
+    measured = zip_longest(LATENCIES, result.latency)
+    found = {"latency_ms": result.latency[0].median_ms if result.latency else None}
+    return found | {f"{at}_{name}": getattr(each, name, None) for at, each in measured for name in Latency.model_fields}
 
 
 def _arguments(arguments: dict[str, Any]) -> str:

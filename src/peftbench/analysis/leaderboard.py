@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 COUNTED = ("trainable_parameters", "total_parameters", "extra_forward_flops_512", "adapter_bytes")
 """Costs that are the same on every machine; the median over a method's runs is shown."""
 
-MEASURED = {
-    "train_seconds": "mean",
-    "tokens_per_second": "mean",
-    "eval_seconds": "mean",
-    "peak_memory_bytes": "max",
-    "latency_ms": "median",
-}
+MEASURED = {"peak_memory_bytes": "max", "eval_peak_memory_bytes": "max"} | dict.fromkeys(
+    "train_seconds tokens_per_second eval_seconds latency_ms train_energy_joules eval_energy_joules "
+    "retention_loss_change".split(),
+    "mean",
+)
 """Costs that belong to a machine, and how they are summed up over a method's runs."""
 
 
@@ -124,8 +122,7 @@ def leaderboards(
     sets = weight_sets(weights)
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
     table = select(distinct(measured(table)))
-    # Measured only where it is asked for, so a table may be without.
-    table = table if "latency_ms" in table else table.assign(latency_ms=math.nan)
+    table = table.reindex(columns=table.columns.union(numbers, sort=False))
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
     table = table.sort_values(["task", "seed", "id"])

@@ -63,6 +63,8 @@ class Base:
         if self.tokenizer.eos_token_id is None:
             raise UserError(f"model {ref.name}: its tokenizer has no end-of-sequence token, so no answer could end")
         self.load_seconds = 0.0
+        self.text_losses: dict[str, float] = {}
+        """What `peftbench.engine.retention` measured of it, by text."""
         self.model = self._load()
         self.checksum = checksum(self.model)
 

@@ -1,39 +1,43 @@
-"""The one instrument: seconds by phase, and the peak memory of training steps."""
+"""The one instrument: seconds and joules by phase, and the peak memory of training steps."""
 
 import time
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from peftbench.engine.energy import Energy, counter
 from peftbench.engine.quantise import constants
 
 
 class Meter:
-    """Seconds of named phases, kept apart; a phase ends when the device has finished its work."""
+    """Seconds and joules of named phases, kept apart; a phase ends when the device has finished its work."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.energy = Energy(counter())
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time within to a phase."""
-        _wait()
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            _wait()
-            self.seconds[name] += time.perf_counter() - started
+        wait()
+        with self.energy.phase(name):
+            started = time.perf_counter()
+            try:
+                yield
+            finally:
+                wait()
+                self.seconds[name] += time.perf_counter() - started
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -54,6 +58,11 @@ class Memory:
     def total(self) -> int:
         """The peak."""
         return self.weights + self.gradients + self.optimizer_states + self.activations
+
+    def costs(self) -> dict[str, int]:
+        """By the names of `Costs`."""
+        parts = {f"peak_{part}_bytes": held for part, held in asdict(self).items()}
+        return {"peak_memory_bytes": self.total, **parts}
 
 
 class TensorTracker(TorchDispatchMode):

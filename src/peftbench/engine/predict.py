@@ -1,7 +1,7 @@
 """Answers to prompts: greedy generation, or the likeliest of given choices; by length, with a key–value cache."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,18 +26,38 @@ def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: li
         raise UserError(f"task '{task.name}' has no choices to rank: use answer = \"generate\"")
     adapted.model.eval()
     merged = adapted.merge is not None and base.dtype == torch.float32
-    low = torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
-    # Padding would stand between prefix and text, and use up a sliding window.
-    alone = adapted.prefix is not None and getattr(base.config, "sliding_window", None)
-    size = 1 if alone else asked.per_device_eval_batch_size
+    size = rows_at_once(adapted, base, asked)
 
     def texts(batch: list[Encoded]) -> list[str]:
         if ranked:
             return [row.words[i] for row, i in zip(batch, rank(adapted, batch), strict=True)]
         return [_text(base, ids) for ids in generate(adapted, batch, base.ends, task.facts.max_new_tokens)]
 
-    with low, adapted.merge() if adapted.merge is not None and merged else nullcontext():
+    with low_precision(base), adapted.merge() if adapted.merge is not None and merged else nullcontext():
         return in_batches(rows, size, texts)
+
+
+def low_precision(base: Base) -> AbstractContextManager[Any]:
+    """The precision in which a base and what is on it answer."""
+    return torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
+
+
+def rows_at_once(adapted: Adapted, base: Base, asked: Evaluation) -> int:
+    """How many rows are answered together, if they fit in memory."""
+    # Padding would stand between prefix and text, and use up a sliding window.
+    alone = adapted.prefix is not None and getattr(base.config, "sliding_window", None)
+    return 1 if alone else asked.per_device_eval_batch_size
+
+
+def check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) -> None:
+    """Raises `UserError` if a row, its answer and the virtual tokens are more than the model has positions for."""
+    positions = getattr(base.config, "max_position_embeddings", None)
+    needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
+    if positions is not None and needed > positions:
+        raise UserError(
+            f"the longest row needs {needed} positions with its answer and {adapted.virtual_tokens} virtual tokens, "
+            f"but the model has {positions} positions: lower max_length or the number of virtual tokens"
+        )
 
 
 def _text(base: Base, ids: list[int]) -> str:

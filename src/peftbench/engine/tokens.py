@@ -95,6 +95,12 @@ class Encoder:
         lead = " " if self.tokenizer.chat_template is None else ""
         return [*self.tokenizer(lead + text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
 
+    @staticmethod
+    def passage(tokenizer: Any, text: str, most: int) -> Encoded:
+        """A text that is no question, as it is: after its first token all others are targets; at most so many."""
+        ids = list(tokenizer(text)["input_ids"])[:most]
+        return Encoded(ids[:1], ids[1:])
+
     @property
     def manner(self) -> list[Any]:
         """What the ids depend on beside texts, room and the tokenizer itself."""
@@ -128,6 +134,14 @@ class SourceEncoder(Encoder):
         """An answer's ids, with the end-of-sequence token."""
         ids, end = list(self.tokenizer(text_target=text)["input_ids"]), self.tokenizer.eos_token_id
         return ids if ids[-1:] == [end] else [*ids, end]
+
+    @staticmethod
+    def passage(tokenizer: Any, text: str, most: int) -> Encoded:
+        """A text that is no question: half of its words are read, the rest written, each at most so many tokens."""
+        words = re.findall(r"\S+\s*", text)
+        first, second = "".join(words[: len(words) // 2]), "".join(words[len(words) // 2 :])
+        target = tokenizer(text_target=second)["input_ids"] if second else []
+        return Encoded(list(tokenizer(first)["input_ids"])[:most], list(target)[:most])
 
     @property
     def manner(self) -> list[Any]:

@@ -189,8 +189,7 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     training, whole = _work(spec, found, known, device)
     cell = replace(
         cell,
-        **{f"peak_{part}_bytes": held for part, held in asdict(memory).items()},
-        peak_memory_bytes=memory.total,
+        **memory.costs(),
         train_flops=training.flops,
         train_seconds=device.seconds(training) if found.rehearsals else None,
         seconds=whole,

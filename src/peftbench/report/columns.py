@@ -44,7 +44,8 @@ def columns(board: Leaderboard) -> list[Column]:
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
     )
-    asked = [column for column in (LATENCY, *map(_pscp, board.weights)) if any(map(_has(column), board.rows))]
+    optional = (*WHERE_MEASURED, *map(_pscp, board.weights))
+    asked = [column for column in optional if any(map(_has(column), board.rows))]
     return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *asked]
 
 
@@ -154,6 +155,22 @@ COSTS = (
     _cost("Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", "peak_memory_bytes", 1e6),
     _cost("+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", "extra_forward_flops_512", 1e12, ".3g"),
 )
-LATENCY = _cost(
-    "ms/token", "Milliseconds of a new token, batch 1, not merged, median of the runs.", "latency_ms", 1, ".3g"
+
+WHERE_MEASURED = (
+    _cost(
+        "ms/tok",
+        "Median milliseconds per new token at batch 1, merged where exact, mean over the runs.",
+        "latency_ms",
+        1,
+        ",.2f",
+    ),
+    _cost("Train J", "Joules of the training steps, mean over the runs.", "train_energy_joules"),
+    _cost(
+        "Forgets",
+        "Rise of the loss on general text by tuning, in nats per token, mean over the runs.",
+        "retention_loss_change",
+        1,
+        "+.3f",
+    ),
 )
+"""Costs that not every grid asks for, and not every machine can measure: columns where some row has them."""

@@ -1,0 +1,55 @@
+"""What is measured beside the phases of a run: memory of answering; latency and retention, where they are asked for."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from peftbench.engine import retention
+from peftbench.engine.latency import Twin, latencies
+from peftbench.engine.load import Base
+from peftbench.engine.meter import tracked
+from peftbench.engine.predict import answer, rows_at_once
+from peftbench.engine.tokens import Encoded
+from peftbench.methods import Adapted
+from peftbench.spec import Evaluation, Latency
+from peftbench.tasks import Task
+
+
+class Beside:
+    """Made before the method is applied, as some of it is relative to the untouched base."""
+
+    def __init__(self, base: Base, asked: Evaluation) -> None:
+        self.base, self.asked = base, asked
+        self._twin = Twin(base.model) if asked.latency else None
+        self._text_loss = retention.base_loss(base, asked) if asked.retention else None
+
+    def measure(
+        self, adapted: Adapted, task: Task, rows: list[Encoded]
+    ) -> tuple[dict[str, Any], tuple[Latency, ...], list[str]]:
+        """Fields of `Costs`, latency for one row and for the batch of evaluation, notes; `rows`: those of the test."""
+        found, change, notes, said = list[Latency](), None, list[str](), list[str]()
+        peak = peak_memory(adapted, self.base, task, self.asked, rows)
+        if self._twin is not None:
+            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows)
+        if self._text_loss is not None:
+            change, said = retention.loss_change(adapted, self.base, self.asked)
+        costs = {"base_text_loss": self._text_loss, "retention_loss_change": change}
+        return {"eval_peak_memory_bytes": peak, **costs}, tuple(found), notes + said
+
+
+def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> int:
+    """Highest bytes while the batch of the longest prompts is answered once more, not merged.
+
+    Not in the timed phase, as following tensors slows it; not merged, as the copies from which the weights are restored
+    are no cost of the method.
+    """
+    longest = sorted(rows, key=lambda row: len(row.prompt))[-rows_at_once(adapted, base, asked) :]
+    plain = replace(adapted, merge=None)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        answer(plain, base, task, asked, longest)
+        return torch.cuda.max_memory_allocated()
+    with tracked(adapted.model) as tracker:
+        answer(plain, base, task, asked, longest)
+    return int(tracker.peak)
