@@ -254,22 +254,22 @@ def test_the_same_command_again_does_nothing_and_reports(garden: Garden) -> None
 
 
 def test_plan(grid: Path, garden: Garden, tmp_path: Path) -> None:
-    planned = call("plan", grid, "--store", tmp_path / "none yet", "--json").json
+    planned = call("plan", grid, "--no-costs", "--store", tmp_path / "none yet", "--json").json
     cells = [
-        {"model": "pocket", "method": method, "task": task, "runs": 1, "done": 0}
+        {"model": "pocket", "method": method, "task": task, "size": "8", "runs": 1, "done": 0}
         for task in ("pocket_sentiment", "pocket_arithmetic")
         for method in ("none", "lora")
     ]
     assert planned == {"runs": 4, "done": 0, "missing": 4, "cells": cells}
     assert not (tmp_path / "none yet").exists()
-    done = call("plan", garden.grid, "--store", garden.store)
+    done = call("plan", garden.grid, "--no-costs", "--store", garden.store)
     assert "2 runs, 2 done, 0 to do" in done.out
     assert done.out.count("1/1") == 2
 
 
 def test_plan_with_other_models(grid: Path, tiny_models: dict[str, Path]) -> None:
     arguments = [x for name in ("llama", "qwen") for x in ("--model", tiny_models[name])]
-    planned = call("plan", grid, "--json", *arguments).json
+    planned = call("plan", grid, "--no-costs", "--json", *arguments).json
     assert planned["runs"] == 8
     assert {cell["model"] for cell in planned["cells"]} == {"llama", "qwen"}
 
@@ -291,8 +291,8 @@ def test_a_corrupt_result_is_told(grid: Path, tmp_path: Path) -> None:
     (folder / "result.json").write_text("{")
     store = ("--store", tmp_path / "results")
     assert call("status", *store, "--json").json["corrupt"] == [str(folder / "result.json")]
-    for verb in ("plan", "status"):
-        told = call(verb, grid, *store)
+    for verb in (("plan", "--no-costs"), ("status",)):
+        told = call(*verb, grid, *store)
         assert told.code == 0
         assert told.err == f"warning: {folder / 'result.json'} is not a readable result; its run counts as missing\n"
 
@@ -372,13 +372,13 @@ def test_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = write(tmp_path / "grid.toml", ["cli-planted"], ["pocket_sentiment"])
     store = ("--store", tmp_path / "results")
     assert "unknown method 'cli-planted'" in call("plan", grid, *store).err
-    for verb in (("plan", grid), ("status", grid), ("show", "cli-planted"), ("list", "methods")):
+    for verb in (("plan", grid, "--no-costs"), ("status", grid), ("show", "cli-planted"), ("list", "methods")):
         done = call(*verb, *store, "--plugin", plugin)
         assert done.code == 0, done.err
     assert "cli-planted" in done.out
     (tmp_path / "broken.py").write_text("import nothing_of_that_name")
     for name, message in (("broken.py", "nothing_of_that_name"), ("absent.py", "not a Python file")):
-        done = call("plan", grid, *store, "--plugin", tmp_path / name)
+        done = call("plan", grid, "--no-costs", *store, "--plugin", tmp_path / name)
         assert_one_line(done, f"plugin {tmp_path / name}: ")
         assert message in done.err
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 from transformers import AttentionInterface
 
 from peftbench.engine.estimate import LENGTH
@@ -34,17 +34,17 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def _forward_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+    return int(sdpa_flop_count(query, key, value))
 
 
 def _backward_flops(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
 
 
 FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
-    _flash: _forward_flops,
-    _flash_backward: _backward_flops,
+    _flash: shape_wrapper(_forward_flops),
+    _flash_backward: shape_wrapper(_backward_flops),
 }
 """Operations of calls, as `torch.utils.flop_counter` counts them; it does not know the fused kernel of a CPU."""
 

@@ -186,10 +186,11 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
         return replace(cell, status="not known", why=known[1])
     device, room = on
     memory = found.at(longest(spec, known)).peak if found.rehearsals else Memory(found.weight_bytes, 0, 0, 0)
+    held: dict[str, Any] = memory.costs()
     training, whole = _work(spec, found, known, device)
     cell = replace(
         cell,
-        **memory.costs(),
+        **held,
         train_flops=training.flops,
         train_seconds=device.seconds(training) if found.rehearsals else None,
         seconds=whole,

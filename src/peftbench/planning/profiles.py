@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from peftbench.engine.estimate import configuration, on_meta
 from peftbench.engine.load import SMALL_HIDDEN
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantise import packed_bytes
-from peftbench.engine.rehearsal import Counts, Rehearsal, Shape, fused, glance, rehearse
+from peftbench.engine.rehearsal import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
 from peftbench.experiment import check_possible, quantised
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.registry import UserError
@@ -109,12 +110,15 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
     for parameter in trained:
         parameter.data = parameter.data.float()
     total = sum(p.numel() for p in adapted.model.parameters())
-    forward, base = glance(adapted), glance(on_meta(config, "none", {}, dtype))
+    base = on_meta(config, "none", {}, dtype)
+    forward, untouched = glance(adapted), glance(base)
     adapter_bytes = saved_bytes(adapted) if trained else 0
     if spec.train.gradient_checkpointing:
-        adapted.network.gradient_checkpointing_enable({"use_reentrant": False})
+        # What is computed again is computed where no mode of the caller's reaches.
+        again = {"context_fn": lambda: (nullcontext(), Autocast())} if low else {}
+        adapted.network.gradient_checkpointing_enable({"use_reentrant": False, **again})
     chosen = points(shapes, total) if trained else ()
-    saved = packed_bytes(adapted.network, packing) if packing else 0
+    saved = packed_bytes(base.network, packing) if packing else 0
     rehearsals = [_lighter(found, saved) for found in rehearse(adapted, spec.train, chosen, low)]
     return Profile(
         sum(p.numel() for p in trained),
@@ -122,7 +126,7 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
         sum(p.numel() * p.element_size() for p in adapted.model.parameters()) - saved,
         adapter_bytes,
         forward,
-        0 if adapted.merge is not None else forward.flops - base.flops,
+        0 if adapted.merge is not None else forward.flops - untouched.flops,
         chosen,
         tuple(rehearsals),
     )
@@ -146,9 +150,10 @@ def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
 def saved_bytes(adapted: Adapted) -> int:
     """Bytes of the file (safetensors) that a trained model is kept in: a header in JSON, then the numbers."""
     tensors = kept(adapted)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # The libraries say of whom the numbers are.
+    header: dict[str, Any] = {} if adapted.save is None else {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):
         start, end = end, end + tensor.numel() * tensor.element_size()
         kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}[tensor.dtype]
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}

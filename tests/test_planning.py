@@ -1,0 +1,264 @@
+"""What a plan says before a run is what the run then finds."""
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from conftest import SHARED
+from peftbench.engine.adapters import save
+from peftbench.engine.load import Base
+from peftbench.engine.meter import Memory
+from peftbench.engine.rehearsal import FORMULAS, Counts, Rehearsal
+from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.train import Trainer, longest_rows
+from peftbench.experiment import adapt
+from peftbench.grid import expand
+from peftbench.methods import METHODS
+from peftbench.models import find
+from peftbench.planning.calibration import fit
+from peftbench.planning.devices import Device, device, named
+from peftbench.planning.forecast import Cell, Forecast, forecast, longest
+from peftbench.planning.lengths import measured, rows
+from peftbench.planning.profiles import Profile, points, profile
+from peftbench.registry import UserError
+from peftbench.spec import RunSpec
+from peftbench.tasks import TASKS
+from peftbench.tasks.splits import Limits, split
+from test_cli import call
+
+MIRROR = SHARED / "data"
+
+SMALL: dict[str, dict[str, Any]] = {
+    "p-tuning": {"tokens": 8, "hidden": 32},
+    "prompt-tuning": {"tokens": 8},
+    "prefix-tuning": {"tokens": 8, "hidden": 32},
+}
+TEN = "full lora ia3 adapter bitfit lntuning prompt-tuning p-tuning prefix-tuning dora".split()
+ROOM = Device("a room", 10**12, False, (1e-12, 1e-6, 1e-12))
+
+
+def grid(**changes: Any) -> list[RunSpec]:
+    asked = {"models": ["pocket"], "methods": ["lora"], "tasks": ["pocket_topic"], "sizes": [32], "seeds": [0, 1]}
+    return expand(asked | changes)
+
+
+def spec(method: str, model: str = "pocket", **changes: Any) -> RunSpec:
+    return grid(models=[model], methods=[{"use": method, **SMALL.get(method, {})}], **changes)[0]
+
+
+@pytest.fixture(scope="module")
+def bases() -> dict[str, Base]:
+    return {name: Base(find(name), "fp32") for name in ("pocket", "pocket-t5")}
+
+
+def data(base: Base, count: int = 24) -> list[Encoded]:
+    task = TASKS["pocket_topic"]
+    return encode(base.encoder(task.facts, 512), split(task, {}, count, 0, Limits(8, 8), None).train)
+
+
+@pytest.mark.parametrize(
+    ("method", "model"), [*((method, "pocket") for method in TEN), ("full", "pocket-t5"), ("lora", "pocket-t5")]
+)
+def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str, Base], tmp_path: Path) -> None:
+    """Parameters and bytes of the adapter exactly, operations within 1 %, each part of the peak within 5 % of it."""
+    base, asked = bases[model], spec(method, model)
+    batch = longest_rows(data(base), 8)
+    shape = (max(len(row.prompt) + len(row.target) for row in batch) - 2, 2)
+    told = profile(asked, [shape])
+    torch.manual_seed(0)
+    adapted = adapt(base, METHODS[method], asked)
+    trainer = Trainer(adapted, asked.train, 1e-4, "fp32", 0)
+    found = trainer._probe(batch)
+    optimizer, scheduler = trainer.optimizer(1)
+    mapping = {op: inspect.unwrap(formula) for op, formula in FORMULAS.items() if "for_cpu" in str(op)}
+    exact = [replace(row, prompt=[1] * shape[0], target=[1] * shape[1]) for row in batch]
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        trainer.step(exact, optimizer, scheduler)
+    trained = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+    held = save(adapted, tmp_path / "kept")
+    if adapted.remove is not None:
+        adapted.remove()
+    base.restore()
+    assert told.trainable_parameters == trained
+    assert told.adapter_bytes == held
+    step = told.at(shape)
+    assert step.counts.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert found is not None
+    assert step.peak.total == pytest.approx(found.total, rel=0.05)
+    for part in ("weights", "gradients", "optimizer_states", "activations"):
+        assert getattr(step.peak, part) == pytest.approx(getattr(found, part), abs=0.05 * found.total)
+
+
+def test_lengths_between_those_rehearsed() -> None:
+    asked = spec("lora")
+    told = profile(asked, [(20, 4), (50, 2), (100, 8), (150, 40), (250, 6), (400, 30)])
+    assert len(told.shapes) == 4
+    for shape in ((100, 8), (200, 20)):
+        (exact,) = profile(asked, [shape]).rehearsals
+        between = told.at(shape)
+        assert between.counts.flops == pytest.approx(exact.counts.flops, rel=0.01)
+        assert between.peak.total == pytest.approx(exact.peak.total, rel=0.05)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=4, max_size=4), st.integers(10, 500), st.integers(1, 9))
+def test_what_is_polynomial_is_found(factors: list[float], prompt: int, target: int) -> None:
+    """A constant, the length, the target and the square of the length: told exactly from four points."""
+
+    def at(shape: tuple[int, int]) -> Rehearsal:
+        length = sum(shape)
+        value = round(1e9 * float(np.dot(factors, [1, length / 512, shape[1] / 512, (length / 512) ** 2])))
+        return Rehearsal(Memory(value, 0, 0, value), Memory(1, 2, 3, 4), Counts(value, 7, value))
+
+    chosen = points([(10, 1), (500, 9), (200, 5), (90, 2), (300, 7)], 10**6)
+    told = Profile(1, 1, 4, 4, Counts(1, 1, 1), 0, chosen, tuple(map(at, chosen)))
+    found, expected = told.at((prompt, target)), at((prompt, target))
+    assert found.counts == pytest.approx(expected.counts, rel=1e-6)
+    assert found.passes.total == pytest.approx(expected.passes.total, rel=1e-6)
+    assert found.update == expected.update
+
+
+@pytest.mark.parametrize(
+    ("method", "extra"),
+    [("lora", 0.0), ("ia3", 0.0), ("lntuning", 0.0), ("bitfit", 0.0), ("full", 0.0), ("prompt-tuning", 1.56)],
+)
+def test_the_inputs_of_pscp_on_llama_3_8b(method: str, extra: float) -> None:
+    """TFLOPs over the base's forward pass of 7.822, by the configuration alone; what merges exactly adds none."""
+    (asked,) = grid(models=["llama-3-8b"], methods=[method], seeds=[0])
+    told = profile(asked, [])
+    assert told.extra_forward_flops_512 / 1e12 == pytest.approx(extra, abs=0.01)
+    assert (told.forward.flops - told.extra_forward_flops_512) / 1e12 == pytest.approx(7.822, abs=0.02)
+
+
+def test_what_cannot_be_is_named_and_the_rest_goes_on() -> None:
+    specs = grid(methods=["lora", "prefix-tuning"], train={"gradient_checkpointing": True})
+    small = replace(ROOM, memory_bytes=30_000_000)
+    cells = {cell.method: cell for cell in forecast(specs, ROOM).cells}
+    assert cells["lora"].status == "fits"
+    assert cells["prefix-tuning"].status == "refused"
+    assert "refuses gradient checkpointing" in cells["prefix-tuning"].why
+    told = forecast(specs, small)
+    cells = {cell.method: cell for cell in told.cells}
+    assert cells["lora"].status == "does not fit"
+    assert "there are 0.0 GB" in cells["lora"].why
+    assert cells["prefix-tuning"].status == "refused"
+    assert told.runnable == []
+    assert told.makespan == told.total("seconds") == 0
+    # Two workers share the memory of a machine.
+    need = next(iter(forecast(specs, ROOM).cells)).peak_memory_bytes
+    assert need is not None
+    both = replace(ROOM, memory_bytes=need + 1)
+    assert [forecast(specs, both, workers=n).cells[0].status for n in (1, 2)] == ["fits", "does not fit"]
+
+
+def test_gradient_checkpointing_is_rehearsed_too() -> None:
+    plain, saved = (
+        profile(spec("lora", train={"gradient_checkpointing": on}), [(200, 4)]).rehearsals[0] for on in (False, True)
+    )
+    assert saved.peak.activations < 0.7 * plain.peak.activations
+    assert saved.counts.flops > plain.counts.flops
+
+
+def test_lower_precision_takes_less() -> None:
+    full, half = (
+        profile(spec("lora", train={"precision": kind}), [(200, 4)]).rehearsals[0] for kind in ("fp32", "bf16")
+    )
+    assert half.peak.weights < 0.6 * full.peak.weights
+    assert half.peak.activations < full.peak.activations
+    assert half.counts.flops == full.counts.flops
+
+
+def test_a_quantised_base_is_packed() -> None:
+    pytest.importorskip("bitsandbytes")
+    for quantise in ("nf4", "int8"):
+        (asked,) = grid(models=[{"use": "pocket", "quantise": quantise}], seeds=[0])
+        base = Base(find("pocket"), "fp32", quantise)
+        adapted = adapt(base, METHODS["lora"], asked)
+        found = Trainer(adapted, asked.train, 1e-4, "fp32", 0)._probe(longest_rows(data(base), 8))
+        assert found is not None
+        assert profile(asked, [(40, 2)]).rehearsals[0].peak.weights == pytest.approx(found.weights, rel=0.01)
+
+
+def cell(seconds: float | None, seeds: int = 1, **changes: Any) -> Cell:
+    return Cell("m", "lora", "t", "32", seeds, "fits", seconds=seconds, train_flops=5, **changes)
+
+
+def test_totals_and_the_time_until_the_last_is_done() -> None:
+    told = Forecast(ROOM, 2, (cell(4.0), cell(3.0, seeds=2), cell(1.0), replace(cell(9.0), status="refused")))
+    # One worker: 4, then 1. The other: 3, then 3.
+    assert told.makespan == 6
+    assert told.total("seconds") == 11
+    assert told.total("train_flops") == 20
+    assert Forecast(ROOM, 1, told.cells).makespan == 11
+    assert Forecast(ROOM, 2, (*told.cells, cell(None))).makespan is None
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))
+def test_a_machine_of_known_rates_is_found(scales: list[float]) -> None:
+    rates = np.array(scales) * [1e-10, 1e-5, 1e-9]
+    draw = np.random.default_rng(0)
+    counts = [Counts(*map(int, draw.uniform(1e6, 1e9, 3) * [10, 1e-5, 1])) for _ in range(20)]
+    found = fit(counts, [float(np.dot(rates, count)) for count in counts])
+    for told, true in zip(np.dot(counts, found), np.dot(counts, rates), strict=True):
+        assert told == pytest.approx(true, rel=1e-3)
+
+
+def test_work_takes_as_long_as_the_device_says() -> None:
+    assert ROOM.seconds(Counts(10**12, 10**6, 0)) == 2
+    assert replace(ROOM, queued=True).seconds(Counts(10**12, 2 * 10**6, 0)) == 2
+    assert replace(ROOM, rates=None).seconds(Counts(1, 1, 1)) is None
+    assert all(each.source and each.watts and each.rates for each in named().values())
+    with pytest.raises(UserError, match="did you mean 'h100-80gb'"):
+        device("h100-80g")
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
+def test_rows_are_read_where_they_can_be_and_else_told() -> None:
+    (asked,) = grid(tasks=["sst2"], models=["llama-3-8b"], seeds=[0], sizes=[200])
+    read, told = rows(asked, MIRROR), rows(asked, None)
+    assert sum(map(sum, told.train)) / len(told.train) == pytest.approx(sum(map(sum, read.train)) / 200, rel=0.05)
+    assert not told.known
+    assert told.training_rows == 200
+    assert longest(asked, told)[0] == pytest.approx(longest(asked, read)[0], rel=0.2)
+    (by_rule,) = grid(seeds=[0])
+    assert rows(by_rule, None).known
+    # The largest of sizes is what there is, which the plan need not fetch.
+    (whole,) = grid(tasks=["sst2"], models=["llama-3-8b"], seeds=[0], sizes=["all"])
+    assert rows(whole, None).training_rows == 67349
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
+def test_lengths_are_those_of_the_mirror() -> None:
+    from peftbench.planning.lengths import measure
+
+    assert measure(MIRROR) == measured()
+
+
+def test_the_verb(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(
+        'models = ["pocket"]\nmethods = ["none", "lora", { use = "prefix-tuning", tokens = 4, hidden = 8 }]\n'
+        'tasks = ["pocket_topic"]\nsizes = [16]\nseeds = [0, 1]\n[train]\ngradient_checkpointing = true\n'
+    )
+    asked = ("plan", file, "--store", tmp_path / "none", "--device", "rtx-4090", "--html", tmp_path / "plan.html")
+    told = call(*asked, "--json").json
+    assert told["runs"] == told["missing"] == 6
+    assert told["totals"]["runs"] == 4
+    assert told["totals"]["makespan_seconds"] == pytest.approx(told["totals"]["seconds"])
+    cells = {cell["method"]: cell for cell in told["cells"]}
+    assert cells["lora"]["status"] == "fits"
+    assert cells["none"]["trainable_parameters"] == cells["none"]["train_flops"] == 0
+    said = call(*asked).out
+    assert "refused: prefix-tuning" in said
+    assert "data sheet" in said
+    page = (tmp_path / "plan.html").read_text()
+    assert page.count("<tr>") == 2 + 3 + 3
+    assert "refuses gradient checkpointing" in page
+    assert not (tmp_path / "none").exists()
