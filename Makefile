@@ -27,6 +27,8 @@ check: $(VENV)/ready  ## lint, house rules, types
 bench: $(VENV)/ready  ## measured ratios; see docs/benchmarks.md
 	$(BIN)/python bench/engine.py
 	$(BIN)/python bench/orders.py
+	$(BIN)/peftbench calibrate
+	$(BIN)/python bench/forecasts.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

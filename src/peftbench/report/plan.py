@@ -55,7 +55,7 @@ def remarks(ahead: "Forecast") -> Iterator[str]:
     elif not device.measured:
         yield "Times are by the data sheet and an assumed share of it: right to a factor of two or so."
     if not all(cell.known_lengths for cell in ahead.cells):
-        yield "Lengths of rows are judged by characters where rows or tokenizer are not at hand (--data)."
+        yield "Where rows or tokenizer are not at hand (--data), lengths are judged: by characters, or at the longest."
 
 
 def page(ahead: "Forecast", title: str) -> str:
