@@ -374,6 +374,7 @@ def peftbench(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess
     return subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_package_with_entry_points(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     site = install(tmp_path / "site")
     for what, name in (("tasks", "outside_task"), ("methods", "outside-method")):

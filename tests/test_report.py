@@ -207,7 +207,7 @@ def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboa
     assert titles[-2:] == ["PSCP paper", "PSCP relative"]
     assert "No PSCP (exponential): costs lack latency\\_ms: latency = true under" in markdown([board])
     (measured,) = leaderboards(timed(table()))
-    assert [column.title for column in columns(measured)][-4:] == ["ms/token", *titles[-2:], "PSCP exponential"]
+    assert [column.title for column in columns(measured)][-4:] == ["ms/tok", *titles[-2:], "PSCP exponential"]
 
 
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:

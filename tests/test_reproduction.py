@@ -320,6 +320,7 @@ def test_a_run_is_reproduced(done: tuple[Path, str], tmp_path: Path) -> None:
     assert_one_line(refused, f"store {store} has a run {id_}, which this would replace")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_reproduced(held: tuple[Store, Path, str]) -> None:
     store, folder, id_ = held
     found, _ = store.find(id_)
@@ -351,7 +352,7 @@ def test_a_run_without_its_answers_is_not_repeated(held: tuple[Store, Path, str]
     ("kind", "change", "message"),
     [
         ("method", {"version": 99}, "method lora has changed: it was version 99 and is version"),
-        ("method", {"name": "last-layer"}, "unknown method 'last-layer': "),
+        ("method", {"name": "no-such-method"}, "unknown method 'no-such-method': "),
         ("model", {"version": "0123abcd"}, "has changed: it was version 0123abcd and is version"),
         ("task", {"version": 99}, "task pocket_sentiment has changed: it was version 99"),
     ],

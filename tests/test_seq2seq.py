@@ -245,6 +245,7 @@ def test_closed_form_of_the_forward_pass() -> None:
     assert peftbench.estimate("t5-base", "none").forward_flops_512 == expected
 
 
+@pytest.mark.slow
 def test_a_grid_from_end_to_end(tiny_seq2seq: dict[str, Path], tmp_path: Path) -> None:
     """Both ways of answering, and every way in which a method can be applied."""
     lora = {"use": "lora", "rank": 4, "learning_rate": 1e-2}

@@ -153,6 +153,7 @@ def test_ctrl_c_leaves_a_clean_store_and_says_how_to_go_on(tmp_path: Path, tiny_
     assert {p.parent for p in store.glob("*/*/*/*/*/spec.json")} == {p.parent for p in finished(store)} != set()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_one_run(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     """A method that kills its process: tried again, recorded as failed; the runs beside it are done."""
     plugin = tmp_path / "deadly.py"
