@@ -59,12 +59,11 @@ def do(spec: RunSpec, worker: Worker, folder: Path) -> tuple[RunResult, list[dic
     return run(spec, worker, folder, lambda _event: None)
 
 
+SLOWER = (("llama", "bf16"), ("flan", "fp32"))
+
+
 @pytest.mark.parametrize(
-    ("model", "precision"),
-    [
-        ("llama", "fp32"),
-        *(pytest.param(*kind, marks=pytest.mark.slow) for kind in (("llama", "bf16"), ("flan", "fp32"))),
-    ],
+    ("model", "precision"), [("llama", "fp32"), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOWER)]
 )
 def test_a_kept_adapter_gives_the_row_of_its_run(
     model: str, precision: str, tiny_models: dict[str, Path], tiny_seq2seq: dict[str, Path], tmp_path: Path
