@@ -129,3 +129,25 @@ def test_what_is_not_known_is_said() -> None:
         peftbench.estimate("nowhere/config.json")
     with pytest.raises(peftbench.UserError, match="type vit is no language model"):
         peftbench.estimate(ViTConfig(), "lora")
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("llama-3.1-8b", 8_030_261_248),
+        ("smollm2-135m", 134_515_008),
+        ("smollm2-360m", 361_821_120),
+        ("smollm2-1.7b", 1_711_376_384),
+        ("qwen3-0.6b", 596_049_920),
+        ("qwen3-1.7b", 1_720_574_976),
+        ("qwen3-4b", 4_022_468_096),
+        ("qwen3-8b", 8_190_735_360),
+        ("gemma-2-2b", 2_614_341_888),
+        ("gemma-2-9b", 9_241_705_984),
+        ("gemma-3-1b", 999_885_952),
+        ("gpt2", 124_439_808),
+    ],
+)
+def test_facts_of_well_known_models(model: str, parameters: int) -> None:
+    """Parameters as published with the weights; tied ones once."""
+    assert peftbench.estimate(model).total_parameters == parameters
