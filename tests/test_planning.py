@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import SHARED
+from peftbench.cli.planning import warn
 from peftbench.engine.adapters import save
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Memory
@@ -23,6 +24,7 @@ from peftbench.experiment import adapt
 from peftbench.grid import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
+from peftbench.planning import is_large
 from peftbench.planning.calibration import fit
 from peftbench.planning.devices import Device, device, named
 from peftbench.planning.forecast import Cell, Forecast, forecast, longest
@@ -262,3 +264,19 @@ def test_the_verb(tmp_path: Path) -> None:
     assert page.count("<tr>") == 2 + 3 + 3
     assert "refuses gradient checkpointing" in page
     assert not (tmp_path / "none").exists()
+
+
+def test_a_grid_says_what_will_not_fit_before_its_first_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Small models are not asked; a large one is, before a worker is started."""
+    large = grid(models=["llama-3-8b"], methods=["full", "lora"], seeds=[0])
+    assert not any(map(is_large, grid()))
+    assert all(map(is_large, large))
+    monkeypatch.setattr("peftbench.planning.devices.here", lambda: replace(ROOM, name="small", memory_bytes=10**10))
+    warn(large, None, 2)
+    said = capsys.readouterr().err
+    assert said.count("warning: does not fit: ") == 2
+    assert "there are 5.0 GB for a run" in said
+    warn(grid(), None, 2)
+    assert capsys.readouterr().err == ""

@@ -50,7 +50,7 @@ def facts() -> dict[str, Any]:
             "cpu": _cpu_name(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "memory_bytes": memory_bytes(),
             "gpus": [gpu.name for gpu in gpus],
             "gpu_memory_bytes": [gpu.total_memory for gpu in gpus] or None,
             "driver": _driver() if gpus else None,
@@ -60,6 +60,11 @@ def facts() -> dict[str, Any]:
             "python": platform.python_version(),
         }
     )
+
+
+def memory_bytes() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def machine_class() -> str:

@@ -90,6 +90,17 @@ def calibrate(as_json: AsJson = False) -> None:
     say(f"wrote {found['file']}")
 
 
+def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
+    """Say which runs will be refused or will not fit, where a model is large enough for the question."""
+    from peftbench.planning import is_large
+
+    if any(map(is_large, specs)):
+        from peftbench.report.plan import troubles
+
+        for line in troubles(_forecast(specs, data, "here", workers)):
+            say(f"warning: {line}", stderr=True)
+
+
 def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
     from rich.progress import Progress
 

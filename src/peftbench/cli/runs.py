@@ -26,6 +26,7 @@ from peftbench.cli.options import (
     plug,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
+from peftbench.cli.planning import warn
 from peftbench.registry import UserError
 
 
@@ -48,7 +49,9 @@ def run(
     plugins = plug(plugin)
     specs = expanded(grid, model, limit)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
-    carry_out(specs, open_store(store), options, str(grid), retry_failed, as_json)
+    place = open_store(store)
+    warn(place.missing(specs), options.data, workers)
+    carry_out(specs, place, options, str(grid), retry_failed, as_json)
 
 
 def status(

@@ -1,6 +1,6 @@
 """A forecast to be read: lines of a table, a page of all cells."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import ABSENT, humane
@@ -30,9 +30,9 @@ def lines(ahead: "Forecast") -> Iterator[list[str]]:
         ]
 
 
-def remarks(ahead: "Forecast") -> Iterator[str]:
-    """What will not be done and why, a line a reason, the totals, and how far they can be trusted."""
-    for status in ("refused", "does not fit", "not known"):
+def troubles(ahead: "Forecast", statuses: Sequence[str] = ("refused", "does not fit")) -> Iterator[str]:
+    """What will not be done and why, a line a reason."""
+    for status in statuses:
         reasons: dict[tuple[str, str], list[str]] = {}
         for cell in ahead.cells:
             if cell.status == status:
@@ -41,6 +41,11 @@ def remarks(ahead: "Forecast") -> Iterator[str]:
         for (method, why), tasks in reasons.items():
             named = ", ".join(dict.fromkeys(tasks)) if len(tasks) < 6 else f"{len(tasks)} cells"
             yield f"{status}: {method} on {named}: {why}"
+
+
+def remarks(ahead: "Forecast") -> Iterator[str]:
+    """What will not be done or is not known, the totals, and how far they can be trusted."""
+    yield from troubles(ahead, ("refused", "does not fit", "not known"))
     device, time = ahead.device, ahead.makespan
     runs = sum(cell.seeds for cell in ahead.runnable)
     whole = ABSENT if time is None else duration(time)
