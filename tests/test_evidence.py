@@ -22,7 +22,7 @@ from peftbench.methods import METHODS
 from peftbench.registry import UserError
 from peftbench.report import write
 from peftbench.report.published import HEADING, sheets
-from peftbench.report.terminal import print_sheets
+from peftbench.report.terminal import print_published
 from peftbench.tasks import TASKS
 from synthetic_table import curves, table
 
@@ -225,7 +225,7 @@ def test_a_table_for_each_source_and_model_in_its_order() -> None:
     assert [line[0] for line in bench.lines][:2] == ["none", "ia3(feedforward=[])"]
     assert len(bench.headings) == 1 + 27 + 3
     assert bench.lines[1][bench.headings.index("rte")] == "84.5"
-    assert bench.metrics.startswith("F1 or macro-F1: mnli")
+    assert bench.note.startswith("F1 or macro-F1: mnli")
     assert meta.headings[:3] == ("Method", "Published as", "gsm8k")
     assert len(meta.lines) == 63
     assert meta.title.endswith("trained on MetaMathQA")
@@ -235,7 +235,7 @@ def test_a_table_for_each_source_and_model_in_its_order() -> None:
 def test_the_terminal_breaks_no_number(width: int) -> None:
     console = Console(file=io.StringIO(), width=width)
     shown = sheets(frame(read(bundled()["peft-bench"])))
-    print_sheets(console, shown)
+    print_published(console, shown)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert HEADING in text
     for line in shown[0].lines:

@@ -26,7 +26,7 @@ from peftbench.registry import UserError, in_a_line
 from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Score, Status
 from peftbench.tasks import Example, Task, resolve
-from peftbench.tasks.scoring import scored
+from peftbench.tasks.scoring import chance, scored
 from peftbench.tasks.splits import Limits, Splits, split
 
 
@@ -73,6 +73,7 @@ class Found:
     scores: dict[str, Score] = field(default_factory=dict)
     merged: Merged | None = None
     latency: tuple[Latency, ...] = ()
+    chance: float | None = None
     invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
     costs: dict[str, Any] = field(default_factory=dict)
@@ -218,6 +219,7 @@ def _test(
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
     found.scores, found.invalid_share = scored(task, examples, predictions)
+    found.chance = chance(task, examples)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}
         for text, example in zip(predictions, examples, strict=True)
@@ -277,6 +279,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         status=status,
         scores=found.scores if status == "ok" else {},
         merged=found.merged if status == "ok" else None,
+        chance=found.chance,
         invalid_share=found.invalid_share,
         validation_loss=best[0] if best else None,
         best_step=trained.best_step or None,

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 SCHEMA = 1
 """Raised when the shape of `RunResult` changes; `peftbench.store` upgrades older files."""
 
-Status = Literal["ok", "out-of-memory", "diverged", "failed"]
+Status = Literal["ok", "out-of-memory", "diverged", "failed", "pruned"]
+"""`pruned`: a trial of a search that was stopped early, as others were better after as many steps."""
 
 
 class Noun(BaseModel):
@@ -28,7 +29,8 @@ class Choice(Noun):
     """A unit by name, with the arguments that differ from its defaults and the unit's version.
 
     `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
-    method are on this machine; their content is among the arguments.
+    method are on this machine; their content is among the arguments. `tuned` names the arguments that a search has
+    set: tables show them as such, so that what was tuned for each task is one method.
     """
 
     name: str
@@ -36,11 +38,17 @@ class Choice(Noun):
     version: int | str = 1
     called: str = ""
     place: str = ""
+    tuned: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The arguments as tables show them."""
+        return self.arguments | dict.fromkeys(self.tuned, "tuned")
 
     def __str__(self) -> str:
         if self.called:
             return self.called
-        given = ", ".join(f"{key}={_plain(value)}" for key, value in sorted(self.arguments.items()))
+        given = ", ".join(f"{key}={_plain(value)}" for key, value in sorted(self.shown.items()))
         return f"{self.name}({given})" if given else self.name
 
 
@@ -85,6 +93,16 @@ class Evaluation(Noun):
     retention_version: str = Field("", description="what is in that file; set when a grid is read")
 
 
+class Trial(Noun):
+    """Which run of a search for settings a run is, from 0.
+
+    `ceilings`: at the validation after that step, the run is stopped if its lowest validation loss so far is above.
+    """
+
+    number: NonNegativeInt
+    ceilings: tuple[tuple[PositiveInt, float], ...] = ()
+
+
 class RunSpec(Noun):
     """Everything asked of one run, and nothing about where it runs."""
 
@@ -95,6 +113,7 @@ class RunSpec(Noun):
     seed: NonNegativeInt
     train: Training = Training()
     eval: Evaluation = Evaluation()
+    trial: Trial | None = Field(None, description="a run of a search; never on a leaderboard")
 
     @property
     def model_name(self) -> str:
@@ -107,7 +126,7 @@ class RunSpec(Noun):
 
         What a method is called and where files are is no part of the question.
         """
-        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}}
+        unasked = {"method": {"called", "place", "tuned"}, "eval": {"retention_text"}}
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
@@ -214,6 +233,9 @@ class RunResult(Noun):
     status: Status
     scores: dict[str, Score] = {}
     merged: Merged | None = Field(None, description="measured where `merge_fidelity` is asked for")
+    chance: float | None = Field(
+        None, description="main metric of the best answer that is the same for all test rows; none where text is free"
+    )
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None

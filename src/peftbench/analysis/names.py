@@ -14,8 +14,8 @@ TELLING = {
 
 
 def measured(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of runs: what others published never counts among them."""
-    return table[table["status"] != "published"]
+    """The rows of runs that count: neither what others published, nor the trials of a search for settings."""
+    return table[(table["status"] != "published") & ("trial" not in table or table["trial"].isna())]
 
 
 def distinct(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -76,21 +76,26 @@ def leaderboard(
     Without weights of PSCP, by the named sets.
     """
     from peftbench.analysis.leaderboard import leaderboards
+    from peftbench.report.sections import evidence, sections
 
     table = place.table(None if specs is None else ids(specs))
     boards = leaderboards(table, weights=weights) if len(table) else ()
+    found = sections(evidence(table, place.curves(table["id"])))
     if as_json:
         told = {"leaderboards": [board.to_dict() for board in boards], "runs": records(table)}
+        told |= {section.name: section.data for section in found}
         print_json(told if published is None else told | {"published": records(published)})
         return
     from peftbench.report.published import sheets
-    from peftbench.report.terminal import View, print_sheets
+    from peftbench.report.terminal import View, print_published, print_section
 
     for board in boards:
         console().print(View(board))
+    for section in found:
+        print_section(console(), section)
     if published is None or published.empty:
         return
     beside = published[published["task"].isin(table["task"])]
-    print_sheets(console(), sheets(beside))
+    print_published(console(), sheets(beside))
     if len(beside) < len(published):
         say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import distinct
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,16 +35,18 @@ def write(
     """
     from peftbench.report import published as others
     from peftbench.report.page import page
-    from peftbench.report.tables import csv, escaped, markdown
+    from peftbench.report.sections import evidence, sections
+    from peftbench.report.tables import csv, markdown, section_markdown
 
-    table = distinct(table)
     if not leaderboards:
         raise ValueError("there is no leaderboard to write: the table has no runs")
+    shown = evidence(table, curves)
+    found = sections(shown)
     sheets = others.sheets(published)
     texts = {
-        "leaderboard.md": markdown(leaderboards) + others.markdown(sheets, escaped),
+        "leaderboard.md": markdown(leaderboards) + "".join(map(section_markdown, found)) + others.markdown(sheets),
         "leaderboard.csv": csv(leaderboards),
-        "index.html": page(leaderboards, table, curves, context, sheets),
+        "index.html": page(leaderboards, shown, context, found, sheets),
     }
     if published is not None and sheets:
         texts["published.csv"] = others.csv(published)

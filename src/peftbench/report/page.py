@@ -8,8 +8,9 @@ from peftbench.analysis.names import labels
 from peftbench.analysis.stats import Interval
 from peftbench.report import sensitivity
 from peftbench.report.columns import columns, interval_words
-from peftbench.report.figures import Style, learning_curves, score_cost, styles
-from peftbench.report.published import HEADING, REMARK, Sheet
+from peftbench.report.figures import learning_curves, score_cost
+from peftbench.report.published import HEADING, REMARK
+from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import failures, remarks, title
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 def page(
     boards: Sequence[Leaderboard],
-    table: "pd.DataFrame",
-    curves: "pd.DataFrame",
+    evidence: Evidence,
     context: Mapping[str, object],
+    sections: Sequence[Section] = (),
     sheets: Sequence[Sheet] = (),
 ) -> str:
-    """The page; arguments as in `peftbench.report.write`. Every text in it is escaped, the figures' too."""
+    """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -33,14 +34,15 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    looks = styles(labels(table))
-    views = [_view(f"b{i}", board, table, curves, looks) for i, board in enumerate(boards)]
+    table = evidence.table
+    views = [_view(f"b{i}", board, evidence) for i, board in enumerate(boards)]
     return environment.get_template("page.html.j2").render(
         title=context.get("title", "PEFT leaderboard"),
         facts=[("What was run", _what_was_run(table)), *((k, v) for k, v in context.items() if isinstance(v, Mapping))],
         boards=views,
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
         about_sensitivity=sensitivity.ABOUT,
+        sections=sections,
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )
@@ -62,10 +64,9 @@ def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
     }
 
 
-def _view(
-    name: str, board: Leaderboard, table: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style]
-) -> dict[str, object]:
+def _view(name: str, board: Leaderboard, evidence: Evidence) -> dict[str, object]:
     """What the template shows of a leaderboard; figures are SVG text."""
+    looks = evidence.looks
     shown = columns(board)
     lines = [(row, [(c.text(row), c.value(row), c.hint(row)) for c in shown]) for row in board.rows]
     bars = {"Mean of all tasks": [(row, row.mean) for row in board.rows]}
@@ -81,7 +82,7 @@ def _view(
         "score_cost": score_cost(board, looks, f"{name}-cost"),
         "sensitivity": sensitivity.figures(board, looks, f"{name}-pscp"),
         "leaders": sensitivity.lines(board),
-        "curves": learning_curves(board, table, curves, looks, f"{name}-curve"),
+        "curves": learning_curves(board, evidence.table, evidence.curves, looks, f"{name}-curve"),
     }
 
 

@@ -1,10 +1,11 @@
 """Published figures, shown apart from what was measured: a table for each source and model, in the source's order."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import ABSENT, humane
+from peftbench.report.sections import Sheet
+from peftbench.report.tables import sheet_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,20 +30,6 @@ ABOUT = ["source", "model", "train_data"]
 """What a table is about."""
 RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "learning_rate"]
 """What tells the lines of a table apart."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table: what it is about, its headings, a line for each method or experiment of the source, and its metrics.
-
-    The first `names` columns are text.
-    """
-
-    title: str
-    headings: tuple[str, ...]
-    names: int
-    lines: tuple[tuple[str, ...], ...]
-    metrics: str
 
 
 def sheets(published: "pd.DataFrame | None") -> list[Sheet]:
@@ -83,20 +70,11 @@ def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
     return "; ".join(f"{metric}: {', '.join(names)}" for metric, names in by_metric.items()) + "."
 
 
-def markdown(shown: Sequence[Sheet], escaped: Callable[[str], str]) -> str:
+def markdown(shown: Sequence[Sheet]) -> str:
     """The tables as a section of Markdown; empty where there are none."""
     if not shown:
         return ""
-    parts = [f"## {HEADING}", REMARK]
-    for sheet in shown:
-        rows = [
-            sheet.headings,
-            ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))],
-            *sheet.lines,
-        ]
-        table = "\n".join("| " + " | ".join(map(escaped, row)) + " |" for row in rows)
-        parts += [f"### {escaped(sheet.title)}", table, f"- {escaped(sheet.metrics)}"]
-    return "\n" + "\n\n".join(parts) + "\n"
+    return "\n" + "\n\n".join([f"## {HEADING}", REMARK, *map(sheet_markdown, shown)]) + "\n"
 
 
 def csv(published: "pd.DataFrame") -> str:

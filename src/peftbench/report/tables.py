@@ -8,6 +8,7 @@ from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
 from peftbench.report import sensitivity
 from peftbench.report.columns import ONE_SEED, TIE, columns
+from peftbench.report.sections import Section, Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +86,21 @@ def _section(board: Leaderboard) -> str:
     moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *sensitivity.lines(board)]
     below = ["", sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
     return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, *below])
+
+
+def sheet_markdown(sheet: Sheet) -> str:
+    """A table under its title, with its note."""
+    rules = ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))]
+    lines = ["| " + " | ".join(rules) + " |", *map(_line, sheet.lines)]
+    parts = [f"### {escaped(sheet.title)}", "\n".join([_line(sheet.headings), *lines])]
+    return "\n\n".join(parts + ([f"- {escaped(sheet.note)}"] if sheet.note else []))
+
+
+def section_markdown(section: Section) -> str:
+    """A section without its figures."""
+    remarks = "\n".join(f"- {escaped(remark)}" for remark in section.remarks)
+    parts = [f"## {escaped(section.title)}", escaped(section.about), *map(sheet_markdown, section.sheets), remarks]
+    return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,7 +12,8 @@ from rich.text import Text
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.report import sensitivity
 from peftbench.report.columns import columns
-from peftbench.report.published import HEADING, REMARK, Sheet
+from peftbench.report.published import HEADING, REMARK
+from peftbench.report.sections import Section, Sheet
 from peftbench.report.tables import remarks, title
 
 GAP = 2
@@ -66,26 +67,42 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
     console.print(table)
 
 
-def print_sheets(console: Console, sheets: Sequence[Sheet]) -> None:
+def print_published(console: Console, sheets: Sequence[Sheet]) -> None:
     """Published figures under their own heading, after what was measured."""
     for sheet in sheets:
         console.print(Text(f"{HEADING}: {sheet.title}", style="bold"))
-        columns = list(zip(sheet.headings, *sheet.lines, strict=True))
-        names, others = columns[: sheet.names], columns[sheet.names :]
-        for shown in _packed(others, console.width - min(sum(map(_width, names)), console.width // 2)):
-            table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-            for number, (heading, *_) in enumerate([*names, *shown]):
-                is_name = number < sheet.names
-                # Only names may be broken: a broken number would be another number.
-                table.add_column(
-                    Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
-                )
-            for line in zip(*(cells[1:] for cells in [*names, *shown]), strict=True):
-                table.add_row(*map(Text, line))
-            console.print(table)
-        console.print(Padding(Text(sheet.metrics, style="dim"), (0, 0, 0, 1)))
+        _print_sheet(console, sheet)
     if sheets:
         console.print(Padding(Text(REMARK, style="dim"), (0, 0, 1, 1)))
+
+
+def print_section(console: Console, section: Section) -> None:
+    """A section without its figures."""
+    console.print(Text(section.title, style="bold"))
+    for sheet in section.sheets:
+        console.print(Text(sheet.title))
+        _print_sheet(console, sheet)
+    for remark in section.remarks:
+        console.print(Padding(Text(remark, style="dim"), (0, 0, 0, 1)))
+    console.print()
+
+
+def _print_sheet(console: Console, sheet: Sheet) -> None:
+    columns = list(zip(sheet.headings, *sheet.lines, strict=True))
+    names, others = columns[: sheet.names], columns[sheet.names :]
+    for shown in _packed(others, console.width - min(sum(map(_width, names)), console.width // 2)):
+        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+        for number, (heading, *_) in enumerate([*names, *shown]):
+            is_name = number < sheet.names
+            # Only names may be broken: a broken number would be another number.
+            table.add_column(
+                Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
+            )
+        for line in zip(*(cells[1:] for cells in [*names, *shown]), strict=True):
+            table.add_row(*map(Text, line))
+        console.print(table)
+    if sheet.note:
+        console.print(Padding(Text(sheet.note, style="dim"), (0, 0, 0, 1)))
 
 
 def _width(cells: tuple[str, ...]) -> int:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from peftbench.metrics import Answers, UnavailableError, invalid_share, score
+import numpy as np
+
+from peftbench.metrics import METRICS, Answers, UnavailableError, invalid_share, score
 from peftbench.spec import Score
 from peftbench.tasks import Example, Task
 
@@ -11,9 +13,37 @@ def scored(
     task: Task, examples: Sequence[Example], predictions: Sequence[str]
 ) -> tuple[dict[str, Score], float | None]:
     """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
+    answers = _answers(task, examples, predictions)
+    found = {}
+    for name in task.facts.metrics:
+        try:
+            value, error = score(name, answers)
+            found[name] = Score(value=value, standard_error=error)
+        except UnavailableError as problem:
+            found[name] = Score(why=str(problem))
+    return found, invalid_share(answers)
+
+
+def chance(task: Task, examples: Sequence[Example]) -> float | None:
+    """What can be scored in the main metric without a look at the question: by the best of the answers that are the
+    same for every row, a label or a place among the choices. `None` where text or numbers are free.
+    """
+    places = min((len(example.choices) for example in examples), default=0)
+    constant = [[label] * len(examples) for label in task.facts.labels]
+    if not constant:
+        constant = [[example.choices[place] for example in examples] for place in range(places)]
+    metric = METRICS[task.facts.metrics[0]]
+    values = []
+    for predictions in constant:
+        found = metric.function(_answers(task, examples, predictions))
+        values.append(float(np.nanmean(found) if metric.facts.rowwise else found))
+    return max(values, default=None)
+
+
+def _answers(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
     facts = task.facts
     fold: Callable[[str], str] = str.casefold if facts.labels else str
-    answers = Answers(
+    return Answers(
         predictions=[fold(text.strip()) for text in predictions],
         references=[tuple(fold(text.strip()) for text in example.answers) for example in examples],
         labels=[fold(label) for label in facts.labels],
@@ -22,11 +52,3 @@ def scored(
         choices=[example.choices for example in examples],
         details=[example.details for example in examples],
     )
-    found = {}
-    for name in facts.metrics:
-        try:
-            value, error = score(name, answers)
-            found[name] = Score(value=value, standard_error=error)
-        except UnavailableError as problem:
-            found[name] = Score(why=str(problem))
-    return found, invalid_share(answers)

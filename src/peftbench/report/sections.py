@@ -1,0 +1,73 @@
+"""What a report says beside its leaderboards: a section for each question that the runs can answer.
+
+A section is made by a function of `Evidence` in a module of its own; it returns `None` where the runs do not speak of
+its question. Adding one is adding it to `MAKERS`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.report.figures import Style
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table: what it is about, its headings, its lines, and a note under it. The first `names` columns are text."""
+
+    title: str
+    headings: tuple[str, ...]
+    names: int
+    lines: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question and its answer.
+
+    `name` is its anchor, `figures` has what draws each figure as SVG, by heading; `data` is plain values for programs.
+    """
+
+    name: str
+    title: str
+    about: str
+    sheets: tuple[Sheet, ...] = ()
+    figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    data: Any = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What sections are made of.
+
+    `table`: one row a run (`peftbench.table`), trials of searches among them, published rows not; its names have been
+    made distinct. `curves`: one row a validation (id of the run, step, tokens, seconds, train_loss, validation_loss).
+    `looks`: colour, marker and dash of each label of a method.
+    """
+
+    table: "pd.DataFrame"
+    curves: "pd.DataFrame"
+    looks: "Mapping[str, Style]"
+
+
+def evidence(table: "pd.DataFrame", curves: "pd.DataFrame") -> Evidence:
+    """The evidence of a table of runs and their curves."""
+    from peftbench.analysis.names import distinct, labels
+    from peftbench.report.figures import styles
+
+    table = distinct(table)
+    return Evidence(table, curves, styles(labels(table)))
+
+
+MAKERS: tuple[Callable[[Evidence], Section | None], ...] = ()
+
+
+def sections(evidence: Evidence) -> list[Section]:
+    """The sections that the runs allow, in order."""
+    made = [make(evidence) for make in MAKERS]
+    return [section for section in made if section is not None]
