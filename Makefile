@@ -8,8 +8,8 @@ STORE ?= results/demo
 
 demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked table and an HTML page
 	@started=$$(date +%s); \
-	$(BIN)/peftbench run grids/demo.toml --store $(STORE) >/dev/null && \
-	$(BIN)/peftbench report grids/demo.toml --store $(STORE) && \
+	$(BIN)/peftbench run demo --store $(STORE) >/dev/null && \
+	$(BIN)/peftbench report demo --store $(STORE) && \
 	echo "The demo took $$(( $$(date +%s) - started )) s. Open $(STORE)/report/index.html"
 
 test: $(VENV)/ready  ## the default suite

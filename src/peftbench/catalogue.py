@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from peftbench import grid
 from peftbench.analysis import weight_sets
 from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
@@ -12,8 +13,8 @@ from peftbench.models import find, known
 from peftbench.registry import Unit, UserError, did_you_mean
 from peftbench.tasks import TASKS, Task, prompt, suite
 
-KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "runs")
-SHOWN = ("model", "method", "task", "metric", "suite")
+KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "runs")
+SHOWN = ("model", "method", "task", "metric", "suite", "grid")
 """Kinds that `about` knows."""
 ABILITIES = {
     "decoder": "decoder",
@@ -43,6 +44,8 @@ def listing(what: str) -> list[dict[str, Any]]:
         return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
     if what == "weights":
         return [_weights(name) for name in weight_sets.names()]
+    if what == "grids":
+        return [_grid(name) for name in grid.ready()]
     raise did_you_mean("thing to list", what, list(KINDS))
 
 
@@ -67,6 +70,8 @@ def names(kind: str | None = None) -> list[str]:
         return sorted({name for unit in TASKS for name in unit.facts.suites})
     if kind == "method":
         return [*(unit.name for unit in METHODS), *METHODS.families, *_members()]
+    if kind == "grid":
+        return list(grid.ready())
     registries: dict[str, Iterable[Unit[Any]]] = {"task": TASKS, "metric": METRICS}
     return [unit.name for unit in registries[kind]]
 
@@ -81,6 +86,8 @@ def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
         return {"name": name, "about": METRICS[name].doc}
     if kind == "suite":
         return _suite(name)
+    if kind == "grid":
+        return _grid(name) | {"file": grid.ready()[name].read_text(encoding="utf-8")}
     model = find(name)
     return {"name": name, "source": model.source, "about": model.about, "config": model.config or {}}
 
@@ -91,6 +98,11 @@ def _first_line(unit: Unit[Any]) -> str:
 
 def _suite(name: str) -> dict[str, Any]:
     return {"name": name, "tasks": ", ".join(suite(name))}
+
+
+def _grid(name: str) -> dict[str, Any]:
+    held = grid.load(name)
+    return {"name": name, "sizes": ", ".join(held.size), "about": held.about}
 
 
 def _weights(name: str) -> dict[str, Any]:

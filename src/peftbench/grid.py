@@ -21,13 +21,19 @@ from peftbench.tasks import TASKS
 
 UNTRAINED = ("max_length", "validation_rows", "precision")
 """All that training settings can change of a run that trains nothing."""
+READY = Path(__file__).parent / "grids"
 RULE_KEYS = ("model", "method", "task", "size", "seed")
 
 
 class Grid(Noun):
-    """What a grid file says. An entry of models, methods and tasks is a name, or a table with `use` and arguments."""
+    """What a grid file says. An entry of models, methods and tasks is a name, or a table with `use` and arguments.
+
+    `size` has other editions of the grid by name, such as a small one: keys that take the place of the grid's own.
+    """
 
     name: str = "grid"
+    about: str = ""
+    size: dict[str, dict[str, Any]] = Field(default_factory=dict)
     models: tuple[Entry, ...] = Field(("pocket",), min_length=1)
     methods: tuple[Entry, ...] = Field(min_length=1)
     tasks: tuple[Entry, ...] = Field(min_length=1)
@@ -38,21 +44,25 @@ class Grid(Noun):
     exceptions: tuple[dict[str, Any], ...] = Field((), alias="except")
 
 
-def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
-    """A grid from a file, or as a mapping of the same shape. Raises `UserError` for a key or a value that is wrong."""
+def ready() -> dict[str, Path]:
+    """The grids that come with the package, by name."""
+    return {path.stem: path for path in sorted(READY.glob("*.toml"))}
+
+
+def load(source: "Grid | Mapping[str, Any] | str | Path", size: str | None = None) -> Grid:
+    """A grid from a file, by the name of a ready one, or as a mapping of the same shape; or the edition called `size`.
+
+    Raises `UserError` for a key or a value that is wrong.
+    """
     if isinstance(source, Grid):
         return source
     where, content, folder = "grid", source, Path()
     if isinstance(source, str | Path):
         where = f"grid {source}"
-        try:
-            content = {"name": Path(source).stem} | tomllib.loads(Path(source).read_text(encoding="utf-8"))
-            folder = Path(source).parent
-        except OSError as error:
-            raise UserError(f"{where}: cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{where}: not TOML: {error}") from error
+        content, folder = _read(Path(source), where)
     assert isinstance(content, Mapping)
+    if size is not None:
+        content = _edition(content, size, where)
     known = [field.alias or name for name, field in Grid.model_fields.items()]
     for key in content:
         if key not in known:
@@ -65,6 +75,32 @@ def load(source: "Grid | Mapping[str, Any] | str | Path") -> Grid:
     methods = tuple(_found(entry, folder) for entry in grid.methods)
     evaluation = _full(grid.eval, ("retention_text",), folder)
     return grid.model_copy(update={"tasks": tasks, "methods": methods, "eval": evaluation})
+
+
+def _read(path: Path, where: str) -> tuple[dict[str, Any], Path]:
+    """What a file says, or a ready grid of that name, and the folder that its paths start from."""
+    grids = ready()
+    if not path.exists() and path.suffix == "":
+        if path.name != str(path) or path.name not in grids:
+            raise UserError(f"no such file, and {did_you_mean('ready grid', str(path), list(grids))}")
+        path = grids[path.name]
+    try:
+        content = {"name": path.stem} | tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{where}: not TOML: {error}") from error
+    return content, path.parent
+
+
+def _edition(content: Mapping[str, Any], size: str, where: str) -> dict[str, Any]:
+    """The content of a grid with the keys of one of its editions in place of its own."""
+    editions = content.get("size", {})
+    if not isinstance(editions, Mapping) or not isinstance(editions.get(size), Mapping):
+        known = list(editions) if isinstance(editions, Mapping) else []
+        raise UserError(f"{where}: {did_you_mean('size', size, known) if known else 'it has one size only'}")
+    own = {key: value for key, value in content.items() if key != "size"}
+    return own | {"name": f"{content.get('name', 'grid')}-{size}"} | dict(editions[size])
 
 
 def _located(entry: Entry, folder: Path) -> Entry:
@@ -98,14 +134,17 @@ def _full(entry: dict[str, Any], keys: Sequence[str], folder: Path) -> dict[str,
 
 
 def expand(
-    source: "Grid | Mapping[str, Any] | str | Path", models: Sequence[str] = (), limit: int | None = None
+    source: "Grid | Mapping[str, Any] | str | Path",
+    models: Sequence[str] = (),
+    limit: int | None = None,
+    size: str | None = None,
 ) -> list[RunSpec]:
     """The run specs of a grid, each once, in the order model, task, size, method, seed; `models` instead of its own.
-    `limit`: at most so many training rows, and so many test rows.
+    `limit`: at most so many training rows, and so many test rows. `size`: the edition of the grid.
 
     Raises `UserError` for whatever is not known, with the nearest name, and for an exception that leaves out nothing.
     """
-    grid = load(source)
+    grid = load(source, size)
     try:
         return _expand(grid, models, limit)
     except UserError as error:

@@ -12,6 +12,7 @@ from peftbench.cli.options import (
     MaybeGrid,
     Models,
     Plugins,
+    Size,
     StoreDir,
     expanded,
     open_store,
@@ -62,6 +63,7 @@ def export(
     store: StoreDir = RESULTS,
     model: Models = None,
     limit: Limit = None,
+    size: Size = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +72,7 @@ def export(
 
     plug(plugin)
     place = open_store(store)
-    written = write(place, to, form, ids_of(expanded(grid, model, limit)) if grid else None)
+    written = write(place, to, form, ids_of(expanded(grid, model, limit, size)) if grid else None)
     warn_corrupt(place)
     if as_json:
         print_json({"files": [str(path) for path in written]})

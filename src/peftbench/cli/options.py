@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from peftbench.spec import RunSpec
     from peftbench.store import Store
 
-GridFile = Annotated[Path, typer.Argument(help="grid file (TOML)", metavar="GRID")]
-MaybeGrid = Annotated[Path | None, typer.Argument(help="grid file; without it, the whole store", metavar="[GRID]")]
+GridFile = Annotated[Path, typer.Argument(help="grid file (TOML), or the name of a ready grid", metavar="GRID")]
+MaybeGrid = Annotated[
+    Path | None, typer.Argument(help="grid file, or a ready grid; without it, the whole store", metavar="[GRID]")
+]
 StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
 DataDir = Annotated[
     Path | None,
@@ -23,6 +25,9 @@ DataDir = Annotated[
 Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="at most so many training rows, and test rows, a run")
+]
+Size = Annotated[
+    str | None, typer.Option("--size", help="another edition that the grid has, such as pocket", metavar="NAME")
 ]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
@@ -57,11 +62,11 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
-def expanded(grid: Path, models: list[str] | None, limit: int | None) -> "list[RunSpec]":
-    """The runs of a grid file, with other models if any are given, and no more rows than `limit`."""
+def expanded(grid: Path, models: list[str] | None, limit: int | None, size: str | None) -> "list[RunSpec]":
+    """The runs of an edition of a grid, with other models if any are given, and no more rows than `limit`."""
     from peftbench.grid import expand
 
-    return expand(grid, models or (), limit)
+    return expand(grid, models or (), limit, size)
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

@@ -13,6 +13,7 @@ from peftbench.cli.options import (
     Limit,
     Models,
     Plugins,
+    Size,
     StoreDir,
     Workers,
     expanded,
@@ -41,6 +42,7 @@ def plan(
     workers: Workers = 0,
     model: Models = None,
     limit: Limit = None,
+    size: Size = None,
     plugin: Plugins = None,
     costs: Costs = True,
     html: Page = None,
@@ -48,7 +50,7 @@ def plan(
 ) -> None:
     """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
     plug(plugin)
-    specs, place = expanded(grid, model, limit), open_store(store)
+    specs, place = expanded(grid, model, limit, size), open_store(store)
     missing = ids(place.missing(specs))
     warn_corrupt(place)
     ahead = _forecast(specs, data, device, workers) if costs else None

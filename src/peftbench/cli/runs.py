@@ -16,6 +16,7 @@ from peftbench.cli.options import (
     Models,
     Plugins,
     Retry,
+    Size,
     StoreDir,
     Threads,
     WeightSets,
@@ -36,6 +37,7 @@ def run(
     data: DataDir = None,
     model: Models = None,
     limit: Limit = None,
+    size: Size = None,
     plugin: Plugins = None,
     workers: Workers = 0,
     threads: Threads = 1,
@@ -47,7 +49,7 @@ def run(
     from peftbench.launch import Options
 
     plugins = plug(plugin)
-    specs = expanded(grid, model, limit)
+    specs = expanded(grid, model, limit, size)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
     place = open_store(store)
     warn(place.missing(specs), options.data, workers)
@@ -59,13 +61,14 @@ def status(
     store: StoreDir = RESULTS,
     model: Models = None,
     limit: Limit = None,
+    size: Size = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
     place = open_store(store)
-    specs = expanded(grid, model, limit) if grid else None
+    specs = expanded(grid, model, limit, size) if grid else None
     results = {k: r for k, (r, _) in place.results().items() if specs is None or k in ids(specs)}
     counts: dict[str, int] = {"ok": 0}
     for result in results.values():
@@ -92,6 +95,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
     model: Models = None,
     limit: Limit = None,
+    size: Size = None,
     weights: WeightSets = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -105,7 +109,7 @@ def report(
     plug(plugin)
     sets = weight_sets(weights or ())
     place = open_store(store)
-    specs = expanded(grid, model, limit) if grid else None
+    specs = expanded(grid, model, limit, size) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     warn_corrupt(place)

@@ -14,12 +14,12 @@ RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "see
 
 
 def list_units(
-    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics, weights or runs")],
+    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics, weights, grids or runs")],
     store: StoreDir = RESULTS,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: models, methods, tasks, suites, metrics, weights of PSCP, or the runs of a store."""
+    """What there is: models, methods, tasks, suites, metrics, weights of PSCP, ready grids, or the runs of a store."""
     from peftbench import catalogue
 
     plug(plugin)
@@ -34,8 +34,8 @@ def show(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="the name of a model, method, task, suite or metric, or the start of a run's id; the kind may stand "
-            "before it, as in `show task cola`",
+            help="the name of a model, method, task, suite, metric or grid, or the start of a run's id; the kind may "
+            "stand before it, as in `show task cola`",
             metavar="[KIND] NAME",
         ),
     ],
@@ -80,6 +80,6 @@ def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[
     if facts is not None:
         return facts
     if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
-        raise did_you_mean(kind or "model, method, task, suite, metric or run", name, catalogue.names(kind))
+        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, catalogue.names(kind))
     result, folder = open_store(store).find(name)
     return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}
