@@ -428,7 +428,8 @@ def test_an_unknown_thing_to_list() -> None:
 def test_an_unknown_thing_to_show(tmp_path: Path) -> None:
     store = ("--store", tmp_path)
     assert_one_line(
-        call("show", "lorra", *store), "unknown model, method, task, suite, metric or run 'lorra': did you mean 'lora'?"
+        call("show", "lorra", *store),
+        "unknown model, method, task, suite, metric, grid or run 'lorra': did you mean 'lora'?",
     )
     assert_one_line(call("show", "acuracy", *store), "did you mean 'accuracy'?")
     assert_one_line(call("show", "task", "lora", *store), "unknown task 'lora': ")

@@ -1,5 +1,7 @@
 """Verbs about what runs will cost: look ahead, and measure how fast this machine is."""
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,8 @@ from peftbench.cli.options import (
 from peftbench.cli.output import console, print_json, print_rows, say, warn_corrupt
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from peftbench.planning.forecast import Forecast
     from peftbench.spec import RunSpec
 
@@ -111,11 +115,16 @@ def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: i
     from peftbench.planning.devices import device as named
     from peftbench.planning.forecast import forecast
 
-    on = named(device)
+    on, processes = named(device), min(os.cpu_count() or 1, 4)
     count = workers or (default_workers() if device == HERE else 1)
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)
-        return forecast(specs, on, data, count, lambda done, total: progress.update(line, completed=done, total=total))
+        told = partial(_tell, progress, line)
+        return forecast(specs, on, data, count, told, processes)
+
+
+def _tell(progress: "Progress", line: Any, done: int, total: int) -> None:
+    progress.update(line, completed=done, total=total)
 
 
 def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") -> list[dict[str, Any]]:

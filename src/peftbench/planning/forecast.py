@@ -2,7 +2,6 @@
 
 import heapq
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -103,11 +102,17 @@ class Forecast:
 
 
 def forecast(
-    specs: Sequence[RunSpec], on: Device, data: Path | None = None, workers: int = 1, told: Told = lambda *_: None
+    specs: Sequence[RunSpec],
+    on: Device,
+    data: Path | None = None,
+    workers: int = 1,
+    told: Told = lambda *_: None,
+    processes: int = 1,
 ) -> Forecast:
     """The costs of runs on a device, on which as many run at a time as there are workers.
 
-    A machine without a GPU shares its memory among its workers. Needs no weights and no network.
+    A machine without a GPU shares its memory among its workers. Needs no weights and no network. `processes` other than
+    1 are forked, where the system can: not for a process in which torch has computed on several threads.
     """
     cells: dict[str, list[RunSpec]] = {}
     for spec in specs:
@@ -120,7 +125,7 @@ def forecast(
     for ids in groups.values():
         shapes = [longest(cells[i][0], lengths[i]) for i in ids if isinstance(lengths[i], Rows)]
         asked.append((cells[ids[0]][0], tuple(dict.fromkeys(shapes)), on.bf16))
-    found = dict(zip(groups, _profiles(asked, told), strict=True))
+    found = dict(zip(groups, _profiles(asked, told, processes), strict=True))
     room = on.memory_bytes // (1 if on.queued else max(1, workers))
     judged = [_cell(runs, found[_group(runs[0])], lengths[id_], (on, room)) for id_, runs in cells.items()]
     return Forecast(on, workers, tuple(judged))
@@ -138,11 +143,11 @@ def longest(spec: RunSpec, known: Rows) -> Shape:
     return max(map(sum, chosen)) - target, target
 
 
-def _profiles(asked: Sequence[Any], told: Told) -> list[Any]:
-    """Profiles, or why there is none; in two processes where there are several and the system can fork."""
-    count = min(len(asked), os.cpu_count() or 1, 4)
+def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
+    """Profiles, or why there is none; in several processes where that pays and the system can fork."""
+    count = min(len(asked), processes)
     found: list[Any] = []
-    if count < 2 or len(asked) < 4 or sys.platform != "linux" or "pytest" in sys.modules:
+    if count < 2 or len(asked) < 4 or sys.platform != "linux":
         for each in asked:
             found.append(_profile(each))
             told(len(found), len(asked))
