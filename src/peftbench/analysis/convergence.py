@@ -14,7 +14,7 @@ from itertools import product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.cells import MissingCell
+from peftbench.analysis.cells import MissingCell, cells_of
 from peftbench.analysis.select import compared
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Reached:
 
     near: Mapping[str, float]
     best: Mapping[str, float]
+    loss: float
     last: bool
 
 
@@ -62,13 +63,15 @@ class Ratio:
 class Pace:
     """A method at one size: what its runs took, by goal and measure, as a geometric mean, and beside full.
 
-    Empty where it lacks cells that are compared; these stand in `missing`. `still` of `runs` runs had their lowest loss
-    at their last validation.
+    Empty where it lacks cells that are compared; these stand in `missing`. `loss` is the ratio of the lowest losses: a
+    method that learns little is soon near a loss that is high. `still` of `runs` runs had their lowest loss at their
+    last validation.
     """
 
     method: str
     taken: Mapping[tuple[str, str], float]
     ratios: Mapping[tuple[str, str], Ratio]
+    loss: Ratio | None
     runs: int
     still: int
     missing: tuple[MissingCell, ...]
@@ -100,8 +103,8 @@ def reached(points: Sequence[Point]) -> Reached | None:
     lowest = min(loss for *_, loss in curve)
     first = next(point for point in curve if point[3] == lowest)
     near = next(point for point in curve if point[3] <= lowest + WITHIN * abs(lowest))
-    at = [dict(zip(MEASURES, point, strict=False)) for point in (near, first)]
-    return Reached(*at, last=first is curve[-1])
+    soon, best = (dict(zip(MEASURES, point[:3], strict=True)) for point in (near, first))
+    return Reached(soon, best, loss=lowest, last=first is curve[-1])
 
 
 def geometric(ratios: Sequence[float]) -> Ratio:
@@ -162,24 +165,34 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | 
 def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell, Reached | str]:
     """What each cell of a method took, or what is wrong with it."""
     cells: dict[Cell, Reached | str] = {}
-    for (task, seed), here in runs.groupby(["task", "seed"]):
+    for task, seed in cells_of(runs):
+        here = runs[(runs["task"] == task) & (runs["seed"] == seed)]
         good = here[here["status"] == "ok"]
         if good.empty:
-            cells[str(task), int(seed)] = str(here["status"].iloc[-1])
+            cells[task, seed] = str(here["status"].iloc[-1])
         elif len(good) > 1:
-            cells[str(task), int(seed)] = f"{len(good)} runs of one cell, select one"
+            cells[task, seed] = f"{len(good)} runs of one cell, select one"
         else:
-            cells[str(task), int(seed)] = reached(curves.get(str(good["id"].iloc[0]), [])) or "no learning curve"
+            cells[task, seed] = reached(curves.get(str(good["id"].iloc[0]), [])) or "no learning curve"
     return cells
 
 
 def _pace(method: str, pairs: Sequence[tuple[Reached, Reached | None]], missing: tuple[MissingCell, ...]) -> Pace:
-    taken, ratios = {}, {}
+    taken: dict[tuple[str, str], float] = {}
+    ratios: dict[tuple[str, str], Ratio] = {}
+    paired = [(one, other) for one, other in pairs if other is not None]
     for goal, measure in product(GOALS, MEASURES):
         own = [getattr(one, goal)[measure] for one, _ in pairs]
-        others = [getattr(other, goal)[measure] for _, other in pairs if other is not None]
         if own and min(own) > 0:
             taken[goal, measure] = geometric(own).mean
-            if len(others) == len(own) and min(others) > 0:
-                ratios[goal, measure] = geometric([a / b for a, b in zip(own, others, strict=True)])
-    return Pace(method, taken, ratios, len(pairs), sum(one.last for one, _ in pairs), missing)
+            ratio = _ratio([(getattr(one, goal)[measure], getattr(other, goal)[measure]) for one, other in paired])
+            ratios |= {(goal, measure): ratio} if ratio else {}
+    loss = _ratio([(one.loss, other.loss) for one, other in paired])
+    return Pace(method, taken, ratios, loss, len(pairs), sum(one.last for one, _ in pairs), missing)
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> Ratio | None:
+    """The mean ratio of pairs; `None` without any, and where one is not positive."""
+    if not pairs or min(map(min, pairs)) <= 0:
+        return None
+    return geometric([one / other for one, other in pairs])
