@@ -58,6 +58,6 @@ def _where(x: Floats, heights: Floats) -> Floats:
     positive, size = np.maximum(heights, 0), np.abs(heights)
     both = size[:-1] + size[1:]
     # Right for a segment above 0, below 0, and with its zero inside; one that lies on 0 counts as half.
-    share = np.divide(positive[:-1] + positive[1:], both, out=np.full_like(both, 0.5), where=both > 0)
+    share = np.divide(positive[:-1] + positive[1:], both, out=np.full(both.shape, 0.5), where=both > 0)
     length: Floats = x[0] + np.diff(x) @ share
     return length

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Lacking = tuple[tuple[str, tuple[MissingCell, ...]], ...]
 """Sizes at which a method lacks cells, with those."""
+NOTHING = "trains nothing"
+"""Why a method has no power law."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _curve(held: _Held, method: str, tasks: Sequence[str], sizes: Sizes, generat
     known = [(rows, score) for rows, score in scores if score is not None]
     missing = [(size, tuple(c for c in held.missing[size][method] if c.task in tasks)) for size, _ in sizes]
     law = (
-        "trains nothing"
+        NOTHING
         if method in held.untrained
         else power_law([rows for rows, _ in known], [score for _, score in known], generator)
     )

@@ -152,16 +152,14 @@ def figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -
                 _dots(axes, paces, key, looks)
             row[0].set_ylabel(f"{each.size} rows")
         for axes, heading in zip(grid[-1], DRAWN.values(), strict=True):
-            axes.set_xlabel(f"{heading}, multiple of full fine-tuning")
+            axes.set_xlabel(f"{heading}, × full")
+            _scale(axes)
         return svg(canvas, name, "Steps and seconds to come near the lowest loss, as multiples of full fine-tuning")
 
 
 def _dots(axes: "Axes", paces: Sequence[Pace], key: tuple[str, str], looks: Mapping[str, Style]) -> None:
     frame(axes, "", "")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.axvline(1, color=INK, lw=0.8, ls=":")
     for y, pace in enumerate(paces):
         ratio = pace.ratios.get(key)
@@ -172,3 +170,15 @@ def _dots(axes: "Axes", paces: Sequence[Pace], key: tuple[str, str], looks: Mapp
             axes.errorbar(ratio.mean, y, xerr=sides, fmt=marker, ms=5, color=colour, capsize=2, lw=1.2)
     axes.set_yticks(range(len(paces)), [pace.method for pace in paces])
     axes.set_ylim(len(paces) - 0.5, -0.5)
+
+
+def _scale(axes: "Axes") -> None:
+    """The axis of ratios, once all is drawn."""
+    # From half to double at least, or a few percent would look like much.
+    low, high = axes.get_xlim()
+    low, high = min(low, 0.45), max(high, 2.2)
+    ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(low, high)

@@ -6,8 +6,8 @@ from typing import Any
 
 from peftbench.analysis.crossing import Crossing
 from peftbench.analysis.power_law import FEWEST_SIZES, PowerLaw
-from peftbench.analysis.scaling import Against, Curve, Scale, scales
-from peftbench.report.columns import ABSENT, humane, interval_text
+from peftbench.analysis.scaling import NOTHING, Against, Curve, Scale, scales
+from peftbench.report.columns import ABSENT, interval_text
 from peftbench.report.figures import Style, drawing, frame, styles, svg
 from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
@@ -20,8 +20,9 @@ ABOUT = (
     "Methods are compared as on the leaderboards: over the same tasks and seeds, with 95 % intervals."
 )
 LAW = (
-    "b is the exponent of error = a · rows^-b, fitted to all sizes but a method's largest; “Predicted” is what it says "
-    "of that, with where 95 % of measurements would lie if the law held. It has no floor and no plateau."
+    f"Where there are {FEWEST_SIZES} sizes or more, b is the exponent of error = a · rows^-b, fitted to all sizes but "
+    "the largest; “Predicted” is what it says of that, with where 95 % of measurements would lie if the law held. "
+    "It has no floor and no plateau."
 )
 
 
@@ -39,7 +40,7 @@ def section(evidence: Evidence) -> Section | None:
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
         {_title(scale): partial(figure, scale, looks, f"scale-{i}") for i, scale in enumerate(found)},
-        tuple(dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
+        (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )
 
@@ -85,8 +86,7 @@ def _scores(scale: Scale) -> Sheet:
         held = {point.rows: interval_text(point.score) for point in curve.points}
         line = [curve.method, *(held.get(number, ABSENT) for number in rows)]
         lines.append(tuple(line + _law(curve) * with_laws))
-    note = LAW if with_laws else f"Power laws are fitted where there are {FEWEST_SIZES} sizes or more."
-    return Sheet(f"{_title(scale)}, score by training rows", ("Method", *headings), 1, tuple(lines), note)
+    return Sheet(f"{_title(scale)}, score by training rows", ("Method", *headings), 1, tuple(lines))
 
 
 def _law(curve: Curve) -> list[str]:
@@ -126,7 +126,7 @@ def _remarks(scale: Scale) -> Iterator[str]:
         missing = [(curve.method, dict(curve.lacking).get(size, ())) for curve in scale.curves]
         yield from (f"{about}, size {size} left out: {text}" for text in lacking(missing))
     for curve in scale.curves:
-        if isinstance(curve.law, str) and len(scale.sizes) >= FEWEST_SIZES:
+        if isinstance(curve.law, str) and curve.law != NOTHING and len(scale.sizes) >= FEWEST_SIZES:
             yield f"{_title(scale)}: no power law of {curve.method}: {curve.law}."
 
 
@@ -157,7 +157,7 @@ def figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
     with drawing((7.6, max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
         axes = canvas.subplots()
         axes.set_xscale("log")
-        axes.set_xticks([rows for _, rows in scale.sizes], [humane(rows) for _, rows in scale.sizes], minor=False)
+        axes.set_xticks([rows for _, rows in scale.sizes], [f"{rows:,}" for _, rows in scale.sizes])
         axes.xaxis.set_minor_formatter("")
         for i, curve in enumerate(drawn):
             colour, marker, dash = looks[curve.method]
