@@ -6,6 +6,8 @@ setting with the lowest validation loss, averaged over the seeds: never the best
 
 from typing import TYPE_CHECKING
 
+from peftbench.analysis.names import distinct, labels, measured
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -30,3 +32,14 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     return pd.concat([table[table["trials"] == 1], kept], ignore_index=True)
+
+
+def compared(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs that are compared, with the chosen settings: `label` of the method, `size` as text, numbers as floats.
+
+    Rows are in an order of their own: sums of floats depend on it, and results must not depend on that of the runs.
+    """
+    numbers = ["score", "score_error", "train_rows", "trainable_parameters"]
+    table = select(distinct(measured(table)))
+    table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
+    return table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])

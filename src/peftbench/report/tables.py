@@ -28,8 +28,8 @@ def remarks(board: Leaderboard) -> list[str]:
         said.append(_trials(board))
     if board.costs_refused:
         said.append(f"Costs are not compared: {board.costs_refused}.")
-    said += [f"No method has a score on {cells}" for cells in _grouped(board.unscored)]
-    said += [f"{row.method} lacks {cells}" for row in board.rows for cells in _grouped(row.missing)]
+    said += [f"No method has a score on {cells}" for cells in grouped(board.unscored)]
+    said += [f"{row.method} lacks {cells}" for row in board.rows for cells in grouped(row.missing)]
     if board.weights:
         said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
@@ -45,13 +45,22 @@ def _trials(board: Leaderboard) -> str:
     return f"{chosen}unequal numbers: {each}."
 
 
-def _grouped(missing: Iterable[MissingCell]) -> list[str]:
+def grouped(missing: Iterable[MissingCell]) -> list[str]:
     """Missing cells in words, those of one reason together."""
     cells: dict[str, list[str]] = {}
     for cell in missing:
         reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
         cells.setdefault(reason, []).append(f"{cell.task} seed {cell.seed}")
     return [f"{', '.join(names)}: {reason}" for reason, names in cells.items()]
+
+
+def lacking(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
+    """Methods with the cells that they lack, in words, those that lack the same together."""
+    methods: dict[str, list[str]] = {}
+    for method, cells in missing:
+        for text in grouped(cells):
+            methods.setdefault(text, []).append(method)
+    return [f"{', '.join(held)} lack{'s' * (len(held) == 1)} {text}" for text, held in methods.items()]
 
 
 def _without_pscp(board: Leaderboard) -> list[str]:
