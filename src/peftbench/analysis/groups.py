@@ -25,22 +25,15 @@ class Group:
     def __str__(self) -> str:
         return f"{self.model}, {self.size} training rows, {self.machine_class}"
 
-    @property
-    def methods(self) -> "dict[str, pd.DataFrame]":
-        """The runs of each method, by its label."""
-        return {str(label): runs for label, runs in self.runs.groupby("label")}
-
 
 def groups(table: "pd.DataFrame") -> list[Group]:
     """The groups of a table of runs, by model, machine class and size; of swept settings the chosen ones.
 
-    Published rows and the trials of searches are left out. Does not depend on the order of the rows.
+    Published rows and the trials of searches are left out. They do not depend on the order of rows.
     """
     table = select(distinct(measured(table)))
     table = table.reindex(columns=table.columns.union(NUMBERS, sort=False)).astype(dict.fromkeys(NUMBERS, float))
     table = table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])
-    found = [
-        Group(model, size, machine, runs)
-        for (model, machine, size), runs in table.groupby(["model", "machine_class", "size"])
-    ]
+    keys = ["model", "size", "machine_class"]
+    found = [Group(*map(str, runs[keys].iloc[0]), runs) for _, runs in table.groupby(keys)]
     return sorted(found, key=lambda g: (g.model, g.machine_class, float(g.size) if g.size.isdigit() else math.inf))

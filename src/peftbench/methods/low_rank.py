@@ -48,7 +48,9 @@ def low_rank(
 
     targets = places(model, *where)
     rank, alpha = solved(model, targets, size, **variant)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, **variant)
+    # The library says that alpha is a whole number, and works with any.
+    asked: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": targets}
+    config = LoraConfig(**asked, **variant)
     adapted = with_peft(model, config, mergeable=True)
     if size[2] is not None:
         adapted.notes += (f"rank {rank}, alpha {alpha:g}: the largest rank of at most {size[2]:,} parameters",)
@@ -58,7 +60,7 @@ def low_rank(
 def solved(
     model: Any, targets: Sequence[str], size: tuple[int, float, Budget | None], **variant: Any
 ) -> tuple[int, float]:
-    """Rank and alpha of a size on these linear layers; see `Budget`. The library takes any alpha that is a number."""
+    """Rank and alpha of a size on these linear layers; see `Budget`."""
     rank, alpha, budget = size
     if budget is None:
         return rank, alpha
