@@ -1,16 +1,23 @@
 """Ranks from a budget of parameters: the largest that fits, of every LoRA-like method, on every place."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import peftbench
+from peftbench.engine.adapters import load, save
+from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.low_rank import solved
+from peftbench.models import find
 from peftbench.models.places import places
 from peftbench.registry import UserError
+from peftbench.spec import Choice
+from test_methods import finish, logits, rows
 from test_places import build, model
 
 METHODS_OF_A_BUDGET = ("lora", "dora", "rslora", "loraplus", "qlora")
@@ -89,7 +96,7 @@ def test_without_a_budget_nothing_changes() -> None:
     assert applied("llama", "lora").notes == ()
 
 
-def test_a_budget_on_a_model_with_weights(tiny_models: Any) -> None:
+def test_a_budget_on_a_model_with_weights(tiny_models: dict[str, Path]) -> None:
     """PiSSA and OLoRA start from the weights; OLoRA is refused a rank that its layers do not have."""
     for method in ("pissa", "olora"):
         found = peftbench.estimate(str(tiny_models["llama"]), method, parameters=5_000).trainable_parameters
@@ -99,6 +106,24 @@ def test_a_budget_on_a_model_with_weights(tiny_models: Any) -> None:
         assert found == 5_000 // one * one
     with pytest.raises(UserError, match=r"olora: rank \d+ is more than .* has, 32"):
         peftbench.estimate(str(tiny_models["llama"]), "olora", parameters=500_000)
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora"])
+def test_an_alpha_that_is_no_whole_number_comes_back(method: str, tiny_models: dict[str, Path], tmp_path: Path) -> None:
+    """Rank 7 of a scale that was said for rank 3: alpha is 5 * 7 / 3, or 5 * √(7 / 3)."""
+    base = Base(find(str(tiny_models["llama"])), "fp32")
+    one = trained(METHODS[method].function(base.model, rank=1, dropout=0.0))
+    base = Base(find(str(tiny_models["llama"])), "fp32")
+    adapted = METHODS[method].function(base.model, rank=3, alpha=5, dropout=0.0, parameters=7 * one)
+    for name, parameter in adapted.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    before = logits(adapted, rows(base)[:2])
+    save(adapted, tmp_path / "adapter")
+    finish(base, adapted)
+    again = load(base, Choice(name=method), tmp_path / "adapter")
+    assert ranks(again) == {7}
+    assert torch.allclose(logits(again, rows(base)[:2]), before, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [0, -5, 2.5, "many"])

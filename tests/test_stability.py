@@ -55,7 +55,8 @@ def test_by_hand() -> None:
     # Quantiles of chi-square with four degrees of freedom, from a printed table.
     assert lora.spread.low == pytest.approx(math.sqrt(34 / 11.143), abs=1e-3)
     assert lora.spread.high == pytest.approx(math.sqrt(34 / 0.484), abs=5e-3)
-    assert lora.worst == Worst(2, 28.5, pytest.approx(2.0))
+    assert lora.worst is not None
+    assert (lora.worst.seed, lora.worst.mean, lora.worst.below) == (2, 28.5, pytest.approx(2.0))
     # Of emotions 46 and 45 + 1.645 are compared; arithmetic has no chance known.
     assert (lora.judged, lora.at_chance) == (3, 1)
 
@@ -69,7 +70,7 @@ def test_runs_without_a_score_count() -> None:
 
 
 def test_one_seed_has_no_spread() -> None:
-    one = found(planted()[lambda runs: runs["seed"] == 0])["lora"]
+    one = found(planted().query("seed == 0"))["lora"]
     assert (one.spread, one.worst) == (None, None)
     assert spread([[1.0], []]) is None
 

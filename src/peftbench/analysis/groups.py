@@ -35,5 +35,8 @@ def groups(table: "pd.DataFrame") -> list[Group]:
     table = table.reindex(columns=table.columns.union(NUMBERS, sort=False)).astype(dict.fromkeys(NUMBERS, float))
     table = table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])
     keys = ["model", "size", "machine_class"]
-    found = [Group(*map(str, runs[keys].iloc[0]), runs) for _, runs in table.groupby(keys)]
+    found = []
+    for _, runs in table.groupby(keys):
+        model, size, machine = map(str, runs[keys].iloc[0])
+        found.append(Group(model, size, machine, runs))
     return sorted(found, key=lambda g: (g.model, g.machine_class, float(g.size) if g.size.isdigit() else math.inf))
