@@ -11,8 +11,10 @@ from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
+from peftbench.analysis.chance import counted
 from peftbench.analysis.names import distinct, labels, measured
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
+from peftbench.analysis.plain import plain
 from peftbench.analysis.select import select
 from peftbench.analysis.sensitivity import Sweep, sweeps
 from peftbench.analysis.stats import Interval, cell, difference, over_tasks
@@ -43,7 +45,8 @@ class Row:
 
     `rank` is 1 plus the number of methods in `beaten_by`: those that are better with the 95 % interval of the paired
     difference above 0. `tied_with` are the others of that rank. `scores` is by task, over the seeds of that task, and
-    has no task of which a cell is missing. `costs` has the keys of `COUNTED` and `MEASURED`; `None`: not known.
+    has no task of which a cell is missing. `at_chance`: task to the number of its runs at chance, if there are any
+    (`peftbench.analysis.chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`: not known.
     """
 
     method: str
@@ -54,6 +57,7 @@ class Row:
     rank: int | None = None
     beaten_by: tuple[str, ...] = ()
     tied_with: tuple[str, ...] = ()
+    at_chance: Mapping[str, int] = field(default_factory=dict)
     pscp: Mapping[str, Pscp] = field(default_factory=dict)
 
 
@@ -82,7 +86,7 @@ class Leaderboard:
 
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return {key: plain(value) for key, value in asdict(self).items()}
 
     def to_frame(self) -> "pd.DataFrame":
         """One line per method, flat: scores in points with `_low` and `_high`, costs in the units of their names."""
@@ -101,6 +105,7 @@ class Leaderboard:
                 f"{name}_high": score and score.high,
             }
         line |= dict(row.costs) | {f"pscp_{name}": score.value for name, score in row.pscp.items()}
+        line["at_chance"] = "; ".join(f"{task} {count}" for task, count in row.at_chance.items())
         line["weights"] = "; ".join(map(str, self.weights))
         line["missing"] = "; ".join(map(str, row.missing))
         return line
@@ -222,6 +227,7 @@ def _row(label: str, runs: "pd.DataFrame", missing: tuple[MissingCell, ...], sco
         scores={task: estimate.interval() for task, estimate in estimates.items()},
         costs=costs,
         missing=missing,
+        at_chance=counted(good),
     )
 
 
@@ -248,12 +254,3 @@ def _ranked(row: Row, beaten_by: Mapping[str, list[str]]) -> Row:
     better = beaten_by[row.method]
     tied = [m for m in beaten_by if m != row.method and len(beaten_by[m]) == len(better)]
     return replace(row, rank=1 + len(better), beaten_by=tuple(better), tied_with=tuple(tied))
-
-
-def _plain(value: object) -> object:
-    """Mappings and sequences of JSON values, with `None` for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(held) for key, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

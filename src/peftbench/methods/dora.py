@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.places import Layers, Modules
 from peftbench.registry import UserError
 
@@ -13,6 +13,7 @@ def dora(
     *,
     rank: int = 16,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.05,
     modules: Modules = DEFAULT,
     layers: Layers = "all",
@@ -20,4 +21,4 @@ def dora(
     """DoRA: low-rank updates of the direction of each output's weights, whose length is trained apart."""
     if getattr(model, "is_loaded_in_8bit", False):
         raise UserError("dora cannot be put on weights of eight bits, whose scales peft loses: use nf4")
-    return low_rank(model, rank, alpha, dropout, (modules, layers), use_dora=True)
+    return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers), use_dora=True)

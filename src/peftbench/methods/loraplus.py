@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.places import Layers, Modules
 
 
@@ -12,13 +12,14 @@ def loraplus(
     *,
     rank: int = 16,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.05,
     ratio: float = 16.0,
     modules: Modules = DEFAULT,
     layers: Layers = "all",
 ) -> Adapted:
     """LoRA+: LoRA whose matrices B, which start at zero, learn at `ratio` times the rate of A."""
-    adapted = low_rank(model, rank, alpha, dropout, (modules, layers))
+    adapted = low_rank(model, (rank, alpha, parameters), dropout, (modules, layers))
 
     def param_groups(learning_rate: float) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [

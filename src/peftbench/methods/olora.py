@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, low_rank
+from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank, solved
 from peftbench.models.places import Layers, Modules, places
 from peftbench.registry import UserError
 
@@ -13,15 +13,18 @@ def olora(
     *,
     rank: int = 16,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.0,
     modules: Modules = DEFAULT,
     layers: Layers = "all",
 ) -> Adapted:
     """OLoRA: LoRA on the first orthonormal directions of the weights, the rest of which stays in the base meanwhile."""
-    for place in places(model, modules, layers):
+    targets = places(model, modules, layers)
+    needed, _ = solved(model, targets, (rank, alpha, parameters))
+    for place in targets:
         module = model.get_submodule(place)
         if type(module).__name__ == "Conv1D":
             raise UserError(f"olora: peft has it for Linear layers only, and {place} is a Conv1D: use pissa")
-        if rank > min(module.weight.shape):
-            raise UserError(f"olora: rank {rank} is more than {place} has, {min(module.weight.shape)}")
-    return low_rank(model, rank, alpha, dropout, (modules, layers), init_lora_weights="olora")
+        if needed > min(module.weight.shape):
+            raise UserError(f"olora: rank {needed} is more than {place} has, {min(module.weight.shape)}")
+    return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers), init_lora_weights="olora")

@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, low_rank
+from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank
 from peftbench.models.places import Layers, Modules
 
 
@@ -12,9 +12,10 @@ def pissa(
     *,
     rank: int = 16,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.0,
     modules: Modules = DEFAULT,
     layers: Layers = "all",
 ) -> Adapted:
     """PiSSA: LoRA on the principal singular vectors of the weights, the rest of which stays in the base meanwhile."""
-    return low_rank(model, rank, alpha, dropout, (modules, layers), init_lora_weights="pissa")
+    return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers), init_lora_weights="pissa")

@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import low_rank
+from peftbench.methods.low_rank import Budget, low_rank
 from peftbench.models.places import Layers, Modules
 
 
@@ -11,6 +11,7 @@ def qlora(
     *,
     rank: int = 64,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.1,
     modules: Modules = ("all-linear",),
     layers: Layers = "all",
@@ -20,4 +21,4 @@ def qlora(
     Trained by AdamW as all methods are; the paper's moves its states to the host where a GPU's memory runs out, which
     would hide what is measured here.
     """
-    return low_rank(model, rank, alpha, dropout, (modules, layers))
+    return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers))

@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, low_rank
+from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.places import Layers, Modules
 
 
@@ -12,9 +12,10 @@ def rslora(
     *,
     rank: int = 16,
     alpha: int = 16,
+    parameters: Budget | None = None,
     dropout: float = 0.05,
     modules: Modules = DEFAULT,
     layers: Layers = "all",
 ) -> Adapted:
     """Rank-stabilised LoRA: scaled by alpha over the square root of the rank, not over the rank."""
-    return low_rank(model, rank, alpha, dropout, (modules, layers), use_rslora=True)
+    return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers), use_rslora=True)

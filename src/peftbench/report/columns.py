@@ -14,6 +14,9 @@ TIE = (
     "that the 95 % interval of the paired difference excludes 0; different ranks alone do not say so."
 )
 
+AT_CHANCE = "°"
+"""Marks the score of a task of which a run is at chance."""
+
 ONE_SEED = "One seed: the intervals hold the error over test rows alone, not the spread between seeds."
 
 
@@ -92,10 +95,22 @@ def _task(task: str, metric: str) -> Column:
     return Column(
         task,
         meaning,
-        lambda r: _number(score(r)),
+        lambda r: _number(score(r)) + (AT_CHANCE if task in r.at_chance and task in r.scores else ""),
         score,
-        lambda r: interval_words(r.scores[task]) if task in r.scores else _gaps(r),
+        lambda r: _task_hint(r, task),
     )
+
+
+def _task_hint(row: Row, task: str) -> str:
+    if task not in row.scores:
+        return _gaps(row)
+    count = row.at_chance.get(task, 0)
+    return interval_words(row.scores[task]) + (f"; {runs(count)} at chance" if count else "")
+
+
+def runs(count: int) -> str:
+    """So many runs, in words."""
+    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None, form: str = ".1f") -> str:

@@ -18,6 +18,7 @@ SIGNS = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
+    "°": r"$^\circ$",
     "±": r"$\pm$",
     "×": r"$\times$",
     "–": "--",

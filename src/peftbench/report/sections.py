@@ -58,11 +58,12 @@ class Evidence:
 
 def evidence(table: "pd.DataFrame", curves: "pd.DataFrame") -> Evidence:
     """The evidence of a table of runs and their curves."""
-    from peftbench.analysis.names import distinct, labels
+    from peftbench.analysis.names import distinct, labels, measured
     from peftbench.report.figures import styles
 
     table = distinct(table)
-    return Evidence(table, curves, styles(labels(table)))
+    # Without the trials of searches a method may have fewer variants, and then a shorter name.
+    return Evidence(table, curves, styles([*labels(table), *labels(measured(table))]))
 
 
 def _made_by(module: str) -> Callable[[Evidence], Section | None]:
@@ -75,7 +76,9 @@ def _made_by(module: str) -> Callable[[Evidence], Section | None]:
     return make
 
 
-MAKERS: tuple[Callable[[Evidence], Section | None], ...] = (_made_by("scaling"), _made_by("convergence"))
+MAKERS: tuple[Callable[[Evidence], Section | None], ...] = tuple(
+    map(_made_by, ("stability", "scaling", "convergence", "ablation", "fronts"))
+)
 
 
 def sections(evidence: Evidence) -> list[Section]:

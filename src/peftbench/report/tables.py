@@ -7,7 +7,7 @@ from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
 from peftbench.report import sensitivity
-from peftbench.report.columns import ONE_SEED, TIE, columns
+from peftbench.report.columns import AT_CHANCE, ONE_SEED, TIE, columns, runs
 from peftbench.report.sections import Section, Sheet
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def remarks(board: Leaderboard) -> list[str]:
     said = [TIE]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
+    said += _at_chance(board)
     if max(board.trials.values()) > 1:
         said.append(_trials(board))
     if board.costs_refused:
@@ -33,6 +34,16 @@ def remarks(board: Leaderboard) -> list[str]:
     if board.weights:
         said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
+
+
+def _at_chance(board: Leaderboard) -> list[str]:
+    """What the sign of chance means, and whose runs it is about."""
+    held = [(row.method, row.at_chance) for row in board.rows if row.at_chance]
+    if not held:
+        return []
+    named = (f"{method} ({', '.join(f'{task} {runs(n)}' for task, n in tasks.items())})" for method, tasks in held)
+    meaning = "not shown to be better than the best answer that is the same for all rows (one-sided, 95 %)"
+    return [f"“{AT_CHANCE}” marks a task with runs at chance, {meaning}: {'; '.join(named)}."]
 
 
 def _trials(board: Leaderboard) -> str:

@@ -1,0 +1,180 @@
+"""Where it pays to adapt: one method on several choices of layers and modules, all else alike.
+
+Placements are compared as methods are: over the same tasks and seeds, or not at all.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
+from peftbench.analysis.stats import Estimate, Interval, cell, difference, over_tasks
+from peftbench.methods import METHODS
+from peftbench.registry import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASE = "none"
+"""The method that trains nothing, from which gains are counted."""
+WHERE = ("layers", "modules")
+Verdict = Literal["win", "loss", "tie"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One choice of layers and modules.
+
+    `score` is the mean over tasks, `None` where cells are `missing`. `per_million`: points over `none` for a million
+    trainable parameters, `None` where `none` lacks a cell. `to_full`: points over the full placement, paired by task
+    and seed; it is a `verdict` only where the interval is known: tie, if 0 is in it. Both are `None` for the full
+    placement itself.
+    """
+
+    layers: str
+    modules: str
+    score: Interval | None
+    parameters: float | None
+    per_million: Interval | None
+    to_full: Interval | None
+    verdict: Verdict | None
+    missing: tuple[MissingCell, ...]
+
+    def __str__(self) -> str:
+        return f"{self.layers}: {self.modules}"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The placements of one method with one choice of its other arguments, the full one first.
+
+    `full` is the placement on all layers; of several, that on `all-linear`, else on the method's own modules, else the
+    first by name. `base`: whether `none` has all their cells.
+    """
+
+    method: str
+    tasks: tuple[str, ...]
+    placements: tuple[Placement, ...]
+    full: Placement | None
+    base: bool
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """The runs of one placement; `own`: on the modules that the method has by default."""
+
+    layers: str
+    modules: str
+    own: bool
+    runs: "pd.DataFrame"
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """The arguments of a method from their text in a table: `key=JSON, …`. Raises `ValueError` for another text."""
+    found, at = {}, 0
+    decoder = json.JSONDecoder()
+    while at < len(text):
+        key = re.compile(r"(\w+)=").match(text, at)
+        if key is None:
+            raise ValueError(f"not arguments: {text}")
+        found[key[1]], end = decoder.raw_decode(text, key.end())
+        if text[end : end + 2] not in ("", ", "):
+            raise ValueError(f"not arguments: {text}")
+        at = end + 2
+    return found
+
+
+def ablations(runs: "pd.DataFrame") -> list[Ablation]:
+    """Every method of a group of runs (`peftbench.analysis.groups`) that has several placements, by name."""
+    families: dict[str, list[_Variant]] = {}
+    for _, own in runs.groupby(["method", "method_arguments"]):
+        method, text = map(str, own[["method", "method_arguments"]].iloc[0])
+        given = arguments(text)
+        rest = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items() if key not in WHERE)
+        default = _default(method)
+        layers, modules = (_words(given.get(key, default.get(key))) for key in WHERE)
+        variant = _Variant(layers, modules, "modules" not in given, own)
+        families.setdefault(f"{method}({rest})" if rest else method, []).append(variant)
+    base = runs[runs["method"] == BASE]
+    return [_ablation(name, family, base) for name, family in sorted(families.items()) if len(family) > 1]
+
+
+def _default(method: str) -> Mapping[str, Any]:
+    """The values of arguments that are not given; none for a method that is not registered here."""
+    try:
+        parameters = METHODS[method.partition(" [")[0]].parameters
+    except UserError:
+        return {}
+    return {name: one.default for name, one in parameters.items()}
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "default" if value is None else str(value)
+
+
+def _ablation(name: str, family: Sequence[_Variant], base: "pd.DataFrame") -> Ablation:
+    import pandas as pd
+
+    cells = cells_of(good_of(pd.concat([variant.runs for variant in family])))
+    untouched = None if not cells or missing_of(base, cells) else _of(scores_of(base, ()), cells)
+    first = _full(family)
+    full = None if first is None or missing_of(first.runs, cells) else scores_of(first.runs, ())
+    ordered = sorted(family, key=lambda v: (v is not first, v.layers != "all", v.layers, v.modules))
+    placements = tuple(_placement(v, cells, untouched, None if v is first else full) for v in ordered)
+    tasks = tuple(sorted({task for task, _ in cells}))
+    return Ablation(name, tasks, placements, placements[0] if first else None, untouched is not None)
+
+
+def _full(family: Sequence[_Variant]) -> _Variant | None:
+    whole = [variant for variant in family if variant.layers == "all"]
+    return min(whole, key=lambda v: (v.modules != "all-linear", not v.own, v.modules), default=None)
+
+
+def _of(scores: Scores, cells: Sequence[tuple[str, int]]) -> Scores:
+    """The scores of these cells alone."""
+    found: Scores = {}
+    for task, seed in cells:
+        found.setdefault(task, {})[seed] = scores[task][seed]
+    return found
+
+
+def _placement(
+    variant: _Variant, cells: Sequence[tuple[str, int]], untouched: Scores | None, full: Scores | None
+) -> Placement:
+    missing = missing_of(variant.runs, cells)
+    complete = scores_of(variant.runs, ()) if cells and not missing else None
+    trained = good_of(variant.runs)["trainable_parameters"].median()
+    parameters = None if trained != trained else float(trained)
+    to_full = _over(complete, full)
+    gain = _over(complete, untouched)
+    return Placement(
+        layers=variant.layers,
+        modules=variant.modules,
+        score=over_tasks([cell(runs) for runs in complete.values()]).interval() if complete else None,
+        parameters=parameters,
+        per_million=_shared(gain, parameters / 1e6).interval() if gain and parameters else None,
+        to_full=to_full.interval() if to_full else None,
+        verdict=_verdict(to_full.interval()) if to_full else None,
+        missing=missing,
+    )
+
+
+def _over(first: Scores | None, second: Scores | None) -> Estimate | None:
+    if first is None or second is None:
+        return None
+    return over_tasks([difference(runs, second[task]) for task, runs in first.items()])
+
+
+def _shared(gain: Estimate, among: float) -> Estimate:
+    """An estimate divided by a known number."""
+    return Estimate(gain.mean / among, tuple((v / among**2, df) for v, df in gain.parts), gain.seeds)
+
+
+def _verdict(interval: Interval) -> Verdict | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return "win" if interval.low > 0 else "loss" if interval.high < 0 else "tie"

@@ -1,0 +1,178 @@
+"""Where it pays to adapt: placements against the full one, gains for parameters."""
+
+import xml.etree.ElementTree as ET
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peftbench.analysis.ablation import Ablation, ablations, arguments
+from peftbench.analysis.groups import groups
+from peftbench.report.ablation import section
+from peftbench.report.sections import evidence
+from peftbench.report.tables import section_markdown
+from peftbench.store import _arguments
+from synthetic_table import TASKS, curves, run
+
+SEEDS = (0, 1, 2)
+
+
+def placed(text: str, score: float, parameters: int, method: str = "lora", **changes: Any) -> list[dict[str, Any]]:
+    """Runs on all tasks and seeds: one score, seeds a tenth of a point apart."""
+    return [
+        run(
+            method,
+            task,
+            seed,
+            id=f"{method}-{text}-{task}-{seed}",
+            **{"method_arguments": text, "score": score + seed / 10, "score_error": 0.1} | changes,
+            trainable_parameters=parameters,
+        )
+        for task, seed in product(TASKS, SEEDS)
+    ]
+
+
+def planted() -> pd.DataFrame:
+    rows = placed("", 70.0, 4_000_000) + placed("", 50.0, 0, method="none")
+    rows += placed('layers="first-half"', 60.0, 2_000_000) + placed('layers="last-half"', 70.05, 2_000_000)
+    rows += placed('modules=["q", "v"]', 72.0, 1_000_000)
+    return pd.DataFrame(rows + placed('layers="last-half", modules=["q", "v"]', 66.0, 500_000))
+
+
+def only(runs: pd.DataFrame) -> Ablation:
+    (group,) = groups(runs)
+    (one,) = ablations(group.runs)
+    return one
+
+
+def test_by_hand() -> None:
+    """None has 50.1 in the mean; half of the layers with 70.15 is a gain of 20.05 for two millions."""
+    one = only(planted())
+    assert (one.method, one.base, str(one.full)) == ("lora", True, "all: k, v, down")
+    found = {str(place): place for place in one.placements}
+    assert list(found) == [
+        "all: k, v, down",
+        "all: q, v",
+        "first-half: k, v, down",
+        "last-half: k, v, down",
+        "last-half: q, v",
+    ]
+    assert {name: place.verdict for name, place in found.items()} == {
+        "all: k, v, down": None,
+        "all: q, v": "win",
+        "first-half: k, v, down": "loss",
+        "last-half: k, v, down": "tie",
+        "last-half: q, v": "loss",
+    }
+    gains = {name: place.per_million and place.per_million.mean for name, place in found.items()}
+    assert gains == pytest.approx(dict(zip(found, (5.0, 22.0, 5.0, 10.025, 32.0), strict=True)))
+    half = found["last-half: k, v, down"]
+    assert half.to_full is not None
+    assert half.to_full.mean == pytest.approx(0.05)
+    # Three tasks, row errors of both sides, no spread of the differences: 1.96 * sqrt(2 * 0.01 / 3).
+    assert half.to_full.half == pytest.approx(0.16, abs=1e-3)
+    assert half.per_million is not None
+    assert half.per_million.half == pytest.approx(0.08, abs=1e-3)
+    assert half.score is not None
+    assert half.score.mean == pytest.approx(70.15)
+
+
+def test_without_none_nothing_is_said_for_a_million() -> None:
+    runs = planted()
+    for lacking in (runs[runs["method"] != "none"], runs[(runs["method"] != "none") | (runs["seed"] != 1)]):
+        one = only(lacking)
+        assert not one.base
+        assert {place.per_million for place in one.placements} == {None}
+        made = section(evidence(lacking, curves(lacking)))
+        assert made is not None
+        assert "Points per million" not in made.sheets[0].headings
+        assert "none was not run on all these tasks and seeds" in made.sheets[0].note
+
+
+def test_a_placement_with_a_gap_is_compared_with_nothing() -> None:
+    runs = planted()
+    gap = (runs["method_arguments"] == 'layers="first-half"') & (runs["seed"] == 2) & (runs["task"] == "emotions")
+    one = only(runs[~gap])
+    place = next(place for place in one.placements if place.layers == "first-half")
+    assert (place.score, place.per_million, place.to_full, place.verdict) == (None,) * 4
+    assert [str(cell) for cell in place.missing] == ["emotions, seed 2: absent"]
+    made = section(evidence(runs[~gap], curves(runs)))
+    assert made is not None
+    assert made.remarks == ("lora on first-half: k, v, down lacks emotions, seed 2: absent",)
+
+
+def test_other_arguments_are_tables_of_their_own() -> None:
+    runs = placed("rank=4", 60.0, 1_000) + placed("layers=[0, 3], rank=4", 61.0, 500)
+    runs += placed("rank=8", 62.0, 2_000) + placed('layers="first-half", parameters=500', 63.0, 500)
+    runs += placed('layers="last-half", parameters=500', 64.0, 500)
+    (group,) = groups(pd.DataFrame(runs))
+    found = {one.method: [str(p) for p in one.placements] for one in ablations(group.runs)}
+    assert found == {
+        "lora(parameters=500)": ["first-half: k, v, down", "last-half: k, v, down"],
+        "lora(rank=4)": ["all: k, v, down", "0, 3: k, v, down"],
+    }
+    matched = ablations(group.runs)[0]
+    assert matched.full is None
+    assert {place.to_full for place in matched.placements} == {None}
+
+
+def test_the_full_placement_of_several_on_all_layers() -> None:
+    texts = ('modules=["q", "v"]', 'modules="all-linear"', "")
+    for kept, full in (
+        (texts, "all-linear"),
+        ((texts[0], texts[2]), "k, v, down"),
+        ((texts[0], 'modules="mlp"'), "mlp"),
+    ):
+        one = only(pd.DataFrame([row for text in kept for row in placed(text, 60.0, 100)]))
+        assert one.full is not None
+        assert one.full.modules == full
+
+
+def test_a_method_from_elsewhere_has_default_places() -> None:
+    runs = placed("", 60.0, 100, "mine") + placed('layers="last-half"', 61.0, 50, "mine")
+    assert [str(place) for place in only(pd.DataFrame(runs)).placements] == ["default: default", "last-half: default"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(['a, b="c', "x=1, y"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), JSON, max_size=4))
+def test_arguments_are_read_as_the_table_writes_them(given: dict[str, Any]) -> None:
+    assert arguments(_arguments(given)) == given
+
+
+@pytest.mark.parametrize("text", ["rank", "rank=4,alpha=2", "rank=4 alpha=2", "=4"])
+def test_other_texts_are_no_arguments(text: str) -> None:
+    with pytest.raises(ValueError, match="not arguments"):
+        arguments(text)
+
+
+def test_the_section() -> None:
+    runs = pd.concat([planted(), planted().assign(size="all")], ignore_index=True)
+    made = section(evidence(runs, curves(runs)))
+    assert made is not None
+    assert [sheet.title for sheet in made.sheets[:2]] == [
+        "lora, qwen2.5-0.5b, 1000 training rows, cpu-16",
+        "Layers by modules: lora, qwen2.5-0.5b, 1000 training rows, cpu-16",
+    ]
+    assert len(made.sheets) == 4
+    text = section_markdown(made)
+    assert "| last-half | k, v, down | 70.1 ± 0.1 | 2.00M | +10 ± 0.08 | +0.05 ± 0.16 | tie |" in text
+    assert "| first-half | 60.1 ± 0.1 | – |" in text
+    assert made.data[0]["placements"][3]["verdict"] == "tie"
+    for draw in made.figures.values():
+        texts = {element.text for element in ET.fromstring(draw()).iter()}
+        assert {"all", "first-half", "last-half", "k, v, down", "q, v", "4.00M"} <= texts
+
+
+def test_one_placement_is_no_ablation() -> None:
+    runs = pd.DataFrame(placed("", 60.0, 100))
+    assert section(evidence(runs, curves(runs))) is None
