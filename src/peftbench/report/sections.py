@@ -30,6 +30,7 @@ class Section:
     """One question and its answer.
 
     `name` is its anchor, `figures` has what draws each figure as SVG, by heading; `data` is plain values for programs.
+    `printed`: in the terminal too, not only in what is written.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Section:
     figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     data: Any = None
+    printed: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,13 @@ def evidence(table: "pd.DataFrame", curves: "pd.DataFrame") -> Evidence:
     return Evidence(table, curves, styles(labels(table)))
 
 
-MAKERS: tuple[Callable[[Evidence], Section | None], ...] = ()
+def _verdicts(evidence: Evidence) -> Section | None:
+    from peftbench.report.verdicts import verdicts
+
+    return verdicts(evidence)
+
+
+MAKERS: tuple[Callable[[Evidence], Section | None], ...] = (_verdicts,)
 
 
 def sections(evidence: Evidence) -> list[Section]:
