@@ -44,7 +44,8 @@ class Row:
 
     `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
     over the pairs of the board. `tied_with` are those that are neither better nor worse. `scores` is by task, over the
-    seeds of that task, and has no task of which a cell is missing. `costs` has the keys of `COUNTED` and `MEASURED`; `None`: not known.
+    seeds of that task, and has no task of which a cell is missing. `costs` has the keys of `COUNTED` and `MEASURED`;
+    `None`: not known.
     """
 
     method: str

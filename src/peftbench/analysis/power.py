@@ -1,7 +1,7 @@
 """The smallest difference that a grid will find, before it is run, and what would be needed to see a smaller one.
 
-What is foreseen is the interval of the paired difference of two methods (`peftbench.analysis.stats`): the two are tested
-as if on rows of their own, and the degrees of freedom of the seeds' part are those that are to be expected.
+What is foreseen is the interval of the paired difference of two methods (`peftbench.analysis.stats`): the two are
+tested as if on rows of their own, and the degrees of freedom of the seeds' part are those that are to be expected.
 """
 
 import math
@@ -43,6 +43,7 @@ class Design:
 def detectable(design: Design, power: float = 0.8, level: float = 0.95) -> float:
     """Points: the difference of two methods that is called a win with probability `power`.
 
+    Simulated, 80 % are 74 to 86 % with three seeds or more, and 70 % with two, whose degrees of freedom vary most.
     With one seed the spread of seeds is not measured, so the difference is found by rows alone, wrongly at times.
     """
     from scipy.special import ndtri, stdtrit

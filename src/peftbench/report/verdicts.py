@@ -60,7 +60,7 @@ def _scores(board: Leaderboard, table: "Any") -> dict[str, Scores]:
     runs = select(measured(table))
     here = (runs["model"] == board.model) & (runs["size"].astype(str) == board.size)
     runs = runs.assign(label=labels(runs))[here & runs["machine_class"].isin(board.machine_classes)]
-    runs = runs.sort_values(["task", "seed", "id"])
+    runs = runs.astype({"score": float, "score_error": float}).sort_values(["task", "seed", "id"])
     cells = cells_of(good_of(runs))
     by_method = {row.method: runs[runs["label"] == row.method] for row in board.rows if row.mean}
     return {method: scores_of(own, missing_of(own, cells)) for method, own in by_method.items()}
