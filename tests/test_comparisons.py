@@ -21,7 +21,7 @@ RANDOM = settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(-6, 6), min_size=1, max_size=9))
 def test_wilcoxon_is_scipys_over_all_signs(differences: list[int]) -> None:
     kept = [d for d in differences if d]
-    if not kept:
+    if len(kept) < 2:
         assert wilcoxon(differences) == 1
         return
     exact = scipy_stats.PermutationMethod(n_resamples=2 ** len(kept))

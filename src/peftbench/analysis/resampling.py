@@ -2,7 +2,8 @@
 
 Runs are drawn anew within each task, as many as there are; the error over test rows, which the seeds of a task share,
 is added as one normal shift of all its runs. Drawing from two to five seeds shows too little of their spread: a nominal
-95 % covers 48 % with two seeds of one task, 84 % with five (`tests/test_stats_simulated.py`). These intervals describe; no verdict rests on them.
+95 % covers 48 % with two seeds of one task, 84 % with five (`tests/test_stats_simulated.py`). These intervals describe;
+no verdict rests on them.
 """
 
 import math
