@@ -7,14 +7,16 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from scipy.special import ndtri, stdtrit
 
 from peftbench.analysis.cells import Scores
 from peftbench.analysis.comparisons import Comparison, compare, holm
-from peftbench.analysis.power import Design, detectable, needed
+from peftbench.analysis.power import Design, detectable, needed, seed_spread
 from peftbench.analysis.resampling import bootstrap, mean
 from peftbench.analysis.stats import Estimate, cell, over_tasks, p_of
+from synthetic_table import run
 
 Numbers = npt.NDArray[np.float64]
 RATIOS = (0.1, 0.3, 1, 2, 4, 10, 100)
@@ -182,3 +184,13 @@ def test_a_p_value_is_the_level_whose_interval_touches_zero() -> None:
     estimate = Estimate(3.0, ((0.8, 2.0), (0.3, 1.0), (0.5, float("inf"))), 2)
     (p,) = p_of(*(np.array([x]) for x in (estimate.mean, *estimate.variances)))
     assert estimate.interval(1 - p).low == pytest.approx(0, abs=1e-6)
+
+
+def test_the_spread_over_seeds_is_pooled_over_cells_of_methods_that_train() -> None:
+    rows = [run("lora", "emotions", seed, score=score) for seed, score in enumerate((70.0, 72.0))]
+    rows += [run("lora", "arithmetic", seed, score=score) for seed, score in enumerate((50.0, 51.0, 55.0))]
+    rows += [run("none", "emotions", seed, score=40.0) for seed in range(5)]
+    rows += [run("ia3", "emotions", 0, score=60.0)]
+    # Sums of squares 2 and 14 over 1 and 2 degrees of freedom.
+    assert seed_spread(pd.DataFrame(rows)) == pytest.approx((16 / 3) ** 0.5)
+    assert seed_spread(pd.DataFrame(rows[-1:])) is None
