@@ -256,10 +256,16 @@ def test_the_verb(tmp_path: Path) -> None:
     assert told["totals"]["makespan_seconds"] == pytest.approx(told["totals"]["seconds"])
     cells = {cell["method"]: cell for cell in told["cells"]}
     assert cells["lora"]["status"] == "fits"
+    (told_apart,) = told["resolution"]
+    assert (told_apart["methods"], told_apart["seeds"], told_apart["measured_spread"]) == (2, 2, False)
+    assert told_apart["test_rows"] == [cells["lora"]["test_rows"]]
+    assert told_apart["pair"] > 1.0
     assert cells["none"]["trainable_parameters"] == cells["none"]["train_flops"] == 0
     said = call(*asked).out
     assert "refused: prefix-tuning" in said
     assert "data sheet" in said
+    assert f"under {told_apart['pair']:.1f} points will not be told apart" in said
+    assert f"1 point needs {told_apart['needed_rows']:,} test rows" in said
     page = (tmp_path / "plan.html").read_text()
     assert page.count("<tr>") == 2 + 3 + 3
     assert "refuses gradient checkpointing" in page

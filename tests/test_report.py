@@ -17,8 +17,10 @@ from peftbench.analysis.leaderboard import Leaderboard, leaderboards
 from peftbench.report import sensitivity, write
 from peftbench.report.columns import ONE_SEED, TIE, columns, humane
 from peftbench.report.figures import learning_curves, score_cost, styles
+from peftbench.report.sections import evidence
 from peftbench.report.tables import csv, failures, markdown
-from peftbench.report.terminal import View
+from peftbench.report.terminal import View, print_section
+from peftbench.report.verdicts import section as verdicts
 from synthetic_table import METHODS, curves, run, table
 
 EVIL = "<script>alert('x')</script>|$x$"
@@ -110,6 +112,49 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in both[0]] == [file.read_bytes() for file in both[1]]
 
 
+def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
+    section = verdicts(evidence(table(), curves(table())))
+    assert section is not None
+    matrix, beside = section.sheets
+    names = matrix.headings[1:]
+    said = {(line[0], other): cell for line in matrix.lines for other, cell in zip(names, line[1:], strict=True)}
+    turned = {"W": "L", "L": "W", "=": "="}
+    assert all(turned[said[a, b][0]] == said[b, a][0] for a in names for b in names if a != b)
+    assert said["dora", "ia3"].startswith("W +")
+    for name, record, *_ in beside.lines:
+        wins, losses, ties = map(int, record.split("–"))
+        assert [sum(said[name, b][:1] == sign for b in names) for sign in "WL="] == [wins, losses, ties]
+    (draw,) = section.figures.values()
+    root = ET.fromstring(draw())
+    assert all(
+        any(f"{name} " in "".join(text.itertext()) for text in root.iter() if "text" in text.tag) for name in names
+    )
+    assert any("3 tasks are too few" in remark for remark in section.remarks)
+    text = write(leaderboards(table()), table(), curves(table()), {}, tmp_path)[0].read_text("utf-8")
+    assert "## Wins, losses, ties" in text
+    printed = io.StringIO()
+    print_section(Console(file=printed), section)
+    assert printed.getvalue() == ""
+
+
+def test_what_cannot_be_compared_has_no_verdicts() -> None:
+    one = table().query("method == 'lora'")
+    assert verdicts(evidence(one, curves(one))) is None
+    two = table().query("method in ['lora', 'ia3']")
+    section = verdicts(evidence(two, curves(two)))
+    assert section is not None
+    assert not section.figures
+
+
+def test_with_six_tasks_signed_ranks_are_tested() -> None:
+    several = [
+        run(m, f"task{t}", 0, score=s + t) for m, s in {"lora": 80, "ia3": 70, "vera": 60}.items() for t in range(8)
+    ]
+    section = verdicts(evidence(pd.DataFrame(several), curves(table()[:0])))
+    assert section is not None
+    assert "Holm's correction: lora over ia3, lora over vera, ia3 over vera." in section.remarks[-1]
+
+
 def test_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no leaderboard"):
         write([], table()[:0], curves(table()[:0]), {}, tmp_path)
@@ -158,7 +203,7 @@ def test_the_terminal_loses_nothing_at_any_width(board: Leaderboard, width: int)
     assert "…" not in text
     for method in METHODS:
         assert method in text
-    for wanted in ("Mean", "PSCP relative", "74.3 ± 1.0", "4.40M (0.88 %)", "diverged"):
+    for wanted in ("Mean", "PSCP relative", "74.3 ± 1.2", "4.40M (0.88 %)", "diverged"):
         assert wanted in text
     assert " ".join(TIE.split()) in " ".join(text.split())
 

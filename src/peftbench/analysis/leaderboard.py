@@ -5,19 +5,20 @@ mean, no rank and no PSCP, and its row says which cells are missing and why. Eve
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, combinations
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.chance import counted
+from peftbench.analysis.comparisons import Comparison, compare, verdicts
 from peftbench.analysis.names import distinct, labels, measured
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.plain import plain
 from peftbench.analysis.select import select
 from peftbench.analysis.sensitivity import Sweep, sweeps
-from peftbench.analysis.stats import Interval, cell, difference, over_tasks
+from peftbench.analysis.stats import Interval, cell, over_tasks
 from peftbench.analysis.weight_sets import Weights, WeightSet, weight_sets
 from peftbench.registry import UserError
 
@@ -43,10 +44,11 @@ class NotComparableError(UserError, ValueError):
 class Row:
     """A method on a leaderboard.
 
-    `rank` is 1 plus the number of methods in `beaten_by`: those that are better with the 95 % interval of the paired
-    difference above 0. `tied_with` are the others of that rank. `scores` is by task, over the seeds of that task, and
-    has no task of which a cell is missing. `at_chance`: task to the number of its runs at chance, if there are any
-    (`peftbench.analysis.chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`: not known.
+    `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
+    over the pairs of the board. `tied_with` are those that are neither better nor worse. `scores` is by task, over the
+    seeds of that task, and has no task of which a cell is missing. `at_chance`: task to the number of its runs at
+    chance, if there are any (`peftbench.analysis.chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`:
+    not known.
     """
 
     method: str
@@ -69,6 +71,7 @@ class Leaderboard:
     `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
     among how many training settings each method's were chosen, on validation. `weights` are the sets of the rows'
     PSCPs, `constants` what each was used with where that is known, `sensitivity` who leads at which exponents.
+    `comparisons` holds every pair of methods that have a mean.
     """
 
     model: str
@@ -83,6 +86,7 @@ class Leaderboard:
     weights: tuple[WeightSet, ...] = ()
     constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivity: tuple[Sweep, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
@@ -172,8 +176,8 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
     rows = [_row(label, runs, missing[label], scores[label]) for label, runs in methods.items()]
     if refused:
         rows = [replace(row, costs=row.costs | dict.fromkeys(MEASURED)) for row in rows]
-    beaten_by = _beaten_by({row.method: scores[row.method] for row in rows if row.mean})
-    rows = [_ranked(row, beaten_by) for row in rows]
+    compared = compare({row.method: scores[row.method] for row in rows if row.mean})
+    rows = [_ranked(row, compared) for row in rows]
     rows.sort(key=lambda row: (row.rank or math.inf, -row.mean.mean if row.mean else 0.0, row.method))
     board = Leaderboard(
         model=str(group["model"].iloc[0]),
@@ -186,6 +190,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
         trials={label: int(runs["trials"].max()) for label, runs in methods.items()},
         rows=tuple(rows),
         weights=sets,
+        comparisons=compared,
     )
     return _with_pscp(board, full_fine_tuning(table, good))
 
@@ -235,22 +240,10 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _beaten_by(complete: Mapping[str, Scores]) -> dict[str, list[str]]:
-    """For each method those that are better, with the interval of the paired difference on one side of 0."""
-    beaten_by: dict[str, list[str]] = {method: [] for method in complete}
-    for first, second in combinations(complete, 2):
-        pairs = [difference(runs, complete[second][task]) for task, runs in complete[first].items()]
-        interval = over_tasks(pairs).interval()
-        if interval.low is not None and interval.low > 0:
-            beaten_by[second].append(first)
-        if interval.high is not None and interval.high < 0:
-            beaten_by[first].append(second)
-    return beaten_by
-
-
-def _ranked(row: Row, beaten_by: Mapping[str, list[str]]) -> Row:
-    if row.method not in beaten_by:
+def _ranked(row: Row, compared: Sequence[Comparison]) -> Row:
+    if row.mean is None:
         return row
-    better = beaten_by[row.method]
-    tied = [m for m in beaten_by if m != row.method and len(beaten_by[m]) == len(better)]
-    return replace(row, rank=1 + len(better), beaten_by=tuple(better), tied_with=tuple(tied))
+    told = verdicts(compared, row.method)
+    better = tuple(other for other, verdict in told.items() if verdict == "loss")
+    tied = tuple(other for other, verdict in told.items() if verdict == "tie")
+    return replace(row, rank=1 + len(better), beaten_by=tuple(sorted(better)), tied_with=tuple(sorted(tied)))

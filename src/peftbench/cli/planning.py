@@ -1,6 +1,7 @@
 """Verbs about what runs will cost: look ahead, and measure how fast this machine is."""
 
 import os
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from peftbench.planning.forecast import Forecast
+    from peftbench.planning.resolution import Resolution
     from peftbench.spec import RunSpec
+    from peftbench.store import Store
 
 OnDevice = Annotated[
     str, typer.Option("--device", help="what the runs are to be done on: here, or the name of a GPU", metavar="NAME")
@@ -64,21 +67,34 @@ def plan(
         html.write_text(page(ahead, grid.stem), encoding="utf-8")
     if as_json:
         counts = {"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing)}
-        told = {} if ahead is None else {k: v for k, v in ahead.to_dict().items() if k != "cells"}
+        told: dict[str, Any] = {}
+        if ahead is not None:
+            told = {k: v for k, v in ahead.to_dict().items() if k != "cells"}
+            told["resolution"] = [asdict(each) for each in _resolutions(ahead, place, specs)]
         print_json(counts | told | {"cells": _cells(specs, missing, ahead)})
         return
     if ahead is None:
         held = [[c["model"], c["method"], c["task"], f"{c['done']}/{c['runs']}"] for c in _cells(specs, missing, None)]
         print_rows(["model", "method", "task", "done"], held)
     else:
-        from peftbench.report.plan import HEADINGS, lines, remarks
+        from peftbench.report.plan import HEADINGS, lines, remarks, told_apart
 
         print_rows(list(HEADINGS), list(lines(ahead)))
-        for remark in remarks(ahead):
+        for remark in [*remarks(ahead), *map(told_apart, _resolutions(ahead, place, specs))]:
             say(remark)
     say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do")
     if html is not None:
         say(f"wrote {html}", stderr=True)
+
+
+def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
+    """What the grid will tell apart, by the spread over seeds of its finished runs, or by the assumed one."""
+    from peftbench.analysis.power import SPREAD, seed_spread
+    from peftbench.planning.resolution import resolutions
+
+    table = place.table(ids(specs))
+    found = seed_spread(table) if len(table) else None
+    return resolutions(ahead.cells, SPREAD if found is None else found, measured=found is not None)
 
 
 def calibrate(as_json: AsJson = False) -> None:
@@ -129,8 +145,6 @@ def _tell(progress: "Progress", line: Any, done: int, total: int) -> None:
 
 def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") -> list[dict[str, Any]]:
     """One entry a cell: what it is, its runs and how many are done, and its costs where they were looked for."""
-    from dataclasses import asdict
-
     cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for spec in specs:
         key = (spec.model_name, str(spec.method), str(spec.task), str(spec.size))

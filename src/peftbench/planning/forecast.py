@@ -56,6 +56,7 @@ class Cell:
     seconds: float | None = None
     joules: float | None = None
     known_lengths: bool = False
+    test_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     )
     if not isinstance(known, Rows):
         return replace(cell, status="not known", why=known[1])
+    cell = replace(cell, test_rows=known.test_rows)
     device, room = on
     memory = found.at(longest(spec, known)).peak if found.rehearsals else Memory(found.weight_bytes, 0, 0, 0)
     held: dict[str, Any] = memory.costs()

@@ -10,8 +10,9 @@ from peftbench.analysis.weight_sets import FORMS, REFERENCES, WeightSet
 ABSENT = "–"
 
 TIE = (
-    "“=” marks a tie: as many methods are significantly better than each of those that share the rank. Better means "
-    "that the 95 % interval of the paired difference excludes 0; different ranks alone do not say so."
+    "“=” marks a tie: at least one other method is neither significantly better nor worse; one without “=” is told "
+    "apart from all. Differences are paired, and tested at 5 % with Holm's correction for the number of pairs, so "
+    "that two intervals may lie apart and the pair still be a tie. Different ranks alone do not say better."
 )
 
 AT_CHANCE = "°"
@@ -53,7 +54,7 @@ def columns(board: Leaderboard) -> list[Column]:
 
 
 def rank_text(row: Row) -> str:
-    """The rank, with `=` if it is shared."""
+    """The rank, with `=` if the method is tied with any other."""
     return ABSENT if row.rank is None else f"{row.rank}{'=' if row.tied_with else ''}"
 
 

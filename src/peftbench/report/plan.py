@@ -7,6 +7,7 @@ from peftbench.report.columns import ABSENT, humane
 
 if TYPE_CHECKING:
     from peftbench.planning.forecast import Cell, Forecast
+    from peftbench.planning.resolution import Resolution
 
 HEADINGS = ("Model", "Method", "Runs", "Trainable", "+TFLOP", "Adapter", "Peak", "Train FLOP", "Time", "kWh")
 
@@ -61,6 +62,22 @@ def remarks(ahead: "Forecast") -> Iterator[str]:
         yield "Times are by the data sheet and an assumed share of it: right to a factor of two or so."
     if not all(cell.known_lengths for cell in ahead.cells):
         yield "Where rows or tokenizer are not at hand (--data), lengths are judged: by characters, or at the longest."
+
+
+def told_apart(found: "Resolution") -> str:
+    """Which differences a leaderboard will tell apart, and what one point would need, in a sentence or two."""
+    tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
+    rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"
+    several = f", {found.board:.1f} among all {found.methods} methods" if found.methods > 2 else ""
+    seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
+    alone = "" if found.seeds > 1 else " One seed does not show the spread of seeds: wins may be luck."
+    return (
+        f"{found.model}, {found.size} training rows: with {seeds} and {rows} test rows on {tasks} "
+        f"task{'' if tasks == 1 else 's'}, differences of two methods under {found.pair:.1f} points will not be told "
+        f"apart (80 % of the time){several}; 1 point needs {found.needed_rows:,} test rows on each task and "
+        f"{found.needed_seeds} seeds. By {known} and accuracies of 50 %, the worst case.{alone}"
+    )
 
 
 def page(ahead: "Forecast", title: str) -> str:

@@ -31,6 +31,7 @@ class Section:
     """One question and its answer.
 
     `name` is its anchor, `figures` has what draws each figure as SVG, by heading; `data` is plain values for programs.
+    `printed`: in the terminal too, not only in what is written.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Section:
     figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     data: Any = None
+    printed: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _made_by(module: str) -> Callable[[Evidence], Section | None]:
 
 
 MAKERS: tuple[Callable[[Evidence], Section | None], ...] = tuple(
-    map(_made_by, ("stability", "scaling", "convergence", "ablation", "fronts"))
+    map(_made_by, ("verdicts", "stability", "scaling", "convergence", "ablation", "fronts"))
 )
 
 

@@ -77,7 +77,9 @@ def print_published(console: Console, sheets: Sequence[Sheet]) -> None:
 
 
 def print_section(console: Console, section: Section) -> None:
-    """A section without its figures."""
+    """A section without its figures, if it is one for the terminal."""
+    if not section.printed:
+        return
     console.print(Text(section.title, style="bold"))
     for sheet in section.sheets:
         console.print(Text(sheet.title))
