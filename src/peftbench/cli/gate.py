@@ -78,6 +78,8 @@ def gate(
     """
     from peftbench.launch import Options
 
+    if not margin > 0:
+        raise UserError(f"--margin {margin:g}: a number of points above 0")
     with _no_verdict():
         options = Options(data.resolve() if data else None, workers, threads, plugins=plug(plugin))
         asked = {"candidate": _candidate(candidate, adapter, model), "model": entry(model), "size": size_of(size)}

@@ -75,7 +75,7 @@ def junit(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object])
     for kind, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(count, str(sum(case.find(kind) is not None for case in cases)))
     indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + _legal(tostring(root, encoding="unicode")) + "\n"
 
 
 def _case(suite: Element, name: str) -> Element:
@@ -92,7 +92,7 @@ def _outcome(case: Element, kind: str, type_: str, message: str) -> None:
     # A test case has one outcome: the first that was found.
     if any(case.find(other) is not None for other in ("failure", "error", "skipped")):
         return
-    SubElement(case, kind, {"message": _legal(message)} | ({"type": type_} if type_ else {}))
+    SubElement(case, kind, {"message": message} | ({"type": type_} if type_ else {}))
 
 
 def _legal(text: str) -> str:
