@@ -23,7 +23,10 @@ from peftbench.tasks.splits import Limits, split
 from test_cli import Done, call
 
 ROOT = Path(__file__).parent.parent
-WORSE = '{ use = "lora", alpha = 32, dropout = 0.0, modules = ["q", "k", "v", "o", "gate", "up", "down"], learning_rate = 1e-7 }'
+WORSE = (
+    '{ use = "lora", alpha = 32, dropout = 0.0, modules = ["q", "k", "v", "o", "gate", "up", "down"],'
+    " learning_rate = 1e-7 }"
+)
 OTHER = '''
 from typing import Any
 from peftbench.methods import METHODS, Adapted, method
