@@ -136,6 +136,20 @@ def test_what_trains_nothing_is_run_on_one_seed(tmp_path: Path, runs: dict[str, 
     assert len(runs["done"]) == 8
 
 
+def test_an_adapter_is_known_by_its_files_and_asked_for_its_base(
+    tmp_path: Path, runs: dict[str, Any], tiny_models: dict[str, Path]
+) -> None:
+    """A fully trained model stands for an adapter: both are the method `saved`."""
+    runs["share"] = lambda _spec: 1.0
+    done = gate(tmp_path, "--adapter", str(tiny_models["llama"]), "--model", str(tiny_models["llama"]))
+    assert (done.code, len(runs["done"])) == (0, 8), done.err
+    assert {spec.method.name for spec in runs["done"]} == {"saved", "lora"}
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "other/base", "peft_type": "LORA"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    done = gate(tmp_path, "--adapter", str(tmp_path))
+    assert (done.code, "was made for other/base, not for" in done.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
