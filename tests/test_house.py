@@ -38,6 +38,7 @@ FLOORS = {
     "planning": 5,
     "report": 6,
     "reproduction": 6,
+    "gating": 6,
     "cli": 7,
     "__init__": 8,
 }

@@ -111,9 +111,7 @@ class Store:
 
     def predictions(self, id_: str) -> list[dict[str, Any]]:
         """The answers of a run: prediction and references, one a test row."""
-        _, folder = self.find(id_)
-        with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        return read_predictions(self.find(id_)[1])
 
     def find(self, prefix: str) -> tuple[RunResult, Path]:
         """The result whose id starts with `prefix`. Raises `UserError` if there is none or more than one."""
@@ -165,6 +163,12 @@ def read_result(path: Path) -> RunResult:
         return RunResult.model_validate(content)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def read_predictions(folder: Path) -> list[dict[str, Any]]:
+    """The answers of the run in a folder: prediction and references, one a test row."""
+    with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _nearest(prefix: str, ids: list[str]) -> str:

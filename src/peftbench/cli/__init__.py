@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from peftbench.cli import authoring, data, evaluate, exchange, planning, reproducing, runs, units
+from peftbench.cli import authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (runs.run, evaluate.evaluate, planning.plan, planning.calibrate, runs.status, runs.report):
+for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.calibrate, runs.status, runs.report):
     app.command()(verb)
 app.command("import")(exchange.import_published)
 app.command()(exchange.export)

@@ -1,7 +1,6 @@
 """Verbs for those who add to peftbench: `new` and `check`."""
 
 import json
-import tomllib
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.options import AsJson, DataDir, Plugins, plug
-from peftbench.registry import UserError
+from peftbench.cli.options import AsJson, DataDir, Plugins, pair, plug
 
 if TYPE_CHECKING:
     from peftbench.checking.looks import Finding
@@ -50,7 +48,7 @@ def check_task(
 
     plug(plugin)
     said = None if as_json else partial(_say, width=9)
-    report = checking.check_task(name, dict(map(_pair, given or ())), data, train, said)
+    report = checking.check_task(name, dict(map(pair, given or ())), data, train, said)
     if not as_json:
         for row in report.shown:
             typer.echo(f"\n{row['prompt']}\n-> {row['target']}")
@@ -71,7 +69,7 @@ def check_method(
 
     plug(plugin)
     said = None if as_json else lambda shape, finding: _say(finding, f"{shape:15}  ", 13)
-    report = contract.check_method(name, dict(map(_pair, given or ())), said)
+    report = contract.check_method(name, dict(map(pair, given or ())), said)
     _conclude(report.method, report, as_json)
 
 
@@ -95,14 +93,3 @@ def _conclude(name: str, report: Any, as_json: bool) -> None:
         typer.echo(f"\n{name}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
     if report.problems:
         raise typer.Exit(1)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """An argument as in a grid file; a value that is not TOML is text."""
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise UserError(f"--set {text}: give KEY=VALUE")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value

@@ -32,23 +32,12 @@ def carry_out(
 
     Exit status 1 if none of them ended well, 130 after Ctrl-C.
     """
-    from peftbench.launch.local import launch
-    from peftbench.report.live import Live
-
     wanted = ids(specs)
     place.open()
     missing = place.missing(specs, BAD if retry else ())
     warn_corrupt(place)
     say(f"{len(specs)} runs in {what}, {len(specs) - len(missing)} done before, in {place.root}", stderr=True)
-    started = time.monotonic()
-    try:
-        with Live(console(stderr=True), len(missing)) as live:
-            launch(missing, place, options, live)
-    except KeyboardInterrupt:
-        again = shlex.join(["peftbench", *sys.argv[1:]])
-        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
-        raise typer.Exit(130) from None
-    say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
+    do(missing, place, options)
     leaderboard(place, specs, as_json)
     ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
     bad = [result for result in ended if result.status != "ok"]
@@ -62,6 +51,22 @@ def carry_out(
         )
     if specs and len(bad) == len(ended):
         raise typer.Exit(1)
+
+
+def do(missing: "list[RunSpec]", place: "Store", options: "Options") -> None:
+    """Do runs with live progress on standard error. Exit status 130 after Ctrl-C."""
+    from peftbench.launch.local import launch
+    from peftbench.report.live import Live
+
+    started = time.monotonic()
+    try:
+        with Live(console(stderr=True), len(missing)) as live:
+            launch(missing, place, options, live)
+    except KeyboardInterrupt:
+        again = shlex.join(["peftbench", *sys.argv[1:]])
+        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
+        raise typer.Exit(130) from None
+    say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
 
 
 def leaderboard(

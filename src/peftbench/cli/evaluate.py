@@ -1,7 +1,7 @@
 """The verb about models trained elsewhere."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,8 +17,8 @@ from peftbench.cli.options import (
     Workers,
     open_store,
     plug,
+    size_of,
 )
-from peftbench.registry import UserError
 
 
 def evaluate(
@@ -62,16 +62,10 @@ def evaluate(
             {"use": "saved", "folder": str(folder)} | ({"any_base": True} if any_base else {}) for folder in adapter
         ],
         "tasks": [name for name in tasks.split(",") if name],
-        "sizes": [_size(text) for text in size or ["all"]],
+        "sizes": [size_of(text) for text in size or ["all"]],
         "seeds": seed or [0],
         "train": {"max_length": max_length} if max_length else {},
         "eval": {"test_rows": test_rows} if test_rows else {},
     }
     options = Options(data.resolve() if data else None, workers, threads, plugins=plugins)
     carry_out(expand(grid), open_store(store), options, "evaluate", retry_failed, as_json)
-
-
-def _size(text: str) -> Any:
-    if text != "all" and not text.isdigit():
-        raise UserError(f"--size {text}: a number of training rows, or all")
-    return text if text == "all" else int(text)

@@ -1,11 +1,12 @@
 """Options that several verbs share, and what is made of them."""
 
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.registry import load_plugin
+from peftbench.registry import UserError, load_plugin
 
 if TYPE_CHECKING:
     from peftbench.spec import RunSpec
@@ -72,3 +73,21 @@ def expanded(grid: Path, models: list[str] | None, limit: int | None, size: str 
 def ids(specs: "list[RunSpec]") -> set[str]:
     """The ids of runs."""
     return {spec.id for spec in specs}
+
+
+def pair(text: str, option: str = "--set") -> tuple[str, Any]:
+    """A key and its value as in a grid file; a value that is not TOML is text."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UserError(f"{option} {text}: give KEY=VALUE")
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def size_of(text: str) -> Any:
+    """A number of training rows, or `all`."""
+    if text != "all" and not text.isdigit():
+        raise UserError(f"--size {text}: a number of training rows, or all")
+    return text if text == "all" else int(text)

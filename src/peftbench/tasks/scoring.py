@@ -13,7 +13,7 @@ def scored(
     task: Task, examples: Sequence[Example], predictions: Sequence[str]
 ) -> tuple[dict[str, Score], float | None]:
     """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
-    answers = _answers(task, examples, predictions)
+    answers = answers_of(task, examples, predictions)
     found = {}
     for name in task.facts.metrics:
         try:
@@ -35,12 +35,13 @@ def chance(task: Task, examples: Sequence[Example]) -> float | None:
     metric = METRICS[task.facts.metrics[0]]
     values = []
     for predictions in constant:
-        found = metric.function(_answers(task, examples, predictions))
+        found = metric.function(answers_of(task, examples, predictions))
         values.append(float(np.nanmean(found) if metric.facts.rowwise else found))
     return max(values, default=None)
 
 
-def _answers(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
+def answers_of(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
+    """Answers as metrics take them; where there are labels, case is folded."""
     facts = task.facts
     fold: Callable[[str], str] = str.casefold if facts.labels else str
     return Answers(

@@ -1,0 +1,199 @@
+"""No worse, worse, or cannot tell: a candidate against a baseline, over the same tasks, seeds and test rows.
+
+A test of non-inferiority (Piaggio et al. 2012, doi:10.1001/jama.2012.87802): the candidate is no worse if the interval
+of the paired difference lies above minus a margin that was set before. A gate must not pass whatever comes because its
+tasks tell nothing (ICH E10, assay sensitivity), so a task counts only where the baseline stands above chance by more
+than the margin: what learns nothing is then worse by more than the margin.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from peftbench.analysis.cells import MissingCell
+from peftbench.analysis.stats import Estimate, Interval, Runs, cell, over_tasks
+from peftbench.metrics import METRICS, Answers, grouped
+
+LEVEL = 0.95
+MARGIN = 3.0
+RESAMPLES = 500
+Outcome = Literal["no worse", "worse", "cannot tell"]
+EXIT: dict[Outcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One task: the runs of both, on the same seeds, in points of its main metric.
+
+    `row_error`: the standard error over test rows of the mean difference (see `row_error`); NaN where unknown.
+    `chance`: the score of the best constant answer; `None` where answers are free, and then taken as 0.
+    """
+
+    task: str
+    metric: str
+    candidate: Runs
+    baseline: Runs
+    row_error: float
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskVerdict:
+    """What one task says. `difference` is the candidate minus the baseline; `worse`: by more than the margin, with the
+    certainty that so many tasks ask for; `counts`: whether the baseline is far enough above chance.
+    """
+
+    task: str
+    metric: str
+    candidate: float
+    baseline: float
+    chance: float | None
+    difference: Interval
+    counts: bool
+    worse: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, the reason in one sentence, and what it rests on.
+
+    `difference`: mean over the tasks that count; `None` where none does. `failed`: cells that the candidate lacks and
+    the baseline has. `gaps`: cells that the baseline lacks.
+    """
+
+    outcome: Outcome
+    reason: str
+    margin: float
+    difference: Interval | None
+    tasks: tuple[TaskVerdict, ...]
+    failed: tuple[MissingCell, ...] = ()
+    gaps: tuple[MissingCell, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.outcome]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; infinite degrees of freedom become `None`."""
+        told = asdict(self) | {"exit_code": self.exit_code}
+        for held in [told["difference"], *(task["difference"] for task in told["tasks"])]:
+            if held is not None and not math.isfinite(held["df"]):
+                held["df"] = None
+        return told
+
+
+def row_error(metric: str, pairs: Sequence[tuple[Answers, Answers]], seed: int = 0) -> float:
+    """The standard error over test rows of the mean difference in a metric, in points.
+
+    `pairs` has the answers of candidate and baseline of each seed, all to the same rows. Both answer the same rows, so
+    what makes a row hard for both does not count; and the seeds are averaged first, as rows are what is drawn. Exact
+    where the metric is a mean of rows; else by a bootstrap that draws the same rows for all. NaN for fewer than two
+    rows that can be scored.
+    """
+    unit = METRICS[metric]
+    if unit.facts.rowwise:
+        scored = [np.asarray(unit.function(a), float) - np.asarray(unit.function(b), float) for a, b in pairs]
+        return standard_error(np.stack(scored))
+    groups, rng = grouped(pairs[0][0]), np.random.default_rng(seed)
+    drawn = []
+    for _ in range(RESAMPLES if len(groups) > 1 else 0):
+        rows = [row for group in rng.integers(len(groups), size=len(groups)) for row in groups[group]]
+        drawn.append(np.mean([unit.function(a.take(rows)) - unit.function(b.take(rows)) for a, b in pairs]))
+    return float(np.std(drawn, ddof=1)) if drawn else math.nan
+
+
+def standard_error(differences: npt.NDArray[np.float64]) -> float:
+    """Of the mean of `differences` [seeds, rows] over rows; rows that are not a number for any seed are left out."""
+    rows = differences.mean(axis=0)
+    rows = rows[~np.isnan(rows)]
+    return float(rows.std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
+
+
+def judge(
+    tasks: Sequence[Paired],
+    margin: float = MARGIN,
+    failed: Iterable[MissingCell] = (),
+    gaps: Iterable[MissingCell] = (),
+) -> Verdict:
+    """The verdict on a candidate; `docs/gate.md` has the rules in words.
+
+    `tasks` are those of which both have every cell. Raises `ValueError` for a margin that is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"a margin has to be above 0 points, and {margin:g} is not")
+    differences = {each.task: _difference(each) for each in tasks}
+    found = tuple(_look(each, differences[each.task], margin, len(tasks)) for each in tasks)
+    counted = [differences[each.task] for each in found if each.counts]
+    mean = over_tasks(counted).interval(LEVEL) if counted else None
+    failed, gaps = tuple(failed), tuple(gaps)
+    if failed:
+        outcome, reason = _failure(failed)
+    elif gaps:
+        outcome, reason = _gap(gaps)
+    else:
+        outcome, reason = _weigh(found, mean, over_tasks(list(differences.values())).interval(LEVEL), margin)
+    return Verdict(outcome, reason, margin, mean, found, failed, gaps)
+
+
+def _difference(task: Paired) -> Estimate:
+    """Candidate minus baseline: the spread of the seeds' differences, and the error over the rows they share."""
+    pairs: Mapping[int, tuple[float, float]] = {
+        seed: (score - task.baseline[seed][0], task.row_error) for seed, (score, _) in task.candidate.items()
+    }
+    return cell(pairs)
+
+
+def _look(task: Paired, difference: Estimate, margin: float, tasks: int) -> TaskVerdict:
+    baseline = cell(task.baseline).interval(LEVEL)
+    # Of so many tasks none is called worse by accident more often than one interval misses: Bonferroni.
+    strict = difference.interval(1 - (1 - LEVEL) / tasks)
+    return TaskVerdict(
+        task=task.task,
+        metric=task.metric,
+        candidate=cell(task.candidate).mean,
+        baseline=baseline.mean,
+        chance=task.chance,
+        difference=difference.interval(LEVEL),
+        counts=baseline.low is not None and baseline.low - (task.chance or 0.0) > margin,
+        worse=strict.high is not None and strict.high < -margin,
+    )
+
+
+def _failure(failed: Sequence[MissingCell]) -> tuple[Outcome, str]:
+    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return "worse", f"the candidate has no score where the baseline has one: {failed[0]}{more}"
+
+
+def _gap(gaps: Sequence[MissingCell]) -> tuple[Outcome, str]:
+    more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+    return "cannot tell", f"the baseline has no score: {gaps[0]}{more}"
+
+
+def _weigh(
+    tasks: Sequence[TaskVerdict], mean: Interval | None, overall: Interval, margin: float
+) -> tuple[Outcome, str]:
+    collapsed = [task.task for task in tasks if task.worse]
+    if collapsed:
+        return "worse", f"worse by more than the margin of {margin:g} points on {', '.join(collapsed)}"
+    if overall.low is not None and overall.low > 0:
+        return "no worse", f"better over all tasks: {said(overall)} points"
+    if mean is None:
+        return "cannot tell", f"on no task is the baseline above chance by more than the margin of {margin:g} points"
+    if mean.low is None or mean.high is None:
+        return "cannot tell", "the error over test rows is not known"
+    if mean.low > -margin:
+        return "no worse", f"{said(mean)} points: above minus the margin of {margin:g}"
+    if mean.high < 0:
+        return "worse", f"{said(mean)} points: below 0, and not within the margin of {margin:g}"
+    return "cannot tell", f"{said(mean)} points: neither above minus the margin of {margin:g} nor below 0"
+
+
+def said(interval: Interval) -> str:
+    """A difference with its interval, as `-1.2 (-2.4 to 0.0)`."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:+.1f} (interval unknown)"
+    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"

@@ -1,0 +1,189 @@
+"""The verb for continuous integration."""
+
+import tomllib
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peftbench.cli.doing import do
+from peftbench.cli.options import (
+    AsJson,
+    DataDir,
+    Plugins,
+    StoreDir,
+    Threads,
+    Workers,
+    open_store,
+    pair,
+    plug,
+    size_of,
+)
+from peftbench.cli.output import console, print_json, say
+from peftbench.registry import UserError
+
+if TYPE_CHECKING:
+    from peftbench.analysis.gating import Verdict
+    from peftbench.launch import Options
+    from peftbench.report.sections import Section
+    from peftbench.store import Store
+
+RESULTS = Path("results/gate")
+"""Apart from other results, as what another version of the code found is replaced here."""
+
+ENTRY = "NAME|TOML"
+
+
+def gate(
+    candidate: Annotated[
+        str | None,
+        typer.Argument(help="a method, or an entry of a grid: '{ use = \"lora\", rank = 8 }'", metavar=f"[{ENTRY}]"),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="instead of a method: a trained adapter or model", metavar="DIR")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="what it is compared with; default: LoRA as in docs/gate.md", metavar=ENTRY)
+    ] = None,
+    model: Annotated[str, typer.Option(help="the base model", metavar=ENTRY)] = "pocket",
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="tasks or suites, with commas between; default: two pocket tasks", metavar="A,B"),
+    ] = None,
+    size: Annotated[str, typer.Option(help="training rows, or all")] = "256",
+    seeds: Annotated[int, typer.Option(min=2, help="how many seeds, from 0")] = 5,
+    margin: Annotated[float, typer.Option(help="by how many points no worse may be worse")] = 3.0,
+    train: Annotated[
+        list[str] | None, typer.Option(help="a setting of [train]; may be repeated", metavar="KEY=VALUE")
+    ] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option("--eval", help="a setting of [eval]; may be repeated", metavar="KEY=VALUE")
+    ] = None,
+    plugin: Plugins = None,
+    store: StoreDir = RESULTS,
+    data: DataDir = None,
+    workers: Workers = 0,
+    threads: Threads = 1,
+    again: Annotated[bool, typer.Option("--again", help="run the candidate anew, whatever the store has")] = False,
+    summary: Annotated[Path | None, typer.Option(help="add a summary in Markdown to this file", metavar="FILE")] = None,
+    junit: Annotated[Path | None, typer.Option(help="write JUnit XML to this file", metavar="FILE")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Is a method or an adapter no worse than a baseline? For continuous integration.
+
+    Exit status 0: no worse; 1: worse; 2: no verdict, as the gate cannot tell, or as the command could not be done.
+    """
+    from peftbench.launch import Options
+
+    if not margin > 0:
+        raise UserError(f"--margin {margin:g}: a number of points above 0")
+    with _no_verdict():
+        options = Options(data.resolve() if data else None, workers, threads, plugins=plug(plugin))
+        asked = {"candidate": _candidate(candidate, adapter, model), "model": entry(model), "size": size_of(size)}
+        asked |= {"seeds": seeds, "margin": margin}
+        asked |= {"train": dict(pair(one, "--train") for one in train or ())}
+        asked |= {"eval": dict(pair(one, "--eval") for one in evaluation or ())}
+        asked |= {"baseline": entry(baseline)} if baseline else {}
+        asked |= {"tasks": _tasks(tasks)} if tasks else {}
+        verdict, section, xml = _compare(asked, open_store(store), options, again)
+        if summary:
+            _add(summary, section)
+        if junit:
+            _write(junit, xml)
+        _print(section, as_json)
+    raise typer.Exit(verdict.exit_code)
+
+
+@contextmanager
+def _no_verdict() -> Iterator[None]:
+    """Python's own exit status for an error is 1, which is a verdict here."""
+    try:
+        yield
+    except (UserError, typer.Exit):
+        raise
+    except Exception:
+        typer.echo(f"{traceback.format_exc()}error: no verdict: the gate itself broke", err=True)
+        raise typer.Exit(2) from None
+
+
+def entry(text: str) -> Any:
+    """A name, or the entry of a grid that a text in braces is. Raises `UserError` for one that is not TOML."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return tomllib.loads(f"entry = {text}")["entry"]
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{text}: not TOML: {error}") from None
+
+
+def _tasks(text: str) -> tuple[Any, ...]:
+    found = entry(text)
+    return (found,) if isinstance(found, dict) else tuple(name for name in text.split(",") if name)
+
+
+def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
+    """The candidate as an entry of a grid: a method, or a folder that was made for this base."""
+    from peftbench.methods.files import check_base, examine
+    from peftbench.models import find
+
+    if (method is None) == (adapter is None):
+        raise UserError("which candidate? Give a method or --adapter DIR, and not both")
+    if adapter is None:
+        return entry(str(method))
+    kept, base = examine(adapter), entry(model)
+    check_base(kept, find(base if isinstance(base, str) else str(base.get("use"))))
+    return {"use": "saved", "folder": str(adapter)}
+
+
+def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: bool) -> "tuple[Verdict, Section, str]":
+    """Do what is missing; the verdict, and how it is told to people and to programs."""
+    from peftbench import gating
+    from peftbench.report.gating import junit, section
+
+    arms = gating.arms(gating.Design(**asked))
+    place.open()
+    missing = gating.to_do(arms, place, again)
+    say(
+        f"{len(arms.runs())} runs in this gate, {len(arms.runs()) - len(missing)} done before, in {place.root}",
+        stderr=True,
+    )
+    do(missing, place, options)
+    verdict = gating.verdict(arms, place, options.data)
+    spec = arms.baseline.first
+    about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
+    return verdict, section(verdict, arms.names, about), junit(verdict, arms.names, about)
+
+
+def _print(section: "Section", as_json: bool) -> None:
+    from peftbench.report.terminal import print_section
+
+    if as_json:
+        print_json(section.data)
+        return
+    print_section(console(), section)
+    say(section.about)
+
+
+def _add(path: Path, section: "Section") -> None:
+    """At the end of the file, as summaries of other steps may stand in it."""
+    from peftbench.report.tables import section_markdown
+
+    with _writable(path), path.open("a", encoding="utf-8") as out:
+        out.write(section_markdown(section))
+
+
+def _write(path: Path, text: str) -> None:
+    with _writable(path):
+        path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
