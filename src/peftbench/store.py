@@ -185,7 +185,7 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial training status metric score score_error chance".split(),
+    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error chance".split(),
     *"scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step steps".split(),
     *"train_rows data base_reloaded notes error".split(),
     *Costs.model_fields,
@@ -214,6 +214,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "size": spec.size,
         "seed": spec.seed,
         "trial": None if spec.trial is None else spec.trial.number,
+        "tuned": _arguments({name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}),
         "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
