@@ -62,7 +62,7 @@ def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
 def method_choices(
     entry: Entry, tune: Tune | None, train: Mapping[str, Any]
 ) -> Iterator[tuple[Choice, dict[str, Any], Space]]:
-    """The choices of an entry of methods with their own settings, and the ranges of a search, at whose middles they are.
+    """The choices of an entry of methods, each with its own settings and, at their middles, the ranges of a search.
 
     `train` holds the settings of the whole grid. Raises `UserError` for a range that is wrong, or that nobody searches.
     """
@@ -87,18 +87,18 @@ def _space(method: Choice, spans: Mapping[str, Range], tune: Tune, given: Mappin
         if spans:
             raise UserError(f"method '{method.name}' trains nothing, so there is nothing to search")
         return ()
-    found = [_fitted(span, unit, method, given) for span in spans.values()]
+    found = [_fitted(span, unit, method) for span in spans.values()]
     if "learning_rate" not in given:
         found.append(rates(tune, unit.facts.learning_rate))
     if not found:
         raise UserError(
-            f"method '{method.name}': its learning rate is fixed and nothing else has a range, so [tune] has nothing to "
-            "search; give it a range, or put it into a grid without [tune]"
+            f"method '{method.name}': its learning rate is fixed and nothing else has a range, so [tune] has nothing "
+            "to search; give it a range, or put it into a grid without [tune]"
         )
     return tuple(found)
 
 
-def _fitted(span: Range, unit: Unit[Any], method: Choice, given: Mapping[str, Any]) -> Range:
+def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
     """A range of an argument or of a training setting, its ends checked."""
     name = span.name
     if name in INCOMPARABLE:

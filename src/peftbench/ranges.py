@@ -110,8 +110,8 @@ def ranged(name: str, value: dict[str, Any], where: str) -> Range:
         if len(value) > 1 or not isinstance(values, list) or len({repr(one) for one in values}) < 2:
             raise UserError(f"{where}, range of {name}: among = [...] stands alone, with two values or more")
         return Range(name=name, among=tuple(values))
-    low, high = value.get("low"), value.get("high")
-    for end in (low, high):
+    low, high = ends = value.get("low", math.nan), value.get("high", math.nan)
+    for end in ends:
         if isinstance(end, bool) or not isinstance(end, int | float) or not math.isfinite(end):
             raise UserError(f"{where}, range of {name}: it needs two numbers, low and high, or among = [...]")
     log = bool(value.get("log", False)) or name == "learning_rate"
@@ -121,9 +121,10 @@ def ranged(name: str, value: dict[str, Any], where: str) -> Range:
     return Range(name=name, low=low, high=high, log=log)
 
 
-def rates(tune: Tune, own: float) -> Range:
+def rates(tune: Tune, own: float | None) -> Range:
     """The range of the learning rate of a method with this default."""
     asked = tune.learning_rate
+    assert own is not None, "only methods that train are tuned"
     ends = (
         (asked.low, asked.high) if asked else (float(f"{own / BELOW:.{DIGITS}g}"), float(f"{own * ABOVE:.{DIGITS}g}"))
     )

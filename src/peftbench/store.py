@@ -185,9 +185,9 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error chance".split(),
-    *"scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step steps".split(),
-    *"train_rows data base_reloaded notes error".split(),
+    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
+    *"chance scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step".split(),
+    *"steps train_rows data base_reloaded notes error".split(),
     *Costs.model_fields,
     "latency_ms",
     *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),

@@ -1,8 +1,8 @@
 """Equal-budget tuning: every method gets the same number of trials; the winner by validation is run on all seeds.
 
-A trial is an ordinary run on a seed of its own, and the results in a store are the only state of a search: what comes next
-is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked for more trials
-begins with those it has.
+A trial is an ordinary run on a seed of its own, and the results in a store are the only state of a search: what comes
+next is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked for more
+trials begins with those it has.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ class Study:
 def winner(past: Past) -> Settings | None:
     """The settings of the trial with the lowest validation loss of those that ended well; of equals, the first."""
     good = [(result.validation_loss, i) for i, (_, result) in enumerate(past) if _ended_well(result)]
-    return past[min(good)[1]][0] if good else None  # type: ignore[type-var]
+    return past[min(good)[1]][0] if good else None
 
 
 def _ended_well(result: RunResult) -> bool:

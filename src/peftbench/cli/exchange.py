@@ -70,7 +70,7 @@ def export(
 
     plug(plugin)
     place = open_store(store)
-    written = write(place, to, form, ids_of(expanded(grid, model, limit)) if grid else None)
+    written = write(place, to, form, ids_of(expanded(grid, model, limit, place)) if grid else None)
     warn_corrupt(place)
     if as_json:
         print_json({"files": [str(path) for path in written]})

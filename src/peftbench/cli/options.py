@@ -10,6 +10,7 @@ from peftbench.registry import load_plugin
 if TYPE_CHECKING:
     from peftbench.spec import RunSpec
     from peftbench.store import Store
+    from peftbench.tuning import Search
 
 GridFile = Annotated[Path, typer.Argument(help="grid file (TOML)", metavar="GRID")]
 MaybeGrid = Annotated[Path | None, typer.Argument(help="grid file; without it, the whole store", metavar="[GRID]")]
@@ -57,11 +58,16 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
-def expanded(grid: Path, models: list[str] | None, limit: int | None) -> "list[RunSpec]":
-    """The runs of a grid file, with other models if any are given, and no more rows than `limit`."""
-    from peftbench.grid import expand
+def searched(grid: Path, models: list[str] | None, limit: int | None, place: "Store") -> "Search":
+    """What a grid file asks for, with other models if any are given, and no more rows than `limit`."""
+    from peftbench.tuning import search
 
-    return expand(grid, models or (), limit)
+    return search(grid, {id_: result for id_, (result, _) in place.results().items()}, models or (), limit)
+
+
+def expanded(grid: Path, models: list[str] | None, limit: int | None, place: "Store") -> "list[RunSpec]":
+    """The runs of a grid file, as far as the results in a store determine them."""
+    return searched(grid, models, limit, place).asked()
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

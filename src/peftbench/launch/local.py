@@ -24,7 +24,7 @@ After = Callable[[RunResult], Sequence[RunSpec]]
 """Asked when a run is done: what is to be done now that its result is known."""
 
 
-def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After = lambda _: ()) -> None:
+def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None) -> None:
     """Do all specs, and those that results bring about; each has a result in the store when this returns.
 
     A worker that dies costs one run, which is tried again and then recorded as failed. `KeyboardInterrupt` ends the
@@ -67,13 +67,13 @@ class _Hand:
 
 
 class _Pool:
-    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, told: tuple[Watch, After]) -> None:
+    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, told: tuple[Watch, After | None]) -> None:
         self.queue, self.store, self.options, (self.watch, self.after) = queue, store, options, told
         self.tries: dict[str, int] = {}
         self.hands: dict[Connection, _Hand] = {}
 
     def run(self, count: int) -> None:
-        """Work with at most so many workers. One that finds nothing to do waits: a run that ends may bring more."""
+        """Work with at most so many workers; one that finds nothing to do waits if a run that ends may bring more."""
         try:
             self._staff(count)
             while any(hand.spec for hand in self.hands.values()):
@@ -81,6 +81,7 @@ class _Pool:
                     assert isinstance(pipe, Connection)
                     self._listen(self.hands[pipe])
                 self._staff(count)
+            self._release()
         finally:
             self._dismiss()
 
@@ -91,6 +92,14 @@ class _Pool:
             if not idle and len(self.hands) >= count:
                 return
             self._feed(idle[0] if idle else self._hire())
+        if self.after is None:
+            self._release()
+
+    def _release(self) -> None:
+        """The end of the work of those that wait."""
+        for hand in [hand for hand in self.hands.values() if hand.spec is None]:
+            del self.hands[hand.pipe]
+            hand.pipe.close()
 
     def _hire(self) -> _Hand:
         """Start a worker process."""
@@ -132,7 +141,8 @@ class _Pool:
         self.watch(Event(kind, hand.index, spec, data))
         if kind == "done":
             hand.spec = None
-            self.queue.extend(self.after(read_result(self.store.folder(spec) / RESULT)))
+            if self.after is not None:
+                self.queue.extend(self.after(read_result(self.store.folder(spec) / RESULT)))
 
     def _bury(self, hand: _Hand) -> None:
         """A worker died: its run, if it had one, goes back to the queue, or is recorded as failed."""
@@ -156,7 +166,7 @@ class _Pool:
             except OSError as error:
                 raise self._store_trouble(str(error)) from error
             self.watch(Event("done", hand.index, spec, {"status": "failed", "error": how}))
-            self.queue.extend(self.after(failed))
+            self.queue.extend(self.after(failed) if self.after else ())
 
     def _store_trouble(self, what: str) -> UserError:
         return UserError(

@@ -6,6 +6,7 @@ its question. Adding one is adding it to `MAKERS`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -64,7 +65,17 @@ def evidence(table: "pd.DataFrame", curves: "pd.DataFrame") -> Evidence:
     return Evidence(table, curves, styles(labels(table)))
 
 
-MAKERS: tuple[Callable[[Evidence], Section | None], ...] = ()
+def _made_by(module: str) -> Callable[[Evidence], Section | None]:
+    """What makes the section of a module of this room. It is imported when asked: those modules import this one."""
+
+    def make(evidence: Evidence) -> Section | None:
+        section: Section | None = import_module(f"peftbench.report.{module}").section(evidence)
+        return section
+
+    return make
+
+
+MAKERS: tuple[Callable[[Evidence], Section | None], ...] = (_made_by("trials"),)
 
 
 def sections(evidence: Evidence) -> list[Section]:
