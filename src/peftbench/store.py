@@ -213,8 +213,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "task_arguments": _arguments(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,
-        "trial": None if spec.trial is None else spec.trial.number,
-        "tuned": _arguments({name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}),
+        **_searched(spec),
         "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
@@ -237,6 +236,12 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         **result.costs.model_dump(),
         **_latencies(result),
     }
+
+
+def _searched(spec: RunSpec) -> dict[str, Any]:
+    """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
+    given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
+    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": _arguments(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:
