@@ -104,6 +104,11 @@ class Store:
                 found[result.id] = (result, path.parent)
         return found
 
+    def latest(self, spec: RunSpec) -> RunResult:
+        """What a run that has just been done found, whatever its worker takes this machine for."""
+        found = self.root.glob(f"*/*/*/*/*-{spec.id}/{RESULT}")
+        return read_result(max(found, key=lambda path: path.stat().st_mtime_ns))
+
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
         done = {id_ for id_, (result, _) in self.results().items() if result.status not in retry}

@@ -15,7 +15,7 @@ from peftbench.launch import Event, Options, Watch
 from peftbench.launch.worker import main, quiet_start
 from peftbench.registry import UserError
 from peftbench.spec import Choice, RunResult, RunSpec
-from peftbench.store import RESULT, Store, read_result
+from peftbench.store import Store
 
 TRIES = 2
 """How often a run whose worker died is begun before it is recorded as failed."""
@@ -142,7 +142,7 @@ class _Pool:
         if kind == "done":
             hand.spec = None
             if self.after is not None:
-                self.queue.extend(self.after(read_result(self.store.folder(spec) / RESULT)))
+                self.queue.extend(self.after(self.store.latest(spec)))
 
     def _bury(self, hand: _Hand) -> None:
         """A worker died: its run, if it had one, goes back to the queue, or is recorded as failed."""
