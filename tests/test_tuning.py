@@ -60,7 +60,7 @@ def result(spec: RunSpec, status: Any = "ok", loss: float | None = None, score: 
 
 def done(found: Search, find: Callable[[RunSpec], RunResult] = result, limit: int = 10**6) -> list[RunResult]:
     """Do what a search asks for, as a launcher would; stop after so many runs."""
-    queue, ended = found.missing(), []
+    queue, ended = found.missing(), list[RunResult]()
     while queue and len(ended) < limit:
         ended.append(find(queue.pop(0)))
         queue += found.after(ended[-1])
