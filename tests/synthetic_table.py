@@ -40,6 +40,7 @@ def run(method: str, task: str, seed: int, **changes: Any) -> dict[str, Any]:
         "fingerprint": "ab12",
         "evaluation": "",
         "training": "",
+        "tuned": "",
         "model": "qwen2.5-0.5b",
         "method": method,
         "method_arguments": "",

@@ -322,7 +322,7 @@ def test_data_that_cannot_be_had_is_a_failed_row(thirsty: Garden) -> None:
 def test_failures_are_done_again_when_asked(thirsty: Garden, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def launch(specs: Sequence[RunSpec], _place: Store, _options: Options, _watch: Watch) -> None:
+    def launch(specs: Sequence[RunSpec], _place: Store, _options: Options, _watch: Watch, _after: Any) -> None:
         asked.append(len(specs))
 
     monkeypatch.setattr("peftbench.launch.local.launch", launch)
@@ -344,7 +344,7 @@ def test_an_interrupt_tells_how_to_go_on(grid: Path, tmp_path: Path, monkeypatch
 def test_options_arrive(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Options] = []
 
-    def launch(_specs: Sequence[RunSpec], _place: Store, options: Options, _watch: Watch) -> None:
+    def launch(_specs: Sequence[RunSpec], _place: Store, options: Options, _watch: Watch, _after: Any) -> None:
         seen.append(options)
 
     monkeypatch.setattr("peftbench.launch.local.launch", launch)

@@ -6,18 +6,23 @@ import pytest
 
 from peftbench.grid import expand, load, ready
 from peftbench.registry import UserError
+from peftbench.spec import RunSpec
+from peftbench.tuning import search
 
 NAMES = "paper stability pu2023 scale layers tuned rank retention zoo".split()
 DOCS = Path(__file__).parent.parent / "docs" / "grids"
+
+
+def asked(name: str, size: str | None) -> list[RunSpec]:
+    return search(name, {}, size=size).whole()
 
 
 @pytest.mark.parametrize("name", sorted(ready()))
 def test_it_can_be_asked_and_says_what_it_is_about(name: str) -> None:
     grid = load(name)
     assert grid.about
-    assert expand(name)
-    for size in grid.size:
-        assert expand(name, size=size)
+    for size in (None, *grid.size):
+        assert asked(name, size)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,7 +31,7 @@ def test_the_small_edition_has_the_seeds_of_the_large_one(name: str) -> None:
     assert small.seeds == large.seeds
     assert small.name == f"{name}-pocket"
     assert set(small.models) <= {"pocket", "pocket-t5"}
-    assert {spec.model.name for spec in expand(name, size="pocket")} <= {"pocket", "pocket-t5"}
+    assert {spec.model.name for spec in asked(name, "pocket")} <= {"pocket", "pocket-t5"}
 
 
 @pytest.mark.parametrize("name", NAMES)

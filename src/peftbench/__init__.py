@@ -39,25 +39,29 @@ def run(
 
     `grid`: a file, or a mapping of the same shape. Running the same grid again resumes it.
     """
-    from peftbench.grid import expand
     from peftbench.launch import Options, ignore
     from peftbench.launch.local import launch
     from peftbench.store import Store
+    from peftbench.tuning import search
 
-    specs, place = expand(grid), Store(Path(store))
+    place = Store(Path(store))
+    found = search(grid, {id_: result for id_, (result, _) in place.results().items()})
     place.open()
     options = Options(data=Path(data).resolve() if data else None, workers=workers)
-    launch(place.missing(specs), place, options, watch or ignore)
-    return place.table(spec.id for spec in specs)
+    launch(found.missing(), place, options, watch or ignore, found.after)
+    return place.table(spec.id for spec in found.asked())
 
 
 def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
-    """What a grid asks for, and how much of it a store has."""
-    from peftbench.grid import expand
-    from peftbench.store import Store
+    """What a grid asks for, and how much of it a store has.
 
-    specs: list[RunSpec] = expand(grid)
+    What a search has not come to yet stands among `specs` at the middle of its ranges.
+    """
+    from peftbench.store import Store
+    from peftbench.tuning import search
+
     found = Store(Path(store)).results()
+    specs: list[RunSpec] = search(grid, {id_: result for id_, (result, _) in found.items()}).whole()
     done = [found[spec.id][0] for spec in specs if spec.id in found]
     return Plan(
         cells=len(specs),

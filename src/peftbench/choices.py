@@ -3,18 +3,19 @@
 import itertools
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from peftbench.methods import MethodFacts
+from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
 from peftbench.metrics import METRICS
 from peftbench.models import QUANTISATIONS, find, fingerprint
+from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
-from peftbench.spec import Choice, Noun
+from peftbench.spec import Choice, Noun, Training
 from peftbench.tasks import TASKS, members, resolve
 
 Entry = str | dict[str, Any]
@@ -56,6 +57,65 @@ def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
             for metric in facts.metrics:
                 METRICS[metric]
             yield choice.model_copy(update={"version": facts.version, "called": facts.title}), own
+
+
+def method_choices(
+    entry: Entry, tune: Tune | None, train: Mapping[str, Any]
+) -> Iterator[tuple[Choice, dict[str, Any], Space]]:
+    """The choices of an entry of methods, each with its own settings and, at their middles, the ranges of a search.
+
+    `train` holds the settings of the whole grid. Raises `UserError` for a range that is wrong, or that nobody searches.
+    """
+    name, given = named("method", entry)
+    held = {key: value for key, value in given.items() if is_range(value)}
+    if held and tune is None:
+        raise UserError(f"method '{name}': {next(iter(held))} has a range, and the grid no [tune] that would search it")
+    spans = {key: ranged(key, value, f"method '{name}'") for key, value in held.items()}
+    # A list in a list is one value, whatever the argument takes.
+    middles = {key: [span.middle] if isinstance(span.middle, list) else span.middle for key, span in spans.items()}
+    for choice, own in choices(METHODS, {"use": name} | given | middles, Training):
+        space = () if tune is None else _space(choice, spans, tune, dict(train) | given)
+        own |= {span.name: span.middle for span in space if span.name in Training.model_fields}
+        tuned = tuple(sorted(span.name for span in space if span.name not in Training.model_fields))
+        yield choice.model_copy(update={"tuned": tuned}), own, space
+
+
+def _space(method: Choice, spans: Mapping[str, Range], tune: Tune, given: Mapping[str, Any]) -> Space:
+    """What a search for a method goes over: its ranges, and its learning rate unless that is given."""
+    unit = METHODS[method.name]
+    if not unit.facts.trains:
+        if spans:
+            raise UserError(f"method '{method.name}' trains nothing, so there is nothing to search")
+        return ()
+    found = [_fitted(span, unit, method) for span in spans.values()]
+    if "learning_rate" not in given:
+        found.append(rates(tune, unit.facts.learning_rate))
+    if not found:
+        raise UserError(
+            f"method '{method.name}': its learning rate is fixed and nothing else has a range, so [tune] has nothing "
+            "to search; give it a range, or put it into a grid without [tune]"
+        )
+    return tuple(found)
+
+
+def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
+    """A range of an argument or of a training setting, its ends checked."""
+    name = span.name
+    if name in INCOMPARABLE:
+        raise UserError(f"method '{unit.name}': {name} cannot be searched, as {INCOMPARABLE[name]}")
+    if name in unit.parameters:
+        for value in span.ends:
+            unit.check(method.arguments | {name: value})
+        return span.fitted(unit.parameters[name].annotation, unit.parameters[name].default)
+    for value in span.ends:
+        try:
+            Training(**{name: value})
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+            raise UserError(f"method '{unit.name}', range of {name}: {value} is wrong: {why}") from None
+    field = Training.model_fields[name]
+    default = unit.facts.learning_rate if name == "learning_rate" else field.default
+    return span.fitted(field.annotation, default)
 
 
 def choices(

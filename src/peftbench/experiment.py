@@ -12,13 +12,14 @@ import torch
 from peftbench import machine
 from peftbench.engine.adapters import save
 from peftbench.engine.beside import Beside
+from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_room
 from peftbench.engine.tokens import Encoded, check_whole, encode
-from peftbench.engine.train import DivergedError, OutOfMemoryError, Report, Trained, Trainer
+from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
@@ -97,8 +98,8 @@ def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[Ru
 def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> tuple[Status, str | None]:
     try:
         _run(spec, worker, folder, report, found)
-    except DivergedError as problem:
-        return "diverged", str(problem)
+    except (DivergedError, PrunedError) as problem:
+        return problem.status, str(problem)
     except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
         return "out-of-memory", in_a_line(problem)
     except UserError as problem:
@@ -139,7 +140,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
         if found.learning_rate is not None:
             trainer = Trainer(adapted, spec.train, found.learning_rate, base.precision_used, spec.seed)
             found.trained = trainer.trained
-            trainer.fit(train, validation, meter, report)
+            trainer.fit(train, validation, meter, report, spec.trial)
 
         # Predict and score.
         report({"phase": "test"})

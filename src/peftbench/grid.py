@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
-from peftbench.choices import Entry, choices, model_choices, named, task_choices, values
+from peftbench.choices import Entry, method_choices, model_choices, named, task_choices, values
 from peftbench.methods import METHODS, MethodFacts
+from peftbench.ranges import Space, Tune, is_range
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
 from peftbench.tasks import TASKS
@@ -41,6 +42,7 @@ class Grid(Noun):
     seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
     train: dict[str, Any] = Field(default_factory=dict)
     eval: dict[str, Any] = Field(default_factory=dict)
+    tune: Tune | None = None
     exceptions: tuple[dict[str, Any], ...] = Field((), alias="except")
 
 
@@ -142,20 +144,39 @@ def expand(
     """The run specs of a grid, each once, in the order model, task, size, method, seed; `models` instead of its own.
     `limit`: at most so many training rows, and so many test rows. `size`: the edition of the grid.
 
-    Raises `UserError` for whatever is not known, with the nearest name, and for an exception that leaves out nothing.
+    Raises `UserError` for whatever is not known, with the nearest name, for an exception that leaves out nothing, and
+    for a grid with `[tune]`: which runs that means depends on results (`peftbench.tuning`).
     """
     grid = load(source, size)
+    if grid.tune is not None:
+        raise UserError(f"grid '{grid.name}' has [tune], so its runs depend on results: ask peftbench.tuning.asked")
+    return [spec for spec, _ in cells(grid, models, limit)]
+
+
+def cells(grid: Grid, models: Sequence[str] = (), limit: int | None = None) -> list[tuple[RunSpec, Space]]:
+    """As `expand`, with the ranges that are to be searched, at whose middles the run stands; none where none are."""
     try:
-        return _expand(grid, models, limit)
+        return _cells(grid, models, limit)
     except UserError as error:
         raise UserError(f"grid '{grid.name}': {error}") from None
 
 
-def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSpec]:
+def settled(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
+    """A run with other arguments of its method, and other training settings, by their names."""
+    unit = METHODS[spec.method.name]
+    arguments = {name: value for name, value in settings.items() if name in unit.parameters}
+    method = spec.method.model_copy(update={"arguments": unit.check(spec.method.arguments | arguments)})
+    own = {name: value for name, value in settings.items() if name not in arguments}
+    training = _checked(Training, spec.train.model_dump() | own, "[train]")
+    return spec.model_copy(update={"method": method, "train": _settled(training, unit.facts)})
+
+
+def _cells(grid: Grid, instead: Sequence[str], limit: int | None) -> list[tuple[RunSpec, Space]]:
     models = [choice for entry in instead or grid.models for choice in model_choices(entry)]
     tasks = [choice for entry in grid.tasks for choice, _ in task_choices(_located(entry, Path()))]
     _check_names(tasks)
-    methods = [pair for entry in grid.methods for pair in choices(METHODS, entry, Training)]
+    _check_tune(grid)
+    methods = [each for entry in grid.methods for each in method_choices(entry, grid.tune, grid.train)]
     swept = [values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, chosen, strict=True)) for chosen in itertools.product(*swept)]
     evaluation, sizes = _with_text(_checked(Evaluation, grid.eval, "[eval]")), grid.sizes
@@ -166,19 +187,19 @@ def _expand(grid: Grid, instead: Sequence[str], limit: int | None) -> list[RunSp
     replaced = [named("model", entry)[0] for entry in grid.models if instead]
     axes = (
         [m.called or m.name for m in models] + replaced,
-        [m.name for m, _ in methods],
+        [m.name for m, *_ in methods],
         [t.called or t.name for t in tasks],
     )
     for rule in grid.exceptions:
         _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
-    specs: dict[str, RunSpec] = {}
+    found: dict[tuple[str, Space], RunSpec] = {}
     for model, task, size, training in itertools.product(models, tasks, sizes, trainings):
-        for (method, own), seed in itertools.product(methods, grid.seeds):
+        for (method, own, space), seed in itertools.product(methods, grid.seeds):
             settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
             spec = RunSpec(model=model, method=method, task=task, size=size, seed=seed, train=settings, eval=evaluation)
             if not any(_matches(rule, spec) for rule in grid.exceptions):
-                specs.setdefault(spec.id, spec)
-    return list(specs.values())
+                found.setdefault((spec.id, space), spec)
+    return [(spec, space) for (_, space), spec in found.items()]
 
 
 def _with_text(asked: Evaluation) -> Evaluation:
@@ -203,6 +224,18 @@ def _settled(asked: Training, facts: MethodFacts) -> Training:
     if not facts.trains:
         return Training(**{key: getattr(asked, key) for key in UNTRAINED})
     return asked.model_copy(update={"learning_rate": None}) if asked.learning_rate == facts.learning_rate else asked
+
+
+def _check_tune(grid: Grid) -> None:
+    for name, value in grid.train.items():
+        if is_range(value):
+            raise UserError(f"[train] {name}: a range belongs in an entry of methods, as {{ use = ..., {name} = ... }}")
+    if grid.tune is None:
+        return
+    if grid.tune.seed in grid.seeds:
+        raise UserError(f"[tune] seed {grid.tune.seed} is one of the grid's seeds, on which winners are then run")
+    if grid.tune.learning_rate is not None and "learning_rate" in grid.train:
+        raise UserError("learning_rate stands in [train], which fixes it, and in [tune], which searches it")
 
 
 def _check_names(tasks: Sequence[Choice]) -> None:

@@ -30,7 +30,8 @@ class Choice(Noun):
 
     `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
     method are on this machine; their content is among the arguments. `tuned` names the arguments that a search has
-    set: tables show them as such, so that what was tuned for each task is one method.
+    set: tables show them as such, so that what was tuned for each task is one method, and a run of it is not that of
+    one to which the same values were given.
     """
 
     name: str
@@ -126,7 +127,7 @@ class RunSpec(Noun):
 
         What a method is called and where files are is no part of the question.
         """
-        unasked = {"method": {"called", "place", "tuned"}, "eval": {"retention_text"}}
+        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}}
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -104,6 +104,11 @@ class Store:
                 found[result.id] = (result, path.parent)
         return found
 
+    def latest(self, spec: RunSpec) -> RunResult:
+        """What a run that has just been done found, whatever its worker takes this machine for."""
+        found = self.root.glob(f"*/*/*/*/*-{spec.id}/{RESULT}")
+        return read_result(max(found, key=lambda path: path.stat().st_mtime_ns))
+
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
         done = {id_ for id_, (result, _) in self.results().items() if result.status not in retry}
@@ -189,9 +194,9 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial training status metric score score_error chance".split(),
-    *"scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step steps".split(),
-    *"train_rows data base_reloaded notes error".split(),
+    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
+    *"chance scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step".split(),
+    *"steps train_rows data base_reloaded notes error".split(),
     *Costs.model_fields,
     "latency_ms",
     *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),
@@ -217,7 +222,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "task_arguments": _arguments(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,
-        "trial": None if spec.trial is None else spec.trial.number,
+        **_searched(spec),
         "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
@@ -240,6 +245,12 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         **result.costs.model_dump(),
         **_latencies(result),
     }
+
+
+def _searched(spec: RunSpec) -> dict[str, Any]:
+    """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
+    given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
+    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": _arguments(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:

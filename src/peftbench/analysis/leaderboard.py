@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.chance import counted
 from peftbench.analysis.comparisons import Comparison, compare, verdicts
-from peftbench.analysis.names import distinct, labels, measured
+from peftbench.analysis.names import distinct, labels
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.plain import plain
-from peftbench.analysis.select import select
+from peftbench.analysis.select import searched, select
 from peftbench.analysis.sensitivity import Sweep, sweeps
 from peftbench.analysis.stats import Interval, cell, over_tasks
 from peftbench.analysis.weight_sets import Weights, WeightSet, weight_sets
@@ -130,7 +130,7 @@ def leaderboards(
     """
     sets = weight_sets(weights)
     numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
-    table = select(distinct(measured(table)))
+    table = select(distinct(searched(table)))
     table = table.reindex(columns=table.columns.union(numbers, sort=False))
     table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
     # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.

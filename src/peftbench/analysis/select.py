@@ -2,6 +2,7 @@
 
 Where a grid sweeps training settings (a learning rate, say), each method gets, on each task and train size, the one
 setting with the lowest validation loss, averaged over the seeds: never the best of each seed, and never by test score.
+Where settings were searched for (`peftbench.tuning`), their choice came before, by the same rule on the trials' seed.
 """
 
 from typing import TYPE_CHECKING
@@ -12,26 +13,54 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CELL = ["machine_class", "model", "method", "method_arguments", "task", "task_arguments", "size"]
+VERSIONS = ["model_version", "method_version", "task_version", "evaluation"]
+SETTING = ["training", "tuned"]
+"""Columns of what is chosen: training settings, and what a search gave to arguments of the method."""
+
+
+def trials_of(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials of searches for settings."""
+    return table[(table["status"] != "published") & table["trial"].notna()] if "trial" in table else table[:0]
+
+
+def searched(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs that count, with a column `searched`: how many trials of a search were on the same cell.
+
+    A trial whose settings a run has is not counted, as that run stands for it.
+    """
+    table = table if "tuned" in table else table.assign(tuned="")
+    runs, trials = measured(table), trials_of(table)
+    if trials.empty:
+        return runs.assign(searched=0)
+    key = [*CELL, *VERSIONS]
+    settings = runs[[*key, *SETTING]].drop_duplicates().merge(trials[[*key, *SETTING]].drop_duplicates())
+    found = trials.groupby(key).size().sub(settings.groupby(key).size(), fill_value=0)
+    held = runs.merge(found.rename("searched").reset_index(), on=key, how="left")
+    return held.assign(searched=held["searched"].fillna(0).astype(int))
 
 
 def select(table: "pd.DataFrame") -> "pd.DataFrame":
     """The runs of the chosen settings, with a column `trials`: from how many settings they were chosen.
 
-    `table` has one row a run (`peftbench.table`). A setting that lacks a seed that another has, or that failed on one,
-    is chosen only if all do. A cell with one setting is left as it is.
+    `table` has one row a run (`peftbench.table`, or better `searched` of it). A setting that lacks a seed that another
+    has, or that failed on one, is chosen only if all do. A cell with one setting is left as it is.
     """
-    table = table.assign(trials=table.groupby(CELL)["training"].transform("nunique"))
-    several = table[table["trials"] > 1]
+    if "searched" not in table:
+        table = searched(table)
+    setting = table["training"] + "; " + table["tuned"]
+    count = setting.groupby([table[name] for name in CELL]).transform("nunique")
+    table = table.assign(trials=count + table["searched"]).drop(columns="searched")
+    several = table[count > 1]
     if several.empty:
         return table
-    settings = several.groupby([*CELL, "training"])
+    settings = several.groupby([*CELL, *SETTING])
     scored = settings.agg(seeds=("validation_loss", "count"), loss=("validation_loss", "mean")).reset_index()
-    scored = scored.sort_values(["seeds", "loss", "training"], ascending=[False, True, True])
-    chosen = scored.drop_duplicates(CELL)[[*CELL, "training"]]
-    kept = several.merge(chosen, on=[*CELL, "training"])
+    scored = scored.sort_values(["seeds", "loss", *SETTING], ascending=[False, True, True, True])
+    chosen = scored.drop_duplicates(CELL)[[*CELL, *SETTING]]
+    kept = several.merge(chosen, on=[*CELL, *SETTING])
     import pandas as pd
 
-    return pd.concat([table[table["trials"] == 1], kept], ignore_index=True)
+    return pd.concat([table[count == 1], kept], ignore_index=True)
 
 
 def compared(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -40,6 +69,6 @@ def compared(table: "pd.DataFrame") -> "pd.DataFrame":
     Rows are in an order of their own: sums of floats depend on it, and results must not depend on that of the runs.
     """
     numbers = ["score", "score_error", "train_rows", "trainable_parameters"]
-    table = select(distinct(measured(table)))
+    table = select(distinct(searched(table)))
     table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
     return table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])

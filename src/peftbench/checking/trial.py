@@ -123,7 +123,7 @@ class Trial:
 
     def trains(self) -> Finding:
         """The loss falls at one of the rates, and nothing moves that was not asked to."""
-        from peftbench.engine.train import DivergedError
+        from peftbench.engine.endings import DivergedError
 
         said = ""
         for self.rate in RATES:

@@ -17,30 +17,36 @@ if TYPE_CHECKING:
 
     from peftbench.analysis.weight_sets import WeightSet
     from peftbench.launch import Options
+    from peftbench.launch.local import After
     from peftbench.spec import RunSpec
     from peftbench.store import Store
+    from peftbench.tuning import Search
 
 BAD = ("failed", "out-of-memory", "diverged")
 SHOWN = 3
 """More reasons than these are left to `peftbench status`."""
 
 
-def carry_out(
-    specs: "list[RunSpec]", place: "Store", options: "Options", what: str, retry: bool, as_json: bool
-) -> None:
+def carry_out(search: "Search", place: "Store", options: "Options", what: str, retry: bool, as_json: bool) -> None:
     """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
 
+    A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
     Exit status 1 if none of them ended well, 130 after Ctrl-C.
     """
-    wanted = ids(specs)
     place.open()
-    missing = place.missing(specs, BAD if retry else ())
+    held = {id_: result for id_, (result, _) in place.results().items()}
+    search.results = {id_: result for id_, result in held.items() if not (retry and result.status in BAD)}
     warn_corrupt(place)
-    say(f"{len(specs)} runs in {what}, {len(specs) - len(missing)} done before, in {place.root}", stderr=True)
-    do(missing, place, options)
+    total, missing = search.total, search.missing()
+    to_do = total - len(search.asked()) + len(missing)
+    say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)
+    do(missing, place, options, to_do, search.after)
+    specs = search.asked()
     leaderboard(place, specs, as_json)
+    say_fruitless(search)
+    wanted = ids(specs)
     ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
-    bad = [result for result in ended if result.status != "ok"]
+    bad = [result for result in ended if result.status in BAD]
     reasons = list(dict.fromkeys(str(result.error) for result in bad))
     for reason in reasons if len(reasons) <= SHOWN else ():
         say(f"error: {reason}", stderr=True)
@@ -53,20 +59,31 @@ def carry_out(
         raise typer.Exit(1)
 
 
-def do(missing: "list[RunSpec]", place: "Store", options: "Options") -> None:
-    """Do runs with live progress on standard error. Exit status 130 after Ctrl-C."""
+def do(
+    missing: "list[RunSpec]", place: "Store", options: "Options", total: int = 0, after: "After | None" = None
+) -> None:
+    """Do runs with live progress on standard error: `total`, where results bring about more (`after`).
+
+    Exit status 130 after Ctrl-C.
+    """
     from peftbench.launch.local import launch
     from peftbench.report.live import Live
 
     started = time.monotonic()
     try:
-        with Live(console(stderr=True), len(missing)) as live:
-            launch(missing, place, options, live)
+        with Live(console(stderr=True), total or len(missing)) as live:
+            launch(missing, place, options, live, after)
     except KeyboardInterrupt:
         again = shlex.join(["peftbench", *sys.argv[1:]])
         say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
         raise typer.Exit(130) from None
-    say(f"{len(missing)} runs in {time.monotonic() - started:.0f} s", stderr=True)
+    say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
+
+
+def say_fruitless(search: "Search") -> None:
+    """A line for each search none of whose trials ended well."""
+    for study in search.fruitless():
+        say(f"error: no trial of {study} ended well, so there is no winner to run on the grid's seeds", stderr=True)
 
 
 def leaderboard(

@@ -45,10 +45,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score adapters trained elsewhere, as runs of the store like any other. The same command resumes."""
-    from peftbench.grid import expand
     from peftbench.launch import Options
     from peftbench.methods.files import check_base, examine
     from peftbench.models import find
+    from peftbench.tuning import search
 
     plugins = plug(plugin)
     for folder in adapter:
@@ -68,4 +68,4 @@ def evaluate(
         "eval": {"test_rows": test_rows} if test_rows else {},
     }
     options = Options(data.resolve() if data else None, workers, threads, plugins=plugins)
-    carry_out(expand(grid), open_store(store), options, "evaluate", retry_failed, as_json)
+    carry_out(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)

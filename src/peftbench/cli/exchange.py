@@ -72,7 +72,7 @@ def export(
 
     plug(plugin)
     place = open_store(store)
-    written = write(place, to, form, ids_of(expanded(grid, model, limit, size)) if grid else None)
+    written = write(place, to, form, ids_of(expanded(grid, (model, limit, size), place)) if grid else None)
     warn_corrupt(place)
     if as_json:
         print_json({"files": [str(path) for path in written]})

@@ -11,6 +11,7 @@ from peftbench.registry import UserError, load_plugin
 if TYPE_CHECKING:
     from peftbench.spec import RunSpec
     from peftbench.store import Store
+    from peftbench.tuning import Search
 
 GridFile = Annotated[Path, typer.Argument(help="grid file (TOML), or the name of a ready grid", metavar="GRID")]
 MaybeGrid = Annotated[
@@ -63,11 +64,21 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
-def expanded(grid: Path, models: list[str] | None, limit: int | None, size: str | None) -> "list[RunSpec]":
-    """The runs of an edition of a grid, with other models if any are given, and no more rows than `limit`."""
-    from peftbench.grid import expand
+Cut = tuple[list[str] | None, int | None, str | None]
+"""Other models than the grid's, at most so many rows, and the edition of the grid."""
 
-    return expand(grid, models or (), limit, size)
+
+def searched(grid: Path, cut: Cut, place: "Store") -> "Search":
+    """What a grid asks for, given what a store holds."""
+    from peftbench.tuning import search
+
+    models, limit, size = cut
+    return search(grid, {id_: result for id_, (result, _) in place.results().items()}, models or (), limit, size)
+
+
+def expanded(grid: Path, cut: Cut, place: "Store") -> "list[RunSpec]":
+    """The runs of a grid, as far as the results in a store determine them."""
+    return searched(grid, cut, place).asked()
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

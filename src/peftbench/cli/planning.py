@@ -19,10 +19,10 @@ from peftbench.cli.options import (
     Size,
     StoreDir,
     Workers,
-    expanded,
     ids,
     open_store,
     plug,
+    searched,
 )
 from peftbench.cli.output import console, print_json, print_rows, say, warn_corrupt
 
@@ -57,10 +57,12 @@ def plan(
 ) -> None:
     """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
     plug(plugin)
-    specs, place = expanded(grid, model, limit, size), open_store(store)
-    missing = ids(place.missing(specs))
+    place = open_store(store)
+    search = searched(grid, (model, limit, size), place)
+    specs = search.whole()
+    missing = ids(specs) - search.results.keys()
     warn_corrupt(place)
-    ahead = _forecast(specs, data, device, workers) if costs else None
+    ahead = _forecast(search.stand_ins(), data, device, workers) if costs else None
     if html is not None and ahead is not None:
         from peftbench.report.plan import page
 
@@ -82,6 +84,8 @@ def plan(
         print_rows(list(HEADINGS), list(lines(ahead)))
         for remark in [*remarks(ahead), *map(told_apart, _resolutions(ahead, place, specs))]:
             say(remark)
+    if search.studies:
+        say("searches are reckoned at the middle of their ranges, and every trial as if it were not stopped early")
     say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do")
     if html is not None:
         say(f"wrote {html}", stderr=True)

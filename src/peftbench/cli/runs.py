@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.doing import carry_out, leaderboard
+from peftbench.cli.doing import BAD, carry_out, leaderboard, say_fruitless
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -25,6 +25,7 @@ from peftbench.cli.options import (
     ids,
     open_store,
     plug,
+    searched,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
 from peftbench.cli.planning import warn
@@ -49,11 +50,11 @@ def run(
     from peftbench.launch import Options
 
     plugins = plug(plugin)
-    specs = expanded(grid, model, limit, size)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
     place = open_store(store)
-    warn(place.missing(specs), options.data, workers)
-    carry_out(specs, place, options, str(grid), retry_failed, as_json)
+    search = searched(grid, (model, limit, size), place)
+    warn(place.missing(search.stand_ins()), options.data, workers)
+    carry_out(search, place, options, str(grid), retry_failed, as_json)
 
 
 def status(
@@ -68,17 +69,19 @@ def status(
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
     place = open_store(store)
-    specs = expanded(grid, model, limit, size) if grid else None
-    results = {k: r for k, (r, _) in place.results().items() if specs is None or k in ids(specs)}
+    search = searched(grid, (model, limit, size), place) if grid else None
+    wanted = ids(search.asked()) if search else None
+    results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
     counts: dict[str, int] = {"ok": 0}
     for result in results.values():
         counts[result.status] = counts.get(result.status, 0) + 1
-    if specs is not None:
-        counts["missing"] = len(specs) - len(results)
-    bad = [(id_, result) for id_, result in results.items() if result.status != "ok"]
+    if search is not None:
+        counts["missing"] = len(ids(search.whole()) - results.keys())
+    bad = [(id_, result) for id_, result in results.items() if result.status in BAD]
     if as_json:
         failures = [{"id": id_, "status": result.status, "error": result.error} for id_, result in bad]
-        print_json({"counts": counts, "failures": failures, "corrupt": [str(path) for path in place.corrupt]})
+        fruitless = {"no_winner": search.fruitless()} if search and search.studies else {}
+        print_json({"counts": counts, "failures": failures, "corrupt": list(map(str, place.corrupt))} | fruitless)
         return
     warn_corrupt(place)
     print_rows(["status", "runs"], [[name, str(count)] for name, count in counts.items()])
@@ -87,6 +90,8 @@ def status(
             ["id", "method", "task", "status", "why"],
             [[id_, str(r.spec.method), str(r.spec.task), r.status, r.error or ""] for id_, r in bad],
         )
+    if search is not None:
+        say_fruitless(search)
 
 
 def report(
@@ -109,7 +114,7 @@ def report(
     plug(plugin)
     sets = weight_sets(weights or ())
     place = open_store(store)
-    specs = expanded(grid, model, limit, size) if grid else None
+    specs = expanded(grid, (model, limit, size), place) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     warn_corrupt(place)

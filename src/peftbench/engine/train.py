@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from peftbench.engine.ahead import ahead
+from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
 from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
 from peftbench.engine.predict import in_batches, is_out_of_memory
 from peftbench.engine.quantise import constants
@@ -19,19 +20,11 @@ from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.seeds import stream
-from peftbench.spec import Point, Training
+from peftbench.spec import Point, Training, Trial
 
 Report = Callable[[dict[str, Any]], None]
 State = dict[str, Tensor]
 AfterStep = Callable[[int], None]
-
-
-class DivergedError(Exception):
-    """The loss is no longer a finite number."""
-
-
-class OutOfMemoryError(Exception):
-    """One row at a time does not fit."""
 
 
 @dataclass
@@ -81,13 +74,21 @@ class Trainer:
         self.micro_rows = asked.per_device_train_batch_size
         self.step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
 
-    def fit(self, train: Sequence[Encoded], validation: Sequence[Encoded], meter: Meter, report: Report) -> Trained:
+    def fit(
+        self,
+        train: Sequence[Encoded],
+        validation: Sequence[Encoded],
+        meter: Meter,
+        report: Report,
+        trial: Trial | None = None,
+    ) -> Trained:
         """Train on rows, validate as asked, end at the step of the lowest validation loss.
 
-        Raises `DivergedError` for a loss that is not finite, `OutOfMemoryError` when a single row does not fit.
+        Raises `DivergedError` for a loss that is not finite, `OutOfMemoryError` when a single row does not fit,
+        `PrunedError` where a trial is above its ceiling; its best step and its curve are then in `trained`.
         """
-        trained, best = self.trained, Best()
-        total = self.total_steps(len(train))
+        trained, best, ceilings = self.trained, Best(), dict(trial.ceilings) if trial else {}
+        total = total_steps(self.asked, len(train))
         trained.memory = self._probe(train)
         if self.adapted.prepare is not None:
             with meter.phase("train"):
@@ -109,6 +110,9 @@ class Trainer:
                 trained.curve.append(_point(trained, seconds, loss, held_out))
                 report({"step": step, "steps": total, "validation_loss": held_out})
                 best.see(step, held_out, self._state)
+                if best.loss > ceilings.get(step, math.inf):
+                    trained.best_step = best.step
+                    raise PrunedError(f"at step {step} the median of earlier trials was {ceilings[step]:.4g}")
                 if best.waited >= (self.asked.early_stopping_patience or math.inf):
                     break
         trained.best_step = best.step
@@ -117,10 +121,6 @@ class Trainer:
 
     def _trainable(self) -> list[Tensor]:
         return [p for p in self.adapted.model.parameters() if p.requires_grad]
-
-    def total_steps(self, rows: int) -> int:
-        """Optimiser steps of the whole training."""
-        return total_steps(self.asked, rows)
 
     def _batches(self, rows: Sequence[Encoded], total: int) -> Iterator[list[Encoded]]:
         """`total` batches in the order of the seed, the same for every method."""

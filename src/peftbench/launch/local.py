@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -14,15 +14,18 @@ from multiprocessing.process import BaseProcess
 from peftbench.launch import Event, Options, Watch
 from peftbench.launch.worker import main, quiet_start
 from peftbench.registry import UserError
-from peftbench.spec import RunResult, RunSpec
+from peftbench.spec import Choice, RunResult, RunSpec
 from peftbench.store import Store
 
 TRIES = 2
 """How often a run whose worker died is begun before it is recorded as failed."""
 
+After = Callable[[RunResult], Sequence[RunSpec]]
+"""Asked when a run is done: what is to be done now that its result is known."""
 
-def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch) -> None:
-    """Do all specs; each has a result in the store when this returns.
+
+def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None) -> None:
+    """Do all specs, and those that results bring about; each has a result in the store when this returns.
 
     A worker that dies costs one run, which is tried again and then recorded as failed. `KeyboardInterrupt` ends the
     workers, removes what the unfinished runs left, and goes on to the caller. Raises `UserError` when the store cannot
@@ -30,8 +33,7 @@ def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watc
     """
     if not specs:
         return
-    count = min(options.workers or default_workers(), len(specs))
-    _Pool(deque(specs), store, options, watch).run(count)
+    _Pool(deque(specs), store, options, (watch, after)).run(options.workers or default_workers())
 
 
 def default_workers() -> int:
@@ -55,77 +57,100 @@ def _gpus() -> int:
 
 @dataclass
 class _Hand:
-    """A worker process, its end of the pipe, and what it is doing."""
+    """A worker process, its end of the pipe, what it is doing, and the model it has loaded last."""
 
     index: int
     process: BaseProcess
     pipe: Connection
     spec: RunSpec | None = None
+    model: Choice | None = None
 
 
 class _Pool:
-    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, watch: Watch) -> None:
-        self.queue, self.store, self.options, self.watch = queue, store, options, watch
+    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, told: tuple[Watch, After | None]) -> None:
+        self.queue, self.store, self.options, (self.watch, self.after) = queue, store, options, told
         self.tries: dict[str, int] = {}
         self.hands: dict[Connection, _Hand] = {}
 
     def run(self, count: int) -> None:
+        """Work with at most so many workers; one that finds nothing to do waits if a run that ends may bring more."""
         try:
-            for index in range(count):
-                self._hire(index)
-            while self.hands:
+            self._staff(count)
+            while any(hand.spec for hand in self.hands.values()):
                 for pipe in wait(list(self.hands)):
                     assert isinstance(pipe, Connection)
                     self._listen(self.hands[pipe])
+                self._staff(count)
+            self._release()
         finally:
             self._dismiss()
 
-    def _hire(self, index: int) -> None:
-        """Start a worker process and give it its first run."""
+    def _staff(self, count: int) -> None:
+        """Give what waits to those that wait, and to new ones while there may be more."""
+        while self.queue:
+            idle = [hand for hand in self.hands.values() if hand.spec is None]
+            if not idle and len(self.hands) >= count:
+                return
+            self._feed(idle[0] if idle else self._hire())
+        if self.after is None:
+            self._release()
+
+    def _release(self) -> None:
+        """The end of the work of those that wait."""
+        for hand in [hand for hand in self.hands.values() if hand.spec is None]:
+            del self.hands[hand.pipe]
+            hand.pipe.close()
+
+    def _hire(self) -> _Hand:
+        """Start a worker process."""
+        taken = {hand.index for hand in self.hands.values()}
+        index = next(number for number in range(len(taken) + 1) if number not in taken)
         ours, theirs = multiprocessing.Pipe()
         asked = (theirs, self.store.root, self.options)
         with _environment(self.options.threads, index % gpus if (gpus := _gpus()) else None):
             process = multiprocessing.get_context("spawn").Process(target=main, args=asked, daemon=True)
             process.start()
         theirs.close()
-        hand = _Hand(index, process, ours)
-        self.hands[ours] = hand
-        self._feed(hand)
+        hand = self.hands[ours] = _Hand(index, process, ours)
+        return hand
 
     def _feed(self, hand: _Hand) -> None:
-        """The next run, or the end of a worker's work."""
-        hand.spec = self.queue.popleft() if self.queue else None
-        if hand.spec is None:
-            del self.hands[hand.pipe]
-            hand.pipe.close()
-            return
-        self.tries[hand.spec.id] = self.tries.get(hand.spec.id, 0) + 1
-        self.watch(Event("start", hand.index, hand.spec))
+        """The next run: of the model that the worker has, if there is one."""
+        spec = next((spec for spec in self.queue if spec.model == hand.model), self.queue[0])
+        self.queue.remove(spec)
+        hand.spec, hand.model = spec, spec.model
+        self.tries[spec.id] = self.tries.get(spec.id, 0) + 1
+        self.watch(Event("start", hand.index, spec))
         try:
-            hand.pipe.send(hand.spec)
+            hand.pipe.send(spec)
         except OSError:
-            self._bury(hand, hand.spec)
+            self._bury(hand)
 
     def _listen(self, hand: _Hand) -> None:
-        spec = hand.spec
-        assert spec is not None
         try:
             kind, data = hand.pipe.recv()
         except (EOFError, ConnectionError):
-            self._bury(hand, spec)
+            self._bury(hand)
             return
         if kind == "store":
             raise self._store_trouble(data)
         if kind == "refusal":
             raise UserError(data)
+        spec = hand.spec
+        assert spec is not None
         self.watch(Event(kind, hand.index, spec, data))
         if kind == "done":
-            self._feed(hand)
+            hand.spec = None
+            if self.after is not None:
+                self.queue.extend(self.after(self.store.latest(spec)))
 
-    def _bury(self, hand: _Hand, spec: RunSpec) -> None:
-        """A worker died: its run goes back to the queue, or is recorded as failed."""
+    def _bury(self, hand: _Hand) -> None:
+        """A worker died: its run, if it had one, goes back to the queue, or is recorded as failed."""
         del self.hands[hand.pipe]
         hand.process.join()
+        spec = hand.spec
+        if spec is None:
+            return
         code = hand.process.exitcode
         again = self.tries[spec.id] < TRIES
         self.watch(Event("died", hand.index, spec, {"exit_code": code, "again": again}))
@@ -141,8 +166,7 @@ class _Pool:
             except OSError as error:
                 raise self._store_trouble(str(error)) from error
             self.watch(Event("done", hand.index, spec, {"status": "failed", "error": how}))
-        if self.queue:
-            self._hire(hand.index)
+            self.queue.extend(self.after(failed) if self.after else ())
 
     def _store_trouble(self, what: str) -> UserError:
         return UserError(

@@ -117,7 +117,7 @@ def forecast(
     """
     cells: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        cells.setdefault(spec.model_copy(update={"seed": 0}).id, []).append(spec)
+        cells.setdefault(spec.model_copy(update={"seed": 0, "trial": None}).id, []).append(spec)
     lengths = {id_: _tried(partial(rows, runs[0], data)) for id_, runs in cells.items()}
     groups: dict[str, list[str]] = {}
     for id_, runs in cells.items():

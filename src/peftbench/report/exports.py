@@ -88,7 +88,9 @@ def export(place: Store, to: Path, form: str | None = None, ids: Iterable[str] |
         texts = {to: TABLES[chosen](place.table(results))}
     else:
         ending, write = EACH[chosen]
-        made = ((to / f"{_name(result)}{ending}", write(result)) for result in results.values())
+        # A trial of a search is no result that speaks for a method: trials are in tables alone.
+        runs = [result for result in results.values() if result.spec.trial is None]
+        made = ((to / f"{_name(result)}{ending}", write(result)) for result in runs)
         texts = {path: text for path, text in made if text is not None}
         if not texts:
             raise UserError(f"store {place.root}: no run has a score, and {chosen} has nothing but scores")

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import labels
+from peftbench.analysis.names import labels, measured
 from peftbench.report.columns import humane
 from peftbench.report.placing import place, spread
 
@@ -87,7 +87,7 @@ def learning_curves(
 
     A step is drawn if every seed that has a curve was validated there, so that a line never changes its runs midway.
     """
-    runs = table.assign(label=labels(table))
+    runs = measured(table.assign(label=labels(table)))
     here = (runs["model"] == board.model) & (runs["size"].astype(str) == board.size)
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")

@@ -18,9 +18,9 @@ from peftbench.launch import Event
 
 
 def title(event: Event) -> str:
-    """A run in a few words: task, method, seed."""
+    """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
     spec = event.spec
-    return f"{spec.task} · {spec.method} · seed {spec.seed}"
+    return f"{spec.task} · {spec.method} · " + (f"trial {spec.trial.number + 1}" if spec.trial else f"seed {spec.seed}")
 
 
 class Live:
@@ -88,7 +88,11 @@ class Live:
         status = event.data["status"]
         self.counts[status] = self.counts.get(status, 0) + 1
         self.progress.update(self.bar, completed=self.done)
-        if status != "ok":
+        if status == "pruned":
+            if not self.console.is_terminal:
+                said = f"[{self.done}/{self.total}] {title(event)}: stopped early"
+                self.console.print(said, markup=False, soft_wrap=True)
+        elif status != "ok":
             self.console.print(
                 f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False, soft_wrap=True
             )

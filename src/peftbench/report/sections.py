@@ -79,7 +79,7 @@ def _made_by(module: str) -> Callable[[Evidence], Section | None]:
 
 
 MAKERS: tuple[Callable[[Evidence], Section | None], ...] = tuple(
-    map(_made_by, ("verdicts", "stability", "scaling", "convergence", "ablation", "fronts"))
+    map(_made_by, ("verdicts", "stability", "scaling", "convergence", "ablation", "fronts", "trials"))
 )
 
 

@@ -47,12 +47,14 @@ def _at_chance(board: Leaderboard) -> list[str]:
 
 
 def _trials(board: Leaderboard) -> str:
-    """From how many training settings each method's were chosen."""
-    counts = sorted(set(board.trials.values()))
+    """From how many settings those of each method were chosen, apart from methods that train nothing."""
+    idle = {row.method for row in board.rows if row.costs["trainable_parameters"] == 0}
+    trials = {method: count for method, count in board.trials.items() if method not in idle}
+    counts = sorted(set(trials.values()))
     chosen = "Training settings were chosen by validation loss, of "
     if len(counts) == 1:
         return f"{chosen}{counts[0]} for each method."
-    each = ", ".join(f"{count} for {method}" for method, count in sorted(board.trials.items()))
+    each = ", ".join(f"{count} for {method}" for method, count in sorted(trials.items()))
     return f"{chosen}unequal numbers: {each}."
 
 
@@ -84,9 +86,9 @@ def _without_pscp(board: Leaderboard) -> list[str]:
 
 
 def failures(table: "pd.DataFrame") -> list[str]:
-    """One line for each run that has no score, with its status and the first line of its error."""
+    """One line for each run that failed, with its status and the first line of its error."""
     lines = []
-    for row in table[table["status"] != "ok"].assign(label=labels(table)).to_dict("records"):
+    for row in table[~table["status"].isin(["ok", "pruned"])].assign(label=labels(table)).to_dict("records"):
         error = row["error"].strip().partition("\n")[0] if isinstance(row["error"], str) else "no message"
         where = f"{row['task']}, {row['model']}, {row['size']} rows, seed {row['seed']}, {row['machine_class']}"
         lines.append(f"{row['label']} on {where}: {row['status']} ({error})")

@@ -1,0 +1,274 @@
+"""Equal-budget tuning: every method gets the same number of trials; the winner by validation is run on all seeds.
+
+A trial is an ordinary run on a seed of its own, and the results in a store are the only state of a search: what comes
+next is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked for more
+trials begins with those it has.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from peftbench.grid import Grid, cells, load, settled
+from peftbench.ranges import Range, Space
+from peftbench.spec import RunResult, RunSpec, Trial
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+STARTUP = 4
+"""So many trials come before the search learns from any, and so many have to end well before one is stopped."""
+
+Settings = dict[str, Any]
+Past = Sequence[tuple[Settings, RunResult]]
+"""The trials of a search so far."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search for the settings of one method on one task, model and train size.
+
+    `template` is a run of it on the seed of trials, at the middle of its ranges; the winner is run on `seeds`.
+    """
+
+    template: RunSpec
+    space: Space
+    trials: int
+    prune: bool
+    seeds: tuple[int, ...]
+    _known: dict[str, Settings] = field(default_factory=dict, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        spec = self.template
+        return f"{spec.method} on {spec.task} ({spec.model_name}, {spec.size} rows)"
+
+    @property
+    def total(self) -> int:
+        """Its runs, all told."""
+        return self.trials + len(self.seeds)
+
+    def past(self, results: Mapping[str, RunResult]) -> list[tuple[Settings, RunResult]]:
+        """Its trials that have a result, up to the first that has none."""
+        past: list[tuple[Settings, RunResult]] = []
+        while len(past) < self.trials and (result := results.get(self.trial(past).id)):
+            past.append((self._settings(past), result))
+        return past
+
+    def trial(self, past: Past) -> RunSpec:
+        """The trial that comes after those."""
+        ceilings = ceilings_after([result for _, result in past]) if self.prune else ()
+        trial = Trial(number=len(past), ceilings=ceilings)
+        return settled(self.template, self._settings(past)).model_copy(update={"trial": trial})
+
+    def asked(self, results: Mapping[str, RunResult]) -> list[RunSpec]:
+        """Its runs as far as the results determine them: trials up to the next one, or all, and the winner's runs."""
+        past = self.past(results)
+        trials = [result.spec for _, result in past]
+        if len(past) < self.trials:
+            return [*trials, self.trial(past)]
+        best = winner(past)
+        return trials if best is None else [*trials, *self._finals(settled(self.template, best))]
+
+    def stand_ins(self) -> list[RunSpec]:
+        """As many runs as it will have, all at the middle of the ranges: to forecast what they cost."""
+        numbers = range(self.trials)
+        trials = [self.template.model_copy(update={"trial": Trial(number=number)}) for number in numbers]
+        return [*trials, *self._finals(self.template)]
+
+    def fruitless(self, results: Mapping[str, RunResult]) -> bool:
+        """Whether all trials have been done and none ended well, so that there is nothing to run on the seeds."""
+        past = self.past(results)
+        return len(past) == self.trials and winner(past) is None
+
+    def _finals(self, spec: RunSpec) -> list[RunSpec]:
+        return [spec.model_copy(update={"seed": seed}) for seed in self.seeds]
+
+    def _settings(self, past: Past) -> Settings:
+        """The settings of the trial after those: the method's own defaults at first, then what the search suggests."""
+        if not past:
+            return {span.name: span.first for span in self.space}
+        told = json.dumps([(result.id, result.status, result.validation_loss) for _, result in past])
+        if told not in self._known:
+            self._known[told] = suggest(self.space, past, self._seed(len(past)))
+        return self._known[told]
+
+    def _seed(self, number: int) -> int:
+        space = [span.model_dump_json() for span in self.space]
+        text = json.dumps([self.template.id, space, number])
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def winner(past: Past) -> Settings | None:
+    """The settings of the trial with the lowest validation loss of those that ended well; of equals, the first."""
+    good = [(result.validation_loss, i) for i, (_, result) in enumerate(past) if _ended_well(result)]
+    return past[min(good)[1]][0] if good else None
+
+
+def _ended_well(result: RunResult) -> bool:
+    return result.status == "ok" and result.validation_loss is not None
+
+
+def ceilings_after(results: Iterable[RunResult]) -> tuple[tuple[int, float], ...]:
+    """For each step, the median validation loss there of the trials that ended well; none before `STARTUP` of them.
+
+    A trial is stopped where its lowest loss so far is above: the median stopping rule (Golovin et al. 2017), as
+    `optuna.pruners.MedianPruner` has it.
+    """
+    curves = [
+        {point.step: point.validation_loss for point in result.curve} for result in results if _ended_well(result)
+    ]
+    if len(curves) < STARTUP:
+        return ()
+    steps = sorted(set(chain.from_iterable(curves)))
+    return tuple((step, median(curve[step] for curve in curves if step in curve)) for step in steps)
+
+
+def suggest(space: Space, past: Past, seed: int) -> Settings:
+    """What Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) would try after those trials."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spans = {span.name: _distribution(span) for span in space}
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed))
+    study.add_trials([_told(settings, result, space, spans) for settings, result in past])
+    found = study.ask(spans).params
+    return {span.name: _value(span, found[span.name]) for span in space}
+
+
+def _distribution(span: Range) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if span.among:
+        # By place, as a value may be a list.
+        return CategoricalDistribution(tuple(range(len(span.among))))
+    if span.whole:
+        return IntDistribution(int(span.low), int(span.high), log=span.log)
+    return FloatDistribution(span.low, span.high, log=span.log)
+
+
+def _value(span: Range, found: Any) -> Any:
+    if span.among:
+        return span.among[found]
+    return found if span.whole else span.rounded(found)
+
+
+def _told(settings: Settings, result: RunResult, space: Space, spans: "dict[str, BaseDistribution]") -> "FrozenTrial":
+    """A trial as Optuna knows it.
+
+    One that diverged or took too much memory is told as pruned before its first step, the worst there is: as a failed
+    one it would be as if it had not been, and the search would go there again.
+    """
+    from optuna.trial import TrialState, create_trial
+
+    places = {span.name: span.among.index(settings[span.name]) for span in space if span.among}
+    curve = {point.step: point.validation_loss for point in result.curve}
+    states = {"ok": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    return create_trial(
+        state=states.get(result.status, TrialState.PRUNED),
+        value=result.validation_loss if result.status == "ok" else None,
+        params=settings | places,
+        distributions=spans,
+        intermediate_values=curve if result.status in ("ok", "pruned") else {},
+    )
+
+
+@dataclass
+class Search:
+    """All runs that a grid asks for: plain ones, and those of studies, which depend on the results there are."""
+
+    plain: Sequence[RunSpec]
+    studies: Sequence[Study] = ()
+    results: dict[str, RunResult] = field(default_factory=dict)
+    _given: set[str] = field(default_factory=set)
+    _studies: dict[str, list[Study]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """How many runs there will be, if every study has a winner."""
+        return len(self.plain) + sum(study.total for study in self.studies)
+
+    def asked(self) -> list[RunSpec]:
+        """The runs that the results determine, each once."""
+        return list({spec.id: spec for spec in chain(self.plain, *map(self._of, self.studies))}.values())
+
+    def stand_ins(self) -> list[RunSpec]:
+        """As many runs as there will be, at the middle of ranges."""
+        return [*self.plain, *chain.from_iterable(study.stand_ins() for study in self.studies)]
+
+    def whole(self) -> list[RunSpec]:
+        """The runs that are determined, and stand-ins for those that are not yet."""
+        found = list(self.plain)
+        for study in self.studies:
+            known = study.asked(self.results)
+            found += known if study.fruitless(self.results) else [*known, *study.stand_ins()[len(known) :]]
+        return found
+
+    def missing(self) -> list[RunSpec]:
+        """The runs to begin with."""
+        return self._new(self.asked())
+
+    def after(self, result: RunResult) -> list[RunSpec]:
+        """The runs that this result brings about."""
+        self.results[result.id] = result
+        return self._new(chain.from_iterable(map(self._of, self._studies.get(result.id, ()))))
+
+    def fruitless(self) -> list[str]:
+        """Studies all of whose trials ended badly, in words."""
+        return [str(study) for study in self.studies if study.fruitless(self.results)]
+
+    def _of(self, study: Study) -> list[RunSpec]:
+        specs = study.asked(self.results)
+        if specs[-1].trial is not None:
+            owners = self._studies.setdefault(specs[-1].id, [])
+            if study not in owners:
+                owners.append(study)
+        return specs
+
+    def _new(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
+        new = [spec for spec in specs if spec.id not in self.results and spec.id not in self._given]
+        self._given |= {spec.id for spec in new}
+        return new
+
+
+def search(
+    source: "Grid | Mapping[str, Any] | str | Path",
+    results: Mapping[str, RunResult],
+    models: Sequence[str] = (),
+    limit: int | None = None,
+    size: str | None = None,
+) -> Search:
+    """What a grid asks for, given results by run id. Arguments and errors are those of `peftbench.grid.expand`."""
+    grid = load(source, size)
+    plain: list[RunSpec] = []
+    seeds: dict[tuple[str, Space], list[int]] = {}
+    templates: dict[tuple[str, Space], RunSpec] = {}
+    for spec, space in cells(grid, models, limit):
+        if grid.tune is None or not space:
+            plain.append(spec)
+            continue
+        template = spec.model_copy(update={"seed": grid.tune.seed})
+        seeds.setdefault((template.id, space), []).append(spec.seed)
+        templates[template.id, space] = template
+    studies = [
+        Study(template, key[1], grid.tune.trials, grid.tune.prune, tuple(seeds[key]))
+        for key, template in templates.items()
+        if grid.tune
+    ]
+    return Search(plain, studies, dict(results))
+
+
+def asked(
+    source: "Grid | Mapping[str, Any] | str | Path",
+    results: Mapping[str, RunResult],
+    models: Sequence[str] = (),
+    limit: int | None = None,
+    size: str | None = None,
+) -> list[RunSpec]:
+    """The runs of a grid that results determine so far, by run id; those of `expand` for a grid without `[tune]`."""
+    return search(source, results, models, limit, size).asked()
