@@ -27,6 +27,8 @@ PREFERENCES = {
 WITHIN = 2.0
 """Points of expected score that are given up for a lower cost, unless it is said."""
 
+SAME = Guess(0.0, 0.0)
+"""What the best is behind itself."""
 Verdict = Literal["fits", "does not fit", "not known", "refused"]
 
 
@@ -67,9 +69,9 @@ class Predicted:
 class Support:
     """What is known of a method: of all its cells, and of those of the kind of task that is asked about.
 
-    `ahead`: in how many of those it was above the mean of the methods; `first`: in how many it was best. `ids` are rows,
-    nearest cell first; `seeds` the fewest of a cell; `failed` the runs without a score. `settings` is a row of the
-    nearest cell.
+    `ahead`: in how many of those it was above the mean of the methods; `first`: in how many it was best. `ids` are
+    rows, nearest cell first; `seeds` the fewest of a cell; `failed` the runs without a score. `settings` is a row of
+    the nearest cell.
     """
 
     cells: int
@@ -100,7 +102,7 @@ class Option:
     verdict: Verdict
     why: str = ""
     rank: int | None = None
-    behind: Guess = Guess(0.0, 0.0)
+    behind: Guess = SAME
     tied: bool = True
     pscp: float | None = None
 
@@ -186,12 +188,12 @@ def support(cells: Sequence[Cell], label: str, place: Place) -> Support:
     """What the cells know of a method, seen from a place. Raises `IndexError` for a method that none has."""
 
     def near(cell: Cell) -> tuple[Any, ...]:
-        alike = (cell.place.task == place.task) + (cell.place.kind == place.kind)
+        alike = (cell.place.task == place.task) + cell.place.kin(place)
         return (-alike * nearness(cell.place, place), -nearness(cell.place, place), str(cell.place))
 
     held = sorted((cell for cell in cells if label in cell.scores), key=near)
     runs: list[Scored] = [cell.scores[label] for cell in held]
-    kin = [cell for cell in held if cell.place.kind == place.kind != "" or cell.place.task == place.task]
+    kin = [cell for cell in held if cell.place.kin(place)]
     means = [sum(s.score for s in cell.scores.values()) / len(cell.scores) for cell in kin]
     return Support(
         cells=len(held),
@@ -226,7 +228,7 @@ def _ranked(options: Sequence[Option], question: Question, full: Mapping[str, fl
 
 def _distance(option: Option, best: Option) -> dict[str, Any]:
     if option.method == best.method:
-        return {"behind": Guess(0.0, 0.0), "tied": True}
+        return {"behind": SAME, "tied": True}
     # The level of the cell is the same for both, and falls out.
     behind = Guess(best.advantage.mean - option.advantage.mean, math.hypot(best.advantage.sd, option.advantage.sd))
     return {"behind": behind, "tied": behind.mean <= behind.half}

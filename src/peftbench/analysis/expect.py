@@ -96,9 +96,9 @@ class Process:
 
     @cached_property
     def own(self) -> dict[str, Any]:
-        """The variances of the parts for each series: what varies with kind and task varies more for some than others.
+        """The variances of the parts for each series: some vary more with kind and task than others.
 
-        Each has a factor of its own, of highest posterior density among `FACTORS`; their prior is as wide as the parts'.
+        Each has a factor of its own, of highest posterior density among `FACTORS`, with a prior as wide as the parts'.
         """
         found = {}
         for name, one in self.series.items():
@@ -155,7 +155,7 @@ def learn(cells: Sequence[Cell]) -> Model:
     """The model of some cells, whose order does not matter. Raises `ValueError` without any."""
     if not cells:
         raise ValueError("no cell has a score")
-    kept = tuple(sorted(cells, key=lambda cell: (cell.place.task, cell.place.model, cell.place.size)))
+    kept = tuple(sorted(cells, key=lambda cell: cell.place.cell))
     levels = _levels(kept)
     places = tuple(cell.place for cell in kept)
     errors = [max(UNTOLD, sum(s.variance for s in cell.scores.values()) / len(cell.scores) ** 2) for cell in kept]
@@ -172,8 +172,10 @@ def learn(cells: Sequence[Cell]) -> Model:
 
 
 def _levels(cells: Sequence[Cell]) -> Any:
-    """The level of each cell: least squares of scores on cells and methods, so that a cell is not thought easy because
-    only good methods were tried there. Variants of a method are one here, which is what connects cells of other sources.
+    """The level of each cell: least squares of scores on cells and methods.
+
+    So a cell is not thought easy because only good methods were tried there. Variants of a method are one here, which
+    is what connects cells of different sources.
     """
     names = sorted({one.method for cell in cells for one in cell.scores.values()})
     rows, scores = [], []

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 ROWS, PARAMETERS = 1e4, 1e9
 """What stands for a number of training rows or parameters that is not known: similarities need some number."""
+SETTINGS = ("id", "status", "method", "method_arguments", "learning_rate")
+"""What is kept of the row that settings are taken from."""
 POOLED = 2.0
 """Degrees of freedom that the spread of seeds over all cells counts as, beside a cell's own."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A task on a model with so many training rows. `kind`, `shape`: empty where not known; `rows`, `parameters`: 0."""
+    """A task on a model with so many training rows. `kind`, `shape`: empty where not known; `rows`, `parameters`: 0.
+
+    `variant` tells apart what else differs: versions of a task, ways of testing.
+    """
 
     task: str
     kind: str
@@ -29,9 +34,19 @@ class Place:
     rows: float = 0.0
     parameters: float = 0.0
     shape: str = ""
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.size} rows, {self.model}"
+        return f"{self.task}, {self.size} rows, {self.model}" + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """What is the same for runs that can be compared."""
+        return self.task, self.model, self.size, self.variant
+
+    def kin(self, other: "Place") -> bool:
+        """Whether the two are of one kind of task; a task of no known kind is its own."""
+        return (self.kind or self.task) == (other.kind or other.task)
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,7 @@ def cells(table: "pd.DataFrame", known: Known, published: bool = False) -> tuple
         rows = rows.assign(plain_task=rows["task"], plain_model=rows["model"], size=_said(rows))
     rows = rows.assign(label=labels(rows), size=rows["size"].astype(str)).sort_values(["seed", "id"])
     pooled = _pooled(rows)
-    found = [_cell(str(task), group, known, pooled) for (_, task, _), group in rows.groupby(["model", "task", "size"])]
+    found = [_cell(group, known, pooled) for _, group in rows.groupby(["model", "task", "size"])]
     return tuple(cell for cell in found if cell.scores)
 
 
@@ -103,26 +118,30 @@ def _pooled(rows: "pd.DataFrame") -> float:
     return float((counts * spreads.fillna(0.0)).sum() / freedom) if freedom else 0.0
 
 
-def _cell(task: str, group: "pd.DataFrame", known: Known, pooled: float) -> Cell:
+def _cell(group: "pd.DataFrame", known: Known, pooled: float) -> Cell:
     first = group.iloc[0]
     model, size = str(first["plain_model"]), str(first["size"])
-    counted = group["train_rows"].dropna() if "train_rows" in group else []
-    number = float(size) if size.isdigit() else (float(max(counted)) if len(counted) else 0.0)
+    counted, held = _numbers(group, "train_rows"), _numbers(group, "total_parameters")
+    number = float(size) if size.isdigit() else (max(counted, default=0.0))
     plain = str(first["plain_task"])
-    held = group["total_parameters"].dropna() if "total_parameters" in group else []
     place = Place(
-        task=task,
+        task=plain,
         kind=known.kinds.get(plain, ""),
-        model=str(first["model"]),
+        model=model,
         size=size,
         rows=number or float(known.rows.get(plain, 0)),
-        parameters=known.parameters.get(model) or (float(min(held)) if len(held) else 0.0),
+        parameters=known.parameters.get(model) or min(held, default=0.0),
         shape=known.shapes.get(model, ""),
+        variant=f"{str(first['task']).removeprefix(plain)}{str(first['model']).removeprefix(model)}".strip(),
     )
     scores = {
         str(label): _scored(runs, pooled) for label, runs in group.groupby("label") if runs["score"].notna().any()
     }
     return Cell(place, scores)
+
+
+def _numbers(group: "pd.DataFrame", column: str) -> list[float]:
+    return [float(value) for value in group[column].dropna()] if column in group else []
 
 
 def _scored(runs: "pd.DataFrame", pooled: float) -> Scored:
@@ -137,7 +156,7 @@ def _scored(runs: "pd.DataFrame", pooled: float) -> Scored:
         variance=(own + POOLED * pooled) / (n - 1 + POOLED) / n + (fmean(errors) if errors else 0.0),
         seeds=n,
         ids=tuple(map(str, good["id"])),
-        first=good.iloc[0].to_dict(),
+        first={column: good.iloc[0][column] for column in SETTINGS},
         by_seed={
             int(seed): score
             for seed, score in zip(good["seed"], scores, strict=True)
@@ -167,9 +186,9 @@ def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[
         return [[float(share(a, b)) for b in second] for a in first]
 
     return (
-        each(lambda a, b: 1.0),
+        [[1.0] * len(second) for _ in first],
         each(nearness),
-        each(lambda a, b: nearness(a, b) * (a.kind == b.kind != "" or a.task == b.task)),
+        each(lambda a, b: nearness(a, b) * a.kin(b)),
         each(lambda a, b: nearness(a, b) * (a.task == b.task)),
-        each(lambda a, b: (a.task, a.model, a.size) == (b.task, b.model, b.size)),
+        each(lambda a, b: a.cell == b.cell),
     )

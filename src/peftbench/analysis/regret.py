@@ -1,6 +1,6 @@
-"""How good advice is: what is lost on a task that the advisor has not seen, beside simpler rules and the best there was.
+"""How good advice is: what is lost on a task that the advisor has not seen, beside simpler rules and the best of all.
 
-Each task is left out in turn, with all its cells; every rule picks one of the methods that were scored in the cell, from
+Each task is left out in turn, with all its cells; every rule picks one of the methods that were scored in a cell, by
 the cells of the other tasks alone. Its regret is the points by which that method's score is below that of the oracle.
 
 The oracle takes the highest mean score over the seeds of the cell itself. Among several methods the highest is one that
@@ -50,7 +50,7 @@ class Evaluation:
     cells: int
 
 
-def evaluate(cells: Sequence[Cell], published: bool = False) -> Evaluation | str:
+def evaluate(cells: Sequence[Cell]) -> Evaluation | str:
     """Leave-one-task-out regret, or why there is none. Pure, and the order of the cells does not matter."""
     usable = sorted((c for c in cells if len(c.scores) > 1), key=lambda c: str(c.place))
     tasks = sorted({c.place.task for c in usable})

@@ -68,7 +68,8 @@ def advise(
         "adapter_bytes": asking.quantity("--adapter-size", adapter_size, "bytes"),
         "trainable_parameters": asking.quantity("--parameters", parameters, "count"),
     }
-    question = _question(asked, {cost: most for cost, most in given.items() if most is not None}, prefer, within)
+    limits = {cost: most for cost, most in given.items() if most is not None}
+    question = _question(asked, asking.with_device(limits, device), prefer, within)
     _answer(asked, question, evidence, place, (device, data, top), as_json)
 
 
@@ -158,8 +159,9 @@ def _advice(
     place: "Store",
     where: tuple[str, Path | None, int],
 ) -> "tuple[Advice, dict[str, Start]]":
-    """The advice by some cells, and what to start from. Costs are forecast for some methods at a time, best first, until
-    one is known to fit.
+    """The advice by some cells, and what to start from.
+
+    Costs are forecast for some methods at a time, the best first, until one is known to fit.
     """
     from rich.progress import Progress
 
@@ -187,7 +189,7 @@ def _advice(
             )
             like = next((start.spec for start in starts.values() if start.spec), None)
             if isinstance(question.prefer, WeightSet) and question.prefer.reference == "full" and like:
-                full = asking.full_costs(asked, like, device, data)
+                full = asking.full_costs(like, device, data)
             found = advise(model, question, costs, published, full)
             if found.ranked or len(costs) == len(order):
                 return found, starts

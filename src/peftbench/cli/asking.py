@@ -127,8 +127,8 @@ def known(table: "pd.DataFrame", store: "Store") -> "Known":
             kinds[str(result.spec.task)] = "classification" if result.spec.task.arguments.get("labels") else "qa"
     rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}
     facts = {name: architecture(name) for name in sorted(set(table["model"])) if name in models()}
-    shapes, parameters = ({name: fact[part] for name, fact in facts.items()} for part in (0, 1))
-    return Known(kinds, rows, shapes, parameters)  # type: ignore[arg-type]
+    shapes = {name: shape for name, (shape, _) in facts.items()}
+    return Known(kinds, rows, shapes, {name: parameters for name, (_, parameters) in facts.items()})
 
 
 def architecture(name: str) -> tuple[str, float]:
@@ -192,7 +192,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
         task=question.task,
         size=question.size,
         seed=0,
-        train=training,  # type: ignore[arg-type]
+        train=training,
     )
     return Start(entry | _rate(rate), spec)
 
@@ -242,9 +242,18 @@ def predict(
             # Nothing is trained and nothing kept; the memory is that of the weights, to answer with.
             held |= {"train_seconds": 0.0, "adapter_bytes": held["adapter_bytes"] or 0}
         costs = {cost: float(value) for cost, value in held.items() if value is not None}
-        refused = cell.why if cell.status in ("refused", "does not fit") else ""
+        # What the device holds is a limit of the question.
+        refused = cell.why if cell.status == "refused" else ""
         found[label] = Predicted(costs, refused, cell.why if cell.status == "not known" else "")
     return found
+
+
+def with_device(limits: Mapping[str, float], device: str) -> dict[str, float]:
+    """Limits with the memory of the device among them, unless less is allowed."""
+    from peftbench.planning.devices import device as named
+
+    held = float(named(device).memory_bytes)
+    return {**limits, "peak_memory_bytes": min(held, limits.get("peak_memory_bytes", held))}
 
 
 COSTS = (
@@ -254,7 +263,7 @@ COSTS = (
 """What is taken of a forecast."""
 
 
-def full_costs(question: Asked, like: "RunSpec", device: str, data: Path | None) -> dict[str, float] | str:
+def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, float] | str:
     """What full fine-tuning costs there, in the units of PSCP, trained as another method would be; or why not known."""
     from peftbench.spec import Choice
 

@@ -20,7 +20,14 @@ NAMES = {
     "trainable_parameters": ("trainable parameters", humane),
 }
 """What costs that may be limited are called, and how they are written."""
-SHOWN = ("trainable_parameters", "peak_memory_bytes", "train_seconds", "adapter_bytes", "latency_ms")
+SHOWN = {
+    "trainable_parameters": "Trainable",
+    "peak_memory_bytes": "Peak",
+    "train_seconds": "Training",
+    "adapter_bytes": "Adapter",
+    "latency_ms": "New token",
+}
+"""The costs that have a column, and its heading."""
 MANY = 6
 """Names that are listed before the rest is counted."""
 Starts = Mapping[str, Mapping[str, Any]]
@@ -34,7 +41,10 @@ def section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Sect
     if left:
         lines = tuple((o.method, o.verdict, _why(o), _score(o.score)) for o in left)
         sheets.append(Sheet("Not recommended", ("Method", "Verdict", "Why", "Expected"), 3, lines))
-    told = [f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry(starts[o.method])}" for o in advice.ranked]
+    told = [
+        f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry(starts[o.method])}, {_rests(o)}"
+        for o in advice.ranked
+    ]
     told = told or ["No method is known to fit."]
     unknown = [f"Not known: {line}" for line in [*unknowns(advice), *remarks]]
     return Section("advice", title(advice), "", tuple(sheets), remarks=(*told, *unknown))
@@ -66,7 +76,7 @@ def _ranked(advice: Advice) -> Sheet:
         line += [NAMES[cost][1](o.costs[cost]) if cost in o.costs else ABSENT for cost in costs]
         lines.append((*line, f"{o.support.of_kind} of {o.support.cells}"))
     headings = ("#", "Method", "Expected", "Over mean", "Behind best", *(["PSCP"] if pscp else []))
-    headings += (*(NAMES[cost][0].capitalize() for cost in costs), "Cells of kind")
+    headings += (*(SHOWN[cost] for cost in costs), "Cells of kind")
     note = (
         "Expected: score with its 95 % interval. Over mean: against the mean of the methods on the same task. Behind "
         "best: the highest expected score less this one. “=”: by its interval it may be as good as that."
@@ -122,6 +132,13 @@ def _placed(option: Option, advice: Advice) -> str:
     return f"{option.behind.mean:.1f} points behind the best expected score{tied}"
 
 
+def _rests(option: Option) -> str:
+    """The row that settings are taken from, and how many more there are."""
+    first, *others = option.support.ids
+    more = f" and {len(others)} more" if others else ""
+    return f"as on {option.support.nearest} (evidence: {first}{more})"
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -145,7 +162,7 @@ def unknowns(advice: Advice) -> Iterator[str]:
     models = sorted({one.model for one in places})
     if place.model not in models:
         yield f"how methods do on {place.model}: the evidence is of {_list(models)}, and so are learning rates"
-    if not any(one.kind == place.kind or one.task == place.task for one in places):
+    if not any(one.kin(place) for one in places):
         yield f"how methods do on {place.kind} tasks: there is none in the evidence"
     rows = [one.rows for one in places if one.rows]
     if place.rows and rows and not min(rows) <= place.rows <= max(rows):
@@ -231,8 +248,8 @@ def evaluation_section(found: Evaluation, published: bool) -> Section:
     sheet = Sheet("", ("Rule", "Points lost", "More than the advisor", "Tasks"), 1, lines)
     covered = "" if found.covered is None else f" {100 * found.covered:.0f} % of the scores lay in their 95 % interval."
     remarks = (
-        f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are against the method that scored "
-        f"best in the cell itself ({ORACLE}), ± half the 95 % interval over tasks.{covered}",
+        f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are against the method that "
+        f"scored best in the cell itself ({ORACLE}), ± half the 95 % interval over tasks.{covered}",
         f"The oracle was lucky where methods are close; “{SEEDS}” knows the task and still loses what seeds take.",
     )
     return Section("regret", f"Leave-one-task-out regret, {by}", "", (sheet,), remarks=remarks)
