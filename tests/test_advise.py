@@ -21,7 +21,8 @@ from peftbench.analysis.pscp import pscp
 from peftbench.analysis.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
 from peftbench.analysis.weight_sets import weight_set
 from peftbench.cli import app
-from peftbench.cli.asking import arguments, quantity
+from peftbench.cli.asking import arguments
+from peftbench.cli.quantities import quantity
 from peftbench.registry import UserError
 from peftbench.report.advice import data, section
 from synthetic_table import run

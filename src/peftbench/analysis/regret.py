@@ -1,7 +1,8 @@
 """How good advice is: what is lost on a task that the advisor has not seen, beside simpler rules and the best of all.
 
 Each task is left out in turn, with all its cells; every rule picks one of the methods that were scored in a cell, by
-the cells of the other tasks alone. Its regret is the points by which that method's score is below that of the oracle.
+the cells of the other tasks alone. Methods that no other task has are left aside. A rule's regret is the points by
+which the score of what it picks is below that of the oracle.
 
 The oracle takes the highest mean score over the seeds of the cell itself. Among several methods the highest is one that
 was lucky (the winner's curse), so every regret holds some points that nobody could have had. How many, the rule "best
@@ -10,11 +11,11 @@ of the other seeds" says: it knows the task, and picks by the other seeds what o
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from peftbench.analysis.advise import candidates
-from peftbench.analysis.expect import Model, learn
+from peftbench.analysis.expect import NORMAL, Model, learn
 from peftbench.analysis.places import Cell, Place
 from peftbench.analysis.stats import Interval, cell
 
@@ -56,26 +57,35 @@ def evaluate(cells: Sequence[Cell]) -> Evaluation | str:
     tasks = sorted({c.place.task for c in usable})
     if len(tasks) < 3:
         return f"leaving a task out takes three tasks with two methods each, and there are {len(tasks)}"
-    lost: dict[str, dict[str, list[float]]] = {}
+    lost: dict[str, dict[str, list[tuple[float, float]]]] = {}
     picks: list[Mapping[str, object]] = []
     inside: list[bool] = []
     for task in tasks:
         model = learn([c for c in usable if c.place.task != task])
-        for here in (c for c in usable if c.place.task == task):
-            rules = _picks(model, here)
-            if ADVISOR not in rules:
+        for here in (_known(model, c) for c in usable if c.place.task == task):
+            if len(here.scores) < 2:
                 continue
+            rules, found = _picks(model, here), _lost(model, here)
             inside += _inside(model, here)
-            best = max(here.scores.values(), key=lambda s: s.score)
-            found = {rule: best.score - here.scores[label].score for rule, label in rules.items()}
-            found |= {RANDOM: best.score - fmean(s.score for s in here.scores.values()), ORACLE: 0.0}
-            found |= _by_seeds(here)
             for rule, points in found.items():
-                lost.setdefault(rule, {}).setdefault(task, []).append(points)
+                lost.setdefault(rule, {}).setdefault(task, []).append((points, found[ADVISOR]))
             picks.append(_told(here.place) | {"picks": rules, "regret": found})
-    policies = [_policy(name, lost[name], lost[ADVISOR]) for name in lost]
+    policies = [_policy(name, by_task) for name, by_task in lost.items()]
     policies.sort(key=lambda p: (p.regret.mean if p.regret else math.inf, p.name))
     return Evaluation(tuple(policies), tuple(picks), fmean(inside) if inside else None, len(picks))
+
+
+def _known(model: Model, here: Cell) -> Cell:
+    """A cell with those of its methods that the other tasks know: nobody could have picked another."""
+    known = {label for label, one in model.advantages.series.items() if len(one.values)}
+    return replace(here, scores={label: one for label, one in here.scores.items() if label in known})
+
+
+def _lost(model: Model, here: Cell) -> dict[str, float]:
+    """What each rule loses in a cell, in points."""
+    best = max(one.score for one in here.scores.values())
+    found = {rule: best - here.scores[label].score for rule, label in _picks(model, here).items()}
+    return found | {RANDOM: best - fmean(s.score for s in here.scores.values()), ORACLE: 0.0} | _by_seeds(here)
 
 
 def _told(place: Place) -> dict[str, object]:
@@ -83,9 +93,9 @@ def _told(place: Place) -> dict[str, object]:
 
 
 def _picks(model: Model, here: Cell) -> dict[str, str]:
-    """The method that each rule takes in a cell, of those that were scored there and that the rule knows."""
+    """The method that each rule takes of those in a cell."""
     order = [label for label in candidates(model, here.place) if label in here.scores]
-    found = {ADVISOR: order[0], OVERALL: _overall(model, order)} if order else {}
+    found = {ADVISOR: order[0], OVERALL: _overall(model, order)}
     lora = [label for label in order if here.scores[label].method == "lora"]
     # Of several LoRAs the plain one; without it, the best on the other tasks.
     return found | ({ALWAYS: "lora" if "lora" in lora else _overall(model, lora)} if lora else {})
@@ -97,21 +107,17 @@ def _overall(model: Model, labels: Sequence[str]) -> str:
 
 
 def _mean(model: Model, label: str) -> float:
-    values = model.advantages.series[label].values
-    return float(sum(values) / len(values)) if len(values) else -math.inf
+    return float(model.advantages.series[label].values.mean())
 
 
 def _inside(model: Model, here: Cell) -> Iterable[bool]:
     """Whether each method's score, less the mean of the cell, lies in its interval; its own error widens that."""
     expected = model.advantage(here.place)
-    known = [label for label in here.scores if label in expected]
-    if len(known) < 2:
-        return []
-    means = fmean(here.scores[m].score for m in known), fmean(expected[m].mean for m in known)
+    means = fmean(s.score for s in here.scores.values()), fmean(expected[m].mean for m in here.scores)
     return [
         abs(here.scores[m].score - means[0] - expected[m].mean + means[1])
-        <= 1.959964 * math.sqrt(expected[m].sd ** 2 + here.scores[m].variance)
-        for m in known
+        <= NORMAL * math.sqrt(expected[m].sd ** 2 + here.scores[m].variance)
+        for m in here.scores
     ]
 
 
@@ -129,10 +135,11 @@ def _by_seeds(here: Cell) -> dict[str, float]:
     return {SEEDS: fmean(held[oracle][s] - held[best([o for o in shared if o != s])][s] for s in shared)}
 
 
-def _policy(name: str, lost: Mapping[str, Sequence[float]], advisor: Mapping[str, Sequence[float]]) -> Policy:
+def _policy(name: str, lost: Mapping[str, Sequence[tuple[float, float]]]) -> Policy:
     """Tasks are what is drawn: a task's regret is the mean of its cells', and the interval is over tasks."""
-    more = {task: fmean(lost[task]) - fmean(advisor[task]) for task in lost}
-    return Policy(name, _over({t: fmean(p) for t, p in lost.items()}), _over(more), len(lost))
+    own = {task: fmean(points for points, _ in cells) for task, cells in lost.items()}
+    more = {task: fmean(points - advisor for points, advisor in cells) for task, cells in lost.items()}
+    return Policy(name, _over(own), _over(more), len(lost))
 
 
 def _over(tasks: Mapping[str, float]) -> Interval | None:

@@ -9,11 +9,13 @@ import typer
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
 from peftbench.cli.output import console, print_json, say, warn_corrupt
 from peftbench.cli.planning import OnDevice
+from peftbench.cli.quantities import quantity
 from peftbench.registry import UserError
 
 if TYPE_CHECKING:
     from peftbench.analysis.advise import Advice, Question
     from peftbench.analysis.places import Cell
+    from peftbench.analysis.weight_sets import WeightSet
     from peftbench.cli.asking import Asked, Start
     from peftbench.store import Store
 
@@ -50,43 +52,44 @@ def advise(
     """Which methods to take for a model, a task and limits, by your own runs, by published figures, or by both."""
     plug(plugin)
     place = open_store(store)
-    evidence = _evidence(place, published)
-    warn_corrupt(place)
     if evaluate:
-        _evaluate(evidence, as_json)
+        _evaluate(_evidence(place, published), as_json)
         return
+    from peftbench.analysis.advise import Question
     from peftbench.cli import asking
 
     own = {"data": file, "fields": _names(fields), "target": target, "labels": _names(labels)} if file else None
     if own and not (fields and target):
         raise UserError(f"--file {file}: say with --fields which columns are read, and with --target which is learned")
+    preferred = _preferred(prefer)
     asked = asking.asked(model, task, kind, own, rows)
     given = {
-        "peak_memory_bytes": asking.quantity("--memory", memory, "bytes"),
-        "train_seconds": asking.quantity("--time", time, "seconds"),
-        "latency_ms": asking.quantity("--latency", latency, "ms"),
-        "adapter_bytes": asking.quantity("--adapter-size", adapter_size, "bytes"),
-        "trainable_parameters": asking.quantity("--parameters", parameters, "count"),
+        "peak_memory_bytes": quantity("--memory", memory, "bytes"),
+        "train_seconds": quantity("--time", time, "seconds"),
+        "latency_ms": quantity("--latency", latency, "ms"),
+        "adapter_bytes": quantity("--adapter-size", adapter_size, "bytes"),
+        "trainable_parameters": quantity("--parameters", parameters, "count"),
     }
     limits = {cost: most for cost, most in given.items() if most is not None}
-    question = _question(asked, asking.with_device(limits, device), prefer, within)
-    _answer(asked, question, evidence, place, (device, data, top), as_json)
+    question = Question(asking.place(asked), asking.with_device(limits, device), preferred, within)
+    _answer(asked, question, _evidence(place, published), place, (device, data, top), as_json)
 
 
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
-def _question(asked: "Asked", limits: Mapping[str, float], prefer: str, within: float) -> "Question":
-    from peftbench.analysis.advise import PREFERENCES, Question
+def _preferred(prefer: str) -> "str | WeightSet":
+    """What comes first: one of the preferences, or a set of weights."""
+    from peftbench.analysis.advise import PREFERENCES
     from peftbench.analysis.weight_sets import names, weight_set
-    from peftbench.cli import asking
     from peftbench.registry import did_you_mean
 
-    named = prefer in names() or prefer.endswith(".toml")
-    if prefer not in PREFERENCES and not named:
-        raise did_you_mean("preference", prefer, [*PREFERENCES, *names()])
-    return Question(asking.place(asked), limits, weight_set(prefer) if named else prefer, within)
+    if prefer in PREFERENCES:
+        return prefer
+    if prefer in names() or prefer.endswith(".toml"):
+        return weight_set(prefer)
+    raise did_you_mean("preference", prefer, [*PREFERENCES, *names()])
 
 
 def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]":
@@ -96,6 +99,7 @@ def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]"
     from peftbench.cli import asking
 
     table = place.table()
+    warn_corrupt(place)
     found = {False: cells(table, asking.known(table, place))} if len(table) else {}
     found = {sort: held for sort, held in found.items() if held}
     if published or not found:
