@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from peftbench.store import Store
 
 
+ROUNDS = 3
+"""How often the costs of further methods are looked for, while none is known to fit."""
+
+
 def advise(
     model: Annotated[str, typer.Option(help="the base: an alias, a directory, or a Hub id")] = "pocket",
     task: Annotated[str | None, typer.Option(help="a task of peftbench", metavar="NAME")] = None,
@@ -165,7 +169,7 @@ def _advice(
 ) -> "tuple[Advice, dict[str, Start]]":
     """The advice by some cells, and what to start from.
 
-    Costs are forecast for some methods at a time, the best first, until one is known to fit.
+    Costs are forecast for some methods at a time, the best first, until one is known to fit, in at most `ROUNDS`.
     """
     from rich.progress import Progress
 
@@ -195,7 +199,7 @@ def _advice(
             if isinstance(question.prefer, WeightSet) and question.prefer.reference == "full" and like:
                 full = asking.full_costs(like, device, data)
             found = advise(model, question, costs, published, full)
-            if found.ranked or len(costs) == len(order):
+            if found.ranked or len(costs) >= min(len(order), ROUNDS * top):
                 return found, starts
 
 

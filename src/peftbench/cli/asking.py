@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
 from peftbench.registry import UserError, did_you_mean
@@ -75,16 +76,18 @@ def _length(source: Any) -> int:
 
 def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
     from peftbench.choices import task_choices
+    from peftbench.planning.lengths import measured
     from peftbench.tasks import TASKS, Kind
 
     if kind not in get_args(Kind):
         raise did_you_mean("kind of task", kind, list(get_args(Kind)))
     if rows is None:
         raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
-    # The one that was published with the most rows has enough of them for every question.
-    units = [unit for unit in TASKS if unit.facts.kind == kind and unit.facts.source.published]
-    chosen = max(units, key=lambda unit: ((unit.facts.source.sizes or (0,))[0], unit.name))
-    ((task, _),) = task_choices(chosen.name)
+    # The one in the middle by the length of its prompts, of those with rows enough for the question.
+    units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured()]
+    enough = [unit for unit in units if (unit.facts.source.sizes or (0,))[0] >= rows] or units
+    enough.sort(key=lambda unit: (median(measured()[unit.name]["prompt"]), unit.name))
+    ((task, _),) = task_choices(enough[len(enough) // 2].name)
     return Asked(model, task, kind, rows, float(rows), stands_in=True)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from peftbench.analysis.advise import LIMITED, PREFERENCES, Advice, Option
@@ -28,6 +29,8 @@ SHOWN = {
     "latency_ms": "New token",
 }
 """The costs that have a column, and its heading."""
+LONG = 90
+"""Characters of a reason in a table; the whole of it is in the JSON."""
 MANY = 6
 """Names that are listed before the rest is counted."""
 Starts = Mapping[str, Mapping[str, Any]]
@@ -39,7 +42,7 @@ def section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Sect
     sheets = [_ranked(advice)] if advice.ranked else []
     left = [option for option in advice.options if not option.rank]
     if left:
-        lines = tuple((o.method, o.verdict, _why(o), _score(o.score)) for o in left)
+        lines = tuple((o.method, o.verdict, shorten(_why(o), LONG, placeholder=" …"), _score(o.score)) for o in left)
         sheets.append(Sheet("Not recommended", ("Method", "Verdict", "Why", "Expected"), 3, lines))
     told = [
         f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry(starts[o.method])}, {_rests(o)}"
