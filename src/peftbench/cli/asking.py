@@ -75,14 +75,15 @@ def _length(source: Any) -> int:
 
 
 def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
-    from peftbench.choices import task_choices
-    from peftbench.planning.lengths import measured
     from peftbench.tasks import TASKS, Kind
 
     if kind not in get_args(Kind):
         raise did_you_mean("kind of task", kind, list(get_args(Kind)))
     if rows is None:
         raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
+    from peftbench.choices import task_choices
+    from peftbench.planning.lengths import measured
+
     # The one in the middle by the length of its prompts, of those with rows enough for the question.
     units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured()]
     enough = [unit for unit in units if (unit.facts.source.sizes or (0,))[0] >= rows] or units
