@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from peftbench.cli import authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
+from peftbench.cli import advising, authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.calibrate, runs.status, runs.report):
     app.command()(verb)
+app.command()(advising.advise)
 app.command("import")(exchange.import_published)
 app.command()(exchange.export)
 app.command("list")(units.list_units)
