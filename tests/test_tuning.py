@@ -24,6 +24,7 @@ from peftbench.launch import Event, Options, local
 from peftbench.registry import UserError
 from peftbench.report.sections import evidence, sections
 from peftbench.report.tables import remarks
+from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.store import Store, table_row
 from peftbench.tuning import STARTUP, Search, asked, ceilings_after, search
@@ -33,6 +34,7 @@ GRID: dict[str, Any] = {
     "methods": ["none", "lora", {"use": "ia3"}, {"use": "lora", "rank": {"low": 2, "high": 64, "log": True}}],
     "tasks": ["pocket_topic", "pocket_sentiment"],
     "seeds": [0, 1],
+    "train": {"max_steps": 4},
     "tune": {"trials": 6},
 }
 STUDIES, PLAIN = 6, 4
@@ -246,6 +248,7 @@ def test_training_stops_above_a_ceiling_and_keeps_what_it_had(tmp_path: Path) ->
     assert "median" in str(found.error)
     assert PrunedError.status == "pruned"
     assert peftbench.table(tmp_path)["trial"].tolist() == [4]
+    assert reproduce(found, place, Store(tmp_path / "again"), Options()).same
 
 
 # Leaderboards
@@ -274,6 +277,7 @@ def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
     assert len(chosen.lines) == STUDIES
     tuned = [line for line in chosen.lines if "tuned" in line[0]]
     assert all("rank=" in line[2] and "learning_rate=" in line[2] for line in tuned)
+    assert not any("max_steps" in line[2] for line in chosen.lines)
     assert chosen.lines[0][3:] == ("3", "0.200", "5 ok, 1 pruned")
     assert len(section.data[0]["log"]) == STUDIES * 6
     (draw,) = section.figures.values()

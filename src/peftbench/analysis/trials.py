@@ -72,7 +72,10 @@ class Searches:
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
     """The searches in a table with one row a run (`peftbench.table`), by model, size and machine class."""
     table = table.assign(label=labels(table), size=table["size"].astype(str))
-    trials = trials_of(table).sort_values(["label", "task", "trial", "id"])
+    trials = trials_of(table)
+    if trials.empty:
+        return ()
+    trials = _with_settings(trials.sort_values(["label", "task", "trial", "id"]))
     return tuple(_searches(here) for _, here in trials.groupby(BOARD))
 
 
@@ -119,21 +122,29 @@ def _chosen(method: str, task: str, trials: "pd.DataFrame") -> Chosen:
     if winner is None:
         return Chosen(method, task, None, "", None, None, endings)
     loss, score = _number(winner["validation_loss"]), _number(winner["score"])
-    return Chosen(method, task, int(winner["trial"]) + 1, _settings(winner), loss, score, endings)
+    return Chosen(method, task, int(winner["trial"]) + 1, str(winner["settings"]), loss, score, endings)
 
 
 def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
     numbers = ("validation_loss", "score", "best_step", "steps")
-    named = {"method": row["label"], "task": row["task"], "trial": int(row["trial"]) + 1, "settings": _settings(row)}
+    named = {"method": row["label"], "task": row["task"], "trial": int(row["trial"]) + 1, "settings": row["settings"]}
     return named | {"id": row["id"], "status": row["status"]} | {name: _number(row[name]) for name in numbers}
 
 
-def _settings(row: "Mapping[Any, Any] | pd.Series[Any]") -> str:
-    """The learning rate and what else a search may have set: arguments of the method, training settings."""
-    others = [part for part in str(row["training"]).split(", ") if not part.startswith("learning_rate=")]
-    rate = _number(row["learning_rate"])
-    parts = [row["tuned"], "" if rate is None else f"learning_rate={rate:g}", *others]
-    return ", ".join(filter(None, parts))
+def _with_settings(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials with a column `settings`: the learning rate and what else differs among the trials of a search."""
+    fixed = {
+        str(key): set.intersection(*(set(text.split(", ")) for text in here["training"]))
+        for key, here in trials.groupby([*BOARD, "label", "task"])
+    }
+    said = []
+    for row in trials.to_dict("records"):
+        same = fixed[str(tuple(row[name] for name in (*BOARD, "label", "task")))]
+        rate = _number(row["learning_rate"])
+        others = [part for part in row["training"].split(", ") if part not in same]
+        others = [part for part in others if not part.startswith("learning_rate=")]
+        said.append(", ".join(filter(None, [row["tuned"], "" if rate is None else f"learning_rate={rate:g}", *others])))
+    return trials.assign(settings=said)
 
 
 def _number(value: Any) -> float | None:
