@@ -67,7 +67,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In the place of training: `share` of right answers by spec (a status instead: how it ends), `done` what ran."""
     held: dict[str, Any] = {"share": lambda _spec: 0.9, "done": []}
 
-    def launch(specs: list[RunSpec], store: Store, _options: Options, _watch: Watch) -> None:
+    def launch(specs: list[RunSpec], store: Store, _options: Options, _watch: Watch, _after: None) -> None:
         for spec in specs:
             share = held["share"](spec)
             held["done"].append(spec)

@@ -140,7 +140,8 @@ def another(unit: Unit[Any], name: str) -> Any:
         literals = [value for value in allowed if isinstance(value, str)]
         return next(value for value in (*literals, f"{default}x") if value != default)
     if default is None:
-        return 1 if {int, float} & set(allowed) else ["q"]
+        plain = [typing.get_args(each)[0] if typing.get_origin(each) is typing.Annotated else each for each in allowed]
+        return 1 if {int, float} & set(plain) else ["q"]
     return [*default, "q"]
 
 
