@@ -14,7 +14,7 @@ from itertools import product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.cells import MissingCell, cells_of
+from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.select import compared
 
 if TYPE_CHECKING:
@@ -164,17 +164,20 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | 
 
 def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell, Reached | str]:
     """What each cell of a method took, or what is wrong with it."""
-    cells: dict[Cell, Reached | str] = {}
-    for task, seed in cells_of(runs):
-        here = runs[(runs["task"] == task) & (runs["seed"] == seed)]
-        good = here[here["status"] == "ok"]
-        if good.empty:
-            cells[task, seed] = str(here["status"].iloc[-1])
-        elif len(good) > 1:
-            cells[task, seed] = f"{len(good)} runs of one cell, select one"
-        else:
-            cells[task, seed] = reached(curves.get(str(good["id"].iloc[0]), [])) or "no learning curve"
-    return cells
+    ended: dict[Cell, list[tuple[str, str]]] = {}
+    for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
+        ended.setdefault((task, int(seed)), []).append((id_, status))
+    return {at: _cell(here, curves) for at, here in sorted(ended.items())}
+
+
+def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[Point]]) -> Reached | str:
+    """`ended`: id and status of each run of the cell."""
+    good = [id_ for id_, status in ended if status == "ok"]
+    if not good:
+        return ended[-1][1]
+    if len(good) > 1:
+        return f"{len(good)} runs of one cell, select one"
+    return reached(curves.get(good[0], [])) or "no learning curve"
 
 
 def _pace(method: str, pairs: Sequence[tuple[Reached, Reached | None]], missing: tuple[MissingCell, ...]) -> Pace:

@@ -6,10 +6,11 @@ seed of trials, is what k trials would have bought. Which trial that is never de
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.names import labels
+from peftbench.analysis.plain import plain
 from peftbench.analysis.select import trials_of
 
 if TYPE_CHECKING:
@@ -66,13 +67,16 @@ class Searches:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
     """The searches in a table with one row a run (`peftbench.table`), by model, size and machine class."""
-    table = table.assign(label=labels(table), size=table["size"].astype(str))
-    trials = trials_of(table).sort_values(["label", "task", "trial", "id"])
+    trials = trials_of(table.assign(label=labels(table), size=table["size"].astype(str)))
+    if trials.empty:
+        return ()
+    trials = trials.sort_values(["label", "task", "trial", "id"])
     return tuple(_searches(here) for _, here in trials.groupby(BOARD))
 
 
