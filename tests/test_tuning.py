@@ -24,6 +24,7 @@ from peftbench.launch import Event, Options, local
 from peftbench.registry import UserError
 from peftbench.report.sections import evidence, sections
 from peftbench.report.tables import remarks
+from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.store import Store, table_row
 from peftbench.tuning import STARTUP, Search, asked, ceilings_after, search
@@ -246,6 +247,8 @@ def test_training_stops_above_a_ceiling_and_keeps_what_it_had(tmp_path: Path) ->
     assert "median" in str(found.error)
     assert PrunedError.status == "pruned"
     assert peftbench.table(tmp_path)["trial"].tolist() == [4]
+    again = reproduce(found, place, Store(tmp_path / "again"), Options())
+    assert again.same, "what stops a trial is part of its spec"
 
 
 # Leaderboards

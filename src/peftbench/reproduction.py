@@ -12,7 +12,7 @@ from peftbench.spec import RunResult, RunSpec
 from peftbench.store import Store
 from peftbench.tasks import resolve
 
-COMPARABLE = ("ok", "diverged")
+COMPARABLE = ("ok", "diverged", "pruned")
 """How a run must have ended: one that failed found nothing, and why it did is not told by a second failure."""
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.select import compared
+from peftbench.analysis.sizes import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,11 +140,7 @@ def convergences(table: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Converg
             full = names[0] if len(names) == 1 else None
             span = (min(counts), max(counts))
             made.append(Convergence(str(model), str(machine), str(size), full, span, _paces(here, found, full)))
-    return tuple(sorted(made, key=lambda each: (each.model, each.machine_class, _number(each.size), each.size)))
-
-
-def _number(size: str) -> float:
-    return float(size) if size.isdigit() else math.inf
+    return tuple(sorted(made, key=lambda each: (each.model, each.machine_class, in_order(each.size))))
 
 
 def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | None) -> tuple[Pace, ...]:
