@@ -22,7 +22,7 @@ from peftbench.engine.endings import PrunedError
 from peftbench.grid import expand
 from peftbench.launch import Event, Options, local
 from peftbench.registry import UserError
-from peftbench.report.sections import evidence, sections
+from peftbench.report.sections import evidence
 from peftbench.report.tables import remarks
 from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
@@ -175,7 +175,7 @@ def test_without_a_good_trial_there_is_no_final_and_it_is_said() -> None:
     assert counts == {("lora", False): 6, ("lora", True): 2, ("ia3", False): 6}
     assert found.fruitless() == ["ia3 on pocket_topic (pocket, all rows)"]
     rows = table(ended)
-    (section,) = [s for s in sections(evidence(rows, curves(ended))) if s.name == "trials"]
+    (section,) = [s for s in evidence(rows, curves(ended)).sections if s.name == "trials"]
     assert any("no trial ended well" in remark and "ia3" in remark for remark in section.remarks)
 
 
@@ -268,9 +268,16 @@ def test_trials_never_stand_on_a_leaderboard_and_are_counted() -> None:
     ]
 
 
+def test_of_trials_alone_there_is_a_section_and_no_leaderboard() -> None:
+    ended = [one for one in done(search(GRID, {}), planted) if one.spec.trial]
+    shown = evidence(table(ended), curves(ended))
+    assert shown.boards == ()
+    assert [section.name for section in shown.sections] == ["trials"]
+
+
 def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
     ended = done(search(GRID, {}), planted)
-    (section,) = [s for s in sections(evidence(table(ended), curves(ended))) if s.name == "trials"]
+    (section,) = [s for s in evidence(table(ended), curves(ended)).sections if s.name == "trials"]
     ranks, chosen = section.sheets
     assert ranks.headings == ("Method", "1 trial", *(f"{n} trials" for n in (2, 3, 4, 6)))
     assert ranks.lines[0][1:] == ("90.0 (1)", "50.0 (1)", "20.0 (1)", "20.0 (1)", "20.0 (1)")

@@ -25,6 +25,6 @@ class Group:
 
 def groups(table: "pd.DataFrame") -> list[Group]:
     """The groups of a table of runs (`peftbench.analysis.select.compared`), by model, machine class and size."""
-    keys = ["model", "size", "machine_class"]
-    found = [Group(*map(str, runs[keys].iloc[0]), runs) for _, runs in compared(table).groupby(keys)]
+    held, keys = compared(table), ["model", "size", "machine_class"]
+    found = [Group(str(model), str(size), str(machine), runs) for (model, size, machine), runs in held.groupby(keys)]
     return sorted(found, key=lambda group: (group.model, group.machine_class, in_order(group.size)))

@@ -50,7 +50,8 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     if "searched" not in table:
         table = searched(table)
-    setting = table["training"] + "; " + table["tuned"]
+    # As text, since a column of a table without runs is one of numbers.
+    setting = table["training"].astype(str) + "; " + table["tuned"].astype(str)
     count = setting.groupby([table[name] for name in CELL]).transform("nunique")
     table = table.assign(trials=count + table["searched"]).drop(columns="searched")
     several = table[count > 1]

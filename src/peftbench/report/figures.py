@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import labels, measured
+from peftbench.analysis.select import compared
 from peftbench.report.columns import humane
 from peftbench.report.placing import place, spread
 
@@ -87,8 +87,8 @@ def learning_curves(
 
     A step is drawn if every seed that has a curve was validated there, so that a line never changes its runs midway.
     """
-    runs = measured(table.assign(label=labels(table)))
-    here = (runs["model"] == board.model) & (runs["size"].astype(str) == board.size)
+    runs = compared(table)
+    here = (runs["model"] == board.model) & (runs["size"] == board.size)
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")
     drawn = {}
