@@ -5,7 +5,7 @@ from functools import partial
 
 from peftbench.analysis.trials import Searches, searches
 from peftbench.report.columns import ABSENT
-from peftbench.report.figures import Style, drawing, frame, svg
+from peftbench.report.figures import Style, beside, drawing, frame, svg
 from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
 
@@ -88,7 +88,7 @@ def _remarks(each: Searches) -> list[str]:
 
 
 def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
-    with drawing((6.4, max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
+    with drawing((6.4 + beside(each.trials), max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
         axes = figure.subplots()
         ends = []
         for method in each.trials:

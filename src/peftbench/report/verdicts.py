@@ -16,7 +16,7 @@ from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.ranks import FEW, Ranks, rank
 from peftbench.analysis.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.report.columns import ABSENT
-from peftbench.report.figures import INK, Style, drawing, svg
+from peftbench.report.figures import INK, Style, beside, drawing, svg
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import title
 
@@ -167,7 +167,7 @@ def diagram(found: Ranks, looks: "Any", name: str) -> str:
     """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ."""
     k, bars = len(found.mean), len(found.groups)
     half = (k + 1) // 2
-    with drawing((7.6, 0.9 + 0.22 * (half + bars))) as figure:
+    with drawing((7.6 + 2 * beside(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
         axes = figure.subplots()
         axes.set_xlim(1, k)
         axes.set_ylim(-(bars + half + 0.6), 1.4)
