@@ -13,12 +13,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.leaderboard import Leaderboard, leaderboards
 from peftbench.report import sensitivity, write
 from peftbench.report.columns import ONE_SEED, TIE, columns, humane
 from peftbench.report.figures import learning_curves, score_cost, styles
 from peftbench.report.sections import evidence
-from peftbench.report.tables import csv, failures, markdown
+from peftbench.report.tables import csv, failures, grouped, markdown
 from peftbench.report.terminal import View, print_section
 from peftbench.report.verdicts import section as verdicts
 from synthetic_table import METHODS, curves, run, table
@@ -290,3 +291,22 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
 )
 def test_counts_are_short(number: float, text: str) -> None:
     assert humane(number) == text
+
+
+def test_missing_cells_are_told_by_task_and_reason() -> None:
+    cells = [MissingCell("qa", seed, "absent") for seed in (2, 0, 1)]
+    cells += [MissingCell("cb", seed, "absent") for seed in (0, 4)] + [MissingCell("qa", 3, "failed", "why")]
+    assert grouped(cells) == ["qa seeds 0 to 2, cb seeds 0, 4: absent", "qa seed 3: failed (why)"]
+
+
+def test_a_curve_is_of_the_chosen_setting() -> None:
+    rows = [
+        run("lora", "emotions", 0, id=name, training=f"learning_rate={rate}", validation_loss=loss)
+        for name, rate, loss in (("good", 0.1, 0.5), ("bad", 9.0, 5.0))
+    ]
+    runs = pd.DataFrame(rows)
+    points = pd.DataFrame([("good", 1, 0.5), ("bad", 1, 5.0)], columns=["id", "step", "validation_loss"])
+    (board,) = leaderboards(runs)
+    drawn = [learning_curves(board, runs, held, styles(["lora"]), "c") for held in (points, points[:1])]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]

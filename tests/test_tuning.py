@@ -1,6 +1,7 @@
 """Tuning: the same number of trials for every method, nothing lost or repeated, the winner by validation alone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from peftbench.engine.endings import PrunedError
 from peftbench.grid import expand
 from peftbench.launch import Event, Options, local
 from peftbench.registry import UserError
+from peftbench.report.model_index import model_index
 from peftbench.report.sections import evidence
-from peftbench.report.tables import remarks
+from peftbench.report.tables import failures, remarks
 from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.store import Store, table_row
@@ -273,6 +275,22 @@ def test_of_trials_alone_there_is_a_section_and_no_leaderboard() -> None:
     shown = evidence(table(ended), curves(ended))
     assert shown.boards == ()
     assert [section.name for section in shown.sections] == ["trials"]
+
+
+def test_a_trial_that_failed_is_told_as_one() -> None:
+    ended = done(search(GRID, {}), lambda spec: result(spec, "diverged" if spec.trial else "ok"))
+    told = failures(table(ended))
+    assert len(told) == 6 * STUDIES
+    assert all(re.search(r"seed 1000 \(trial [1-6]\), .*: diverged", line) for line in told)
+
+
+def test_a_card_says_what_the_search_gave() -> None:
+    finals = [one for one in done(search(GRID, {}), planted) if not one.spec.trial and one.spec.method.tuned]
+    assert finals
+    for one in finals:
+        card = str(model_index(one))
+        assert "tuned" not in card
+        assert all(f"{name}={value}" in card for name, value in one.spec.method.arguments.items())
 
 
 def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
