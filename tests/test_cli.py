@@ -198,7 +198,8 @@ def test_show_a_suite_that_has_the_name_of_a_model() -> None:
 
 def test_show_a_method_with_its_arguments() -> None:
     told = call("show", "lora", "--json").json["arguments"]
-    assert told == {"rank": 16, "alpha": 16, "dropout": 0.05, "modules": ["k", "v", "down"], "layers": "all"}
+    places = {"modules": ["k", "v", "down"], "layers": "all"}
+    assert told == {"rank": 16, "alpha": 16, "parameters": None, "dropout": 0.05} | places
     of_peft = call("show", "peft:vera", "--json").json
     assert (of_peft["arguments"]["r"], of_peft["arguments"]["layers"], of_peft["paper"]) == (
         256,
