@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.ablation import Ablation, ablations, arguments
+from peftbench.analysis.ablation import Ablation, ablations
 from peftbench.analysis.groups import groups
 from peftbench.report.ablation import section
 from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
-from peftbench.store import _arguments
+from peftbench.store import _arguments, arguments
 from synthetic_table import TASKS, curves, run
 
 SEEDS = (0, 1, 2)
@@ -101,7 +101,22 @@ def test_a_placement_with_a_gap_is_compared_with_nothing() -> None:
     assert [str(cell) for cell in place.missing] == ["emotions, seed 2: absent"]
     made = section(evidence(runs[~gap], curves(runs)))
     assert made is not None
-    assert made.remarks == ("lora on first-half: k, v, down lacks emotions, seed 2: absent",)
+    where = "lora, qwen2.5-0.5b, 1000 training rows, cpu-16"
+    assert made.remarks == (f"{where}: first-half: k, v, down lacks emotions seed 2: absent",)
+
+
+def test_what_one_placement_alone_was_asked_is_not_compared() -> None:
+    """A store holds grids with more tasks and seeds for one of the placements; those cells change nothing."""
+    runs = planted()
+    alone = pd.DataFrame(placed("", 10.0, 4_000_000)).drop_duplicates("seed").assign(task="elsewhere")
+    later = pd.DataFrame(placed("", 10.0, 4_000_000)).assign(seed=lambda rows: rows["seed"] + 100)
+    assert only(pd.concat([runs, alone, later], ignore_index=True)) == only(runs)
+    tried = alone.assign(method_arguments='layers="first-half"', status="diverged", score=None)
+    places = only(pd.concat([runs, alone, tried], ignore_index=True)).placements
+    lacking = {str(place): {cell.why for cell in place.missing} for place in places}
+    assert lacking["first-half: k, v, down"] == {"diverged"}
+    assert lacking["last-half: k, v, down"] == {"absent"}
+    assert not lacking["all: k, v, down"]
 
 
 def test_other_arguments_are_tables_of_their_own() -> None:

@@ -21,7 +21,6 @@ from peftbench.analysis.pscp import pscp
 from peftbench.analysis.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
 from peftbench.analysis.weight_sets import weight_set
 from peftbench.cli import app
-from peftbench.cli.asking import arguments
 from peftbench.cli.quantities import quantity
 from peftbench.registry import UserError
 from peftbench.report.advice import data, section
@@ -312,14 +311,6 @@ def test_quantities(given_: str, kind: str, value: float) -> None:
 def test_quantities_that_are_none(wrong: str) -> None:
     with pytest.raises(UserError, match="--memory"):
         quantity("--memory", wrong, "bytes")
-
-
-def test_arguments_are_read_back() -> None:
-    from peftbench.store import _arguments
-
-    held = {"modules": ["q", "v"], "rank": 4, "init": "a, b=c", "on": True}
-    assert arguments(_arguments(held)) == held
-    assert arguments("") == {}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peftbench.analysis.convergence import Convergence, Pace, convergences, geometric, reached
 from peftbench.report import convergence
-from peftbench.report.sections import evidence, sections
+from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
 from synthetic_table import run
 
@@ -208,7 +208,7 @@ def test_the_section_shows_every_model_and_size_and_escapes_names() -> None:
         grid({"full": 10, EVIL: 30}, model=model, size=size) for model, size in product(("m1", "m2"), ("100", "1000"))
     ]
     runs, curves = (pd.concat(held, ignore_index=True) for held in zip(*made, strict=True))
-    (section,) = (each for each in sections(evidence(runs, curves)) if each.name == "convergence")
+    (section,) = (each for each in evidence(runs, curves).sections if each.name == "convergence")
     assert [sheet.title for sheet in section.sheets] == [
         f"{model}, cpu-16: {what}"
         for model in ("m1", "m2")

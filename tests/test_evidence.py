@@ -22,6 +22,7 @@ from peftbench.methods import METHODS
 from peftbench.registry import UserError
 from peftbench.report import write
 from peftbench.report.published import HEADING, sheets
+from peftbench.report.sections import evidence
 from peftbench.report.terminal import print_published
 from peftbench.tasks import TASKS
 from synthetic_table import curves, table
@@ -198,12 +199,12 @@ def test_the_table_has_them_when_asked(tmp_path: Path) -> None:
 
 
 def test_a_report_shows_them_apart(tmp_path: Path) -> None:
-    boards, context = leaderboards(MEASURED), {"title": "both"}
+    shown, context = evidence(MEASURED, curves(MEASURED)), {"title": "both"}
     evil = Published(source="<b>|x|</b>", model="m", method="lora", task="emotions", metric="accuracy", score=99.94)
-    both = write(boards, MEASURED, curves(MEASURED), context, tmp_path, frame([evil]))
+    both = write(shown, context, tmp_path, frame([evil]))
     assert [path.name for path in both] == ["leaderboard.md", "leaderboard.csv", "index.html", "published.csv"]
     markdown, table_of_runs, page, rows = (path.read_text() for path in both)
-    without = write(boards, MEASURED, curves(MEASURED), context, tmp_path)
+    without = write(shown, context, tmp_path)
     assert without == both[:3]
     assert not both[3].exists()
     plain = without[0].read_text()

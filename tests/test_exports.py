@@ -11,12 +11,13 @@ from huggingface_hub import ModelCard
 
 from peftbench import machine
 from peftbench.analysis.leaderboard import leaderboards
-from peftbench.cli.doing import leaderboard
+from peftbench.cli.doing import tell
 from peftbench.cli.output import records
 from peftbench.evidence import frame, gather, kept
 from peftbench.registry import UserError
 from peftbench.report.exports import export
 from peftbench.report.latex import escaped, latex
+from peftbench.report.sections import evidence
 from peftbench.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
 from peftbench.store import Store
 from synthetic_table import run, table
@@ -238,7 +239,8 @@ def test_the_terminal_shows_what_is_about_tasks_that_were_run(
     place: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    leaderboard(place, None, False, published=frame(gather(["peft-bench"]).rows["peft-bench"]))
+    runs = place.table()
+    tell(runs, evidence(runs, place.curves()), False, frame(gather(["peft-bench"]).rows["peft-bench"]))
     shown = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)

@@ -14,6 +14,7 @@ from peftbench import gating, machine
 from peftbench.gating import Design, arms, current, to_do
 from peftbench.grid import expand
 from peftbench.launch import Options, Watch
+from peftbench.launch.local import After
 from peftbench.registry import UserError
 from peftbench.spec import RunResult, RunSpec
 from peftbench.store import RESULT, Store
@@ -67,7 +68,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In the place of training: `share` of right answers by spec (a status instead: how it ends), `done` what ran."""
     held: dict[str, Any] = {"share": lambda _spec: 0.9, "done": []}
 
-    def launch(specs: list[RunSpec], store: Store, _options: Options, _watch: Watch, _after: None) -> None:
+    def launch(specs: list[RunSpec], store: Store, _options: Options, _watch: Watch, _after: After | None) -> None:
         for spec in specs:
             share = held["share"](spec)
             held["done"].append(spec)

@@ -13,12 +13,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.leaderboard import Leaderboard, leaderboards
 from peftbench.report import sensitivity, write
 from peftbench.report.columns import ONE_SEED, TIE, columns, humane
 from peftbench.report.figures import learning_curves, score_cost, styles
 from peftbench.report.sections import evidence
-from peftbench.report.tables import csv, failures, markdown
+from peftbench.report.tables import csv, failures, grouped, markdown
 from peftbench.report.terminal import View, print_section
 from peftbench.report.verdicts import section as verdicts
 from synthetic_table import METHODS, curves, run, table
@@ -40,7 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     runs = pd.concat([table(), evil], ignore_index=True)
     context = {"title": "A & B", "machine": {"cpu": "16 <cores>"}, "versions": {"torch": "2.9"}}
-    files = write(leaderboards(runs), runs, curves(runs), context, out)
+    files = write(evidence(runs, curves(runs)), context, out)
     assert [file.name for file in files] == ["leaderboard.md", "leaderboard.csv", "index.html"]
     return files[2].read_text("utf-8")
 
@@ -108,7 +109,7 @@ def test_the_page_says_ties_gaps_and_failures(page: str) -> None:
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     runs = table()
-    both = [write(leaderboards(runs), runs, curves(runs), {}, tmp_path / name) for name in ("one", "two")]
+    both = [write(evidence(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]
     assert [file.read_bytes() for file in both[0]] == [file.read_bytes() for file in both[1]]
 
 
@@ -130,7 +131,7 @@ def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
         any(f"{name} " in "".join(text.itertext()) for text in root.iter() if "text" in text.tag) for name in names
     )
     assert any("3 tasks are too few" in remark for remark in section.remarks)
-    text = write(leaderboards(table()), table(), curves(table()), {}, tmp_path)[0].read_text("utf-8")
+    text = write(evidence(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
     assert "## Wins, losses, ties" in text
     printed = io.StringIO()
     print_section(Console(file=printed), section)
@@ -157,12 +158,12 @@ def test_with_six_tasks_signed_ranks_are_tested() -> None:
 
 def test_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no leaderboard"):
-        write([], table()[:0], curves(table()[:0]), {}, tmp_path)
+        write(evidence(table()[:0], curves(table()[:0])), {}, tmp_path)
 
 
 def test_an_unknown_interval_is_not_drawn(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, score_error=None), run("ia3", "emotions", 0, score_error=None)])
-    page = write(leaderboards(runs), runs, curves(runs), {}, tmp_path)[2].read_text("utf-8")
+    page = write(evidence(runs, curves(runs)), {}, tmp_path)[2].read_text("utf-8")
     assert "interval not known" in page
     assert '<b style="left' not in page
     assert "± ?" in page
@@ -241,7 +242,7 @@ def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_pa
     text = markdown([board])
     assert f"- {weights}" in text
     assert f"| paper v1 | one for all costs | {lead} |" in text
-    page = unescape(write([board], table(), curves(table()), {}, tmp_path)[2].read_text("utf-8"))
+    page = unescape(write(evidence(table(), curves(table())), {}, tmp_path)[2].read_text("utf-8"))
     assert weights in page
     assert f"<dt>paper v1, one for all costs</dt><dd>{lead}</dd>" in page
     assert page.count("<h4>PSCP ") == 2, "no latency, so no figure of the exponential form"
@@ -278,9 +279,9 @@ def test_many_methods_look_different() -> None:
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
-    boards = leaderboards(runs)
-    assert score_cost(boards[0], styles(["lora"]), "a") is None
-    write(boards, runs, curves(runs), {}, tmp_path)
+    shown = evidence(runs, curves(runs))
+    assert score_cost(shown.boards[0], styles(["lora"]), "a") is None
+    write(shown, {}, tmp_path)
     assert failures(runs) == ["lora on emotions, qwen2.5-0.5b, 1000 rows, seed 0, cpu-16: failed (no)"]
 
 
@@ -290,3 +291,22 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
 )
 def test_counts_are_short(number: float, text: str) -> None:
     assert humane(number) == text
+
+
+def test_missing_cells_are_told_by_task_and_reason() -> None:
+    cells = [MissingCell("qa", seed, "absent") for seed in (2, 0, 1)]
+    cells += [MissingCell("cb", seed, "absent") for seed in (0, 4)] + [MissingCell("qa", 3, "failed", "why")]
+    assert grouped(cells) == ["qa seeds 0 to 2, cb seeds 0, 4: absent", "qa seed 3: failed (why)"]
+
+
+def test_a_curve_is_of_the_chosen_setting() -> None:
+    rows = [
+        run("lora", "emotions", 0, id=name, training=f"learning_rate={rate}", validation_loss=loss)
+        for name, rate, loss in (("good", 0.1, 0.5), ("bad", 9.0, 5.0))
+    ]
+    runs = pd.DataFrame(rows)
+    points = pd.DataFrame([("good", 1, 0.5), ("bad", 1, 5.0)], columns=["id", "step", "validation_loss"])
+    (board,) = leaderboards(runs)
+    drawn = [learning_curves(board, runs, held, styles(["lora"]), "c") for held in (points, points[:1])]
+    assert drawn[0] == drawn[1]
+    assert drawn[0]

@@ -15,7 +15,7 @@ from peftbench.analysis.power_law import PowerLaw, power_law
 from peftbench.analysis.scaling import Scale, scales
 from peftbench.analysis.stats import Estimate
 from peftbench.report import scaling
-from peftbench.report.sections import evidence, sections
+from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
 from synthetic_table import run
 
@@ -260,7 +260,7 @@ def curves() -> pd.DataFrame:
 def test_the_section_has_a_sheet_a_model_and_task_and_escapes_names() -> None:
     methods = {"full": law(150, 0.3), EVIL: law(140, 0.3)}
     runs = pd.concat([grid(methods, model=model) for model in ("m1", "m2")])
-    (section,) = (each for each in sections(evidence(runs, curves())) if each.name == "scale")
+    (section,) = (each for each in evidence(runs, curves()).sections if each.name == "scale")
     titles = [sheet.title for sheet in section.sheets]
     of_model = [f"{what}, score by training rows" for what in ("mean of 2 tasks", "cb", "qa")]
     assert titles[:-1] == [f"{model}, cpu-16: {what}" for model in ("m1", "m2") for what in of_model]

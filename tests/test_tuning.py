@@ -1,6 +1,7 @@
 """Tuning: the same number of trials for every method, nothing lost or repeated, the winner by validation alone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from peftbench.engine.endings import PrunedError
 from peftbench.grid import expand
 from peftbench.launch import Event, Options, local
 from peftbench.registry import UserError
-from peftbench.report.sections import evidence, sections
-from peftbench.report.tables import remarks
+from peftbench.report.model_index import model_index
+from peftbench.report.sections import evidence
+from peftbench.report.tables import failures, remarks
 from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.store import Store, table_row
@@ -176,7 +178,7 @@ def test_without_a_good_trial_there_is_no_final_and_it_is_said() -> None:
     assert counts == {("lora", False): 6, ("lora", True): 2, ("ia3", False): 6}
     assert found.fruitless() == ["ia3 on pocket_topic (pocket, all rows)"]
     rows = table(ended)
-    (section,) = [s for s in sections(evidence(rows, curves(ended))) if s.name == "trials"]
+    (section,) = [s for s in evidence(rows, curves(ended)).sections if s.name == "trials"]
     assert any("no trial ended well" in remark and "ia3" in remark for remark in section.remarks)
 
 
@@ -248,7 +250,8 @@ def test_training_stops_above_a_ceiling_and_keeps_what_it_had(tmp_path: Path) ->
     assert "median" in str(found.error)
     assert PrunedError.status == "pruned"
     assert peftbench.table(tmp_path)["trial"].tolist() == [4]
-    assert reproduce(found, place, Store(tmp_path / "again"), Options()).same
+    again = reproduce(found, place, Store(tmp_path / "again"), Options())
+    assert again.same, "what stops a trial is part of its spec"
 
 
 # Leaderboards
@@ -268,9 +271,32 @@ def test_trials_never_stand_on_a_leaderboard_and_are_counted() -> None:
     ]
 
 
+def test_of_trials_alone_there_is_a_section_and_no_leaderboard() -> None:
+    ended = [one for one in done(search(GRID, {}), planted) if one.spec.trial]
+    shown = evidence(table(ended), curves(ended))
+    assert shown.boards == ()
+    assert [section.name for section in shown.sections] == ["trials"]
+
+
+def test_a_trial_that_failed_is_told_as_one() -> None:
+    ended = done(search(GRID, {}), lambda spec: result(spec, "diverged" if spec.trial else "ok"))
+    told = failures(table(ended))
+    assert len(told) == 6 * STUDIES
+    assert all(re.search(r"seed 1000 \(trial [1-6]\), .*: diverged", line) for line in told)
+
+
+def test_a_card_says_what_the_search_gave() -> None:
+    finals = [one for one in done(search(GRID, {}), planted) if not one.spec.trial and one.spec.method.tuned]
+    assert finals
+    for one in finals:
+        card = str(model_index(one))
+        assert "tuned" not in card
+        assert all(f"{name}={value}" in card for name, value in one.spec.method.arguments.items())
+
+
 def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
     ended = done(search(GRID, {}), planted)
-    (section,) = [s for s in sections(evidence(table(ended), curves(ended))) if s.name == "trials"]
+    (section,) = [s for s in evidence(table(ended), curves(ended)).sections if s.name == "trials"]
     ranks, chosen = section.sheets
     assert ranks.headings == ("Method", "1 trial", *(f"{n} trials" for n in (2, 3, 4, 6)))
     assert ranks.lines[0][1:] == ("90.0 (1)", "50.0 (1)", "20.0 (1)", "20.0 (1)", "20.0 (1)")

@@ -263,6 +263,21 @@ def _arguments(arguments: dict[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 
 
+def arguments(text: str) -> dict[str, Any]:
+    """The arguments in a column of the table: names and JSON values. Raises `ValueError` for another text."""
+    found: dict[str, Any] = {}
+    decoder, rest = json.JSONDecoder(), text
+    while rest:
+        name, sign, rest = rest.partition("=")
+        if not (sign and name.isidentifier()):
+            raise ValueError(f"not arguments: {text}")
+        found[name], end = decoder.raw_decode(rest)
+        if rest[end : end + 2] not in ("", ", "):
+            raise ValueError(f"not arguments: {text}")
+        rest = rest[end + 2 :]
+    return found
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside its place and rename it there: it is whole or not there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")

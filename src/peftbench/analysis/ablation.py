@@ -1,18 +1,21 @@
 """Where it pays to adapt: one method on several choices of layers and modules, all else alike.
 
-Placements are compared as methods are: over the same tasks and seeds, or not at all.
+Placements are compared as methods are: over the same tasks and seeds, or not at all. These are the cells that two
+placements or more were tried on: what another grid asked of one of them alone says nothing about the others.
 """
 
 import json
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.stats import Estimate, Interval, cell, difference, over_tasks
 from peftbench.methods import METHODS
 from peftbench.registry import UserError
+from peftbench.store import arguments
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,23 +74,11 @@ class _Variant:
     runs: "pd.DataFrame"
 
 
-def arguments(text: str) -> dict[str, Any]:
-    """The arguments of a method from their text in a table: `key=JSON, …`. Raises `ValueError` for another text."""
-    found, at = {}, 0
-    decoder = json.JSONDecoder()
-    while at < len(text):
-        key = re.compile(r"(\w+)=").match(text, at)
-        if key is None:
-            raise ValueError(f"not arguments: {text}")
-        found[key[1]], end = decoder.raw_decode(text, key.end())
-        if text[end : end + 2] not in ("", ", "):
-            raise ValueError(f"not arguments: {text}")
-        at = end + 2
-    return found
-
-
 def ablations(runs: "pd.DataFrame") -> list[Ablation]:
-    """Every method of a group of runs (`peftbench.analysis.groups`) that has several placements, by name."""
+    """Every method of a group of runs (`peftbench.analysis.groups`) that has several placements, by name.
+
+    Those of which no placement has a score where another was tried are left out.
+    """
     families: dict[str, list[_Variant]] = {}
     for _, own in runs.groupby(["method", "method_arguments"]):
         method, text = map(str, own[["method", "method_arguments"]].iloc[0])
@@ -98,7 +89,8 @@ def ablations(runs: "pd.DataFrame") -> list[Ablation]:
         variant = _Variant(layers, modules, "modules" not in given, own)
         families.setdefault(f"{method}({rest})" if rest else method, []).append(variant)
     base = runs[runs["method"] == BASE]
-    return [_ablation(name, family, base) for name, family in sorted(families.items()) if len(family) > 1]
+    found = [_ablation(name, family, base) for name, family in sorted(families.items())]
+    return [one for one in found if one.tasks]
 
 
 def _default(method: str) -> Mapping[str, Any]:
@@ -117,12 +109,12 @@ def _words(value: object) -> str:
 
 
 def _ablation(name: str, family: Sequence[_Variant], base: "pd.DataFrame") -> Ablation:
-    import pandas as pd
-
-    cells = cells_of(good_of(pd.concat([variant.runs for variant in family])))
-    untouched = None if not cells or missing_of(base, cells) else _of(scores_of(base, ()), cells)
+    tried = Counter(chain.from_iterable(cells_of(variant.runs) for variant in family))
+    scored = set(chain.from_iterable(cells_of(good_of(variant.runs)) for variant in family))
+    cells = sorted(at for at in scored if tried[at] > 1)
+    untouched = None if missing_of(base, cells) else _of(base, cells)
     first = _full(family)
-    full = None if first is None or missing_of(first.runs, cells) else scores_of(first.runs, ())
+    full = None if first is None or missing_of(first.runs, cells) else _of(first.runs, cells)
     ordered = sorted(family, key=lambda v: (v is not first, v.layers != "all", v.layers, v.modules))
     placements = tuple(_placement(v, cells, untouched, None if v is first else full) for v in ordered)
     tasks = tuple(sorted({task for task, _ in cells}))
@@ -134,9 +126,10 @@ def _full(family: Sequence[_Variant]) -> _Variant | None:
     return min(whole, key=lambda v: (v.modules != "all-linear", not v.own, v.modules), default=None)
 
 
-def _of(scores: Scores, cells: Sequence[tuple[str, int]]) -> Scores:
-    """The scores of these cells alone."""
+def _of(runs: "pd.DataFrame", cells: Sequence[tuple[str, int]]) -> Scores:
+    """The scores of these cells alone, which the runs have."""
     found: Scores = {}
+    scores = scores_of(runs, ())
     for task, seed in cells:
         found.setdefault(task, {})[seed] = scores[task][seed]
     return found
@@ -146,7 +139,7 @@ def _placement(
     variant: _Variant, cells: Sequence[tuple[str, int]], untouched: Scores | None, full: Scores | None
 ) -> Placement:
     missing = missing_of(variant.runs, cells)
-    complete = scores_of(variant.runs, ()) if cells and not missing else None
+    complete = _of(variant.runs, cells) if cells and not missing else None
     trained = good_of(variant.runs)["trainable_parameters"].median()
     parameters = None if trained != trained else float(trained)
     to_full = _over(complete, full)

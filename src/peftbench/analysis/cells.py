@@ -1,6 +1,6 @@
 """Cells, task and seed: which a method has a score on, and what is wrong with the others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 Scores = dict[str, dict[int, tuple[float, float]]]
 """The runs of a method that have a score: task to seed to (score, standard error)."""
+Ended = tuple[str, object, bool]
+"""Of a run: its status, its error, and whether it has a score that counts."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,26 @@ def good_of(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 def missing_of(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tuple[MissingCell, ...]:
     """The required cells of which `runs`, all of one method, do not have exactly one score."""
-    missing = []
-    for task, seed in required:
-        here = runs[(runs["task"] == task) & (runs["seed"] == seed)]
-        good = len(good_of(here))
-        if here.empty:
-            missing.append(MissingCell(task, seed, "absent"))
-        elif good > 1:
-            missing.append(MissingCell(task, seed, f"{good} runs of one cell, select one"))
-        elif not good:
-            last = here.iloc[-1]
-            why = "no score" if last["status"] == "ok" else str(last["status"])
-            error = last["error"]
-            first_line = error.strip().partition("\n")[0] if isinstance(error, str) else ""
-            missing.append(MissingCell(task, seed, why, first_line or None))
-    return tuple(missing)
+    held: dict[tuple[str, int], list[Ended]] = {}
+    scored = (runs["status"] == "ok") & runs["score"].notna()
+    for task, seed, *ended in zip(*(runs[name] for name in ("task", "seed", "status", "error")), scored, strict=True):
+        held.setdefault((task, int(seed)), []).append((ended[0], ended[1], ended[2]))
+    found = (_missing(task, seed, held.get((task, seed), [])) for task, seed in required)
+    return tuple(cell for cell in found if cell is not None)
+
+
+def _missing(task: str, seed: int, here: Sequence[Ended]) -> MissingCell | None:
+    """What is wrong with the runs of a cell, if anything is."""
+    good = sum(scored for *_, scored in here)
+    if good == 1:
+        return None
+    if good:
+        return MissingCell(task, seed, f"{good} runs of one cell, select one")
+    if not here:
+        return MissingCell(task, seed, "absent")
+    status, error, _ = here[-1]
+    first_line = error.strip().partition("\n")[0] if isinstance(error, str) else ""
+    return MissingCell(task, seed, "no score" if status == "ok" else status, first_line or None)
 
 
 def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:

@@ -14,8 +14,9 @@ from itertools import product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.cells import MissingCell, cells_of
+from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.select import compared
+from peftbench.analysis.sizes import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,11 +140,7 @@ def convergences(table: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Converg
             full = names[0] if len(names) == 1 else None
             span = (min(counts), max(counts))
             made.append(Convergence(str(model), str(machine), str(size), full, span, _paces(here, found, full)))
-    return tuple(sorted(made, key=lambda each: (each.model, each.machine_class, _number(each.size), each.size)))
-
-
-def _number(size: str) -> float:
-    return float(size) if size.isdigit() else math.inf
+    return tuple(sorted(made, key=lambda each: (each.model, each.machine_class, in_order(each.size))))
 
 
 def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | None) -> tuple[Pace, ...]:
@@ -164,17 +161,20 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | 
 
 def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell, Reached | str]:
     """What each cell of a method took, or what is wrong with it."""
-    cells: dict[Cell, Reached | str] = {}
-    for task, seed in cells_of(runs):
-        here = runs[(runs["task"] == task) & (runs["seed"] == seed)]
-        good = here[here["status"] == "ok"]
-        if good.empty:
-            cells[task, seed] = str(here["status"].iloc[-1])
-        elif len(good) > 1:
-            cells[task, seed] = f"{len(good)} runs of one cell, select one"
-        else:
-            cells[task, seed] = reached(curves.get(str(good["id"].iloc[0]), [])) or "no learning curve"
-    return cells
+    ended: dict[Cell, list[tuple[str, str]]] = {}
+    for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
+        ended.setdefault((task, int(seed)), []).append((id_, status))
+    return {at: _cell(here, curves) for at, here in sorted(ended.items())}
+
+
+def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[Point]]) -> Reached | str:
+    """`ended`: id and status of each run of the cell."""
+    good = [id_ for id_, status in ended if status == "ok"]
+    if not good:
+        return ended[-1][1]
+    if len(good) > 1:
+        return f"{len(good)} runs of one cell, select one"
+    return reached(curves.get(good[0], [])) or "no learning curve"
 
 
 def _pace(method: str, pairs: Sequence[tuple[Reached, Reached | None]], missing: tuple[MissingCell, ...]) -> Pace:

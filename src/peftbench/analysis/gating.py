@@ -8,13 +8,14 @@ than the margin: what learns nothing is then worse by more than the margin.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from peftbench.analysis.cells import MissingCell
+from peftbench.analysis.plain import plain
 from peftbench.analysis.stats import Estimate, Interval, Runs, cell, over_tasks
 from peftbench.metrics import METRICS, Answers, grouped
 
@@ -79,11 +80,7 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; infinite degrees of freedom become `None`."""
-        told = asdict(self) | {"exit_code": self.exit_code}
-        for held in [told["difference"], *(task["difference"] for task in told["tasks"])]:
-            if held is not None and not math.isfinite(held["df"]):
-                held["df"] = None
-        return told
+        return {**plain(self), "exit_code": self.exit_code}
 
 
 def row_error(metric: str, pairs: Sequence[tuple[Answers, Answers]], seed: int = 0) -> float:

@@ -24,7 +24,7 @@ POOLED = 2.0
 class Place:
     """A task on a model with so many training rows. `kind`, `shape`: empty where not known; `rows`, `parameters`: 0.
 
-    `variant` tells apart what else differs: versions of a task, ways of testing.
+    `variant` tells apart what else differs, in brackets: versions of a task, ways of testing.
     """
 
     task: str
@@ -37,7 +37,7 @@ class Place:
     variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.size} rows, {self.model}" + (f" ({self.variant})" if self.variant else "")
+        return f"{self.task}, {self.size} rows, {self.model}" + (f" {self.variant}" if self.variant else "")
 
     @property
     def cell(self) -> tuple[str, str, str, str]:

@@ -17,6 +17,9 @@ VERSIONS = ["model_version", "method_version", "task_version", "evaluation"]
 SETTING = ["training", "tuned"]
 """Columns of what is chosen: training settings, and what a search gave to arguments of the method."""
 
+NUMBERS = ["score", "score_error", "chance", "train_rows", "trainable_parameters", "retention_loss_change"]
+"""Columns that analyses count on, which a table may lack."""
+
 
 def trials_of(table: "pd.DataFrame") -> "pd.DataFrame":
     """The trials of searches for settings."""
@@ -47,6 +50,7 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     if "searched" not in table:
         table = searched(table)
+    # As text, since a column of a table without runs is one of numbers.
     setting = table["training"].astype(str) + "; " + table["tuned"].astype(str)
     count = setting.groupby([table[name] for name in CELL]).transform("nunique")
     table = table.assign(trials=count + table["searched"]).drop(columns="searched")
@@ -66,9 +70,9 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
 def compared(table: "pd.DataFrame") -> "pd.DataFrame":
     """The runs that are compared, with the chosen settings: `label` of the method, `size` as text, numbers as floats.
 
-    Rows are in an order of their own: sums of floats depend on it, and results must not depend on that of the runs.
+    Published rows and the trials of searches are left out. Rows are in an order of their own: sums of floats depend on
+    it, and results must not depend on that of the runs.
     """
-    numbers = ["score", "score_error", "train_rows", "trainable_parameters"]
     table = select(distinct(searched(table)))
-    table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
+    table = table.reindex(columns=table.columns.union(NUMBERS, sort=False)).astype(dict.fromkeys(NUMBERS, float))
     return table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])

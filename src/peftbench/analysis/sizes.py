@@ -1,5 +1,6 @@
-"""Which train sizes of a grid can stand on one axis of training rows, and which not."""
+"""Train sizes: their order, and which of a grid can stand on one axis of training rows."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,11 @@ if TYPE_CHECKING:
 
 Sizes = tuple[tuple[str, int], ...]
 """What a grid calls a size, and how many rows that is; fewest first."""
+
+
+def in_order(size: str) -> tuple[float, str]:
+    """A key to sort sizes by: numbers by their value, then others."""
+    return (float(size) if size.isdigit() else math.inf, size)
 
 
 def axes(good: "pd.DataFrame") -> Iterator[tuple[tuple[str, ...], Sizes, tuple[str, ...]]]:
@@ -30,7 +36,7 @@ def axes(good: "pd.DataFrame") -> Iterator[tuple[tuple[str, ...], Sizes, tuple[s
 def _of_task(task: str, runs: "pd.DataFrame") -> tuple[Sizes, tuple[str, ...]]:
     sizes: dict[int, str] = {}
     left_out = []
-    for size, rows in sorted(_rows(runs).items(), key=lambda each: _order(each[0])):
+    for size, rows in sorted(_rows(runs).items(), key=lambda each: in_order(each[0])):
         if len(rows) != 1:
             known = " and ".join(f"{each:,}" for each in sorted(rows)) or "an unknown number of"
             left_out.append(f"size {size} of {task} is left out: runs have {known} training rows")
@@ -54,7 +60,7 @@ def _rows(runs: "pd.DataFrame") -> dict[str, set[int]]:
 def _together(found: Mapping[str, Mapping[str, int]]) -> tuple[Sizes, tuple[str, ...]]:
     """The sizes that every task has, with as many rows in each: the mean over tasks is then of one thing."""
     sizes, left_out = [], []
-    for size in sorted({size for held in found.values() for size in held}, key=_order):
+    for size in sorted({size for held in found.values() for size in held}, key=in_order):
         lacking = [task for task, held in found.items() if size not in held]
         rows = {held[size] for held in found.values() if size in held}
         if lacking:
@@ -64,7 +70,3 @@ def _together(found: Mapping[str, Mapping[str, int]]) -> tuple[Sizes, tuple[str,
         else:
             sizes.append((size, rows.pop()))
     return tuple(sorted(sizes, key=lambda each: each[1])), tuple(left_out)
-
-
-def _order(size: str) -> tuple[bool, int, str]:
-    return (not size.isdigit(), int(size) if size.isdigit() else 0, size)

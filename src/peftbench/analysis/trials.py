@@ -6,10 +6,11 @@ seed of trials, is what k trials would have bought. Which trial that is never de
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.names import labels
+from peftbench.analysis.plain import plain
 from peftbench.analysis.select import trials_of
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class Searches:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:

@@ -1,6 +1,5 @@
 """From the options of `advise` to a question, and from rows of evidence to runs whose costs can be forecast."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,6 +153,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
     from peftbench.choices import choices
     from peftbench.methods import METHODS
     from peftbench.spec import RunSpec, Training
+    from peftbench.store import arguments
 
     entry = {"use": row["method"], **arguments(row["method_arguments"])}
     rate = row["learning_rate"]
@@ -176,16 +176,6 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
 
 def _rate(rate: float | None) -> dict[str, float]:
     return {} if rate is None else {"learning_rate": rate}
-
-
-def arguments(text: str) -> dict[str, Any]:
-    """The arguments of a column `method_arguments`: names and JSON values, with commas between."""
-    found, decoder, rest = {}, json.JSONDecoder(), text
-    while rest:
-        name, _, rest = rest.partition("=")
-        found[name], end = decoder.raw_decode(rest)
-        rest = rest[end:].removeprefix(", ")
-    return found
 
 
 def predict(

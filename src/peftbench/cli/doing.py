@@ -11,13 +11,11 @@ from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_corrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
-    from peftbench.analysis.weight_sets import WeightSet
     from peftbench.launch import Options
     from peftbench.launch.local import After
+    from peftbench.report.sections import Evidence
     from peftbench.spec import RunSpec
     from peftbench.store import Store
     from peftbench.tuning import Search
@@ -86,34 +84,27 @@ def say_fruitless(search: "Search") -> None:
         say(f"error: no trial of {study} ended well, so there is no winner to run on the grid's seeds", stderr=True)
 
 
-def leaderboard(
-    place: "Store",
-    specs: "list[RunSpec] | None",
-    as_json: bool,
-    weights: "Sequence[WeightSet]" = (),
-    published: "pd.DataFrame | None" = None,
-) -> None:
-    """Print the leaderboards of some runs, or of the whole store, and then what others published.
+def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
+    """Print the leaderboards of some runs, and what else they say."""
+    from peftbench.report.sections import evidence
 
-    Without weights of PSCP, by the named sets.
-    """
-    from peftbench.analysis.leaderboard import leaderboards
-    from peftbench.report.sections import evidence, sections
+    table = place.table(ids(specs))
+    tell(table, evidence(table, place.curves(table["id"])), as_json)
 
-    table = place.table(None if specs is None else ids(specs))
-    boards = leaderboards(table, weights=weights) if len(table) else ()
-    found = sections(evidence(table, place.curves(table["id"])))
+
+def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
+    """Print the leaderboards and sections of a table of runs, and then what others published on their tasks."""
     if as_json:
-        told = {"leaderboards": [board.to_dict() for board in boards], "runs": records(table)}
-        told |= {section.name: section.data for section in found}
+        told = {"leaderboards": [board.to_dict() for board in shown.boards], "runs": records(table)}
+        told |= {section.name: section.data for section in shown.sections}
         print_json(told if published is None else told | {"published": records(published)})
         return
     from peftbench.report.published import sheets
     from peftbench.report.terminal import View, print_published, print_section
 
-    for board in boards:
+    for board in shown.boards:
         console().print(View(board))
-    for section in found:
+    for section in shown.sections:
         print_section(console(), section)
     if published is None or published.empty:
         return

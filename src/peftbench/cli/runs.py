@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.doing import BAD, carry_out, leaderboard, say_fruitless
+from peftbench.cli.doing import BAD, carry_out, say_fruitless, tell
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -106,10 +106,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
-    from peftbench import evidence
     from peftbench import report as reports
-    from peftbench.analysis.leaderboard import leaderboards
     from peftbench.analysis.weight_sets import weight_sets
+    from peftbench.evidence import frame, kept
+    from peftbench.report.sections import evidence
 
     plug(plugin)
     sets = weight_sets(weights or ())
@@ -120,12 +120,13 @@ def report(
     warn_corrupt(place)
     if table.empty:
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    published = evidence.frame(evidence.kept(store))
-    leaderboard(place, specs, as_json, sets, published)
+    published = frame(kept(store))
+    shown = evidence(table, place.curves(table["id"]), sets)
+    tell(table, shown, as_json, published)
+    if not shown.boards:
+        raise UserError(f"store {store}: it has trials of searches alone; run the grid again")
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
     facts = {"machine": first.machine, "versions": first.versions, "settings": first.settings}
     context = {"title": grid.stem if grid else store.name, **facts}
-    boards, folder = leaderboards(table, weights=sets), out or store / "report"
-    written = reports.write(boards, table, place.curves(wanted), context, folder, published)
-    for path in written:
+    for path in reports.write(shown, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)

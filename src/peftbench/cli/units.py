@@ -23,11 +23,18 @@ def list_units(
     from peftbench import catalogue
 
     plug(plugin)
-    rows = records(open_store(store).table()[RUN_COLUMNS]) if what == "runs" else catalogue.listing(what)
+    rows = _runs(store) if what == "runs" else catalogue.listing(what)
     if as_json:
         print_json(rows)
     elif rows:
         print_rows(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+
+
+def _runs(store: Path) -> list[dict[str, Any]]:
+    """The runs of a store; where there are trials of searches among them, which trial each is."""
+    table = open_store(store).table()
+    searched = table["trial"].notna().any()
+    return records(table[[*RUN_COLUMNS, *(["trial"] if searched else [])]])
 
 
 def show(

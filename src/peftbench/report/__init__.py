@@ -1,31 +1,24 @@
 """The leaderboard as files: Markdown, CSV and one page of HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from peftbench.analysis.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from peftbench.report.sections import Evidence
+
 
 def write(
-    leaderboards: Sequence[Leaderboard],
-    table: "pd.DataFrame",
-    curves: "pd.DataFrame",
-    context: Mapping[str, object],
-    out: Path,
-    published: "pd.DataFrame | None" = None,
+    shown: "Evidence", context: Mapping[str, object], out: Path, published: "pd.DataFrame | None" = None
 ) -> list[Path]:
     """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
 
     Published rows stand apart in the first and the last, and in `published.csv`.
 
     Args:
-        leaderboards: from `peftbench.analysis.leaderboard.leaderboards`; at least one.
-        table: one row per run, of which the leaderboards were made.
-        curves: one row per validation: id (of the run), step, tokens, seconds, train_loss, validation_loss.
+        shown: from `peftbench.report.sections.evidence`, with at least one leaderboard.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
         out: is made if absent; older files of these names are replaced.
         published: rows of `peftbench.evidence.frame`, if there are any.
@@ -35,18 +28,17 @@ def write(
     """
     from peftbench.report import published as others
     from peftbench.report.page import page
-    from peftbench.report.sections import evidence, sections
     from peftbench.report.tables import csv, markdown, section_markdown
 
-    if not leaderboards:
+    if not shown.boards:
         raise ValueError("there is no leaderboard to write: the table has no runs")
-    shown = evidence(table, curves)
-    found = sections(shown)
     sheets = others.sheets(published)
     texts = {
-        "leaderboard.md": markdown(leaderboards) + "".join(map(section_markdown, found)) + others.markdown(sheets),
-        "leaderboard.csv": csv(leaderboards),
-        "index.html": page(leaderboards, shown, context, found, sheets),
+        "leaderboard.md": markdown(shown.boards)
+        + "".join(map(section_markdown, shown.sections))
+        + others.markdown(sheets),
+        "leaderboard.csv": csv(shown.boards),
+        "index.html": page(shown, context, sheets),
     }
     if published is not None and sheets:
         texts["published.csv"] = others.csv(published)

@@ -11,6 +11,7 @@ from peftbench.analysis.stats import Interval
 from peftbench.report.columns import ABSENT, humane, interval_text
 from peftbench.report.figures import COLOURS, GRID, INK, drawing, frame, svg
 from peftbench.report.sections import Evidence, Section, Sheet
+from peftbench.report.tables import lacking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,9 @@ def section(evidence: Evidence) -> Section | None:
         sheets=tuple(sheets),
         figures=_figures(found),
         remarks=tuple(
-            f"{one.method} on {p} lacks {cell}" for _, one in found for p in one.placements for cell in p.missing
+            f"{_title(where, one)}: {text}"
+            for where, one in found
+            for text in lacking((str(place), place.missing) for place in one.placements)
         ),
         data=[{"runs": where, **plain(one)} for where, one in found],
     )
@@ -59,7 +62,7 @@ def _sheet(where: str, one: Ablation) -> Sheet:
         line += [_signed(place.per_million)] if one.base else []
         line += [_signed(place.to_full), "full" if place is one.full else place.verdict or ABSENT] if one.full else []
         lines.append(tuple(line))
-    notes = [PER_MILLION if one.base else NO_BASE, *([] if one.full else [NO_FULL])]
+    notes = [f"Tasks: {', '.join(one.tasks)}.", PER_MILLION if one.base else NO_BASE, *([] if one.full else [NO_FULL])]
     return Sheet(_title(where, one), tuple(headings), 2, tuple(lines), " ".join(notes))
 
 

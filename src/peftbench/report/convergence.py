@@ -16,7 +16,7 @@ from peftbench.analysis.convergence import (
     convergences,
 )
 from peftbench.report.columns import ABSENT, humane
-from peftbench.report.figures import INK, Style, drawing, frame, styles, svg
+from peftbench.report.figures import INK, Style, beside, drawing, frame, svg
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import lacking
 
@@ -47,14 +47,13 @@ def section(evidence: Evidence) -> Section | None:
     found = convergences(evidence.table, evidence.curves)
     if not found:
         return None
-    looks = {**styles(pace.method for each in found for pace in each.paces), **evidence.looks}
     places = [(place, list(held)) for place, held in groupby(found, lambda each: (each.model, each.machine_class))]
     figures = {}
     for number, ((model, machine), held) in enumerate(places):
         shown = [each for each in held if any(pace.ratios for pace in _others(each))]
         if shown:
             figures[f"{model}, {machine}: to the first validation {NEAR}, as multiples of full fine-tuning"] = partial(
-                figure, shown, looks, f"convergence-{number}"
+                figure, shown, evidence.looks, f"convergence-{number}"
             )
     return Section(
         "convergence",
@@ -143,7 +142,8 @@ def figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -
     """
     shown = [[pace for pace in _others(each) if pace.ratios] for each in held]
     heights = [0.24 * len(paces) + 0.35 for paces in shown]
-    with drawing((7.6, sum(heights) + 0.5)) as canvas:
+    names = [pace.method for paces in shown for pace in paces]
+    with drawing((7.6 + beside(names), sum(heights) + 0.5)) as canvas:
         grid = canvas.subplots(
             len(held), len(DRAWN), sharex="col", sharey="row", squeeze=False, gridspec_kw={"height_ratios": heights}
         )

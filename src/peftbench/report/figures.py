@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import labels, measured
+from peftbench.analysis.select import compared
 from peftbench.report.columns import humane
 from peftbench.report.placing import place, spread
 
@@ -87,8 +87,8 @@ def learning_curves(
 
     A step is drawn if every seed that has a curve was validated there, so that a line never changes its runs midway.
     """
-    runs = measured(table.assign(label=labels(table)))
-    here = (runs["model"] == board.model) & (runs["size"].astype(str) == board.size)
+    runs = compared(table)
+    here = (runs["model"] == board.model) & (runs["size"] == board.size)
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")
     drawn = {}
@@ -110,7 +110,7 @@ def _mean_curve(points: "pd.DataFrame") -> "pd.Series[float]":
 def _curve_panel(
     task: str, lines: Sequence[tuple[str, "pd.Series[float]"]], looks: Mapping[str, Style], name: str
 ) -> str:
-    with drawing((4.8, max(3.0, 0.17 * len(lines) + 0.9))) as figure:
+    with drawing((4.8 + beside(method for method, _ in lines), max(3.0, 0.17 * len(lines) + 0.9))) as figure:
         axes = figure.subplots()
         ends = []
         for method, line in lines:
@@ -136,6 +136,11 @@ def drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
         mpl.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK))
         mpl.rcParams.update({"axes.edgecolor": GRID, "grid.color": GRID, "font.size": 9})
         yield Figure(figsize=inches, layout="constrained", dpi=72)
+
+
+def beside(names: Iterable[str]) -> float:
+    """Inches that the longest of some names takes at the side of a figure beyond those that its width allows for."""
+    return 0.065 * max(0, max(map(len, names), default=0) - 24)
 
 
 def frame(axes: "Axes", x: str, y: str) -> None:

@@ -15,6 +15,7 @@ from peftbench.report.columns import ABSENT, interval_text
 from peftbench.report.figures import INK, Style, drawing, frame, svg
 from peftbench.report.placing import place
 from peftbench.report.sections import Evidence, Section, Sheet
+from peftbench.report.tables import lacking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,17 +44,12 @@ def section(evidence: Evidence) -> Section | None:
             f"Front of {group}": partial(_scatter, one, evidence.looks, f"front-{number}")
             for number, (group, one) in enumerate(found)
         },
-        remarks=tuple(_lacks(group, one) for group, one in found if one.missing),
+        remarks=tuple(f"{group}, left out: {text}" for group, one in found for text in lacking(one.missing.items())),
         data=[
             {"runs": str(group), "on_front": [s.method for s in one.standings if s.on_front], **plain(one)}
             for group, one in found
         ],
     )
-
-
-def _lacks(group: Group, one: Front) -> str:
-    lacking = "; ".join(f"{method} ({', '.join(map(str, cells))})" for method, cells in one.missing.items())
-    return f"{group}, left out as they lack a score or a loss: {lacking}."
 
 
 def _sheet(group: Group, one: Front) -> Sheet:

@@ -28,6 +28,8 @@ def model_index(result: RunResult) -> str | None:
     if not scores:
         return None
     spec, data = result.spec, _data(result)
+    # A card is of one run: it says which values a search gave, where tables say that there was one.
+    given = spec.method.model_copy(update={"tuned": ()})
     results = [
         EvalResult(
             **data,
@@ -40,7 +42,7 @@ def model_index(result: RunResult) -> str | None:
     ]
     card = ModelCardData(
         base_model=address(spec.model.name),
-        model_name=f"{spec.model_name} {spec.method} {spec.task}",
+        model_name=f"{spec.model_name} {given} {spec.task}",
         tags=["peftbench", spec.method.name],
         eval_results=results,
     )

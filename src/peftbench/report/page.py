@@ -10,20 +10,14 @@ from peftbench.report import sensitivity
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import learning_curves, score_cost
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.sections import Evidence, Section, Sheet
+from peftbench.report.sections import Evidence, Sheet
 from peftbench.report.tables import failures, remarks, title
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def page(
-    boards: Sequence[Leaderboard],
-    evidence: Evidence,
-    context: Mapping[str, object],
-    sections: Sequence[Section] = (),
-    sheets: Sequence[Sheet] = (),
-) -> str:
+def page(evidence: Evidence, context: Mapping[str, object], sheets: Sequence[Sheet] = ()) -> str:
     """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -34,7 +28,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    table = evidence.table
+    table, boards = evidence.table, evidence.boards
     views = [_view(f"b{i}", board, evidence) for i, board in enumerate(boards)]
     return environment.get_template("page.html.j2").render(
         title=context.get("title", "PEFT leaderboard"),
@@ -42,7 +36,7 @@ def page(
         boards=views,
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
         about_sensitivity=sensitivity.ABOUT,
-        sections=sections,
+        sections=evidence.sections,
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )

@@ -8,7 +8,7 @@ from peftbench.analysis.crossing import Crossing
 from peftbench.analysis.power_law import FEWEST_SIZES, PowerLaw
 from peftbench.analysis.scaling import NOTHING, Against, Curve, Scale, scales
 from peftbench.report.columns import ABSENT, interval_text
-from peftbench.report.figures import Style, drawing, frame, styles, svg
+from peftbench.report.figures import Style, beside, drawing, frame, svg
 from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import lacking
@@ -33,13 +33,12 @@ def section(evidence: Evidence) -> Section | None:
     found = scales(evidence.table, np.random.default_rng(SEED))
     if not found:
         return None
-    looks = {**styles(curve.method for scale in found for curve in scale.curves), **evidence.looks}
     return Section(
         "scale",
         "Training rows",
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
-        {_title(scale): partial(figure, scale, looks, f"scale-{i}") for i, scale in enumerate(found)},
+        {_title(scale): partial(figure, scale, evidence.looks, f"scale-{i}") for i, scale in enumerate(found)},
         (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )
@@ -154,7 +153,7 @@ def _data(scale: Scale) -> Iterator[dict[str, Any]]:
 def figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
     """Score with its interval against training rows (log), a line a method. `name` keeps the ids on a page apart."""
     drawn = [curve for curve in scale.curves if curve.points]
-    with drawing((7.6, max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
+    with drawing((7.6 + beside(curve.method for curve in drawn), max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
         axes = canvas.subplots()
         axes.set_xscale("log")
         axes.set_xticks([rows for _, rows in scale.sizes], [f"{rows:,}" for _, rows in scale.sizes])

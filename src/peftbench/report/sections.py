@@ -4,14 +4,17 @@ A section is made by a function of `Evidence` in a module of its own; it returns
 its question. Adding one is adding it to `MAKERS`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from peftbench.analysis.leaderboard import Leaderboard
+    from peftbench.analysis.weight_sets import Weights
     from peftbench.report.figures import Style
 
 
@@ -46,26 +49,35 @@ class Section:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What sections are made of.
+    """What a report is made of.
 
     `table`: one row a run (`peftbench.table`), trials of searches among them, published rows not; its names have been
     made distinct. `curves`: one row a validation (id of the run, step, tokens, seconds, train_loss, validation_loss).
-    `looks`: colour, marker and dash of each label of a method.
+    `boards`: their leaderboards. `looks`: colour, marker and dash of each label of a method.
     """
 
     table: "pd.DataFrame"
     curves: "pd.DataFrame"
+    boards: "tuple[Leaderboard, ...]"
     looks: "Mapping[str, Style]"
 
+    @cached_property
+    def sections(self) -> list[Section]:
+        """The sections that the runs allow, in order."""
+        made = [make(self) for make in MAKERS]
+        return [section for section in made if section is not None]
 
-def evidence(table: "pd.DataFrame", curves: "pd.DataFrame") -> Evidence:
-    """The evidence of a table of runs and their curves."""
+
+def evidence(table: "pd.DataFrame", curves: "pd.DataFrame", weights: "Iterable[Weights]" = ()) -> Evidence:
+    """The evidence of a table of runs and their curves; `weights` of PSCP are those of the leaderboards."""
+    from peftbench.analysis.leaderboard import leaderboards
     from peftbench.analysis.names import distinct, labels, measured
     from peftbench.report.figures import styles
 
     table = distinct(table)
+    boards = leaderboards(table, weights=weights) if len(measured(table)) else ()
     # Without the trials of searches a method may have fewer variants, and then a shorter name.
-    return Evidence(table, curves, styles([*labels(table), *labels(measured(table))]))
+    return Evidence(table, curves, boards, styles([*labels(table), *labels(measured(table))]))
 
 
 def _made_by(module: str) -> Callable[[Evidence], Section | None]:
@@ -81,9 +93,3 @@ def _made_by(module: str) -> Callable[[Evidence], Section | None]:
 MAKERS: tuple[Callable[[Evidence], Section | None], ...] = tuple(
     map(_made_by, ("verdicts", "stability", "scaling", "convergence", "ablation", "fronts", "trials"))
 )
-
-
-def sections(evidence: Evidence) -> list[Section]:
-    """The sections that the runs allow, in order."""
-    made = [make(evidence) for make in MAKERS]
-    return [section for section in made if section is not None]

@@ -9,7 +9,7 @@ from peftbench.analysis.groups import Group, groups
 from peftbench.analysis.plain import plain
 from peftbench.analysis.stability import Stability, stability
 from peftbench.report.columns import ABSENT
-from peftbench.report.figures import INK, Style, drawing, frame, svg
+from peftbench.report.figures import INK, Style, beside, drawing, frame, svg
 from peftbench.report.sections import Evidence, Section, Sheet
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _strip(runs: "pd.DataFrame", looks: Mapping[str, Style], name: str) -> str:
     methods = sorted({method for _, scores, _ in panels for method in scores}, reverse=True)
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    with drawing((7.6, down * (ROW * len(methods) + TITLE))) as figure:
+    with drawing((7.6 + beside(methods), down * (ROW * len(methods) + TITLE))) as figure:
         axes = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
         for panel, (title, scores, chance) in zip(axes, panels, strict=False):
             for method, held in scores.items():

@@ -30,7 +30,7 @@ def remarks(board: Leaderboard) -> list[str]:
     if board.costs_refused:
         said.append(f"Costs are not compared: {board.costs_refused}.")
     said += [f"No method has a score on {cells}" for cells in grouped(board.unscored)]
-    said += [f"{row.method} lacks {cells}" for row in board.rows for cells in grouped(row.missing)]
+    said += lacking((row.method, row.missing) for row in board.rows)
     if board.weights:
         said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
@@ -60,11 +60,22 @@ def _trials(board: Leaderboard) -> str:
 
 def grouped(missing: Iterable[MissingCell]) -> list[str]:
     """Missing cells in words, those of one reason together."""
-    cells: dict[str, list[str]] = {}
+    cells: dict[str, dict[str, list[int]]] = {}
     for cell in missing:
         reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
-        cells.setdefault(reason, []).append(f"{cell.task} seed {cell.seed}")
-    return [f"{', '.join(names)}: {reason}" for reason, names in cells.items()]
+        cells.setdefault(reason, {}).setdefault(cell.task, []).append(cell.seed)
+    return [
+        f"{', '.join(f'{task} {_seeds(seeds)}' for task, seeds in tasks.items())}: {reason}"
+        for reason, tasks in cells.items()
+    ]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """`seed 3`; `seeds 0, 4`; `seeds 0 to 4` where none is left out between."""
+    seeds = sorted(seeds)
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def lacking(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
@@ -90,7 +101,9 @@ def failures(table: "pd.DataFrame") -> list[str]:
     lines = []
     for row in table[~table["status"].isin(["ok", "pruned"])].assign(label=labels(table)).to_dict("records"):
         error = row["error"].strip().partition("\n")[0] if isinstance(row["error"], str) else "no message"
-        where = f"{row['task']}, {row['model']}, {row['size']} rows, seed {row['seed']}, {row['machine_class']}"
+        number = row.get("trial")
+        trial = "" if number is None or number != number else f" (trial {number + 1:.0f})"
+        where = f"{row['task']}, {row['model']}, {row['size']} rows, seed {row['seed']}{trial}, {row['machine_class']}"
         lines.append(f"{row['label']} on {where}: {row['status']} ({error})")
     return lines
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from peftbench.analysis.trials import Searches, searches
-from peftbench.report.figures import Style, drawing, frame, svg
+from peftbench.report.columns import ABSENT
+from peftbench.report.figures import Style, beside, drawing, frame, svg
 from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
 
@@ -16,7 +17,6 @@ ABOUT = (
 ONE_SEED = (
     "Scores of trials are of one seed and have no interval: no small difference or rank among them is told apart."
 )
-NONE = "–"
 
 
 def section(evidence: Evidence) -> Section | None:
@@ -51,7 +51,7 @@ def _by_number(each: Searches) -> Sheet:
 
     def text(method: str) -> list[str]:
         pairs = [(one.scores[method], one.ranks[method]) for one in shown]
-        return [NONE if score is None else f"{score:.1f} ({rank})" for score, rank in pairs]
+        return [ABSENT if score is None else f"{score:.1f} ({rank})" for score, rank in pairs]
 
     last = each.bought[-1].scores if each.bought else {}
     order = sorted(each.trials, key=lambda m: (last.get(m) is None, -(last.get(m) or 0.0), m))
@@ -67,8 +67,8 @@ def _chosen(each: Searches) -> Sheet:
             one.method,
             one.task,
             one.settings or "nothing: no trial ended well",
-            NONE if one.trial is None else str(one.trial),
-            NONE if one.validation_loss is None else f"{one.validation_loss:.3f}",
+            ABSENT if one.trial is None else str(one.trial),
+            ABSENT if one.validation_loss is None else f"{one.validation_loss:.3f}",
             ", ".join(f"{count} {ending}" for ending, count in one.endings.items()),
         )
         for one in each.chosen
@@ -88,7 +88,7 @@ def _remarks(each: Searches) -> list[str]:
 
 
 def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
-    with drawing((6.4, max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
+    with drawing((6.4 + beside(each.trials), max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
         axes = figure.subplots()
         ends = []
         for method in each.trials:

@@ -4,22 +4,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftbench.analysis.cells import Scores, cells_of, good_of, missing_of, scores_of
+from peftbench.analysis.cells import Scores, scores_of
 from peftbench.analysis.comparisons import ALPHA, Comparison, holm, wilcoxon
 from peftbench.analysis.comparisons import verdicts as told
-from peftbench.analysis.leaderboard import Leaderboard, leaderboards
-from peftbench.analysis.names import labels, measured
+from peftbench.analysis.groups import groups
+from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.ranks import FEW, Ranks, rank
 from peftbench.analysis.resampling import Resampled, bootstrap, improvement, interquartile_mean
-from peftbench.analysis.select import select
 from peftbench.report.columns import ABSENT
-from peftbench.report.figures import INK, Style, drawing, svg
+from peftbench.report.figures import INK, Style, beside, drawing, svg
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import title
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCE = "lora"
 ABOUT = (
@@ -34,12 +36,12 @@ BOOTSTRAP = (
 
 def section(evidence: Evidence) -> Section | None:
     """A matrix of verdicts and a table of ranks for each leaderboard with two methods or more that can be compared."""
-    table = evidence.table
+    runs = {str(group): group.runs for group in groups(evidence.table)}
     sheets: list[Sheet] = []
     figures, remarks, data = {}, [BOOTSTRAP], []
-    boards = [board for board in leaderboards(table) if board.comparisons] if len(table) else []
+    boards = [board for board in evidence.boards if board.comparisons]
     for number, board in enumerate(boards):
-        scores = _scores(board, table)
+        scores = _scores(board, runs[title(board)])
         found = _ranks(scores)
         beside = _beside(scores)
         sheets += [_matrix(board), _summary(board, beside, found)]
@@ -55,15 +57,9 @@ def section(evidence: Evidence) -> Section | None:
     return Section("verdicts", "Wins, losses, ties", ABOUT, tuple(sheets), figures, tuple(remarks), data, printed=False)
 
 
-def _scores(board: Leaderboard, table: "Any") -> dict[str, Scores]:
-    """The scores of the methods that have all cells, as the leaderboard has them, best first."""
-    runs = select(measured(table))
-    here = (runs["model"] == board.model) & (runs["size"].astype(str) == board.size)
-    runs = runs.assign(label=labels(runs))[here & runs["machine_class"].isin(board.machine_classes)]
-    runs = runs.astype({"score": float, "score_error": float}).sort_values(["task", "seed", "id"])
-    cells = cells_of(good_of(runs))
-    by_method = {row.method: runs[runs["label"] == row.method] for row in board.rows if row.mean}
-    return {method: scores_of(own, missing_of(own, cells)) for method, own in by_method.items()}
+def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
+    """The scores of the methods that have all cells, best first."""
+    return {row.method: scores_of(runs[runs["label"] == row.method], ()) for row in board.rows if row.mean}
 
 
 def _ranks(scores: dict[str, Scores]) -> Ranks | None:
@@ -171,7 +167,7 @@ def diagram(found: Ranks, looks: "Any", name: str) -> str:
     """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ."""
     k, bars = len(found.mean), len(found.groups)
     half = (k + 1) // 2
-    with drawing((7.6, 0.9 + 0.22 * (half + bars))) as figure:
+    with drawing((7.6 + 2 * beside(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
         axes = figure.subplots()
         axes.set_xlim(1, k)
         axes.set_ylim(-(bars + half + 0.6), 1.4)
