@@ -52,9 +52,9 @@ def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collecti
     """
     pairs = list(combinations(methods, 2))
     found = [_difference((a, methods[a]), (b, methods[b])) for a, b in pairs]
-    own = {m: over_tasks([cell(runs) for runs in tasks.values()]) for m, tasks in methods.items()} if pairs else {}
-    means = moderated(own, fixed)
-    if means != own:
+    alone = {m: over_tasks([cell(runs) for runs in tasks.values()]) for m, tasks in methods.items()} if pairs else {}
+    means = moderated(alone, fixed)
+    if means != alone:
         found = [minus(means[a], means[b]) for a, b in pairs]
     p = p_values(found)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))

@@ -26,7 +26,7 @@ class Design:
     """What a comparison of two methods will rest on: seeds, and the test rows of each task.
 
     `accuracy` (0 to 1) is what is expected; `spread` the standard deviation over seeds in points; `pairs` by how many
-    comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before; `methods` are those of the board.
+    comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before; `methods` the board has.
     """
 
     seeds: int
