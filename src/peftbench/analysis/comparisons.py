@@ -1,11 +1,15 @@
 """Who beats whom: every pair of methods, with the number of pairs taken into account.
 
 Of 45 pairs of ten equal methods two would be "different" at 95 % by luck alone. Verdicts are therefore by p-values
-adjusted by Holm (1979) over all pairs that are compared: the chance of any false win at all is then at most 5 %.
+adjusted by Holm (1979) over all pairs that are compared: the chance of any false win at all is then at most 5 %, as
+far as variances of few seeds are what they seem (measured: docs/measures.md).
+
+With `moderation.FEWEST` methods or more, variances are moderated by each other, and a difference has the sum of its
+two; what the pairing of seeds would save is forgone, for degrees of freedom. With fewer it is paired by seed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from peftbench.analysis.cells import Scores
-from peftbench.analysis.stats import Estimate, Interval, difference, over_tasks, p_values
+from peftbench.analysis.moderation import moderated
+from peftbench.analysis.stats import Estimate, Interval, cell, difference, minus, over_tasks, p_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,13 +44,18 @@ class Comparison:
     verdict: Verdict
 
 
-def compare(methods: Mapping[str, Scores], alpha: float = ALPHA) -> tuple[Comparison, ...]:
+def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collection[str] = ()) -> tuple[Comparison, ...]:
     """Every pair of methods, which all have the same tasks and seeds; in the order given.
 
-    Raises `ValueError` for methods that do not have the same cells, and names the tasks.
+    `fixed` are those that train nothing, whose seeds have no spread to learn from. Raises `ValueError` for methods
+    that do not have the same cells, and names the tasks.
     """
     pairs = list(combinations(methods, 2))
     found = [_difference((a, methods[a]), (b, methods[b])) for a, b in pairs]
+    alone = {m: over_tasks([cell(runs) for runs in tasks.values()]) for m, tasks in methods.items()} if pairs else {}
+    means = moderated(alone, fixed)
+    if means != alone:
+        found = [minus(means[a], means[b]) for a, b in pairs]
     p = p_values(found)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))
     compared = []

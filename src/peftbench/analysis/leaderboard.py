@@ -1,11 +1,12 @@
 """From the table of runs to leaderboards: one per model, train size and machine class.
 
 Methods are compared over the same cells (task and seed) or not at all: one that lacks a cell that another has gets no
-mean, no rank and no PSCP, and its row says which cells are missing and why. Every comparison is paired.
+mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those of the
+other methods (`peftbench.analysis.moderation`).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.chance import counted
 from peftbench.analysis.comparisons import Comparison, compare, verdicts
+from peftbench.analysis.moderation import moderated
 from peftbench.analysis.names import distinct, labels
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.plain import plain
@@ -173,10 +175,12 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
     methods = {str(label): runs for label, runs in group.groupby("label")}
     missing = {label: missing_of(runs, cells) for label, runs in methods.items()}
     scores = {label: scores_of(runs, missing[label]) for label, runs in methods.items()}
-    rows = [_row(label, runs, missing[label], scores[label]) for label, runs in methods.items()]
+    fixed = {label for label, runs in methods.items() if (good_of(runs)["trainable_parameters"] == 0).all()}
+    means, by_task = _intervals(scores, {label for label in methods if scores[label] and not missing[label]}, fixed)
+    rows = [_row(label, runs, missing[label], (means.get(label), by_task[label])) for label, runs in methods.items()]
     if refused:
         rows = [replace(row, costs=row.costs | dict.fromkeys(MEASURED)) for row in rows]
-    compared = compare({row.method: scores[row.method] for row in rows if row.mean})
+    compared = compare({row.method: scores[row.method] for row in rows if row.mean}, fixed=fixed)
     rows = [_ranked(row, compared) for row in rows]
     rows.sort(key=lambda row: (row.rank or math.inf, -row.mean.mean if row.mean else 0.0, row.method))
     board = Leaderboard(
@@ -219,21 +223,32 @@ def _not_compared(row: Row) -> str | None:
     return "not scored on every cell" + (f": {'; '.join(map(str, row.missing))}" if row.missing else "")
 
 
-def _row(label: str, runs: "pd.DataFrame", missing: tuple[MissingCell, ...], scores: Scores) -> Row:
-    estimates = {task: cell(here) for task, here in scores.items()}
-    complete = bool(scores) and not missing
+def _intervals(
+    scores: Mapping[str, Scores], complete: Collection[str], fixed: Collection[str]
+) -> tuple[dict[str, Interval], dict[str, dict[str, Interval]]]:
+    """The interval of each mean of those that are `complete`, and those of all methods by task, both moderated."""
+    cells = {label: {task: cell(runs) for task, runs in held.items()} for label, held in scores.items()}
+    means = moderated({label: over_tasks(list(cells[label].values())) for label in scores if label in complete}, fixed)
+    by_task: dict[str, dict[str, Interval]] = {label: {} for label in scores}
+    for task in sorted({task for held in cells.values() for task in held}):
+        found = moderated({label: held[task] for label, held in cells.items() if task in held}, fixed)
+        for label, estimate in found.items():
+            by_task[label][task] = estimate.interval()
+    return {label: estimate.interval() for label, estimate in means.items()}, by_task
+
+
+def _row(
+    label: str,
+    runs: "pd.DataFrame",
+    missing: tuple[MissingCell, ...],
+    intervals: tuple[Interval | None, Mapping[str, Interval]],
+) -> Row:
+    mean, scores = intervals
     good = good_of(runs)
     costs = {cost: _number(good[cost].median()) for cost in COUNTED}
     # Sums of what a machine measured compare like with like only over the same cells.
-    costs |= {cost: _number(good[cost].agg(how)) if complete else None for cost, how in MEASURED.items()}
-    return Row(
-        method=label,
-        mean=over_tasks(list(estimates.values())).interval() if complete else None,
-        scores={task: estimate.interval() for task, estimate in estimates.items()},
-        costs=costs,
-        missing=missing,
-        at_chance=counted(good),
-    )
+    costs |= {cost: _number(good[cost].agg(how)) if mean else None for cost, how in MEASURED.items()}
+    return Row(method=label, mean=mean, scores=scores, costs=costs, missing=missing, at_chance=counted(good))
 
 
 def _number(value: Any) -> float | None:

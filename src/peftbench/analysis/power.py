@@ -1,13 +1,16 @@
 """The smallest difference that a grid will find, before it is run, and what would be needed to see a smaller one.
 
-What is foreseen is the interval of the paired difference of two methods (`peftbench.analysis.stats`): the two are
-tested as if on rows of their own, and the degrees of freedom of the seeds' part are those that are to be expected.
+What is foreseen is the interval of the difference of two methods (`peftbench.analysis.comparisons`): the two are
+tested as if on rows of their own, and the degrees of freedom of the seeds' part are those that are to be expected, of
+two methods alone or of a board of methods that moderate each other's variances and spread alike.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from peftbench.analysis.moderation import expected_df
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +26,7 @@ class Design:
     """What a comparison of two methods will rest on: seeds, and the test rows of each task.
 
     `accuracy` (0 to 1) is what is expected; `spread` the standard deviation over seeds in points; `pairs` by how many
-    comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before.
+    comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before; `methods` the board has.
     """
 
     seeds: int
@@ -31,6 +34,7 @@ class Design:
     spread: float = SPREAD
     accuracy: float = WORST
     pairs: int = 1
+    methods: int = 2
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for what no grid can have."""
@@ -53,15 +57,20 @@ def detectable(design: Design, power: float = 0.8, level: float = 0.95) -> float
     row = 1e4 * design.accuracy * (1 - design.accuracy)
     rows = 2 * sum(row / count for count in design.rows) / tasks**2
     q = 1 - (1 - level) / 2 / design.pairs
-    t = float(stdtrit(_expected_df(n, tasks), q)) if n > 1 else 0.0
+    t = float(stdtrit(_expected_df(n, tasks, design.methods), q)) if n > 1 else 0.0
     half = math.hypot(t * math.sqrt(seeds), float(ndtri(q)) * math.sqrt(rows))
     return half + float(ndtri(power)) * math.sqrt(seeds + rows)
 
 
-def _expected_df(seeds: int, tasks: int) -> float:
-    """Welch and Satterthwaite's degrees of freedom as estimates make them: expectation over expectation."""
+def _expected_df(seeds: int, tasks: int, methods: int) -> float:
+    """Welch and Satterthwaite's degrees of freedom as estimates make them: expectation over expectation.
+
+    Moderated, those of the two methods and of what the others say of each.
+    """
     f = seeds - 1
-    return f * (f * tasks + 2) / (f + 2)
+    own = f * (f * tasks + 2) / (f + 2)
+    others = expected_df(own, methods)
+    return 2 * (own + others) if others else own
 
 
 def needed(design: Design, gap: float = 1.0) -> tuple[int, int]:

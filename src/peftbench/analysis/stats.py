@@ -127,6 +127,12 @@ def difference(first: Runs, second: Runs) -> Estimate:
     return cell({s: (first[s][0] - second[s][0], math.hypot(first[s][1], second[s][1])) for s in first})
 
 
+def minus(first: Estimate, second: Estimate) -> Estimate:
+    """`first` minus `second`, as if independent; unknown as soon as one of them is."""
+    parts = (*first.parts, *second.parts) if first.parts and second.parts else ()
+    return Estimate(first.mean - second.mean, parts, min(first.seeds, second.seeds))
+
+
 def over_tasks(estimates: Sequence[Estimate]) -> Estimate:
     """The unweighted mean of independent estimates, one per task; unknown as soon as one of them is."""
     n = len(estimates)

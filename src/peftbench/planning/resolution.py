@@ -44,7 +44,7 @@ def resolutions(cells: Iterable[Cell], spread: float, measured: bool) -> list[Re
         if methods < 2:
             continue
         rows = tuple({cell.task: cell.test_rows or 0 for cell in held}.values())
-        design = Design(min(cell.seeds for cell in held), rows, spread)
+        design = Design(min(cell.seeds for cell in held), rows, spread, methods=methods)
         board = detectable(replace(design, pairs=methods * (methods - 1) // 2))
         seeds, count = needed(design, GAP)
         held_by = (model, size, methods, design.seeds, rows, spread, measured)

@@ -11,8 +11,9 @@ ABSENT = "–"
 
 TIE = (
     "“=” marks a tie: at least one other method is neither significantly better nor worse; one without “=” is told "
-    "apart from all. Differences are paired, and tested at 5 % with Holm's correction for the number of pairs, so "
-    "that two intervals may lie apart and the pair still be a tie. Different ranks alone do not say better."
+    "apart from all. Differences are over the same tasks and seeds, and tested at 5 % with Holm's correction for the "
+    "number of pairs, so that two intervals may lie apart and the pair still be a tie. Different ranks alone do not "
+    "say better."
 )
 
 AT_CHANCE = "°"
