@@ -1,8 +1,8 @@
 """From the table of runs to leaderboards: one per model, train size and machine class.
 
 Methods are compared over the same cells (task and seed) or not at all: one that lacks a cell that another has gets no
-mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those of the
-other methods (`peftbench.analysis.moderation`).
+mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those
+of the other methods (`peftbench.analysis.moderation`).
 """
 
 import math
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Ranked methods of one model and train size, best first, those without a rank last.
+    """Ranked methods of one model and train size, the highest mean first, those without one last.
 
     `tasks` gives the main metric of each task; `costs_refused` says why the costs of the rows cannot be compared,
     `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
@@ -182,7 +182,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
         rows = [replace(row, costs=row.costs | dict.fromkeys(MEASURED)) for row in rows]
     compared = compare({row.method: scores[row.method] for row in rows if row.mean}, fixed=fixed)
     rows = [_ranked(row, compared) for row in rows]
-    rows.sort(key=lambda row: (row.rank or math.inf, -row.mean.mean if row.mean else 0.0, row.method))
+    rows.sort(key=lambda row: (-row.mean.mean if row.mean else math.inf, row.method))
     board = Leaderboard(
         model=str(group["model"].iloc[0]),
         size=str(group["size"].iloc[0]),

@@ -12,8 +12,8 @@ ABSENT = "–"
 TIE = (
     "“=” marks a tie: at least one other method is neither significantly better nor worse; one without “=” is told "
     "apart from all. Differences are over the same tasks and seeds, and tested at 5 % with Holm's correction for the "
-    "number of pairs, so that two intervals may lie apart and the pair still be a tie. Different ranks alone do not "
-    "say better."
+    "number of pairs, so that two intervals may lie apart and the pair still be a tie. Rows are in the order of their "
+    "means; ranks alone do not say better: a method whose seeds differ much is beaten by fewer."
 )
 
 AT_CHANCE = "°"
