@@ -1,8 +1,8 @@
 """From the table of runs to leaderboards: one per model, train size and machine class.
 
 Methods are compared over the same cells (task and seed) or not at all: one that lacks a cell that another has gets no
-mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those of the
-other methods (`peftbench.analysis.moderation`).
+mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those
+of the other methods (`peftbench.analysis.moderation`).
 """
 
 import math
