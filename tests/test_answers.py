@@ -28,7 +28,7 @@ def trained() -> Iterator[Trained]:
     encoder = Encoder(base.tokenizer, TASK.facts, 512)
     torch.manual_seed(0)
     full = METHODS["full"].function(base.model)
-    asked = Training(num_train_epochs=2, eval_steps=1.0)
+    asked = Training(num_train_epochs=1.25, eval_steps=1.0)
     trainer = Trainer(full, asked, 1e-3, "fp32", 0)
     trainer.fit(encode(encoder, splits.train), encode(encoder, splits.validation), Meter(), lambda _: None)
     rows = encode(encoder, splits.test)

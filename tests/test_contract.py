@@ -17,7 +17,7 @@ from peftbench.methods.peft_types import REFUSED, types
 from peftbench.registry import UserError
 
 ROOT = Path(__file__).parent.parent
-SAMPLE = ["prefix-tuning", "peft:vera", "peft:xlora"]
+SAMPLE = ["prefix-tuning", "peft:xlora"]
 GENERIC = """
 from peftbench.methods import Adapted, method
 

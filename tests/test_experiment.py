@@ -41,10 +41,18 @@ def do(spec: RunSpec, worker: Worker, folder: Path) -> tuple[RunResult, list[str
     return result, [str(row["prediction"]) for row in predictions]
 
 
-def test_a_run_does_not_depend_on_what_ran_before(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    """All methods forwards and backwards in two workers: the same answers, memory to the byte, the same base."""
-    methods = ["none", "lora", "full", "p-tuning", "ia3", "adapter", "bitfit", "lntuning", "prompt-tuning"]
-    asked = specs(tiny_models["llama"], [*methods, "prefix-tuning"])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ["none", "lora", "full", "p-tuning", "ia3", "prefix-tuning"],
+        pytest.param(["bitfit", "adapter", "full", "lntuning", "prompt-tuning", "lora"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_does_not_depend_on_what_ran_before(
+    methods: list[str], tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Methods forwards and backwards in two workers: the same answers, memory to the byte, the same base."""
+    asked = specs(tiny_models["llama"], methods)
 
     def in_order(order: list[RunSpec], name: str) -> dict[str, tuple[RunResult, list[dict[str, Any]]]]:
         worker, found = Worker(), {}

@@ -74,6 +74,7 @@ def test_the_suite_has_names_and_labels_of_its_own(world: set[str]) -> None:
         assert not {label.lower() for label in TASKS[name].facts.labels} & world
 
 
+@pytest.mark.slow
 def test_the_suite_has_sentences_of_its_own() -> None:
     """No sentence of the suite, names and words blanked, is one of the world's."""
     blank = re.compile(r"\{\w\}")
