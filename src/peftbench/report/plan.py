@@ -34,14 +34,14 @@ def lines(ahead: "Forecast") -> Iterator[list[str]]:
 def troubles(ahead: "Forecast", statuses: Sequence[str] = ("refused", "does not fit")) -> Iterator[str]:
     """What will not be done and why, a line a reason."""
     for status in statuses:
-        reasons: dict[tuple[str, str], list[str]] = {}
+        reasons: dict[tuple[str, str, str], list[str]] = {}
         for cell in ahead.cells:
             if cell.status == status:
                 why = cell.why if status != "does not fit" else f"there are {cell.why.rpartition('there are ')[2]}"
-                reasons.setdefault((cell.method, why), []).append(cell.task)
-        for (method, why), tasks in reasons.items():
+                reasons.setdefault((cell.model, cell.method, why), []).append(cell.task)
+        for (model, method, why), tasks in reasons.items():
             named = ", ".join(dict.fromkeys(tasks)) if len(tasks) < 6 else f"{len(tasks)} cells"
-            yield f"{status}: {method} on {named}: {why}"
+            yield f"{status}: {method} of {model} on {named}: {why}"
 
 
 def remarks(ahead: "Forecast") -> Iterator[str]:
