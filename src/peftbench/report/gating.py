@@ -9,8 +9,8 @@ from peftbench.report.sections import Section, Sheet
 HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Difference (95 %)", "")
 OVERALL = "all tasks"
 RULE = (
-    "no worse: the 95 % interval of the difference lies above -{0:g} points, on the mean of the tasks on which the"
-    " baseline is above chance by more than {0:g}"
+    "“No worse” means that the 95 % interval of the difference lies above -{0:g} points, on the mean of the tasks on"
+    " which the baseline is above chance by more than {0:g}"
 )
 
 

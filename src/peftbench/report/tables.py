@@ -127,7 +127,8 @@ def sheet_markdown(sheet: Sheet) -> str:
     """A table under its title, with its note."""
     rules = ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))]
     lines = ["| " + " | ".join(rules) + " |", *map(_line, sheet.lines)]
-    parts = [f"### {escaped(sheet.title)}", "\n".join([_line(sheet.headings), *lines])]
+    heading = [f"### {escaped(sheet.title)}"] if sheet.title else []
+    parts = [*heading, "\n".join([_line(sheet.headings), *lines])]
     return "\n\n".join(parts + ([f"- {escaped(sheet.note)}"] if sheet.note else []))
 
 
