@@ -14,7 +14,7 @@ from peftbench.analysis.groups import groups
 from peftbench.report.ablation import section
 from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
-from peftbench.store import _arguments, arguments
+from peftbench.store import arguments, written
 from synthetic_table import TASKS, curves, run
 
 SEEDS = (0, 1, 2)
@@ -161,7 +161,7 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), JSON, max_size=4))
 def test_arguments_are_read_as_the_table_writes_them(given: dict[str, Any]) -> None:
-    assert arguments(_arguments(given)) == given
+    assert arguments(written(given)) == given
 
 
 @pytest.mark.parametrize("text", ["rank", "rank=4,alpha=2", "rank=4 alpha=2", "=4"])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.analysis.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
+from peftbench.analysis.names import labels
 from peftbench.analysis.pscp import pscp
 from peftbench.analysis.weight_sets import SETS, weight_set
 from peftbench.registry import UnknownNameError
@@ -299,3 +300,17 @@ def test_a_failed_run_without_data_is_of_the_same_task() -> None:
     runs = planted({"lora": (80, 81), "ia3": (70, 71)})
     runs.loc[0, ["status", "fingerprint", "score"]] = ["failed", None, None]
     assert set(only(runs).tasks) == set(TASKS)
+
+
+def test_only_arguments_that_differ_are_in_the_label() -> None:
+    texts = ["alpha=32, rank=4", 'alpha=32, layers="first-half", rank=4', "alpha=32, layers=[0, 1], rank=4", "alpha=32"]
+    table = pd.DataFrame({"method": ["lora"] * 4 + ["ia3"], "method_arguments": [*texts, "alpha=1"]})
+    assert list(labels(table)) == [
+        "lora(rank=4)",
+        'lora(layers="first-half", rank=4)',
+        "lora(layers=[0, 1], rank=4)",
+        "lora",
+        "ia3",
+    ]
+    published = pd.DataFrame({"method": ["lora"] * 2, "method_arguments": ["as in the paper", ""]})
+    assert list(labels(published)) == ["lora(as in the paper)", "lora"]

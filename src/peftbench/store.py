@@ -214,16 +214,16 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "model_version": str(spec.model.version),
         "method": spec.method.called or spec.method.name,
         "method_version": str(spec.method.version),
-        "method_arguments": _arguments(spec.method.shown),
+        "method_arguments": written(spec.method.shown),
         "task": spec.task.called or spec.task.name,
         "task_version": str(spec.task.version),
         "fingerprint": result.data.fingerprint if result.data else None,
-        "evaluation": _arguments(spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})),
-        "task_arguments": _arguments(spec.task.arguments),
+        "evaluation": written(spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})),
+        "task_arguments": written(spec.task.arguments),
         "size": spec.size,
         "seed": spec.seed,
         **_searched(spec),
-        "training": _arguments(spec.train.model_dump(mode="json", exclude_defaults=True)),
+        "training": written(spec.train.model_dump(mode="json", exclude_defaults=True)),
         "status": result.status,
         "metric": main,
         "score": score.value,
@@ -250,7 +250,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
 def _searched(spec: RunSpec) -> dict[str, Any]:
     """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
     given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
-    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": _arguments(given)}
+    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": written(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:
@@ -259,7 +259,8 @@ def _latencies(result: RunResult) -> dict[str, float | None]:
     return found | {f"{at}_{name}": getattr(each, name, None) for at, each in measured for name in Latency.model_fields}
 
 
-def _arguments(arguments: dict[str, Any]) -> str:
+def written(arguments: dict[str, Any]) -> str:
+    """Arguments as a column of the table has them: names and JSON values, in the order of the names."""
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from peftbench.store import arguments, written
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -34,7 +36,29 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def labels(table: "pd.DataFrame") -> "pd.Series[str]":
-    """The name of each run's method, with its arguments where the table has more than one variant of that method."""
-    variants = table.groupby("method")["method_arguments"].transform("nunique")
-    full = table["method"] + ("(" + table["method_arguments"] + ")").where(table["method_arguments"] != "", "")
-    return full.where(variants > 1, table["method"])
+    """The name of each run's method, with the arguments that tell apart the variants of it that the table has."""
+    keys = ["method", "method_arguments"]
+    shown = {
+        (method, text): name
+        for method, texts in table.groupby("method")["method_arguments"].unique().items()
+        for text, name in _told_apart(str(method), list(texts)).items()
+    }
+    names = [shown[key] for key in table[keys].itertuples(index=False, name=None)]
+    import pandas as pd
+
+    return pd.Series(names, table.index, dtype=str)
+
+
+def _told_apart(method: str, texts: list[str]) -> dict[str, str]:
+    """A name for each variant of a method, by the text of its arguments."""
+    if len(texts) == 1:
+        return {texts[0]: method}
+    try:
+        variants = {text: arguments(text) for text in texts}
+    except ValueError:
+        # Published arguments are in their source's words.
+        return {text: f"{method}({text})" if text else method for text in texts}
+    first = next(iter(variants.values()))
+    alike = [key for key, value in first.items() if all(key in v and v[key] == value for v in variants.values())]
+    own = {text: {k: v for k, v in given.items() if k not in alike} for text, given in variants.items()}
+    return {text: f"{method}({written(given)})" if given else method for text, given in own.items()}

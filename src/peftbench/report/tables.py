@@ -93,7 +93,11 @@ def _without_pscp(board: Leaderboard) -> list[str]:
         for weights, score in row.pscp.items():
             if score.reason and not row.missing and not board.costs_refused:
                 reasons.setdefault(f"No PSCP ({weights}): {score.reason}", []).append(row.method)
-    return [f"{reason} ({', '.join(methods)})" for reason, methods in reasons.items()]
+    everyone = sum(not row.missing for row in board.rows)
+    return [
+        f"{reason} ({', '.join(methods) if len(methods) < everyone else 'all methods'})"
+        for reason, methods in reasons.items()
+    ]
 
 
 def failures(table: "pd.DataFrame") -> list[str]:
