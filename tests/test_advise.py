@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from peftbench import evidence
 from peftbench.analysis.advise import LIMITED, PREFERENCES, Advice, Predicted, Question, advise, candidates
 from peftbench.analysis.expect import ADVANTAGES, Process, Series, learn
-from peftbench.analysis.places import Cell, Known, Place, Scored, cells, nearness
+from peftbench.analysis.nearness import Cell, Known, Place, Scored, cells, nearness
 from peftbench.analysis.pscp import pscp
 from peftbench.analysis.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
 from peftbench.analysis.weight_sets import weight_set

@@ -29,7 +29,7 @@ from peftbench.report.tables import failures, remarks
 from peftbench.reproduction import reproduce
 from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.store import Store, table_row
-from peftbench.tuning import STARTUP, Search, asked, ceilings_after, search
+from peftbench.tuning import STARTUP, Search, ceilings_after, search
 
 GRID: dict[str, Any] = {
     "name": "tuned",
@@ -93,7 +93,7 @@ def test_every_method_gets_the_same_number_of_trials() -> None:
     assert set(finals.values()) == {2}
     assert len(finals) == STUDIES + PLAIN / 2
     assert len(ended) == found.total == len(found.whole()) == STUDIES * (6 + 2) + PLAIN
-    assert [spec.id for spec in asked(GRID, known(ended))] == [spec.id for spec in found.asked()]
+    assert [spec.id for spec in search(GRID, known(ended)).asked()] == [spec.id for spec in found.asked()]
 
 
 def test_trials_stay_in_their_ranges_and_the_first_is_the_default() -> None:
@@ -354,8 +354,8 @@ def test_wrong_grids_are_refused_in_one_line(changes: dict[str, Any], words: str
 
 def test_a_plain_grid_is_what_it_was() -> None:
     grid = {key: value for key, value in GRID.items() if key != "tune"} | {"methods": ["none", "lora"]}
-    assert asked(grid, {}) == expand(grid)
-    with pytest.raises(UserError, match=r"peftbench\.tuning\.asked"):
+    assert search(grid, {}).asked() == expand(grid)
+    with pytest.raises(UserError, match=r"peftbench\.tuning\.search"):
         expand(GRID)
 
 

@@ -149,7 +149,7 @@ def expand(
     """
     grid = load(source, size)
     if grid.tune is not None:
-        raise UserError(f"grid '{grid.name}' has [tune], so its runs depend on results: ask peftbench.tuning.asked")
+        raise UserError(f"grid '{grid.name}' has [tune], so its runs depend on results: ask peftbench.tuning.search")
     return [spec for spec, _ in cells(grid, models, limit)]
 
 

@@ -261,14 +261,3 @@ def search(
         if grid.tune
     ]
     return Search(plain, studies, dict(results))
-
-
-def asked(
-    source: "Grid | Mapping[str, Any] | str | Path",
-    results: Mapping[str, RunResult],
-    models: Sequence[str] = (),
-    limit: int | None = None,
-    size: str | None = None,
-) -> list[RunSpec]:
-    """The runs of a grid that results determine so far, by run id; those of `expand` for a grid without `[tune]`."""
-    return search(source, results, models, limit, size).asked()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from peftbench.analysis.expect import Guess, Model
+from peftbench.analysis.nearness import Cell, Place, Scored, nearness
 from peftbench.analysis.penalties import Paid, constants, paid, penalised
-from peftbench.analysis.places import Cell, Place, Scored, nearness
 from peftbench.analysis.weight_sets import WeightSet
 from peftbench.registry import did_you_mean
 

@@ -15,11 +15,11 @@ from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, mis
 from peftbench.analysis.chance import counted
 from peftbench.analysis.comparisons import Comparison, compare, verdicts
 from peftbench.analysis.moderation import moderated
-from peftbench.analysis.names import distinct, labels
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.plain import plain
-from peftbench.analysis.select import searched, select
+from peftbench.analysis.select import compared
 from peftbench.analysis.sensitivity import Sweep, sweeps
+from peftbench.analysis.sizes import in_order
 from peftbench.analysis.stats import Interval, cell, over_tasks
 from peftbench.analysis.weight_sets import Weights, WeightSet, weight_sets
 from peftbench.registry import UserError
@@ -131,15 +131,11 @@ def leaderboards(
     one that cannot be used.
     """
     sets = weight_sets(weights)
-    numbers = ["score", "score_error", "forward_flops_512", *COUNTED, *MEASURED]
-    table = select(distinct(searched(table)))
-    table = table.reindex(columns=table.columns.union(numbers, sort=False))
-    table = table.astype(dict.fromkeys(numbers, float)).assign(label=labels(table), size=table["size"].astype(str))
-    # Sums of floats depend on their order; the leaderboards must not depend on that of the runs.
-    table = table.sort_values(["task", "seed", "id"])
+    table, numbers = compared(table), ["forward_flops_512", *COUNTED, *MEASURED]
+    table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
     keys = ["model", "size", *([] if pool_machines else ["machine_class"])]
     boards = [_board(group, table, sets) for _, group in table.groupby(keys)]
-    return tuple(sorted(boards, key=lambda b: (b.model, b.machine_classes, _size_order(b.size))))
+    return tuple(sorted(boards, key=lambda b: (b.model, b.machine_classes, in_order(b.size))))
 
 
 def pscp_by_method(table: "pd.DataFrame", weights: Weights = "paper") -> dict[str, Pscp]:
@@ -161,10 +157,6 @@ def pscp_by_method(table: "pd.DataFrame", weights: Weights = "paper") -> dict[st
     return dict(
         sorted(found.items(), key=lambda one: -math.inf if one[1].value is None else one[1].value, reverse=True)
     )
-
-
-def _size_order(size: str) -> tuple[float, str]:
-    return (float(size) if size.isdigit() else math.inf, size)
 
 
 def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, ...]) -> Leaderboard:

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from peftbench.analysis.advise import candidates
 from peftbench.analysis.expect import NORMAL, Model, learn
-from peftbench.analysis.places import Cell, Place
+from peftbench.analysis.nearness import Cell, Place
 from peftbench.analysis.stats import Interval, cell
 
 ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (

@@ -14,7 +14,7 @@ from peftbench.registry import UserError
 
 if TYPE_CHECKING:
     from peftbench.analysis.advise import Advice, Question
-    from peftbench.analysis.places import Cell
+    from peftbench.analysis.nearness import Cell
     from peftbench.analysis.weight_sets import WeightSet
     from peftbench.cli.asking import Asked, Start
     from peftbench.store import Store
@@ -99,7 +99,7 @@ def _preferred(prefer: str) -> "str | WeightSet":
 def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]":
     """The cells that were measured and, asked for or for want of others, those that were published."""
     from peftbench import evidence
-    from peftbench.analysis.places import cells
+    from peftbench.analysis.nearness import cells
     from peftbench.cli import asking
 
     table = place.table()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from peftbench.analysis.advise import Predicted
     from peftbench.analysis.expect import Model
-    from peftbench.analysis.places import Known, Place
+    from peftbench.analysis.nearness import Known, Place
     from peftbench.spec import Choice, RunSpec
     from peftbench.store import Store
 
@@ -93,7 +93,7 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
 
 def known(table: "pd.DataFrame", store: "Store") -> "Known":
     """What the tables do not say of their tasks and models."""
-    from peftbench.analysis.places import Known
+    from peftbench.analysis.nearness import Known
     from peftbench.models import known as models
     from peftbench.tasks import TASKS
 
@@ -121,7 +121,7 @@ def architecture(name: str) -> tuple[str, float]:
 
 def place(question: Asked) -> "Place":
     """Where the question stands among the cells of evidence."""
-    from peftbench.analysis.places import Place
+    from peftbench.analysis.nearness import Place
 
     name = question.model.called or Path(question.model.name).name
     shape, parameters = architecture(question.model.name)
