@@ -196,7 +196,7 @@ TESTED = Answers(
 def test_pass_at_1() -> None:
     assert METRICS["pass_at_1"].function(TESTED)[:3] == [100.0, 0.0, 100.0]
     # The row without tests does not count: two of three, and the error of three.
-    share, error = score("pass_at_1", TESTED)
+    share, error, _ = score("pass_at_1", TESTED)
     assert share == pytest.approx(200 / 3)
     assert error == pytest.approx((share * (100 - share) / 2) ** 0.5)
 

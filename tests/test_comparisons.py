@@ -13,6 +13,7 @@ from peftbench.analysis.cells import Scores
 from peftbench.analysis.comparisons import compare, holm, verdicts, wilcoxon
 from peftbench.analysis.ranks import friedman, nemenyi, rank
 from peftbench.analysis.resampling import bootstrap, improvement, interquartile_mean, mean
+from peftbench.analysis.stats import Run
 
 RANDOM = settings(deadline=None, max_examples=40)
 
@@ -73,7 +74,7 @@ def test_holm_golden() -> None:
 
 
 def scores(*tasks: tuple[float, ...], error: float = 0.0) -> Scores:
-    return {f"t{i}": {seed: (score, error) for seed, score in enumerate(runs)} for i, runs in enumerate(tasks)}
+    return {f"t{i}": {seed: Run(score, error) for seed, score in enumerate(runs)} for i, runs in enumerate(tasks)}
 
 
 def test_every_pair_has_a_verdict_and_both_sides_of_it() -> None:
@@ -121,7 +122,7 @@ def test_the_bootstrap_is_the_generators_and_scipys() -> None:
     held = scores((60.0, 62.0, 65.0, 61.0, 70.0), (80.0, 82.0, 81.0, 88.0, 83.0))
     one, two = (bootstrap(held, interquartile_mean, np.random.default_rng(3)) for _ in range(2))
     assert one == two != bootstrap(held, interquartile_mean, np.random.default_rng(4))
-    runs = [score for task in held.values() for score, _ in task.values()]
+    runs = [run.score for task in held.values() for run in task.values()]
     assert one.value == pytest.approx(scipy_stats.trim_mean(runs, 0.25))
     flat = scores((60.0, 62.0, 65.0, 61.0, 70.0))
     ours = bootstrap(flat, mean, np.random.default_rng(0))

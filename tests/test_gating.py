@@ -1,4 +1,4 @@
-"""The decision of a gate: planted tables, errors over rows, and how often it is right."""
+"""The decision of a gate: planted tables, and how often it is right."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.analysis.cells import MissingCell
-from peftbench.analysis.gating import MARGIN, Paired, Verdict, judge, row_error, said, standard_error
-from peftbench.analysis.stats import Interval
-from peftbench.metrics import Answers
+from peftbench.analysis.gating import MARGIN, Paired, Verdict, judge, said
+from peftbench.analysis.stats import Interval, Run
 from peftbench.report.gating import junit, section
 from peftbench.report.tables import section_markdown
 
@@ -22,8 +21,11 @@ NAMES, ABOUT = ("mine", "lora"), {"model": "pocket", "seeds": 5}
 def paired(
     task: str, candidate: Sequence[float], baseline: Sequence[float], row_error: float = 0.5, chance: float | None = 25
 ) -> Paired:
-    ours, theirs = ({seed: (score, 2.0) for seed, score in enumerate(scores)} for scores in (candidate, baseline))
-    return Paired(task, "accuracy", ours, theirs, row_error, chance)
+    """Two test rows, whose differences have the standard error `row_error`; NaN: those of the candidate are unknown."""
+    apart = np.array([row_error, -row_error])
+    ours = {seed: Run(score, 2.0 + 0 * row_error, score + apart) for seed, score in enumerate(candidate)}
+    theirs = {seed: Run(score, 2.0, np.full(2, score)) for seed, score in enumerate(baseline)}
+    return Paired(task, "accuracy", ours, theirs, chance)
 
 
 BASELINE = (80.0, 82.0, 79.0, 81.0, 80.0)
@@ -119,43 +121,6 @@ def test_a_wider_margin_never_takes_a_pass_away(runs: list[tuple[float, float]],
     task = paired("a", [a for a, _ in runs], [b for _, b in runs], chance=-100)
     if judge([task], margin).outcome == "no worse":
         assert judge([task], 1.5 * margin).outcome == "no worse"
-
-
-# Errors over rows
-
-
-def answers(right: str, **more: object) -> Answers:
-    return Answers(["yes" if sign == "+" else "no" for sign in right], [["yes"]] * len(right), **more)  # type: ignore[arg-type]
-
-
-def test_rows_that_both_get_wrong_do_not_count() -> None:
-    assert row_error("accuracy", [(answers("++--"), answers("++--"))]) == 0
-    # Differences 100, -100, 0, 0: mean 0, variance 20000 / 3.
-    assert row_error("accuracy", [(answers("+--+"), answers("-+-+"))]) == pytest.approx(math.sqrt(20000 / 3) / 2)
-
-
-def test_seeds_are_averaged_before_rows_are_drawn() -> None:
-    seeds = [(answers("+-"), answers("-+")), (answers("-+"), answers("+-"))]
-    assert row_error("accuracy", seeds) == 0
-    assert row_error("accuracy", seeds[:1]) == pytest.approx(100)
-
-
-def test_a_row_that_cannot_be_scored_is_left_out() -> None:
-    nan = math.nan
-    assert standard_error(np.array([[1.0, 3.0, nan]])) == pytest.approx(1.0)
-    assert math.isnan(standard_error(np.array([[1.0, nan]])))
-
-
-def test_what_is_no_mean_of_rows_is_drawn_in_pairs() -> None:
-    rng = np.random.default_rng(5)
-    wanted = rng.uniform(0, 5, 200)
-    right = [[f"{x:.3f}"] for x in wanted]
-    near, far = ([f"{min(5, max(0, x)):.3f}" for x in wanted + rng.normal(0, sd, 200)] for sd in (0.1, 2))
-    first, second = (Answers(given, right, scale=(0, 5)) for given in (near, far))
-    assert row_error("pearson", [(first, first)]) == 0
-    error = row_error("pearson", [(first, second)])
-    assert 1 < error < 10
-    assert error == row_error("pearson", [(first, second)])
 
 
 # How often it is right, at the spreads of docs/gate.md

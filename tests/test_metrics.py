@@ -348,7 +348,7 @@ def test_standard_error_of_a_mean_is_exact_and_a_bootstrap_is_near() -> None:
     references = rng.choice(["yes", "no"], size=400).tolist()
     predictions = [r if keep else "no" for r, keep in zip(references, rng.random(400) < 0.8, strict=True)]
     answers = labelled(predictions, references)
-    share, error = score("accuracy", answers)
+    share, error, _ = score("accuracy", answers)
     assert error == pytest.approx((share * (100 - share) / 399) ** 0.5)
     assert 0 < score("f1", answers)[1] < 5
 
@@ -361,10 +361,10 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     pairs = labelled(predictions, references)
     apart, together = (replace(pairs, details=[{"group": i // n} for i in range(400)]) for n in (1, 2))
     assert grouped(together)[1] == [2, 3]
-    assert score("f1", pairs) == score("f1", apart)
+    assert score("f1", pairs)[:2] == score("f1", apart)[:2]
     assert score("f1", together)[0] == score("f1", apart)[0]
     assert score("f1", together)[1] == pytest.approx(2**0.5 * score("f1", apart)[1], rel=0.2)
-    share, error = score("multirc_em", together)
+    share, error, _ = score("multirc_em", together)
     assert share == 75
     assert error == pytest.approx((75 * 25 / 199) ** 0.5)
 

@@ -25,9 +25,9 @@ from peftbench.methods.files import describe, made_by
 from peftbench.models import find
 from peftbench.registry import UserError, in_a_line
 from peftbench.seeds import stream, streams
-from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Score, Status
+from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
 from peftbench.tasks import Example, Task, resolve
-from peftbench.tasks.scoring import chance, scored
+from peftbench.tasks.scoring import NOTHING, Scored, chance, scored
 from peftbench.tasks.splits import Limits, Splits, split
 
 
@@ -71,11 +71,10 @@ class Found:
     """What a run has found so far; a run that fails keeps what it had."""
 
     meter: Meter = field(default_factory=Meter)
-    scores: dict[str, Score] = field(default_factory=dict)
+    scored: Scored = NOTHING
     merged: Merged | None = None
     latency: tuple[Latency, ...] = ()
     chance: float | None = None
-    invalid_share: float | None = None
     trained: Trained = field(default_factory=Trained)
     costs: dict[str, Any] = field(default_factory=dict)
     data: DataFacts | None = None
@@ -219,7 +218,7 @@ def _test(
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
-    found.scores, found.invalid_share = scored(task, examples, predictions)
+    found.scored = scored(task, examples, predictions)
     found.chance = chance(task, examples)
     found.predictions = [
         {"prediction": text, "references": list(example.answers)}
@@ -238,7 +237,7 @@ def _merge_fidelity(
     if measured is None:
         found.notes.append(f"{spec.method} cannot be merged: no merge fidelity")
     else:
-        found.merged = Merged(scores=scored(task, examples, measured[0])[0], max_logit_difference=measured[1])
+        found.merged = Merged(scores=scored(task, examples, measured[0]).scores, max_logit_difference=measured[1])
 
 
 def _costs(found: Found) -> Costs:
@@ -278,10 +277,9 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         id=spec.id,
         spec=spec,
         status=status,
-        scores=found.scores if status == "ok" else {},
+        **(found.scored if status == "ok" else NOTHING)._asdict(),
         merged=found.merged if status == "ok" else None,
         chance=found.chance,
-        invalid_share=found.invalid_share,
         validation_loss=best[0] if best else None,
         best_step=trained.best_step or None,
         steps=trained.steps or None,

@@ -2,24 +2,22 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from peftbench import machine
-from peftbench.analysis.cells import MissingCell
-from peftbench.analysis.gating import MARGIN, Paired, Verdict, judge, row_error
+from peftbench.analysis.cells import MissingCell, rows_of
+from peftbench.analysis.gating import MARGIN, Paired, Verdict, judge
+from peftbench.analysis.stats import Run
 from peftbench.choices import Entry
 from peftbench.grid import expand
 from peftbench.methods import METHODS
-from peftbench.metrics import Answers
 from peftbench.registry import PLUGIN, UserError, in_a_line
 from peftbench.spec import RunResult, RunSpec
-from peftbench.store import RESULT, Store, read_predictions, read_result
+from peftbench.store import RESULT, Store, read_result
 from peftbench.tasks import resolve
-from peftbench.tasks.scoring import answers_of
-from peftbench.tasks.splits import Limits, split
 
 BASELINE: Entry = {
     "use": "lora",
@@ -171,8 +169,8 @@ def _plugins(spec: RunSpec) -> list[str]:
     return [Path(str(sys.modules[name].__file__)).name for name in sorted(modules) if name.startswith(PLUGIN)]
 
 
-def verdict(found: Arms, store: Store, data: Path | None = None) -> Verdict:
-    """The verdict on what the store has. `data`: where test rows are read again, by which answers are compared."""
+def verdict(found: Arms, store: Store) -> Verdict:
+    """The verdict on what the store has."""
     held = {spec.id: _result(store, spec) for spec in found.runs()}
     paired, failed, gaps = [], [], []
     for task in found.baseline.specs:
@@ -180,7 +178,7 @@ def verdict(found: Arms, store: Store, data: Path | None = None) -> Verdict:
         failed += lacks
         gaps += open_
         if not lacks and not open_:
-            paired.append(_paired(found, task, held, store, data))
+            paired.append(_paired(found, task, held))
     return judge(paired, found.margin, failed, gaps)
 
 
@@ -217,29 +215,25 @@ def _why(result: RunResult | str) -> tuple[str, str | None] | None:
     return None if score is not None and score.value is not None else ("no score", score.why if score else None)
 
 
-def _paired(found: Arms, task: str, held: Held, store: Store, data: Path | None) -> Paired:
-    first = held[found.baseline.on(task, found.seeds[0]).id]
-    assert isinstance(first, RunResult)
-    metric = next(iter(first.scores))
-    ours, theirs = ({s: _score(held[arm.on(task, s).id]) for s in found.seeds} for arm in found.both)
-    pairs = [tuple(_answers(store, arm.on(task, seed), data) for arm in found.both) for seed in found.seeds]
-    return Paired(task, metric, ours, theirs, row_error(metric, [(a, b) for a, b in pairs]), first.chance)
+def _paired(found: Arms, task: str, held: Held) -> Paired:
+    """The runs of both on a task, all on the same test rows. Raises `UserError` if they are not."""
+    runs = [{seed: _ended(held[arm.on(task, seed).id]) for seed in found.seeds} for arm in found.both]
+    data = {result.data.fingerprint for arm in runs for result in arm.values() if result.data}
+    if len(data) > 1:
+        raise UserError(f"task {task}: its data changed between the runs: give an empty store with --store")
+    ours, theirs = ({seed: _run(result) for seed, result in arm.items()} for arm in runs)
+    first = runs[1][found.seeds[0]]
+    return Paired(task, next(iter(first.scores)), ours, theirs, first.chance)
 
 
-def _score(result: RunResult | str) -> tuple[float, float]:
-    """Score and standard error of a run that has them, in the main metric."""
+def _ended(result: RunResult | str) -> RunResult:
     assert isinstance(result, RunResult)
+    return result
+
+
+def _run(result: RunResult) -> Run:
+    """What a run that has a score says in the main metric."""
     score = next(iter(result.scores.values()))
     assert score.value is not None
-    return score.value, math.nan if score.standard_error is None else score.standard_error
-
-
-def _answers(store: Store, spec: RunSpec, data: Path | None) -> Answers:
-    """The answers of a run beside the test rows, which no seed changes. Raises `UserError` if they are others now."""
-    task = resolve(spec.task.name, spec.task.arguments)
-    limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
-    rows = split(task, spec.task.arguments, spec.size, spec.seed, limits, data).test
-    kept: Sequence[Mapping[str, Any]] = read_predictions(store.folder(spec))
-    if [list(row.answers) for row in rows] != [list(each["references"]) for each in kept]:
-        raise UserError(f"task {spec.task}: its test rows are not those that run {spec.id} answered: give --again")
-    return answers_of(task, rows, [each["prediction"] for each in kept])
+    error = math.nan if score.standard_error is None else score.standard_error
+    return Run(score.value, error, rows_of(result.row_scores))

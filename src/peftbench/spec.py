@@ -237,6 +237,11 @@ class RunResult(Noun):
     chance: float | None = Field(
         None, description="main metric of the best answer that is the same for all test rows; none where text is free"
     )
+    row_scores: str | None = Field(
+        None,
+        description="main metric of each test row or group of rows, `nan` where it has none; of resamples, if it is no "
+        "mean of them: their mean is the score, the standard error of their mean its standard error",
+    )
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None

@@ -195,12 +195,14 @@ LATENCIES = ("latency", "batch_latency")
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
     *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
-    *"chance scores invalid_share validation_loss merged_score merged_logit_difference learning_rate best_step".split(),
-    *"steps train_rows data base_reloaded notes error".split(),
+    *"chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
+    *"learning_rate best_step steps train_rows data base_reloaded notes error".split(),
     *Costs.model_fields,
     "latency_ms",
     *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),
 )
+AS_FOUND = "status chance row_scores invalid_share validation_loss learning_rate best_step steps base_reloaded".split()
+"""Columns that are fields of a result."""
 
 
 def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
@@ -224,22 +226,15 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "seed": spec.seed,
         **_searched(spec),
         "training": written(spec.train.model_dump(mode="json", exclude_defaults=True)),
-        "status": result.status,
+        **{name: getattr(result, name) for name in AS_FOUND},
         "metric": main,
         "score": score.value,
         "score_error": score.standard_error,
-        "chance": result.chance,
         "scores": json.dumps({name: each.value for name, each in scores.items()}),
-        "invalid_share": result.invalid_share,
-        "validation_loss": result.validation_loss,
         "merged_score": result.merged.scores[main].value if result.merged and main else None,
         "merged_logit_difference": result.merged.max_logit_difference if result.merged else None,
-        "learning_rate": result.learning_rate,
-        "best_step": result.best_step,
-        "steps": result.steps,
         "train_rows": result.data.train_rows if result.data else None,
         "data": f"{result.data.source} {result.data.revision or ''}".strip() if result.data else None,
-        "base_reloaded": result.base_reloaded,
         "notes": "; ".join(result.notes),
         "error": result.error or score.why,
         **result.costs.model_dump(),

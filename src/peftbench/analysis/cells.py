@@ -4,11 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from peftbench.analysis.stats import Run
+
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
-Scores = dict[str, dict[int, tuple[float, float]]]
-"""The runs of a method that have a score: task to seed to (score, standard error)."""
+Scores = dict[str, dict[int, Run]]
+"""The runs of a method that have a score, by task and seed."""
 Ended = tuple[str, object, bool]
 """Of a run: its status, its error, and whether it has a score that counts."""
 
@@ -63,7 +68,15 @@ def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
     lacking = {cell.task for cell in missing}
     scores: Scores = {}
     good = good_of(runs)
-    for task, seed, *score in zip(good["task"], good["seed"], good["score"], good["score_error"], strict=True):
+    rows = good.get("row_scores", [None] * len(good))
+    for task, seed, score, error, own in zip(
+        good["task"], good["seed"], good["score"], good["score_error"], rows, strict=True
+    ):
         if task not in lacking:
-            scores.setdefault(task, {})[int(seed)] = (score[0], score[1])
+            scores.setdefault(task, {})[int(seed)] = Run(score, error, rows_of(own))
     return dict(sorted(scores.items()))
+
+
+def rows_of(text: object) -> "NDArray[np.float64] | None":
+    """The scores of rows as a result has them, `row_scores`; `None` if it has none."""
+    return np.array(text.split(), dtype=float) if isinstance(text, str) and text else None

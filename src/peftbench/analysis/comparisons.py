@@ -4,8 +4,9 @@ Of 45 pairs of ten equal methods two would be "different" at 95 % by luck alone.
 adjusted by Holm (1979) over all pairs that are compared: the chance of any false win at all is then at most 5 %, as
 far as variances of few seeds are what they seem (measured: docs/measures.md).
 
-With `moderation.FEWEST` methods or more, variances are moderated by each other, and a difference has the sum of its
-two; what the pairing of seeds would save is forgone, for degrees of freedom. With fewer it is paired by seed.
+With `moderation.FEWEST` methods or more, variances by seeds are moderated by each other, and a difference has the sum
+of its two; what the pairing of seeds would save is forgone, for degrees of freedom. With fewer it is paired by seed.
+Test rows are paired in both.
 """
 
 import math
@@ -55,7 +56,7 @@ def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collecti
     alone = {m: over_tasks([cell(runs) for runs in tasks.values()]) for m, tasks in methods.items()} if pairs else {}
     means = moderated(alone, fixed)
     if means != alone:
-        found = [minus(means[a], means[b]) for a, b in pairs]
+        found = [minus(means[a], means[b], one.variances[2]) for (a, b), one in zip(pairs, found, strict=True)]
     p = p_values(found)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))
     compared = []

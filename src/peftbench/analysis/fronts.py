@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
-from peftbench.analysis.stats import Interval, cell, over_tasks
+from peftbench.analysis.stats import Interval, Run, cell, over_tasks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,14 +108,14 @@ def _losses(runs: "pd.DataFrame") -> Losses:
     return dict(sorted(found.items()))
 
 
-def _without_rows(losses: Mapping[int, float]) -> dict[int, tuple[float, float]]:
+def _without_rows(losses: Mapping[int, float]) -> dict[int, Run]:
     """The text is the same for all and counts as fixed; the error of one seed is not known."""
     error = 0.0 if len(losses) > 1 else float("nan")
-    return {seed: (loss, error) for seed, loss in losses.items()}
+    return {seed: Run(loss, error) for seed, loss in losses.items()}
 
 
 def _mean(scores: Scores) -> float:
-    return fmean(fmean(score for score, _ in runs.values()) for runs in scores.values())
+    return fmean(fmean(run.score for run in runs.values()) for runs in scores.values())
 
 
 def _loss(losses: Losses) -> float:
@@ -134,7 +134,8 @@ def _shares(
     for task, runs in scores[names[0]].items():
         seeds = sorted(runs)
         drawn = rng.integers(len(seeds), size=(resamples, len(seeds)))
-        learned += np.array([[scores[name][task][seed][0] for seed in seeds] for name in names]).T[drawn].mean(axis=1)
+        points = np.array([[scores[name][task][seed].score for seed in seeds] for name in names])
+        learned += points.T[drawn].mean(axis=1)
         lost += np.array([[losses[name][task][seed] for seed in seeds] for name in names]).T[drawn].mean(axis=1)
     on = [_on_front(learned, lost, one) for one in range(len(names))]
     return {name: float(held.mean()) for name, held in zip(names, on, strict=True)}

@@ -6,31 +6,24 @@ tasks tell nothing (ICH E10, assay sensitivity), so a task counts only where the
 than the margin: what learns nothing is then worse by more than the margin.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.plain import plain
-from peftbench.analysis.stats import Estimate, Interval, Runs, cell, over_tasks
-from peftbench.metrics import METRICS, Answers, grouped
+from peftbench.analysis.stats import Estimate, Interval, Runs, cell, difference, over_tasks
 
 LEVEL = 0.95
 MARGIN = 3.0
-RESAMPLES = 500
 Outcome = Literal["no worse", "worse", "cannot tell"]
 EXIT: dict[Outcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
 
 
 @dataclass(frozen=True)
 class Paired:
-    """One task: the runs of both, on the same seeds, in points of its main metric.
+    """One task: the runs of both, on the same seeds and test rows, in points of its main metric.
 
-    `row_error`: the standard error over test rows of the mean difference (see `row_error`); NaN where unknown.
     `chance`: the score of the best constant answer; `None` where answers are free, and then taken as 0.
     """
 
@@ -38,7 +31,6 @@ class Paired:
     metric: str
     candidate: Runs
     baseline: Runs
-    row_error: float
     chance: float | None = None
 
 
@@ -83,33 +75,6 @@ class Verdict:
         return {**plain(self), "exit_code": self.exit_code}
 
 
-def row_error(metric: str, pairs: Sequence[tuple[Answers, Answers]], seed: int = 0) -> float:
-    """The standard error over test rows of the mean difference in a metric, in points.
-
-    `pairs` has the answers of candidate and baseline of each seed, all to the same rows. Both answer the same rows, so
-    what makes a row hard for both does not count; and the seeds are averaged first, as rows are what is drawn. Exact
-    where the metric is a mean of rows; else by a bootstrap that draws the same rows for all. NaN for fewer than two
-    rows that can be scored.
-    """
-    unit = METRICS[metric]
-    if unit.facts.rowwise:
-        scored = [np.asarray(unit.function(a), float) - np.asarray(unit.function(b), float) for a, b in pairs]
-        return standard_error(np.stack(scored))
-    groups, rng = grouped(pairs[0][0]), np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES if len(groups) > 1 else 0):
-        rows = [row for group in rng.integers(len(groups), size=len(groups)) for row in groups[group]]
-        drawn.append(np.mean([unit.function(a.take(rows)) - unit.function(b.take(rows)) for a, b in pairs]))
-    return float(np.std(drawn, ddof=1)) if drawn else math.nan
-
-
-def standard_error(differences: npt.NDArray[np.float64]) -> float:
-    """Of the mean of `differences` [seeds, rows] over rows; rows that are not a number for any seed are left out."""
-    rows = differences.mean(axis=0)
-    rows = rows[~np.isnan(rows)]
-    return float(rows.std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
-
-
 def judge(
     tasks: Sequence[Paired],
     margin: float = MARGIN,
@@ -122,7 +87,7 @@ def judge(
     """
     if not margin > 0:
         raise ValueError(f"a margin has to be above 0 points, and {margin:g} is not")
-    differences = {each.task: _difference(each) for each in tasks}
+    differences = {each.task: difference(each.candidate, each.baseline) for each in tasks}
     found = tuple(_look(each, differences[each.task], margin, len(tasks)) for each in tasks)
     counted = [differences[each.task] for each in found if each.counts]
     mean = over_tasks(counted).interval(LEVEL) if counted else None
@@ -136,25 +101,17 @@ def judge(
     return Verdict(outcome, reason, margin, mean, found, failed, gaps)
 
 
-def _difference(task: Paired) -> Estimate:
-    """Candidate minus baseline: the spread of the seeds' differences, and the error over the rows they share."""
-    pairs: Mapping[int, tuple[float, float]] = {
-        seed: (score - task.baseline[seed][0], task.row_error) for seed, (score, _) in task.candidate.items()
-    }
-    return cell(pairs)
-
-
-def _look(task: Paired, difference: Estimate, margin: float, tasks: int) -> TaskVerdict:
+def _look(task: Paired, found: Estimate, margin: float, tasks: int) -> TaskVerdict:
     baseline = cell(task.baseline).interval(LEVEL)
     # Of so many tasks none is called worse by accident more often than one interval misses: Bonferroni.
-    strict = difference.interval(1 - (1 - LEVEL) / tasks)
+    strict = found.interval(1 - (1 - LEVEL) / tasks)
     return TaskVerdict(
         task=task.task,
         metric=task.metric,
         candidate=cell(task.candidate).mean,
         baseline=baseline.mean,
         chance=task.chance,
-        difference=difference.interval(LEVEL),
+        difference=found.interval(LEVEL),
         counts=baseline.low is not None and baseline.low - (task.chance or 0.0) > margin,
         worse=strict.high is not None and strict.high < -margin,
     )

@@ -1,8 +1,8 @@
 """The smallest difference that a grid will find, before it is run, and what would be needed to see a smaller one.
 
-What is foreseen is the interval of the difference of two methods (`peftbench.analysis.comparisons`): the two are
-tested as if on rows of their own, and the degrees of freedom of the seeds' part are those that are to be expected, of
-two methods alone or of a board of methods that moderate each other's variances and spread alike.
+What is foreseen is the interval of the difference of two methods (`peftbench.analysis.comparisons`) as if each had
+rows of its own: how much they share is not known before. The degrees of freedom of the seeds' part are those that are
+to be expected, of two methods alone or of a board of methods that moderate each other's variances and spread alike.
 """
 
 import math

@@ -17,7 +17,7 @@ from statistics import fmean
 from peftbench.analysis.advise import candidates
 from peftbench.analysis.expect import NORMAL, Model, learn
 from peftbench.analysis.nearness import Cell, Place
-from peftbench.analysis.stats import Interval, cell
+from peftbench.analysis.stats import Interval, Run, cell
 
 ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (
     "advisor",
@@ -146,4 +146,4 @@ def _over(tasks: Mapping[str, float]) -> Interval | None:
     if len(tasks) < 2:
         return None
     # As the seeds of a cell, with nothing else that is uncertain.
-    return cell({number: (value, 0.0) for number, value in enumerate(tasks.values())}).interval()
+    return cell({number: Run(value, 0.0) for number, value in enumerate(tasks.values())}).interval()

@@ -82,15 +82,15 @@ def _higher(one: Sample, other: Sample) -> Numbers:
 
 
 def _once(scores: Scores) -> Sample:
-    return [np.array([[score for score, _ in runs.values()]]) for runs in scores.values()]
+    return [np.array([[run.score for run in runs.values()]]) for runs in scores.values()]
 
 
 def _drawn(scores: Scores, generator: np.random.Generator) -> Sample:
     """Resamples of the runs; all NaN for a task whose row error is unknown."""
     sample = []
     for runs in scores.values():
-        held = np.array([score for score, _ in runs.values()])
-        errors = [error**2 for _, error in runs.values() if not math.isnan(error)]
+        held = np.array([run.score for run in runs.values()])
+        errors = [run.error**2 for run in runs.values() if not math.isnan(run.error)]
         shift = math.sqrt(fmean(errors)) * generator.standard_normal((RESAMPLES, 1)) if errors else math.nan
         sample.append(held[generator.integers(len(held), size=(RESAMPLES, len(held)))] + shift)
     return sample

@@ -75,7 +75,7 @@ def worst(scores: Scores) -> Worst | None:
     shared = sorted(set.intersection(*(set(runs) for runs in scores.values()))) if scores else []
     if len(shared) < 2:
         return None
-    means = {seed: fmean(runs[seed][0] for runs in scores.values()) for seed in shared}
+    means = {seed: fmean(runs[seed].score for runs in scores.values()) for seed in shared}
     seed = min(shared, key=lambda one: means[one])
     return Worst(seed, means[seed], fmean(means.values()) - means[seed])
 
@@ -91,7 +91,7 @@ def _of(label: str, runs: "pd.DataFrame") -> Stability:
     chance = at_chance(runs[runs["status"] == "ok"])
     return Stability(
         method=label,
-        spread=spread([score for score, _ in cell.values()] for cell in scores.values()),
+        spread=spread([run.score for run in cell.values()] for cell in scores.values()),
         worst=worst(scores),
         runs=len(runs),
         ended={str(status): int(count) for status, count in runs["status"].value_counts().sort_index().items()},

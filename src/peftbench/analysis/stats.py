@@ -16,15 +16,27 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Runs = Mapping[int, tuple[float, float]]
-"""The runs of one cell: seed to (score, standard error over test rows; NaN where unknown)."""
+
+class Run(NamedTuple):
+    """What one run says: its score, the standard error of that over test rows (NaN: unknown), and their own scores.
+
+    `rows` (`peftbench.metrics.Measured`) belong together, number by number, with those of runs on the same test rows.
+    """
+
+    score: float
+    error: float
+    rows: "NDArray[np.float64] | None" = None
+
+
+Runs = Mapping[int, Run]
+"""The runs of one cell, by seed."""
 
 
 @dataclass(frozen=True)
@@ -109,27 +121,49 @@ def cell(runs: Runs) -> Estimate:
     """The mean score of one cell over its seeds. Raises `ValueError` without runs."""
     if not runs:
         raise ValueError("a cell needs at least one run")
-    scores = [score for score, _ in runs.values()]
-    rows = [error**2 for _, error in runs.values() if not math.isnan(error)]
+    scores = [run.score for run in runs.values()]
+    rows = [run.error**2 for run in runs.values() if not math.isnan(run.error)]
     n = len(scores)
     seeds = ((variance(scores) / n, n - 1.0),) if n > 1 else ()
     return Estimate(fmean(scores), (*seeds, (fmean(rows), math.inf)) if rows else (), n)
 
 
 def difference(first: Runs, second: Runs) -> Estimate:
-    """`first` minus `second` on one task, paired by seed. Raises `ValueError` if their seeds differ.
+    """`first` minus `second` on one task, paired by seed and by test row. Raises `ValueError` if their seeds differ.
 
-    The row variances of the two are added as if they had been tested on different rows. They share them, which makes
-    the true variance smaller, so the interval is rather too wide than too narrow.
+    The error over rows is that of the rows' own differences, averaged over the seeds first, as rows are what is drawn:
+    what makes a row hard for both does not count. Where a run has no scores of rows, or not as many, the variances of
+    the two are added, as of different rows; that is rather too much than too little.
     """
     if first.keys() != second.keys():
         raise ValueError(f"not paired: seeds {sorted(first)} and {sorted(second)}")
-    return cell({s: (first[s][0] - second[s][0], math.hypot(first[s][1], second[s][1])) for s in first})
+    shared = _shared_rows(first, second)
+    found = {}
+    for seed, one in first.items():
+        other = second[seed]
+        apart = math.hypot(one.error, other.error)
+        found[seed] = Run(one.score - other.score, apart if shared is None else shared)
+    return cell(found)
 
 
-def minus(first: Estimate, second: Estimate) -> Estimate:
-    """`first` minus `second`, as if independent; unknown as soon as one of them is."""
-    parts = (*first.parts, *second.parts) if first.parts and second.parts else ()
+def _shared_rows(first: Runs, second: Runs) -> float | None:
+    """The standard error over rows of the mean difference; `None` without scores of two rows or more, shared by all."""
+    held = [run.rows for runs in (first, second) for run in runs.values()]
+    rows = [each for each in held if each is not None]
+    if len(rows) < len(held) or len({each.shape for each in rows}) > 1:
+        return None
+    gaps = np.mean(rows[: len(first)], axis=0) - np.mean(rows[len(first) :], axis=0)
+    gaps = gaps[~np.isnan(gaps)]
+    return float(gaps.std(ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else None
+
+
+def minus(first: Estimate, second: Estimate, rows: float) -> Estimate:
+    """`first` minus `second`, whose seeds are independent; `rows` is the variance of the difference by test rows.
+
+    Unknown as soon as one of the two is.
+    """
+    seeds = tuple(part for part in (*first.parts, *second.parts) if math.isfinite(part[1]))
+    parts = (*seeds, (rows, math.inf)) if first.parts and second.parts else ()
     return Estimate(first.mean - second.mean, parts, min(first.seeds, second.seeds))
 
 

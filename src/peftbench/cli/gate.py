@@ -151,7 +151,7 @@ def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: b
         stderr=True,
     )
     do(missing, place, options)
-    verdict = gating.verdict(arms, place, options.data)
+    verdict = gating.verdict(arms, place)
     spec = arms.baseline.first
     about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
     return verdict, section(verdict, arms.names, about), junit(verdict, arms.names, about)

@@ -7,9 +7,10 @@ count. Scores are on a 0 to 100 scale. One file per metric or family.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from peftbench.registry import Registry, Unit
 
@@ -102,8 +103,22 @@ def _folded(texts: Sequence[str]) -> set[str]:
     return {text.strip().casefold() for text in texts}
 
 
-def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> tuple[float, float]:
-    """A metric and its standard error over rows: exact for a mean of rows, else by bootstrap.
+class Measured(NamedTuple):
+    """A metric of all rows, its standard error over them, and the numbers [row] that this is the standard error of.
+
+    These are the scores of rows (NaN: cannot be scored) or groups, or for a metric that is no mean of them one number a
+    resample, made so that their mean is the score and the standard error of their mean its standard error. Two systems
+    that answer the same rows have numbers that belong together one by one: their difference has the mean of the
+    differences, and its standard error.
+    """
+
+    value: float
+    standard_error: float
+    rows: npt.NDArray[np.float64]
+
+
+def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> Measured:
+    """A metric with its standard error: exact for a mean of rows, else by bootstrap, which draws equal rows for all.
 
     Rows of one group (`details["group"]`) are drawn together. Raises `ValueError` for no rows and `UnavailableError` if
     the metric cannot be had.
@@ -112,15 +127,16 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> t
         raise ValueError(f"metric '{name}' of no rows")
     unit = METRICS[name]
     if unit.facts.rowwise:
-        values = np.asarray(unit.function(answers), dtype=float)
-        values = values[~np.isnan(values)]
+        rows = np.asarray(unit.function(answers), dtype=float)
+        values = rows[~np.isnan(rows)]
         if not len(values):
             raise UnavailableError("there is no row that it can score")
-        return float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1)))
+        return Measured(float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1))), rows)
     rng, groups = np.random.default_rng(seed), grouped(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
-    drawn = [unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices]
-    return float(unit.function(answers)), float(np.std(drawn, ddof=1))
+    drawn = np.array([unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices])
+    value = float(unit.function(answers))
+    return Measured(value, float(drawn.std(ddof=1)), value + np.sqrt(resamples) * (drawn - drawn.mean()))
 
 
 def grouped(answers: Answers) -> list[list[int]]:

@@ -42,6 +42,7 @@ def section(evidence: Evidence) -> Section | None:
     boards = [board for board in evidence.boards if board.comparisons]
     for number, board in enumerate(boards):
         scores = _scores(board, runs[title(board)])
+        remarks += _unpaired(title(board), scores)
         found = _ranks(scores)
         beside = _beside(scores)
         sheets += [_matrix(board), _summary(board, beside, found)]
@@ -62,9 +63,20 @@ def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
     return {row.method: scores_of(runs[runs["label"] == row.method], ()) for row in board.rows if row.mean}
 
 
+def _unpaired(about: str, scores: dict[str, Scores]) -> list[str]:
+    """What is said of runs whose test rows cannot be paired, if there are any."""
+    lacking = sum(run.rows is None for held in scores.values() for cell in held.values() for run in cell.values())
+    said = "their differences have the error of two sets of test rows, which is too large"
+    return [f"{about}: {lacking} runs have no scores of their test rows, so {said}."] if lacking else []
+
+
 def _ranks(scores: dict[str, Scores]) -> Ranks | None:
-    means = {m: {task: fmean(s for s, _ in runs.values()) for task, runs in held.items()} for m, held in scores.items()}
+    means = {method: _means(held) for method, held in scores.items()}
     return rank(means) if len(means) > 2 and len(next(iter(means.values()))) > 1 else None
+
+
+def _means(scores: Scores) -> dict[str, float]:
+    return {task: fmean(run.score for run in runs.values()) for task, runs in scores.items()}
 
 
 def _beside(scores: dict[str, Scores]) -> dict[str, tuple[Resampled, Resampled | None]]:
@@ -128,7 +140,7 @@ def _friedman(found: Ranks) -> str:
 
 def _signed_ranks(scores: dict[str, Scores]) -> list[dict[str, Any]]:
     """Wilcoxon's test over the tasks' means for every pair, with Holm's correction; empty with fewer than six tasks."""
-    means = {m: [fmean(s for s, _ in runs.values()) for runs in held.values()] for m, held in scores.items()}
+    means = {method: list(_means(held).values()) for method, held in scores.items()}
     if len(next(iter(means.values()))) < FEW:
         return []
     pairs = [(a, b) for i, a in enumerate(means) for b in list(means)[i + 1 :]]

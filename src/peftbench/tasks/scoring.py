@@ -1,6 +1,7 @@
 """From answers to scores: every metric of a task."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,19 +10,30 @@ from peftbench.spec import Score
 from peftbench.tasks import Example, Task
 
 
-def scored(
-    task: Task, examples: Sequence[Example], predictions: Sequence[str]
-) -> tuple[dict[str, Score], float | None]:
+class Scored(NamedTuple):
+    """Every metric of a task, and the scores of rows in the main one (`peftbench.metrics.Measured`), as in a result."""
+
+    scores: dict[str, Score]
+    invalid_share: float | None
+    row_scores: str | None
+
+
+NOTHING = Scored({}, None, None)
+"""Of a run that was not scored."""
+
+
+def scored(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Scored:
     """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
     answers = answers_of(task, examples, predictions)
-    found = {}
+    found, rows = {}, {}
     for name in task.facts.metrics:
         try:
-            value, error = score(name, answers)
+            value, error, rows[name] = score(name, answers)
             found[name] = Score(value=value, standard_error=error)
         except UnavailableError as problem:
             found[name] = Score(why=str(problem))
-    return found, invalid_share(answers)
+    main = rows.get(task.facts.metrics[0])
+    return Scored(found, invalid_share(answers), None if main is None else " ".join(f"{x:.6g}" for x in main))
 
 
 def chance(task: Task, examples: Sequence[Example]) -> float | None:
