@@ -1,7 +1,10 @@
 """Small things tests share: tiny models made on the spot, and a quick grid."""
 
+import multiprocessing
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +28,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PEFTBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def in_environment(given: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.clear()
+    os.environ.update(given)
+    target(*arguments)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_workers() -> Iterator[None]:
+    """Workers that this process starts are forked from one that has imported what they need, which takes seconds.
+
+    They are as if spawned but for variables that libraries read when imported. What `peftbench run` starts in a process
+    of its own is spawned (`test_story.py`).
+    """
+    from peftbench.launch import local
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["peftbench.launch.worker", "peftbench.experiment", "conftest"])
+
+    def process(target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> Any:
+        return server.Process(target=in_environment, args=(dict(os.environ), target, args), daemon=daemon)
+
+    kept, local.multiprocessing = (
+        local.multiprocessing,
+        SimpleNamespace(  # type: ignore[assignment]
+            Pipe=multiprocessing.Pipe, get_context=lambda _: SimpleNamespace(Process=process)
+        ),
+    )
+    yield
+    local.multiprocessing = kept
 
 
 @pytest.fixture(scope="session")

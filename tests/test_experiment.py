@@ -44,8 +44,11 @@ def do(spec: RunSpec, worker: Worker, folder: Path) -> tuple[RunResult, list[str
 @pytest.mark.parametrize(
     "methods",
     [
-        ["none", "lora", "full", "p-tuning", "ia3", "prefix-tuning"],
-        pytest.param(["bitfit", "adapter", "full", "lntuning", "prompt-tuning", "lora"], marks=pytest.mark.slow),
+        ["none", "lora", "full", "prefix-tuning"],
+        pytest.param(
+            ["p-tuning", "ia3", "bitfit", "adapter", "full", "lntuning", "prompt-tuning", "lora"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_run_does_not_depend_on_what_ran_before(

@@ -43,7 +43,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompt-tuning": {"tokens": 8},
     "prefix-tuning": {"tokens": 8, "hidden": 32},
 }
-TEN = "full lora ia3 adapter bitfit lntuning prompt-tuning p-tuning prefix-tuning dora".split()
+FIRST = "full lora bitfit prefix-tuning".split()
+TEN = [*FIRST, *"ia3 adapter lntuning prompt-tuning p-tuning dora".split()]
 ROOM = Device("a room", 10**12, False, (1e-12, 1e-6, 1e-12))
 
 
@@ -67,7 +68,13 @@ def data(base: Base, count: int = 24) -> list[Encoded]:
 
 
 @pytest.mark.parametrize(
-    ("method", "model"), [*((method, "pocket") for method in TEN), ("full", "pocket-t5"), ("lora", "pocket-t5")]
+    ("method", "model"),
+    [
+        *((method, "pocket") for method in FIRST),
+        ("lora", "pocket-t5"),
+        *(pytest.param(method, "pocket", marks=pytest.mark.slow) for method in TEN if method not in FIRST),
+        pytest.param("full", "pocket-t5", marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str, Base], tmp_path: Path) -> None:
     """Parameters and bytes of the adapter exactly, operations within 1 %, each part of the peak within 5 % of it."""

@@ -142,7 +142,15 @@ def test_of_two_prompts_the_library_uses_the_encoders(base: Base) -> None:
     assert sum(p.numel() for p in applied(base.model, "prompt-tuning").model.parameters() if p.requires_grad) == 4 * 64
 
 
-@pytest.mark.parametrize("method", ["none", "lora", *sorted(PROMPTS)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "none",
+        "lora",
+        "prefix-tuning",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("p-tuning", "prompt-tuning")),
+    ],
+)
 def test_the_batch_changes_no_answer(method: str, base: Base) -> None:
     """Generated and ranked answers, one row at a time and in batches whose rows differ in length and choices."""
     data = [replace(row, prompt=row.prompt[2 * i :]) for i, row in enumerate(rows(base))]

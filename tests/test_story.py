@@ -48,11 +48,11 @@ def finished(store: Path) -> set[Path]:
     return set(store.glob("*/*/*/*/*/result.json"))
 
 
-def kill_after(path: Path, store: Path, more: int, moment: float) -> set[Path]:
+def kill_after(path: Path, store: Path, workers: int, more: int, moment: float) -> set[Path]:
     """Start the grid, kill its whole process tree a moment after `more` further runs are done."""
     before = len(finished(store))
     process = subprocess.Popen(
-        command(path, store, 2), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(path, store, workers), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while len(finished(store)) < before + more and process.poll() is None and time.monotonic() < deadline:
@@ -77,8 +77,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Path
     whole, torn = folder / "whole", folder / "torn"
     subprocess.run(command(path, whole, 1), check=True, capture_output=True)
     moments = random.Random(time.time_ns())
-    for _ in range(3):
-        kept = kill_after(path, torn, moments.randint(1, 4), moments.uniform(0, 0.5))
+    for workers in (2, 1, 1):
+        kept = kill_after(path, torn, workers, moments.randint(1, 4), moments.uniform(0, 0.5))
         stamps = {file: file.stat().st_mtime_ns for file in kept}
         assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
     subprocess.run(command(path, torn, 2), check=True, capture_output=True)
@@ -210,6 +210,7 @@ def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny
     assert set(table.loc[table["status"] != "ok", "method"]) == refused, table[["method", "error"]].to_string()
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_gone_leaves_no_result(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     path, store = grid(tmp_path, tiny_models["llama"]), tmp_path / "orphan"
     process = subprocess.Popen(command(path, store, 1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
