@@ -51,14 +51,9 @@ def _warm_workers() -> Iterator[None]:
     def process(target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> Any:
         return server.Process(target=in_environment, args=(dict(os.environ), target, args), daemon=daemon)
 
-    kept, local.multiprocessing = (
-        local.multiprocessing,
-        SimpleNamespace(  # type: ignore[assignment]
-            Pipe=multiprocessing.Pipe, get_context=lambda _: SimpleNamespace(Process=process)
-        ),
-    )
-    yield
-    local.multiprocessing = kept
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "WORKERS", SimpleNamespace(Process=process))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def do(spec: RunSpec, worker: Worker, folder: Path) -> tuple[RunResult, list[str
     [
         ["none", "lora", "full", "prefix-tuning"],
         pytest.param(
-            ["p-tuning", "ia3", "bitfit", "adapter", "full", "lntuning", "prompt-tuning", "lora"],
+            "p-tuning ia3 bitfit adapter full lntuning prompt-tuning lora".split(),
             marks=pytest.mark.slow,
         ),
     ],

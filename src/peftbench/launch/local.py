@@ -17,6 +17,8 @@ from peftbench.registry import UserError
 from peftbench.spec import Choice, RunResult, RunSpec
 from peftbench.store import Store
 
+WORKERS = multiprocessing.get_context("spawn")
+"""How their processes are started: each from nothing, as a GPU that was used cannot be forked."""
 TRIES = 2
 """How often a run whose worker died is begun before it is recorded as failed."""
 
@@ -108,7 +110,7 @@ class _Pool:
         ours, theirs = multiprocessing.Pipe()
         asked = (theirs, self.store.root, self.options)
         with _environment(self.options.threads, index % gpus if (gpus := _gpus()) else None):
-            process = multiprocessing.get_context("spawn").Process(target=main, args=asked, daemon=True)
+            process = WORKERS.Process(target=main, args=asked, daemon=True)
             process.start()
         theirs.close()
         hand = self.hands[ours] = _Hand(index, process, ours)
