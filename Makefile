@@ -16,7 +16,7 @@ test: $(VENV)/ready  ## the default suite
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: $(VENV)/ready  ## what the default suite has no time for
-	$(BIN)/pytest -m "slow or contract"
+	$(BIN)/pytest -m "slow or contract" -n auto
 
 check: $(VENV)/ready  ## lint, house rules, types
 	$(BIN)/ruff check .
