@@ -235,6 +235,15 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_published_figures_alone_are_shown(tmp_path: Path) -> None:
+    call("import", "peft-bench", "--store", tmp_path)
+    told = call("report", "--store", tmp_path)
+    assert told.code == 0
+    assert "Published, not measured here" in told.out
+    assert "prefix-tuning" in told.out
+    assert call("report", "demo", "--store", tmp_path).code == 2
+
+
 def test_the_terminal_shows_what_is_about_tasks_that_were_run(
     place: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
+from peftbench.analysis.comparisons import Verdict, judge
 from peftbench.analysis.stats import Estimate, Interval, cell, difference, over_tasks
 from peftbench.methods import METHODS
 from peftbench.registry import UserError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BASE = "none"
 """The method that trains nothing, from which gains are counted."""
 WHERE = ("layers", "modules")
-Verdict = Literal["win", "loss", "tie"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Placement:
 
     `score` is the mean over tasks, `None` where cells are `missing`. `per_million`: points over `none` for a million
     trainable parameters, `None` where `none` lacks a cell. `to_full`: points over the full placement, paired by task
-    and seed; it is a `verdict` only where the interval is known: tie, if 0 is in it. Both are `None` for the full
-    placement itself.
+    and seed; its `verdict` is after Holm's correction over the placements, a tie where the interval is unknown. Both
+    are `None` for the full placement itself.
     """
 
     layers: str
@@ -116,7 +116,14 @@ def _ablation(name: str, family: Sequence[_Variant], base: "pd.DataFrame") -> Ab
     first = _full(family)
     full = None if first is None or missing_of(first.runs, cells) else _of(first.runs, cells)
     ordered = sorted(family, key=lambda v: (v is not first, v.layers != "all", v.layers, v.modules))
-    placements = tuple(_placement(v, cells, untouched, None if v is first else full) for v in ordered)
+    held = [_of(v.runs, cells) if cells and not missing_of(v.runs, cells) else None for v in ordered]
+    apart = [None if v is first else _over(scores, full) for v, scores in zip(ordered, held, strict=True)]
+    verdicts = iter(judge([one for one in apart if one]))
+    told = [(one.interval(), next(verdicts).verdict) if one else (None, None) for one in apart]
+    placements = tuple(
+        _placement(variant, missing_of(variant.runs, cells), (scores, untouched), against)
+        for variant, scores, against in zip(ordered, held, told, strict=True)
+    )
     tasks = tuple(sorted({task for task, _ in cells}))
     return Ablation(name, tasks, placements, placements[0] if first else None, untouched is not None)
 
@@ -136,22 +143,23 @@ def _of(runs: "pd.DataFrame", cells: Sequence[tuple[str, int]]) -> Scores:
 
 
 def _placement(
-    variant: _Variant, cells: Sequence[tuple[str, int]], untouched: Scores | None, full: Scores | None
+    variant: _Variant,
+    missing: tuple[MissingCell, ...],
+    scores: tuple[Scores | None, Scores | None],
+    to_full: tuple[Interval | None, Verdict | None],
 ) -> Placement:
-    missing = missing_of(variant.runs, cells)
-    complete = _of(variant.runs, cells) if cells and not missing else None
+    """A placement with its scores, beside those of `none`."""
     trained = good_of(variant.runs)["trainable_parameters"].median()
     parameters = None if trained != trained else float(trained)
-    to_full = _over(complete, full)
-    gain = _over(complete, untouched)
+    complete, gain = scores[0], _over(*scores)
     return Placement(
         layers=variant.layers,
         modules=variant.modules,
         score=over_tasks([cell(runs) for runs in complete.values()]).interval() if complete else None,
         parameters=parameters,
         per_million=_shared(gain, parameters / 1e6).interval() if gain and parameters else None,
-        to_full=to_full.interval() if to_full else None,
-        verdict=_verdict(to_full.interval()) if to_full else None,
+        to_full=to_full[0],
+        verdict=to_full[1],
         missing=missing,
     )
 
@@ -165,9 +173,3 @@ def _over(first: Scores | None, second: Scores | None) -> Estimate | None:
 def _shared(gain: Estimate, among: float) -> Estimate:
     """An estimate divided by a known number."""
     return Estimate(gain.mean / among, tuple((v / among**2, df) for v, df in gain.parts), gain.seeds)
-
-
-def _verdict(interval: Interval) -> Verdict | None:
-    if interval.low is None or interval.high is None:
-        return None
-    return "win" if interval.low > 0 else "loss" if interval.high < 0 else "tie"

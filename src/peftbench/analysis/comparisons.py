@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -57,15 +57,29 @@ def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collecti
     means = moderated(alone, fixed)
     if means != alone:
         found = [minus(means[a], means[b], one.variances[2]) for (a, b), one in zip(pairs, found, strict=True)]
-    p = p_values(found)
+    return tuple(
+        Comparison(a, b, estimate.interval(), judged.p, judged.adjusted, judged.verdict)
+        for (a, b), estimate, judged in zip(pairs, found, judge(found, alpha), strict=True)
+    )
+
+
+class Judged(NamedTuple):
+    """A difference's p-value, that by Holm over all that were judged together, and what is said: a tie if not known."""
+
+    p: float | None
+    adjusted: float | None
+    verdict: Verdict
+
+
+def judge(differences: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
+    """Which differences are significant, all of them together."""
+    p = p_values(differences)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))
-    compared = []
-    for (first, second), estimate, one, all_ in zip(pairs, found, p, adjusted, strict=True):
-        known = not math.isnan(one)
-        told: Verdict = "tie" if not known or all_ >= alpha else "win" if estimate.mean > 0 else "loss"
-        own, shared = (float(one), float(all_)) if known else (None, None)
-        compared.append(Comparison(first, second, estimate.interval(), own, shared, told))
-    return tuple(compared)
+    found = []
+    for estimate, one, all_ in zip(differences, p, adjusted, strict=True):
+        told: Verdict = "tie" if all_ >= alpha else "win" if estimate.mean > 0 else "loss"
+        found.append(Judged(None, None, "tie") if math.isnan(one) else Judged(float(one), float(all_), told))
+    return found
 
 
 def _difference(first: tuple[str, Scores], second: tuple[str, Scores]) -> Estimate:

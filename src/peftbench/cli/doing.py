@@ -93,7 +93,7 @@ def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
 
 
 def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
-    """Print the leaderboards and sections of a table of runs, and then what others published on their tasks."""
+    """Print the leaderboards and sections of a table of runs, and what others published on their tasks; all, of no runs."""
     if as_json:
         told = {"leaderboards": [board.to_dict() for board in shown.boards], "runs": records(table)}
         told |= {section.name: section.data for section in shown.sections}
@@ -108,7 +108,7 @@ def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd
         print_section(console(), section)
     if published is None or published.empty:
         return
-    beside = published[published["task"].isin(table["task"])]
+    beside = published if table.empty else published[published["task"].isin(table["task"])]
     print_published(console(), sheets(beside))
     if len(beside) < len(published):
         say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

@@ -118,11 +118,13 @@ def report(
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     warn_corrupt(place)
-    if table.empty:
-        raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     published = frame(kept(store))
+    if table.empty and (grid or published.empty):
+        raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     shown = evidence(table, place.curves(table["id"]), sets)
     tell(table, shown, as_json, published)
+    if table.empty:
+        return
     if not shown.boards:
         raise UserError(f"store {store}: it has trials of searches alone; run the grid again")
     first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)

@@ -20,8 +20,8 @@ WIDE, HIGH = 1.6, 0.5
 """Inches of a cell of the heat map."""
 ABOUT = (
     "One method on several choices of layers and modules, its other arguments alike: mean over the same tasks and "
-    "seeds with its 95 % interval. Win, loss and tie are by the interval of the paired difference to the full "
-    "placement, without correction for the number of placements."
+    "seeds with its 95 % interval. Win, loss and tie are of the paired difference to the full placement, at 5 % after "
+    "Holm's correction over the placements; its interval is its own."
 )
 PER_MILLION = f"Points per million: the gain over {BASE} for a million trainable parameters, with its 95 % interval."
 NO_BASE = f"No points per million: {BASE} was not run on all these tasks and seeds, and a score counts from no zero."
