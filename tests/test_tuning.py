@@ -119,13 +119,54 @@ def test_more_trials_begin_with_those_there_are() -> None:
     assert {r.id for r in fresh} <= {r.id for r in [*before, *ended]}
 
 
+def test_a_trial_runs_on_every_seed_of_trials_and_is_judged_by_their_mean() -> None:
+    grid = GRID | {"methods": ["none", "ia3"], "tasks": ["pocket_topic"]}
+    grid |= {"tune": {"trials": 6, "seeds": [1000, 7]}}
+    losses = {0: (0.5, 0.5), 1: (0.1, 1.1), 2: (0.4, 0.4), 3: (0.7, 0.3), 4: (0.2, None), 5: (0.6, 0.6)}
+
+    def find(spec: RunSpec) -> RunResult:
+        if not spec.trial:
+            return result(spec, loss=0.4)
+        loss = losses[spec.trial.number][spec.seed == 7]
+        return result(spec, "ok" if loss else "pruned", loss or 0.01, 80.0 if spec.seed == 7 else 60.0)
+
+    found = search(grid, {})
+    ended = done(found, find)
+    assert len(ended) == found.total == len(found.stand_ins()) == 6 * 2 + 2 + 2
+    trials = [r.spec for r in ended if r.spec.trial]
+    assert Counter((spec.trial.number, spec.seed) for spec in trials if spec.trial) == dict.fromkeys(
+        [(number, seed) for number in range(6) for seed in (1000, 7)], 1
+    )
+    for number in range(6):
+        one, other = (spec for spec in trials if spec.trial and spec.trial.number == number)
+        assert (one.method, one.train) == (other.method, other.train)
+    best = next(spec for spec in trials if spec.trial and spec.trial.number == 2)
+    assert {r.spec.train for r in ended if not r.spec.trial and r.spec.method.name == "ia3"} == {best.train}
+    assert [spec.id for spec in search(grid, known(ended)).asked()] == [spec.id for spec in found.asked()]
+    (shown,) = searches(table(ended))
+    assert (shown.seeds, shown.trials, len(shown.log)) == ((7, 1000), {"ia3": 6}, 12)
+    (chosen,) = shown.chosen
+    assert (chosen.trial, chosen.score) == (3, 70.0)
+    assert chosen.validation_loss == pytest.approx(0.4)
+    assert chosen.endings == {"ok": 5, "pruned": 1}
+    (board,) = leaderboards(table(ended))
+    assert board.trials == {"none": 1, "ia3": 6}
+
+
+def test_a_run_of_a_trial_is_stopped_by_what_went_before_on_its_own_seed() -> None:
+    grid = GRID | {"methods": ["ia3"], "tasks": ["pocket_topic"], "tune": {"trials": 6, "seeds": [1000, 7]}}
+    ended = done(search(grid, {}), lambda spec: result(spec, loss=9.0 if spec.seed == 7 else 1.0))
+    last = {r.spec.seed: r.spec.trial.ceilings for r in ended if r.spec.trial and r.spec.trial.number == 5}
+    assert last == {1000: ((1, 2.0), (2, 1.5), (4, 1.25)), 7: ((1, 10.0), (2, 9.5), (4, 9.25))}
+
+
 # Resuming
 
 
 @settings(max_examples=15)
 @given(st.integers(0, 50))
 def test_stopped_anywhere_nothing_is_lost_or_repeated(cut: int) -> None:
-    grid = GRID | {"methods": ["lora", "ia3"], "tasks": ["pocket_topic"], "tune": {"trials": 6}}
+    grid = GRID | {"methods": ["lora", "ia3"], "tasks": ["pocket_topic"], "tune": {"trials": 6, "seeds": [8, 9]}}
     whole = [r.id for r in done(search(grid, {}))]
     first = done(search(grid, {}), limit=cut)
     second = done(search(grid, known(first)))
@@ -327,7 +368,7 @@ def test_tuned_runs_have_ids_of_their_own_and_plain_runs_those_they_had() -> Non
     ("changes", "words"),
     [
         ({"tune": None}, "lora.*rank has a range, and the grid no \\[tune\\]"),
-        ({"seeds": [0, 1000]}, "seed 1000 is one of the grid's seeds"),
+        ({"seeds": [0, 1000]}, "seeds: 1000 is one of the grid's seeds"),
         ({"tune": {"trials": 0}}, "tune.trials"),
         ({"tune": {"trials": 4, "tirals": 4}}, "tune.tirals"),
         ({"tune": {"trials": 4, "learning_rate": {"low": 1, "high": 0.1}}}, "not below"),

@@ -232,8 +232,9 @@ def _check_tune(grid: Grid) -> None:
             raise UserError(f"[train] {name}: a range belongs in an entry of methods, as {{ use = ..., {name} = ... }}")
     if grid.tune is None:
         return
-    if grid.tune.seed in grid.seeds:
-        raise UserError(f"[tune] seed {grid.tune.seed} is one of the grid's seeds, on which winners are then run")
+    shared = sorted({*grid.tune.seeds} & {*grid.seeds})
+    if shared:
+        raise UserError(f"[tune] seeds: {shared[0]} is one of the grid's seeds, on which winners are then run")
     if grid.tune.learning_rate is not None and "learning_rate" in grid.train:
         raise UserError("learning_rate stands in [train], which fixes it, and in [tune], which searches it")
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Noun
@@ -30,15 +30,21 @@ class Rates(Noun):
 
 
 class Tune(Noun):
-    """`[tune]` of a grid: the trials of each search, the seed they run on, whether those that lag behind are stopped.
+    """`[tune]` of a grid: the trials of each search, the seeds of each, whether those that lag behind are stopped.
 
     `learning_rate`: of all methods that do not say their own; without it, around each method's default.
     """
 
     trials: PositiveInt
-    seed: NonNegativeInt = 1000
+    seeds: tuple[NonNegativeInt, ...] = Field((1000,), min_length=1)
     prune: bool = True
     learning_rate: Rates | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> "Tune":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: one of them stands twice: {self.seeds}")
+        return self
 
 
 class Range(Noun):

@@ -1,8 +1,8 @@
 """Equal-budget tuning: every method gets the same number of trials; the winner by validation is run on all seeds.
 
-A trial is an ordinary run on a seed of its own, and the results in a store are the only state of a search: what comes
-next is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked for more
-trials begins with those it has.
+A trial is an ordinary run on each of some seeds of its own, and the results in a store are the only state of a search:
+what comes next is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked
+for more trials begins with those it has.
 """
 
 import hashlib
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from peftbench.grid import Grid, cells, load, settled
-from peftbench.ranges import Range, Space
+from peftbench.ranges import Range, Space, Tune
 from peftbench.spec import RunResult, RunSpec, Trial
 
 if TYPE_CHECKING:
@@ -25,8 +25,37 @@ if TYPE_CHECKING:
 STARTUP = 4
 """So many trials come before the search learns from any, and so many have to end well before one is stopped."""
 
+BADLY = ("failed", "diverged", "out-of-memory", "pruned")
 Settings = dict[str, Any]
-Past = Sequence[tuple[Settings, RunResult]]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that was done: its settings, and a result for each seed of trials."""
+
+    settings: Settings
+    results: tuple[RunResult, ...]
+
+    @property
+    def status(self) -> str:
+        """How it ended: `ok` only on all seeds."""
+        ended = {result.status for result in self.results}
+        return next((status for status in BADLY if status in ended), "ok")
+
+    @property
+    def loss(self) -> float | None:
+        """The mean validation loss, if it ended well on all seeds."""
+        losses = [result.validation_loss for result in self.results if _ended_well(result)]
+        return fmean(loss for loss in losses if loss is not None) if len(losses) == len(self.results) else None
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """By step: the mean validation loss, where there is one of all seeds."""
+        curves = [{point.step: point.validation_loss for point in result.curve} for result in self.results]
+        return {step: fmean(curve[step] for curve in curves) for step in sorted(set.intersection(*map(set, curves)))}
+
+
+Past = Sequence[Tried]
 """The trials of a search so far."""
 
 
@@ -34,13 +63,12 @@ Past = Sequence[tuple[Settings, RunResult]]
 class Study:
     """A search for the settings of one method on one task, model and train size.
 
-    `template` is a run of it on the seed of trials, at the middle of its ranges; the winner is run on `seeds`.
+    `template` is a run of it on the first seed of trials, at the middle of its ranges; the winner is run on `seeds`.
     """
 
     template: RunSpec
     space: Space
-    trials: int
-    prune: bool
+    tune: Tune
     seeds: tuple[int, ...]
     _known: dict[str, Settings] = field(default_factory=dict, compare=False, repr=False)
 
@@ -51,40 +79,50 @@ class Study:
     @property
     def total(self) -> int:
         """Its runs, all told."""
-        return self.trials + len(self.seeds)
+        return self.tune.trials * len(self.tune.seeds) + len(self.seeds)
 
-    def past(self, results: Mapping[str, RunResult]) -> list[tuple[Settings, RunResult]]:
-        """Its trials that have a result, up to the first that has none."""
-        past: list[tuple[Settings, RunResult]] = []
-        while len(past) < self.trials and (result := results.get(self.trial(past).id)):
-            past.append((self._settings(past), result))
+    def past(self, results: Mapping[str, RunResult]) -> list[Tried]:
+        """Its trials that have their results, up to the first that lacks one."""
+        past: list[Tried] = []
+        while len(past) < self.tune.trials:
+            asked = self.trial(past)
+            found = tuple(results[spec.id] for spec in asked if spec.id in results)
+            if len(found) < len(asked):
+                break
+            past.append(Tried(self._settings(past), found))
         return past
 
-    def trial(self, past: Past) -> RunSpec:
-        """The trial that comes after those."""
-        ceilings = ceilings_after([result for _, result in past]) if self.prune else ()
-        trial = Trial(number=len(past), ceilings=ceilings)
-        return settled(self.template, self._settings(past)).model_copy(update={"trial": trial})
+    def trial(self, past: Past) -> list[RunSpec]:
+        """The runs of the trial that comes after those, one a seed."""
+        spec, found = settled(self.template, self._settings(past)), []
+        for i, seed in enumerate(self.tune.seeds):
+            ceilings = ceilings_after([one.results[i] for one in past]) if self.tune.prune else ()
+            trial = Trial(number=len(past), ceilings=ceilings)
+            found.append(spec.model_copy(update={"seed": seed, "trial": trial}))
+        return found
 
     def asked(self, results: Mapping[str, RunResult]) -> list[RunSpec]:
         """Its runs as far as the results determine them: trials up to the next one, or all, and the winner's runs."""
         past = self.past(results)
-        trials = [result.spec for _, result in past]
-        if len(past) < self.trials:
-            return [*trials, self.trial(past)]
+        trials = [result.spec for one in past for result in one.results]
+        if len(past) < self.tune.trials:
+            return [*trials, *self.trial(past)]
         best = winner(past)
         return trials if best is None else [*trials, *self._finals(settled(self.template, best))]
 
     def stand_ins(self) -> list[RunSpec]:
         """As many runs as it will have, all at the middle of the ranges: to forecast what they cost."""
-        numbers = range(self.trials)
-        trials = [self.template.model_copy(update={"trial": Trial(number=number)}) for number in numbers]
+        trials = [
+            self.template.model_copy(update={"seed": seed, "trial": Trial(number=number)})
+            for number in range(self.tune.trials)
+            for seed in self.tune.seeds
+        ]
         return [*trials, *self._finals(self.template)]
 
     def fruitless(self, results: Mapping[str, RunResult]) -> bool:
         """Whether all trials have been done and none ended well, so that there is nothing to run on the seeds."""
         past = self.past(results)
-        return len(past) == self.trials and winner(past) is None
+        return len(past) == self.tune.trials and winner(past) is None
 
     def _finals(self, spec: RunSpec) -> list[RunSpec]:
         return [spec.model_copy(update={"seed": seed}) for seed in self.seeds]
@@ -93,7 +131,7 @@ class Study:
         """The settings of the trial after those: the method's own defaults at first, then what the search suggests."""
         if not past:
             return {span.name: span.first for span in self.space}
-        told = json.dumps([(result.id, result.status, result.validation_loss) for _, result in past])
+        told = json.dumps([(r.id, r.status, r.validation_loss) for one in past for r in one.results])
         if told not in self._known:
             self._known[told] = suggest(self.space, past, self._seed(len(past)))
         return self._known[told]
@@ -106,8 +144,8 @@ class Study:
 
 def winner(past: Past) -> Settings | None:
     """The settings of the trial with the lowest validation loss of those that ended well; of equals, the first."""
-    good = [(result.validation_loss, i) for i, (_, result) in enumerate(past) if _ended_well(result)]
-    return past[min(good)[1]][0] if good else None
+    good = [(one.loss, i) for i, one in enumerate(past) if one.loss is not None]
+    return past[min(good)[1]].settings if good else None
 
 
 def _ended_well(result: RunResult) -> bool:
@@ -115,10 +153,10 @@ def _ended_well(result: RunResult) -> bool:
 
 
 def ceilings_after(results: Iterable[RunResult]) -> tuple[tuple[int, float], ...]:
-    """For each step, the median validation loss there of the trials that ended well; none before `STARTUP` of them.
+    """For each step, the median validation loss there of the results that ended well; none before `STARTUP` of them.
 
-    A trial is stopped where its lowest loss so far is above: the median stopping rule (Golovin et al. 2017), as
-    `optuna.pruners.MedianPruner` has it.
+    `results` are those of earlier trials on one seed. A run is stopped where its lowest loss so far is above: the
+    median stopping rule (Golovin et al. 2017), as `optuna.pruners.MedianPruner` has it.
     """
     curves = [
         {point.step: point.validation_loss for point in result.curve} for result in results if _ended_well(result)
@@ -136,7 +174,7 @@ def suggest(space: Space, past: Past, seed: int) -> Settings:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spans = {span.name: _distribution(span) for span in space}
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=seed))
-    study.add_trials([_told(settings, result, space, spans) for settings, result in past])
+    study.add_trials([_told(one, space, spans) for one in past])
     found = study.ask(spans).params
     return {span.name: _value(span, found[span.name]) for span in space}
 
@@ -158,7 +196,7 @@ def _value(span: Range, found: Any) -> Any:
     return found if span.whole else span.rounded(found)
 
 
-def _told(settings: Settings, result: RunResult, space: Space, spans: "dict[str, BaseDistribution]") -> "FrozenTrial":
+def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "FrozenTrial":
     """A trial as Optuna knows it.
 
     One that diverged or took too much memory is told as pruned before its first step, the worst there is: as a failed
@@ -166,15 +204,14 @@ def _told(settings: Settings, result: RunResult, space: Space, spans: "dict[str,
     """
     from optuna.trial import TrialState, create_trial
 
-    places = {span.name: span.among.index(settings[span.name]) for span in space if span.among}
-    curve = {point.step: point.validation_loss for point in result.curve}
+    places = {span.name: span.among.index(tried.settings[span.name]) for span in space if span.among}
     states = {"ok": TrialState.COMPLETE, "failed": TrialState.FAIL}
     return create_trial(
-        state=states.get(result.status, TrialState.PRUNED),
-        value=result.validation_loss if result.status == "ok" else None,
-        params=settings | places,
+        state=states.get(tried.status, TrialState.PRUNED),
+        value=tried.loss if tried.status == "ok" else None,
+        params=tried.settings | places,
         distributions=spans,
-        intermediate_values=curve if result.status in ("ok", "pruned") else {},
+        intermediate_values=tried.curve if tried.status in ("ok", "pruned") else {},
     )
 
 
@@ -224,9 +261,8 @@ class Search:
 
     def _of(self, study: Study) -> list[RunSpec]:
         specs = study.asked(self.results)
-        if specs[-1].trial is not None:
-            owners = self._studies.setdefault(specs[-1].id, [])
-            if study not in owners:
+        for spec in specs:
+            if spec.trial is not None and study not in (owners := self._studies.setdefault(spec.id, [])):
                 owners.append(study)
         return specs
 
@@ -252,12 +288,10 @@ def search(
         if grid.tune is None or not space:
             plain.append(spec)
             continue
-        template = spec.model_copy(update={"seed": grid.tune.seed})
+        template = spec.model_copy(update={"seed": grid.tune.seeds[0]})
         seeds.setdefault((template.id, space), []).append(spec.seed)
         templates[template.id, space] = template
     studies = [
-        Study(template, key[1], grid.tune.trials, grid.tune.prune, tuple(seeds[key]))
-        for key, template in templates.items()
-        if grid.tune
+        Study(template, key[1], grid.tune, tuple(seeds[key])) for key, template in templates.items() if grid.tune
     ]
     return Search(plain, studies, dict(results))

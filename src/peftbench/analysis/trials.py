@@ -1,7 +1,8 @@
 """What searches for settings found: the score that a number of trials buys, what was chosen, and every trial.
 
-Of the first k trials of each search, the one with the lowest validation loss is taken; its own test score, on the one
-seed of trials, is what k trials would have bought. Which trial that is never depends on a test score.
+Of the first k trials of each search, the one with the lowest validation loss is taken; its own test score, on the seeds
+of trials, is what k trials would have bought. Which trial that is never depends on a test score. A trial's numbers are
+the means over its runs, one a seed; it ended well if all of them did.
 """
 
 import math
@@ -24,7 +25,7 @@ ENDINGS = ("ok", "pruned", "diverged", "out-of-memory", "failed")
 class Chosen:
     """The winner of a search, a method's on a task: `trial` counts from 1, and is `None` if none ended well.
 
-    `settings` is in the words of a grid. `score` is its test score on the seed of trials; `endings` counts all trials.
+    `settings` is in the words of a grid. `score` is its test score on the seeds of trials; `endings` counts all trials.
     """
 
     method: str
@@ -52,14 +53,15 @@ class Bought:
 class Searches:
     """The searches of one model, train size and machine class.
 
-    `trials` is by method, the fewest it has on a task; `bought` goes up to the number that all have. `log` has a row a
-    trial, in order.
+    `seeds` are those of the trials. `trials` is by method, the fewest it has on a task; `bought` goes up to the number
+    that all have. `log` has a row a run, trial by trial.
     """
 
     model: str
     size: str
     machine_class: str
     tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
     trials: Mapping[str, int]
     bought: tuple[Bought, ...]
     chosen: tuple[Chosen, ...]
@@ -77,11 +79,12 @@ def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
     trials = trials_of(table)
     if trials.empty:
         return ()
-    trials = _with_settings(trials.sort_values(["label", "task", "trial", "id"]))
+    trials = _with_settings(trials.sort_values(["label", "task", "trial", "seed", "id"]))
     return tuple(_searches(here) for _, here in trials.groupby(BOARD))
 
 
-def _searches(trials: "pd.DataFrame") -> Searches:
+def _searches(runs: "pd.DataFrame") -> Searches:
+    trials = _together(runs)
     tasks = tuple(sorted(set(trials["task"])))
     of = {(str(m), str(t)): here for (m, t), here in trials.groupby(["label", "task"])}
     methods = sorted({method for method, _ in of})
@@ -91,8 +94,21 @@ def _searches(trials: "pd.DataFrame") -> Searches:
         _bought(k, {m: [of[m, t] for t in tasks] for m in methods}) for k in range(1, min(counts.values()) + 1)
     )
     chosen = tuple(_chosen(method, task, here) for (method, task), here in of.items())
-    log = tuple(_line(row) for row in trials.to_dict("records"))
-    return Searches(model, size, machine_class, tasks, counts, bought, chosen, log)
+    log = tuple(_line(row) for row in runs.to_dict("records"))
+    seeds = tuple(sorted({int(seed) for seed in runs["seed"]}))
+    return Searches(model, size, machine_class, tasks, seeds, counts, bought, chosen, log)
+
+
+def _together(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a trial: the worst that became of its runs, and the means of what ended well on all seeds."""
+    seeds = runs["seed"].nunique()
+    trials = runs.groupby([*BOARD, "label", "task", "trial", "settings"], as_index=False).agg(
+        runs=("status", "size"),
+        status=("status", lambda ended: max(ended, key=ENDINGS.index)),
+        validation_loss=("validation_loss", lambda losses: losses.mean(skipna=False)),
+        score=("score", lambda scores: scores.mean(skipna=False)),
+    )
+    return trials[trials["runs"] == seeds]
 
 
 def _count(trials: "pd.DataFrame") -> int:
@@ -129,8 +145,9 @@ def _chosen(method: str, task: str, trials: "pd.DataFrame") -> Chosen:
 
 def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
     numbers = ("validation_loss", "score", "best_step", "steps")
-    named = {"method": row["label"], "task": row["task"], "trial": int(row["trial"]) + 1, "settings": row["settings"]}
-    return named | {"id": row["id"], "status": row["status"]} | {name: _number(row[name]) for name in numbers}
+    place = {"method": row["label"], "task": row["task"], "trial": int(row["trial"]) + 1, "seed": int(row["seed"])}
+    told = {name: row[name] for name in ("settings", "id", "status")}
+    return place | told | {name: _number(row[name]) for name in numbers}
 
 
 def _with_settings(trials: "pd.DataFrame") -> "pd.DataFrame":

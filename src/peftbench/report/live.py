@@ -20,7 +20,8 @@ from peftbench.launch import Event
 def title(event: Event) -> str:
     """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
     spec = event.spec
-    return f"{spec.task} · {spec.method} · " + (f"trial {spec.trial.number + 1}" if spec.trial else f"seed {spec.seed}")
+    trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
+    return f"{spec.task} · {spec.method} · {trial}seed {spec.seed}"
 
 
 class Live:

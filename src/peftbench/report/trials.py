@@ -10,12 +10,13 @@ from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
 
 ABOUT = (
-    "Every method was given the same number of trials on each task, on a seed that its own runs do not use. Of the "
+    "Every method was given the same number of trials on each task, on seeds that its own runs do not use. Of the "
     "first so many trials, the one with the lowest validation loss is taken, never by test score. What is shown is its "
-    "test score on that one seed, as a mean over the tasks, with its rank. The leaderboards have the winners' runs."
+    "test score on those seeds, as a mean over the tasks, with its rank. The leaderboards have the winners' runs."
 )
-ONE_SEED = (
-    "Scores of trials are of one seed and have no interval: no small difference or rank among them is told apart."
+NO_INTERVAL = (
+    "Scores of trials are of the few seeds of trials and have no interval: no small difference or rank among them is "
+    "told apart."
 )
 
 
@@ -30,7 +31,7 @@ def section(evidence: Evidence) -> Section | None:
         if len(each.bought) > 1
     }
     sheets = [sheet for each in found for sheet in (_by_number(each), _chosen(each)) if sheet.lines]
-    remarks = (ONE_SEED, *(remark for each in found for remark in _remarks(each)))
+    remarks = (NO_INTERVAL, *(remark for each in found for remark in _remarks(each)))
     data = [each.to_dict() for each in found]
     return Section("trials", "What trials buy", ABOUT, tuple(sheets), figures, remarks, data)
 
@@ -78,6 +79,8 @@ def _chosen(each: Searches) -> Sheet:
 
 def _remarks(each: Searches) -> list[str]:
     said = []
+    if len(each.seeds) == 1:
+        said.append(f"{_title(each)}: trials ran on one seed, so settings are chosen for that one.")
     if len(set(each.trials.values())) > 1:
         counts = ", ".join(f"{count} for {method}" for method, count in each.trials.items())
         said.append(f"{_title(each)}: the searches are not complete: {counts} trials on each task at least.")
