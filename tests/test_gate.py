@@ -91,7 +91,7 @@ def test_no_worse_is_0_and_everything_is_written(tmp_path: Path, runs: dict[str,
     runs["share"] = lambda _spec: 1.0
     done = gate(tmp_path, "dora", "--summary", str(summary), "--junit", str(xml))
     assert done.code == 0
-    assert "No worse: +0.0 (+0.0 to +0.0) points: above minus the margin of 3." in done.out
+    assert "No worse: +0.0 (-1.9 to +1.9) points: above minus the margin of 3." in done.out
     assert "12 runs in this gate, 0 done before" in done.err
     assert summary.read_text().startswith("before\n\n## Gate: no worse")
     suite = ET.parse(xml).getroot()[0]

@@ -15,7 +15,10 @@ from peftbench.analysis.names import labels
 from peftbench.analysis.pscp import pscp
 from peftbench.analysis.weight_sets import SETS, weight_set
 from peftbench.registry import UnknownNameError
+from peftbench.report.sections import evidence
 from synthetic_table import TASKS, run, table
+
+CURVE = ["id", "step", "tokens", "seconds", "train_loss", "validation_loss"]
 
 
 def only(runs: pd.DataFrame, pool_machines: bool = False) -> Leaderboard:
@@ -46,6 +49,28 @@ def test_methods_that_do_not_differ_are_tied() -> None:
         ("vera", 4, ()),
     ]
     assert found["ia3"].beaten_by == ("dora", "lora")
+
+
+def test_rows_that_methods_share_are_paired_where_results_have_their_scores() -> None:
+    """Five methods right on the same 80 of 100 rows, but for one that is wrong on 14 of them."""
+    right = {f"m{i}": [100.0] * 80 + [0.0] * 20 for i in range(5)}
+    right["m4"] = [0.0] * 14 + [100.0] * 66 + [0.0] * 20
+    runs = pd.DataFrame(
+        run(method, "emotions", seed, score=sum(own) / 100, score_error=4.0, row_scores=" ".join(f"{x:g}" for x in own))
+        for method, own in right.items()
+        for seed in (0, 1, 2)
+    )
+    found, bare = rows(only(runs)), rows(only(runs.drop(columns="row_scores")))
+    assert [found[m].tied_with for m in ("m0", "m4")] == [("m1", "m2", "m3"), ()]
+    assert bare["m4"].tied_with == ("m0", "m1", "m2", "m3")
+    assert found["m4"].mean == bare["m4"].mean
+    remarks = [
+        next(s for s in evidence(table, runs[:0].reindex(columns=CURVE)).sections if s.name == "verdicts").remarks
+        for table in (runs, runs.drop(columns="row_scores"), runs.assign(row_scores=["", *runs["row_scores"][1:]]))
+    ]
+    assert not any("no scores of" in remark for remark in remarks[0])
+    assert any("15 runs have no scores of their test rows" in remark for remark in remarks[1])
+    assert any("1 run has no scores of its test rows" in remark for remark in remarks[2])
 
 
 def test_a_wide_row_error_makes_everything_a_tie() -> None:

@@ -1,5 +1,6 @@
 """Metrics against values worked by hand, against scikit-learn and sacreBLEU, and by their properties."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -351,6 +352,15 @@ def test_standard_error_of_a_mean_is_exact_and_a_bootstrap_is_near() -> None:
     share, error, _ = score("accuracy", answers)
     assert error == pytest.approx((share * (100 - share) / 399) ** 0.5)
     assert 0 < score("f1", answers)[1] < 5
+
+
+def test_the_error_of_one_row_or_one_group_is_not_known() -> None:
+    one, pair = labelled(["yes"], ["yes"]), labelled(["yes", "no"], ["yes", "yes"])
+    assert score("accuracy", one)[0] == 100
+    assert math.isnan(score("accuracy", one).standard_error)
+    together = replace(pair, details=[{"group": 1}] * 2)
+    assert math.isnan(score("f1", together).standard_error)
+    assert score("f1", pair).standard_error > 0
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:

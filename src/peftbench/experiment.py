@@ -277,7 +277,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         id=spec.id,
         spec=spec,
         status=status,
-        **(found.scored if status == "ok" else NOTHING)._asdict(),
+        **(found.scored if status == "ok" else found.scored._replace(scores={}, row_scores=None))._asdict(),
         merged=found.merged if status == "ok" else None,
         chance=found.chance,
         validation_loss=best[0] if best else None,

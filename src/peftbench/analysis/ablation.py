@@ -31,9 +31,9 @@ class Placement:
     """One choice of layers and modules.
 
     `score` is the mean over tasks, `None` where cells are `missing`. `per_million`: points over `none` for a million
-    trainable parameters, `None` where `none` lacks a cell. `to_full`: points over the full placement, paired by task
-    and seed; its `verdict` is after Holm's correction over the placements, a tie where the interval is unknown. Both
-    are `None` for the full placement itself.
+    trainable parameters, `None` where `none` lacks a cell. `to_full`: points over the full placement, paired by task,
+    seed and test row; its `verdict` is after Holm's correction over the placements, a tie where the interval is
+    unknown. Both are `None` for the full placement itself.
     """
 
     layers: str

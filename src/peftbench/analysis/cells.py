@@ -79,4 +79,4 @@ def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
 
 def rows_of(text: object) -> "NDArray[np.float64] | None":
     """The scores of rows as a result has them, `row_scores`; `None` if it has none."""
-    return np.array(text.split(), dtype=float) if isinstance(text, str) and text else None
+    return np.fromstring(text, sep=" ") if isinstance(text, str) and text else None

@@ -11,7 +11,7 @@ from peftbench.spec import RunResult
 Row = Mapping[str, Any]
 
 ENVIRONMENT = ("versions", "code", "machine", "settings", "base", "data", "seeds")
-APART = {*ENVIRONMENT, "result_schema", "id", "spec", "curve", "base_reloaded", "notes", "error"}
+APART = {*ENVIRONMENT, *"result_schema id spec curve row_scores base_reloaded notes error".split()}
 """Parts of a result that are not found but given, compared in another way, or words."""
 OF_THE_MOMENT = {"seconds", "second", "ms", "latency", "joules", "energy", "source"}
 """Words in the names of numbers that no two runs have alike, and of what is no number."""

@@ -50,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Against:
-    """A method against full fine-tuning, paired by task and seed.
+    """A method against full fine-tuning, paired by task, seed and test row.
 
     `leads`: by number of rows, 1 where it is better, -1 where worse, 0 where that cannot be told.
     """

@@ -120,8 +120,8 @@ class Measured(NamedTuple):
 def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> Measured:
     """A metric with its standard error: exact for a mean of rows, else by bootstrap, which draws equal rows for all.
 
-    Rows of one group (`details["group"]`) are drawn together. Raises `ValueError` for no rows and `UnavailableError` if
-    the metric cannot be had.
+    Rows of one group (`details["group"]`) are drawn together. The error is NaN, not known, of fewer than two rows or
+    groups that can be scored. Raises `ValueError` for no rows and `UnavailableError` if the metric cannot be had.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")
@@ -131,12 +131,14 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> M
         values = rows[~np.isnan(rows)]
         if not len(values):
             raise UnavailableError("there is no row that it can score")
-        return Measured(float(values.mean()), float(values.std() / np.sqrt(max(len(values) - 1, 1))), rows)
+        error = values.std() / np.sqrt(len(values) - 1) if len(values) > 1 else np.nan
+        return Measured(float(values.mean()), float(error), rows)
     rng, groups = np.random.default_rng(seed), grouped(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
     drawn = np.array([unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices])
     value = float(unit.function(answers))
-    return Measured(value, float(drawn.std(ddof=1)), value + np.sqrt(resamples) * (drawn - drawn.mean()))
+    error = drawn.std(ddof=1) if len(groups) > 1 else np.nan
+    return Measured(value, float(error), value + np.sqrt(resamples) * (drawn - drawn.mean()))
 
 
 def grouped(answers: Answers) -> list[list[int]]:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from peftbench.planning.forecast import Cell, Forecast
     from peftbench.planning.resolution import Resolution
 
+WIDEST = 100.0
+"""Points: no scores differ by more."""
 HEADINGS = ("Model", "Method", "Runs", "Trainable", "+TFLOP", "Adapter", "Peak", "Train FLOP", "Time", "kWh")
 
 
@@ -69,14 +71,19 @@ def told_apart(found: "Resolution") -> str:
     tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
     rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"
-    several = f", {found.board:.1f} among all {found.methods} methods" if found.methods > 2 else ""
+    worst = f"By {known}; at worst: accuracies of 50 %, and no error of the test rows that methods share."
+    if found.pair > WIDEST:
+        return f"{found.model}, {found.size} training rows: nothing will be told apart but by luck. {worst}"
+    several = (
+        f", {found.board:.1f} among all {found.methods} methods" if found.board < WIDEST and found.methods > 2 else ""
+    )
     seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
     alone = "" if found.seeds > 1 else " One seed does not show the spread of seeds: wins may be luck."
     return (
         f"{found.model}, {found.size} training rows: with {seeds} and {rows} test rows on {tasks} "
         f"task{'' if tasks == 1 else 's'}, differences of two methods under {found.pair:.1f} points will not be told "
         f"apart (80 % of the time){several}; 1 point needs {found.needed_rows:,} test rows on each task and "
-        f"{found.needed_seeds} seeds. By {known} and accuracies of 50 %, the worst case.{alone}"
+        f"{found.needed_seeds} seeds. {worst}{alone}"
     )
 
 

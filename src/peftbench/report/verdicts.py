@@ -66,8 +66,9 @@ def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
 def _unpaired(about: str, scores: dict[str, Scores]) -> list[str]:
     """What is said of runs whose test rows cannot be paired, if there are any."""
     lacking = sum(run.rows is None for held in scores.values() for cell in held.values() for run in cell.values())
-    said = "their differences have the error of two sets of test rows, which is too large"
-    return [f"{about}: {lacking} runs have no scores of their test rows, so {said}."] if lacking else []
+    runs = "1 run has no scores of its" if lacking == 1 else f"{lacking} runs have no scores of their"
+    said = "differences have the error of two sets of test rows, which is too large"
+    return [f"{about}: {runs} test rows, so {said}."] if lacking else []
 
 
 def _ranks(scores: dict[str, Scores]) -> Ranks | None:

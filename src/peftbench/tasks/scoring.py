@@ -1,5 +1,6 @@
 """From answers to scores: every metric of a task."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ def scored(task: Task, examples: Sequence[Example], predictions: Sequence[str]) 
     for name in task.facts.metrics:
         try:
             value, error, rows[name] = score(name, answers)
-            found[name] = Score(value=value, standard_error=error)
+            found[name] = Score(value=value, standard_error=None if math.isnan(error) else error)
         except UnavailableError as problem:
             found[name] = Score(why=str(problem))
     main = rows.get(task.facts.metrics[0])
