@@ -370,7 +370,7 @@ def test_tuned_runs_have_ids_of_their_own_and_plain_runs_those_they_had() -> Non
         ({"tune": None}, "lora.*rank has a range, and the grid no \\[tune\\]"),
         ({"seeds": [0, 1000]}, "seeds: 1000 is one of the grid's seeds"),
         ({"tune": {"trials": 0}}, "tune.trials"),
-        ({"tune": {"trials": 4, "tirals": 4}}, "tune.tirals"),
+        ({"tune": {"tirals": 4}}, "unknown key of \\[tune\\] 'tirals': did you mean 'trials'"),
         ({"tune": {"trials": 4, "learning_rate": {"low": 1, "high": 0.1}}}, "not below"),
         ({"methods": [{"use": "lora", "learning_rate": 1e-3}]}, "lora.*fixed.*nothing to search"),
         ({"methods": [{"use": "none", "rank": {"low": 1, "high": 2}}]}, "rank"),

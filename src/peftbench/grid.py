@@ -261,6 +261,9 @@ def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 def _problem(error: ValidationError) -> str:
     first = error.errors()[0]
+    unknown = [one["loc"][1] for one in error.errors() if one["type"] == "extra_forbidden" and one["loc"][0] == "tune"]
+    if unknown:
+        return str(did_you_mean("key of [tune]", str(unknown[0]), list(Tune.model_fields)))
     # What follows the key and the place in its list is pydantic's own name for one of several types.
     return f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
 

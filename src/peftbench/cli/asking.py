@@ -38,7 +38,10 @@ def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any
     """The model and the task. Raises `UserError` unless just one of task, kind and file is given."""
     from peftbench.choices import model_choices
 
-    if sum(x is not None for x in (task, kind, file)) != 1:
+    given = [name for name, value in {"--task": task, "--kind": kind, "--file": file}.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: give one of them")
+    if not given:
         raise UserError(
             "say what it is for by one of --task NAME, --kind KIND, or --file FILE with --fields and --target"
         )

@@ -95,7 +95,10 @@ def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
 def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
     """Print the leaderboards and sections of a table of runs, and published figures on their tasks; all, of no runs."""
     if as_json:
-        told = {"leaderboards": [board.to_dict() for board in shown.boards], "runs": records(table)}
+        told = {
+            "leaderboards": [board.to_dict() for board in shown.boards],
+            "runs": records(table.drop(columns="row_scores", errors="ignore")),
+        }
         told |= {section.name: section.data for section in shown.sections}
         print_json(told if published is None else told | {"published": records(published)})
         return

@@ -27,13 +27,16 @@ def list_units(
     if as_json:
         print_json(rows)
     elif rows:
-        print_rows(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+        print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
 
 
 def _runs(store: Path) -> list[dict[str, Any]]:
-    """The runs of a store; where there are trials of searches among them, which trial each is."""
+    """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
     table = open_store(store).table()
     searched = table["trial"].notna().any()
+    table = table.assign(
+        trial=(table["trial"].astype(float) + 1).astype("Int64"), score=table["score"].astype(float).round(2)
+    )
     return records(table[[*RUN_COLUMNS, *(["trial"] if searched else [])]])
 
 

@@ -82,6 +82,7 @@ def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str
     return {
         "status": result.status,
         "score": main_score.value if main_score else None,
+        "validation_loss": result.validation_loss,
         "error": result.error,
         "seconds": result.costs.train_seconds,
     }

@@ -98,5 +98,7 @@ class Live:
                 f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False, soft_wrap=True
             )
         elif not self.console.is_terminal:
-            score = event.data["score"]
-            self.console.print(f"[{self.done}/{self.total}] {title(event)}: {score:.1f}", markup=False, soft_wrap=True)
+            # What a trial is judged by, and what is not looked at before the choice is made.
+            loss = event.data["validation_loss"] if event.spec.trial else None
+            found = f"{event.data['score']:.1f}" if loss is None else f"validation loss {loss:.3f}"
+            self.console.print(f"[{self.done}/{self.total}] {title(event)}: {found}", markup=False, soft_wrap=True)
