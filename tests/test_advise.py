@@ -113,6 +113,17 @@ def test_a_cell_of_weak_methods_is_not_taken_for_a_hard_one() -> None:
     assert levels[2] - levels[0] == pytest.approx(20, abs=0.1)
 
 
+def test_a_few_rows_more_are_nearly_the_same_cell() -> None:
+    """What is known of a cell fades with the rows, and does not end with them."""
+    table = pd.concat([by_kind(), by_kind().assign(model="other", score=lambda runs: runs["score"] - 20)])
+    model = learn(cells(table, KNOWN))
+    at = model.cells[0].place
+    label = next(iter(model.cells[0].scores))
+    known, near, far = (model.advantage(replace(at, size=str(n), rows=n))[label] for n in (at.rows, 1.1 * at.rows, 1e9))
+    assert known.sd < near.sd < far.sd
+    assert near.sd - known.sd < 0.5 * (far.sd - known.sd)
+
+
 def test_nearness_is_of_rows_model_and_shape() -> None:
     here = place()
     assert nearness(here, here) == 1

@@ -201,7 +201,7 @@ def test_a_summary_says_the_verdict_and_stays_a_table(name: str) -> None:
     text = section_markdown(section(found, NAMES, ABOUT))
     assert text.startswith(f"\n## Gate: {found.outcome}\n")
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.replace("\\|", "").count("|") for line in table} == {7}
+    assert {line.replace("\\|", "").count("|") for line in table} == {8}
     assert "candidate: mine" in text
 
 

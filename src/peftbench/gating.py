@@ -16,7 +16,7 @@ from peftbench.grid import expand
 from peftbench.methods import METHODS
 from peftbench.registry import PLUGIN, UserError, in_a_line
 from peftbench.spec import RunResult, RunSpec
-from peftbench.store import RESULT, Store, read_result
+from peftbench.store import RESULT, Store, read_result, written
 from peftbench.tasks import resolve
 
 BASELINE: Entry = {
@@ -105,6 +105,12 @@ class Arms:
         apart = [key for key in ours if ours[key] != theirs[key]]
         told = [", ".join(f"{key} {settings[key]}" for key in apart) for settings in (ours, theirs)]
         return _named(self.candidate, told[0]), _named(self.baseline, told[1])
+
+    @property
+    def training(self) -> str:
+        """The training settings that both share, as far as they are not the defaults."""
+        ours, theirs = (arm.first.train.model_dump(mode="json", exclude_defaults=True) for arm in self.both)
+        return written({key: value for key, value in ours.items() if theirs.get(key) == value})
 
     def runs(self) -> list[RunSpec]:
         """Every run once, those of the baseline first."""

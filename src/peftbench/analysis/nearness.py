@@ -180,7 +180,7 @@ def nearness(first: Place, second: Place) -> float:
 
 
 def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[float]], ...]:
-    """What two places share, part by part: everything; nearness; kind of task; task; the cell itself."""
+    """What two places share, part by part: everything; nearness; kind of task; task; the cell itself, or nearly."""
 
     def each(share: Any) -> list[list[float]]:
         return [[float(share(a, b)) for b in second] for a in first]
@@ -190,5 +190,16 @@ def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[
         each(nearness),
         each(lambda a, b: nearness(a, b) * a.kin(b)),
         each(lambda a, b: nearness(a, b) * (a.task == b.task)),
-        each(lambda a, b: a.cell == b.cell),
+        each(_same),
     )
+
+
+def _same(a: Place, b: Place) -> float:
+    """Whether two places are one cell, or how much of one: by the rows alone, as in `nearness`.
+
+    Cells apart with the same number of rows are of other sources, which share nothing but what their task shares.
+    """
+    if a.cell == b.cell:
+        return 1.0
+    alike = (a.task, a.model, a.variant) == (b.task, b.model, b.variant)
+    return nearness(a, b) * (alike and a.rows != b.rows)

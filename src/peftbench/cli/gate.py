@@ -154,6 +154,7 @@ def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: b
     verdict = gating.verdict(arms, place)
     spec = arms.baseline.first
     about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
+    about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
     return verdict, section(verdict, arms.names, about), junit(verdict, arms.names, about)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from peftbench.analysis.gating import TaskVerdict, Verdict, said
+from peftbench.report.columns import ABSENT
 from peftbench.report.sections import Section, Sheet
 
-HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Difference (95 %)", "")
+HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Chance", "Difference (95 %)", "")
 OVERALL = "all tasks"
 RULE = (
     "“No worse” means that the 95 % interval of the difference lies above -{0:g} points, on the mean of the tasks on"
@@ -18,11 +19,17 @@ def section(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object
     """The verdict for people. `names` are those of candidate and baseline, `about` what the comparison was on."""
     candidate, baseline = names
     lines: list[tuple[str, ...]] = [
-        (task.task, task.metric, f"{task.candidate:.1f}", f"{task.baseline:.1f}", said(task.difference), _state(task))
-        for task in verdict.tasks
+        (
+            task.task,
+            task.metric,
+            *map(_score, (task.candidate, task.baseline, task.chance)),
+            said(task.difference),
+            state,
+        )
+        for task, state in zip(verdict.tasks, map(_state, verdict.tasks), strict=True)
     ]
     if verdict.difference and not verdict.failed:
-        lines.append((f"mean of {sum(t.counts for t in verdict.tasks)}", *[""] * 3, said(verdict.difference), ""))
+        lines.append((f"mean of {sum(t.counts for t in verdict.tasks)}", *[""] * 4, said(verdict.difference), ""))
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
     remarks = [f"candidate: {candidate}", f"baseline: {baseline}", facts]
     remarks.append(RULE.format(verdict.margin))
@@ -35,6 +42,10 @@ def section(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object
         remarks=tuple(remarks),
         data=verdict.to_dict(),
     )
+
+
+def _score(points: float | None) -> str:
+    return ABSENT if points is None else f"{points:.1f}"
 
 
 def _state(task: TaskVerdict) -> str:
