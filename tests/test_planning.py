@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import SHARED
-from peftbench.cli.planning import warn
+from peftbench.cli.planning import _left, warn
 from peftbench.engine.adapters import save
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Memory
@@ -207,6 +207,21 @@ def test_totals_and_the_time_until_the_last_is_done() -> None:
     assert told.total("train_flops") == 20
     assert Forecast(ROOM, 1, told.cells).makespan == 11
     assert Forecast(ROOM, 2, (*told.cells, cell(None))).makespan is None
+
+
+def test_what_is_left_is_its_share_of_the_time() -> None:
+    short, long = (
+        Cell("m", method, "t", "32", seeds=2, status="fits", seconds=s) for method, s in (("a", 60.0), ("b", 240.0))
+    )
+    told = Forecast(ROOM, 1, (short, long))
+
+    def done(**counts: int) -> list[dict[str, Any]]:
+        return [{"model": "m", "method": k, "task": "t", "size": "32", "runs": 2, "done": n} for k, n in counts.items()]
+
+    assert _left(told, done(a=2, b=0)) == ": 8 min"
+    assert _left(told, done(a=2, b=1)) == ": 4 min"
+    assert _left(told, done(a=0, b=2)) == ": 2 min"
+    assert _left(Forecast(ROOM, 1, (replace(short, seconds=None),)), done(a=1)) == ""
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=3, max_size=3))

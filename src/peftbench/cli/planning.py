@@ -40,6 +40,8 @@ OnDevice = Annotated[
 Page = Annotated[Path | None, typer.Option("--html", help="write all cells as a page too", metavar="FILE")]
 Costs = Annotated[bool, typer.Option("--costs/--no-costs", help="forecast what each cell costs, or count runs alone")]
 
+CELL = ("model", "method", "task", "size")
+
 
 def plan(
     grid: GridFile,
@@ -86,9 +88,25 @@ def plan(
             say(remark)
     if search.studies:
         say("searches are reckoned at the middle of their ranges, and every trial as if it were not stopped early")
-    say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do")
+    left = _left(ahead, _cells(specs, missing, None)) if ahead and 0 < len(missing) < len(specs) else ""
+    say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do{left}")
     if html is not None:
         say(f"wrote {html}", stderr=True)
+
+
+def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
+    """How long what is to do will take: its share of the time of all runs; empty where that is not known."""
+    from peftbench.report.plan import duration
+
+    shares = {tuple(cell[name] for name in CELL): 1 - cell["done"] / cell["runs"] for cell in cells}
+    whole = ahead.makespan
+    if not whole:
+        return ""
+    costs = [
+        ((one.model, one.method, one.task, str(one.size)), (one.seconds or 0) * one.seeds) for one in ahead.runnable
+    ]
+    left = sum(seconds * shares.get(cell, 1) for cell, seconds in costs)
+    return f": {duration(whole * left / sum(seconds for _, seconds in costs))}"
 
 
 def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
@@ -152,7 +170,7 @@ def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") 
     cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for spec in specs:
         key = (spec.model_name, str(spec.method), str(spec.task), str(spec.size))
-        named = dict(zip(("model", "method", "task", "size"), key, strict=True))
+        named = dict(zip(CELL, key, strict=True))
         cell = cells.setdefault(key, named | {"runs": 0, "done": 0})
         cell["runs"] += 1
         cell["done"] += spec.id not in missing
