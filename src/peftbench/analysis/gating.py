@@ -143,7 +143,8 @@ def _weigh(
         return "no worse", f"{said(mean)} points: above minus the margin of {margin:g}"
     if mean.high < 0:
         return "worse", f"{said(mean)} points: below 0, and not within the margin of {margin:g}"
-    return "cannot tell", f"{said(mean)} points: neither above minus the margin of {margin:g} nor below 0"
+    between = f"neither above minus the margin of {margin:g} nor below 0"
+    return "cannot tell", f"{said(mean)} points: {between}; more seeds or test rows would tell more"
 
 
 def said(interval: Interval) -> str:
