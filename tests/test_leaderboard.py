@@ -239,8 +239,9 @@ def test_a_latency_that_was_not_measured_says_how_to_measure_it() -> None:
 
 def test_methods_that_cost_nothing_lose_nothing() -> None:
     runs = planted({"none": (40, 40)}, trainable_parameters=0, peak_memory_bytes=0.0)
-    value = only(runs.assign(latency_ms=0.0)).rows[0].pscp["exponential"].value
-    assert value == only(runs).rows[0].mean.mean  # type: ignore[union-attr]
+    row = only(runs.assign(latency_ms=0.0)).rows[0]
+    assert row.mean is not None
+    assert row.pscp["exponential"].value == row.mean.mean
 
 
 def test_own_weights_in_place_of_the_named_ones() -> None:

@@ -138,6 +138,14 @@ def test_rows_that_do_not_belong_together_are_not_paired() -> None:
     assert row_error([Run(2.0, 7.0, three)], [Run(0.0, 7.0, zeros)]) == pytest.approx(1)
 
 
+def test_an_error_that_is_not_known_stays_so_whatever_the_rows() -> None:
+    """Two rows of one group, say, whose resamples are all alike."""
+    pair = Answers(["yes", "no"], [["yes"]] * 2, labels=["yes", "no"], positive="yes", details=[{"group": 1}] * 2)
+    run = Run(*score("f1", pair))
+    assert run.rows is not None
+    assert difference({0: run, 1: run}, {0: run, 1: run}).interval().low is None
+
+
 def test_what_is_no_mean_of_rows_is_drawn_in_pairs() -> None:
     """Resamples are the same rows for all, so a difference of correlations has the error of its own bootstrap."""
     rng = np.random.default_rng(5)

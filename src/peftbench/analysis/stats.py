@@ -133,7 +133,8 @@ def difference(first: Runs, second: Runs) -> Estimate:
 
     Both answered the same test rows (for the caller to know). The error over rows is that of the rows' own differences,
     averaged over the seeds first, as rows are what is drawn: what makes a row hard for both does not count. Where a run
-    has no scores of rows, or of other ones, the variances are added, as of different rows: rather too much.
+    has no scores of rows, or of other ones, the variances are added, as of different rows: rather too much. Where the
+    error of a run is not known, that of the difference is not either.
     """
     if first.keys() != second.keys():
         raise ValueError(f"not paired: seeds {sorted(first)} and {sorted(second)}")
@@ -142,7 +143,7 @@ def difference(first: Runs, second: Runs) -> Estimate:
     for seed, one in first.items():
         other = second[seed]
         apart = math.hypot(one.error, other.error)
-        found[seed] = Run(one.score - other.score, apart if shared is None else shared)
+        found[seed] = Run(one.score - other.score, apart if shared is None or math.isnan(apart) else shared)
     return cell(found)
 
 

@@ -71,7 +71,7 @@ def told_apart(found: "Resolution") -> str:
     tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
     rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"
-    worst = f"By {known}; at worst: accuracies of 50 %, and no error of the test rows that methods share."
+    worst = f"By {known}; at worst: accuracies of 50 %, and methods that share nothing of the error over test rows."
     if found.pair > WIDEST:
         return f"{found.model}, {found.size} training rows: nothing will be told apart but by luck. {worst}"
     several = (
