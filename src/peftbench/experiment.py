@@ -23,7 +23,7 @@ from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
-from peftbench.registry import UserError, in_a_line
+from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
 from peftbench.tasks import Example, Task, resolve
@@ -48,7 +48,8 @@ class Worker:
         ref = find(spec.model.name)
         if ref.version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
-        wanted = (ref, spec.train.precision, quantised(spec))
+        with refusing():
+            wanted = (ref, spec.train.precision, quantised(spec))
         if self.base is None or (self.base.ref, self.base.precision, self.base.quantise) != wanted:
             self.base = None
             self.base = Base(*wanted)
@@ -102,7 +103,7 @@ def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found:
     except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
         return "out-of-memory", in_a_line(problem)
     except UserError as problem:
-        return "failed", str(problem)
+        return "refused" if isinstance(problem, RefusedError) else "failed", str(problem)
     except Exception as problem:
         worker.broken = isinstance(problem, torch.AcceleratorError)
         (folder / "error.txt").write_text(traceback.format_exc())
@@ -127,13 +128,15 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
     found.data = _data_facts(splits, task, (train, validation, test))
-    check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
+    with refusing():
+        check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
     # Method: after what needs the untouched base; the seed is set before the adapter is created.
     beside = Beside(base, spec.eval)
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
-        check_room(base, adapted, task, [*train, *validation, *test])
+        with refusing():
+            check_room(base, adapted, task, [*train, *validation, *test])
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
@@ -152,10 +155,20 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
 
 @contextmanager
+def refusing() -> Iterator[None]:
+    """What is asked for cannot be run together: a `UserError` from here is a result of the run."""
+    try:
+        yield
+    except UserError as problem:
+        raise RefusedError(str(problem)) from problem
+
+
+@contextmanager
 def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     """The base model with the method on it, measured; taken off when the context is left."""
     method = METHODS[spec.method.name]
-    adapted = adapt(base, method, spec)
+    with refusing():
+        adapted = adapt(base, method, spec)
     try:
         costs, notes = sizes(base, adapted, spec.method)
         found.costs |= costs

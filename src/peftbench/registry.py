@@ -27,6 +27,10 @@ class UserError(Exception):
     """Something the user can put right; the message is one line that says what to do."""
 
 
+class RefusedError(UserError):
+    """A method, a model and a task that cannot be run together: a result, which says why, and no failure."""
+
+
 class UnknownNameError(UserError):
     """A name that is not registered; the message has the nearest ones."""
 

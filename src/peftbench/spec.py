@@ -14,8 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 SCHEMA = 1
 """Raised when the shape of `RunResult` changes; `peftbench.store` upgrades older files."""
 
-Status = Literal["ok", "out-of-memory", "diverged", "failed", "pruned"]
-"""`pruned`: a trial of a search that was stopped early, as others were better after as many steps."""
+Status = Literal["ok", "out-of-memory", "diverged", "refused", "pruned", "timeout", "failed"]
+"""How a run ended.
+
+`refused`: method, model and task cannot be run together, and the error says why. `pruned`: a trial of a search that was
+stopped early, as others were better after as many steps. `timeout`: stopped after its time limit. `failed`: an error.
+"""
+BAD: tuple[Status, ...] = ("failed", "timeout", "refused", "out-of-memory", "diverged")
+"""Statuses of runs without a score, worst first."""
+FAULTY: tuple[Status, ...] = ("failed", "timeout")
+"""Those that are no result of the method: a command whose runs ended so does not exit with 0."""
 
 
 class Noun(BaseModel):

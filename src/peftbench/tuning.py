@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.grid import Grid, cells, load, settled
 from peftbench.ranges import Range, Space, Tune
-from peftbench.spec import RunResult, RunSpec, Trial
+from peftbench.spec import BAD, FAULTY, RunResult, RunSpec, Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STARTUP = 4
 """So many trials come before the search learns from any, and so many have to end well before one is stopped."""
 
-BADLY = ("failed", "diverged", "out-of-memory", "pruned")
+BADLY = (*BAD, "pruned")
 Settings = dict[str, Any]
 
 
@@ -205,7 +205,7 @@ def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "
     from optuna.trial import TrialState, create_trial
 
     places = {span.name: span.among.index(tried.settings[span.name]) for span in space if span.among}
-    states = {"ok": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    states = {"ok": TrialState.COMPLETE, **dict.fromkeys(FAULTY, TrialState.FAIL)}
     return create_trial(
         state=states.get(tried.status, TrialState.PRUNED),
         value=tried.loss if tried.status == "ok" else None,

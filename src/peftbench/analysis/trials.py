@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.names import labels
 from peftbench.analysis.plain import plain
 from peftbench.analysis.select import trials_of
+from peftbench.spec import BAD
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BOARD = ["model", "size", "machine_class"]
-ENDINGS = ("ok", "pruned", "diverged", "out-of-memory", "failed")
+ENDINGS = ("ok", "pruned", *reversed(BAD))
 
 
 @dataclass(frozen=True)

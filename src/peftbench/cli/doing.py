@@ -9,6 +9,7 @@ import typer
 
 from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_corrupt
+from peftbench.spec import BAD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from peftbench.store import Store
     from peftbench.tuning import Search
 
-BAD = ("failed", "out-of-memory", "diverged")
 SHOWN = 3
 """More reasons than these are left to `peftbench status`."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.doing import BAD, carry_out, say_fruitless, tell
+from peftbench.cli.doing import carry_out, say_fruitless, tell
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -30,6 +30,7 @@ from peftbench.cli.options import (
 from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
 from peftbench.cli.planning import warn
 from peftbench.registry import UserError
+from peftbench.spec import BAD
 
 
 def run(

@@ -11,6 +11,7 @@ from peftbench.analysis.stability import Stability, stability
 from peftbench.report.columns import ABSENT
 from peftbench.report.figures import INK, Style, beside, drawing, frame, svg
 from peftbench.report.sections import Evidence, Section, Sheet
+from peftbench.spec import BAD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,7 @@ PANELS = 6
 """Tasks that have a panel of their own; of more, the mean over tasks is drawn."""
 ROW, TITLE = 0.2, 0.75
 """Inches of a panel: for each method, and for its title and axis."""
-LOST = {"diverged": "Diverged", "out-of-memory": "Out of memory", "failed": "Failed"}
+LOST = {status: status.capitalize().replace("-", " ") for status in reversed(BAD)}
 ABOUT = (
     "The same method, settings and test rows under other seeds, which choose the training rows, their order and the "
     "start. The spread is the standard deviation over seeds, pooled over tasks, with its 95 % interval by chi-square; "
