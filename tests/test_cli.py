@@ -295,7 +295,10 @@ def test_a_corrupt_result_is_told(grid: Path, tmp_path: Path) -> None:
     for verb in (("plan", "--no-costs"), ("status",)):
         told = call(*verb, grid, *store)
         assert told.code == 0
-        assert told.err == f"warning: {folder / 'result.json'} is not a readable result; its run counts as missing\n"
+        assert told.err == (
+            f"warning: {folder / 'result.json'}: Expecting property name enclosed in double quotes: line 1 column 2 (char 1). "
+            "What it holds counts as missing\n"
+        )
 
 
 def test_data_that_cannot_be_had_is_a_failed_row(thirsty: Garden) -> None:

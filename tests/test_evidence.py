@@ -319,7 +319,7 @@ def test_the_same_again_changes_nothing_and_the_latest_stands(tmp_path: Path) ->
     result_file(source / "d.json", experiment="lora/other", score=0.25)
     paths = keep(store, gather([str(source)]))
     before = {path: path.read_bytes() for path in paths}
-    assert sorted(row.score for row in kept(store)) == [25, 75]
+    assert sorted(row.score for row in kept(store)[0]) == [25, 75]
     assert set(keep(store, gather([str(source / "d.json"), str(source)]))) == set(paths)
     assert {path: path.read_bytes() for path in (store / "published").iterdir()} == before
 
@@ -378,7 +378,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("source,model,method,task,metric,score\nmy paper,m,lora,rte,accuracy,70.5\n")
     keep(tmp_path, gather([str(tmp_path / "mine.csv")]))
-    (row,) = kept(tmp_path)
+    (row,) = kept(tmp_path)[0]
     assert (row.source, row.score, row.seed) == ("my paper", 70.5, None)
 
 

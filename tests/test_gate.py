@@ -1,6 +1,5 @@
 """`peftbench gate`: what is run, what is taken from the store, and what it says and writes."""
 
-import json
 import multiprocessing
 import random
 import resource
@@ -16,11 +15,13 @@ from peftbench.gating import Design, arms, current, to_do
 from peftbench.launch import Options, Watch, local
 from peftbench.launch.local import After
 from peftbench.registry import UserError
+from peftbench.results.digests import RESULT
 from peftbench.spec import DataFacts, RunResult, RunSpec
-from peftbench.store import RESULT, Store
+from peftbench.store import Store
 from peftbench.tasks import resolve
 from peftbench.tasks.scoring import NOTHING, chance, scored
 from peftbench.tasks.splits import Limits, split
+from sealing import rewrite
 from test_cli import Done, call
 
 ROOT = Path(__file__).parent.parent
@@ -168,7 +169,7 @@ def test_what_other_code_found_is_not_taken(tmp_path: Path, key: str, value: Any
     assert to_do(found, store) == []
     first = found.candidate.first
     path = store.folder(first) / RESULT
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    rewrite(path, lambda content: content.update({key: value}))
     assert current(store, first) is None
     assert to_do(found, store) == [first]
 
@@ -229,8 +230,7 @@ def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
     for one in found.runs():
         planted(one, 1, store)
     path = store.folder(found.candidate.first) / RESULT
-    kept = json.loads(path.read_text())
-    path.write_text(json.dumps(kept | {"data": kept["data"] | {"fingerprint": "of other rows"}}))
+    rewrite(path, lambda content: content["data"].update(fingerprint="of other rows"))
     with pytest.raises(UserError, match="pocket_choice: its data changed between the runs"):
         gating.verdict(found, store)
 

@@ -12,6 +12,8 @@ SOURCE = ROOT / "src" / "peftbench"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
+    "core": 0,
+    "results": 2,
     "registry": 0,
     "spec": 0,
     "seeds": 0,
@@ -40,6 +42,7 @@ FLOORS = {
     "planning": 5,
     "report": 6,
     "reproduction": 6,
+    "verification": 6,
     "gating": 6,
     "cli": 7,
     "__init__": 8,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import rewrite
 
 from peftbench import environment, experiment, machine, seeds
 from peftbench.analysis.sameness import Comparison, compare
@@ -300,9 +301,12 @@ def again(store: Store, id_: str, *more: str | Path) -> Done:
     return call("reproduce", id_, "--store", store.root, *more)
 
 
-def edit(folder: Path, **more: Any) -> None:
-    path = folder / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+def edit(folder: Path, **more: Any) -> str:
+    """Change a result, and its id if its spec is changed; returns the id."""
+    if "spec" in more:
+        more["id"] = RunSpec.model_validate(more["spec"]).id
+    rewrite(folder / "result.json", lambda content: content.update(more))
+    return str(json.loads((folder / "result.json").read_text())["id"])
 
 
 def test_a_run_is_reproduced(done: tuple[Path, str], tmp_path: Path) -> None:
@@ -327,7 +331,7 @@ def test_a_run_that_is_not_reproduced(held: tuple[Store, Path, str]) -> None:
     score = next(iter(found.scores))
     spoilt = json.loads(found.model_dump_json(exclude_none=True))["scores"]
     spoilt[score]["value"] += 1
-    edit(folder, scores=spoilt, versions=found.versions | {"torch": "1.0"})
+    edit(folder, scores=spoilt, row_scores=None, versions=found.versions | {"torch": "1.0"})
     said = again(store, id_)
     assert said.code == 1
     assert f"run {id_}: not the same: scores.{score}.value" in said.out
@@ -345,7 +349,7 @@ def test_a_run_that_found_nothing_is_not_repeated(held: tuple[Store, Path, str],
 def test_a_run_without_its_answers_is_not_repeated(held: tuple[Store, Path, str]) -> None:
     store, folder, id_ = held
     (folder / "predictions.jsonl.gz").unlink()
-    assert_one_line(again(store, id_), f"run {id_}: its predictions cannot be read")
+    assert_one_line(again(store, id_), f"predictions.jsonl.gz: it is missing. Run {id_} counts as missing")
 
 
 @pytest.mark.parametrize(
@@ -358,9 +362,9 @@ def test_a_run_without_its_answers_is_not_repeated(held: tuple[Store, Path, str]
     ],
 )
 def test_what_is_not_as_it_was(held: tuple[Store, Path, str], kind: str, change: dict[str, Any], message: str) -> None:
-    store, folder, id_ = held
+    store, folder, _ = held
     spec = json.loads((folder / "spec.json").read_text())
-    edit(folder, spec=spec | {kind: spec[kind] | change})
+    id_ = edit(folder, spec=spec | {kind: spec[kind] | change})
     said = again(store, id_)
     assert_one_line(said, message)
     assert f"run {id_} cannot be done again here" in said.err
@@ -369,9 +373,9 @@ def test_what_is_not_as_it_was(held: tuple[Store, Path, str], kind: str, change:
 
 @pytest.mark.slow
 def test_data_that_cannot_be_had(held: tuple[Store, Path, str], tmp_path: Path) -> None:
-    store, folder, id_ = held
+    store, folder, _ = held
     spec = json.loads((folder / "spec.json").read_text())
-    edit(folder, spec=spec | {"task": {"name": "rte", "version": 1}})
+    id_ = edit(folder, spec=spec | {"task": {"name": "rte", "version": 1}})
     (tmp_path / "mirror").mkdir()
     said = again(store, id_, "--data", tmp_path / "mirror")
     assert said.code == 2

@@ -3,6 +3,7 @@
 The public API. Everything heavy is imported when it is first used.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,10 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
 
     from peftbench.evidence import frame, kept
 
-    others = frame(kept(Path(store)))
+    rows, damaged = kept(Path(store))
+    for path, why in damaged.items():
+        warnings.warn(f"{path} {why}", stacklevel=2)
+    others = frame(rows)
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
 
 

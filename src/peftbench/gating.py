@@ -15,8 +15,9 @@ from peftbench.choices import Entry
 from peftbench.grid import expand
 from peftbench.methods import METHODS
 from peftbench.registry import PLUGIN, UserError, in_a_line
+from peftbench.results.digests import RESULT
 from peftbench.spec import RunResult, RunSpec
-from peftbench.store import RESULT, Store, read_result, written
+from peftbench.store import Store, read_result, written
 from peftbench.tasks import resolve
 
 BASELINE: Entry = {

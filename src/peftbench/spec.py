@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the shape of `RunResult` changes; `peftbench.store` upgrades older files."""
 
 Status = Literal["ok", "out-of-memory", "diverged", "refused", "pruned", "timeout", "failed"]

@@ -1,32 +1,39 @@
 """Results on disk: what is there, what is missing, one table of all.
 
-    <store>/<machine class>/machine.json
     <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
         spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  result.json  adapter/ (if kept)
 
-`result.json` is written last and by atomic rename: its existence means done. Plain files diff, merge and survive.
+`result.json` is written last and by atomic rename: its existence means done. It has digests of all files of the run
+(`peftbench.results.digests`), which are checked when results are read. Plain files diff, merge and survive.
 """
 
 import difflib
 import gzip
+import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
+from peftbench.core.files import parse_json, read_bytes, write_atomically
+from peftbench.metrics import METRICS
 from peftbench.registry import UserError
+from peftbench.results.digests import RESULT, DamagedError, Verified, seal, unseal
 from peftbench.spec import SCHEMA, Costs, Latency, RunResult, RunSpec, Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RESULT = "result.json"
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 """From the shape of a schema number to that of the next; applied in order to older results."""
+ROUNDING = 1e-5
+"""By how much the mean of row scores may differ from the score, relative to the largest of them."""
 NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
@@ -36,8 +43,10 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.corrupt: list[Path] = []
-        """Result files that could not be read, found by the last look at the store. Their runs count as missing."""
+        self.damaged: dict[Path, str] = {}
+        """Files that are not what was written, and why, found by the last look at the store. Their runs count as
+        missing.
+        """
 
     def open(self) -> None:
         """Make the folder and prove that it can be written. Raises `UserError`."""
@@ -62,7 +71,7 @@ class Store:
         as `<folder>.<number>.corrupt`.
         """
         folder = self.folder(spec)
-        if (folder / RESULT).exists() and not _readable(folder / RESULT):
+        if (folder / RESULT).exists() and not _intact(folder, self.root):
             kept = len(list(folder.parent.glob(f"{folder.name}.*.corrupt")))
             folder.rename(folder.with_name(f"{folder.name}.{kept + 1}.corrupt"))
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,15 +80,12 @@ class Store:
         return folder
 
     def finish(self, folder: Path, result: RunResult, predictions: Sequence[dict[str, Any]]) -> None:
-        """Write predictions, then the result by atomic rename."""
+        """Write predictions, then the result with the digests of all files, by atomic rename."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
         # No time stamp: the same predictions are the same file.
         write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
-        if result.machine:
-            facts = json.dumps(result.machine, indent=1) + "\n"
-            write_atomically(folder.parents[3] / "machine.json", facts.encode())
-        text = result.model_dump_json(indent=1, exclude_none=True) + "\n"
-        write_atomically(folder / RESULT, text.encode())
+        content = json.loads(result.model_dump_json(exclude_none=True))
+        write_atomically(folder / RESULT, seal(content, folder))
 
     def abandon(self, spec: RunSpec) -> None:
         """Remove what an unfinished run left."""
@@ -88,21 +94,35 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def results(self) -> dict[str, tuple[RunResult, Path]]:
-        """Every readable result with its folder, by run id. Of several machine classes, the first that ended well."""
-        self.corrupt = []
+        """Every undamaged result with its folder, by run id. Of several machine classes, the first that ended well."""
+        self.damaged = {}
         found: dict[str, tuple[RunResult, Path]] = {}
-        for path in sorted(self.root.glob(f"*/*/*/*/*/{RESULT}")):
-            if path.parent.name.endswith(".corrupt"):
-                continue
-            try:
-                result = read_result(path)
-            except (OSError, ValueError):
-                self.corrupt.append(path)
+        for path, result in self.scan():
+            if isinstance(result, DamagedError):
+                self.damaged[result.path] = result.why
                 continue
             held = found.get(result.id)
             if held is None or (held[0].status != "ok" and result.status == "ok"):
                 found[result.id] = (result, path.parent)
         return found
+
+    def scan(self, reread: bool = False) -> Iterator[tuple[Path, RunResult | DamagedError]]:
+        """The path of every result file, with the result or what is wrong with it or another file of its folder.
+
+        With `reread`, every byte of every file is checked, also of files that have not changed since the last check.
+        """
+        verified = Verified(self.root, fresh=reread)
+        for path in self.paths():
+            try:
+                yield path, read_result(path, verified)
+            except DamagedError as error:
+                yield path, error
+        verified.remember()
+
+    def paths(self) -> list[Path]:
+        """All result files, damaged ones that were put aside left out."""
+        found = sorted(self.root.glob(f"*/*/*/*/*/{RESULT}"))
+        return [path for path in found if not path.parent.name.endswith(".corrupt")]
 
     def latest(self, spec: RunSpec) -> RunResult:
         """What a run that has just been done found, whatever its worker takes this machine for."""
@@ -122,11 +142,19 @@ class Store:
         """The result whose id starts with `prefix`. Raises `UserError` if there is none or more than one."""
         results = self.results()
         found = [id_ for id_ in results if id_.startswith(prefix)]
+        if not found:
+            for path, why in self.damaged.items():
+                if (id_ := self._id_of(path)).startswith(prefix):
+                    raise UserError(f"{path}: {why}. Run {id_} counts as missing: give the command of its grid again")
         if len(found) != 1:
             what = "no run" if not found else f"{len(found)} runs"
             hint = ", ".join(found[:3]) + ", ..." * (len(found) > 3) if found else _nearest(prefix, list(results))
             raise UserError(f"store {self.root}: {what} with an id that starts with '{prefix}': {hint}")
         return results[found[0]]
+
+    def _id_of(self, path: Path) -> str:
+        """The id of the run that a file belongs to, by the name of its folder."""
+        return path.relative_to(self.root).parts[4].rpartition("-")[2]
 
     def table(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """One row a run: what was asked, status, score, every cost. All runs, or those of `ids`."""
@@ -157,23 +185,54 @@ class Store:
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
 
-def read_result(path: Path) -> RunResult:
-    """A result of any schema up to today's. Raises `ValueError` for a file that is not one."""
+def read_result(path: Path, verified: Verified | None = None) -> RunResult:
+    """A result of any schema up to today's, checked against its digests, with those of the other files by `verified`.
+
+    Raises `DamagedError` for a file that is no result, or is not what was written.
+    """
+    content, files = unseal(path, SCHEMA)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for schema in range(content.get("result_schema", SCHEMA), SCHEMA):
+        for schema in range(content.get("result_schema", 1), SCHEMA):
             content = UPGRADES[schema](content) | {"result_schema": schema + 1}
-        if content.get("result_schema", SCHEMA) > SCHEMA:
-            raise TypeError("it was written by a newer version of peftbench")
-        return RunResult.model_validate(content)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        result = RunResult.model_validate(content)
+        check_consistent(result)
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise DamagedError(path, f"it is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    if verified is not None:
+        verified.check(path.parent, files)
+    return result
+
+
+def check_consistent(result: RunResult) -> None:
+    """Raises `ValueError` for a result that contradicts itself.
+
+    Its id is that of its spec; scores are finite and within the bounds of their metric; the main score is the mean of
+    the scores of rows.
+    """
+    if result.id != result.spec.id:
+        raise ValueError(f"its id is {result.id}, and that of its content is {result.spec.id}")
+    for name, score in result.scores.items():
+        bounds = METRICS[name].facts if name in METRICS else None
+        if score.value is None:
+            continue
+        if not math.isfinite(score.value) or (bounds and not bounds.lower <= score.value <= bounds.upper):
+            raise ValueError(f"its {name} is {score.value}")
+    main = next(iter(result.scores.values()), None)
+    if result.row_scores and main is not None and main.value is not None:
+        rows = [row for row in map(float, result.row_scores.split()) if not math.isnan(row)]
+        # Written with six digits.
+        if not rows or abs(sum(rows) / len(rows) - main.value) > ROUNDING * max(1.0, *map(abs, rows)):
+            raise ValueError(f"its score is {main.value}, and that of its rows is another")
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The answers of the run in a folder: prediction and references, one a test row."""
-    with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The answers of the run in a folder: prediction and references, one a test row. Raises `DamagedError`."""
+    path = folder / "predictions.jsonl.gz"
+    try:
+        with gzip.open(io.BytesIO(read_bytes(path)), "rt", encoding="utf-8") as lines:
+            return [parse_json(line) for line in lines]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DamagedError(path, f"it cannot be read: {error}") from error
 
 
 def _nearest(prefix: str, ids: list[str]) -> str:
@@ -182,10 +241,10 @@ def _nearest(prefix: str, ids: list[str]) -> str:
     return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
 
 
-def _readable(path: Path) -> bool:
+def _intact(folder: Path, root: Path) -> bool:
     try:
-        read_result(path)
-    except (OSError, ValueError):
+        read_result(folder / RESULT, Verified(root))
+    except DamagedError:
         return False
     return True
 
@@ -272,13 +331,3 @@ def arguments(text: str) -> dict[str, Any]:
             raise ValueError(f"not arguments: {text}")
         rest = rest[end + 2 :]
     return found
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it there: it is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from peftbench.cli import advising, authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
+from peftbench.cli import (
+    advising,
+    authoring,
+    data,
+    evaluate,
+    exchange,
+    gate,
+    planning,
+    reproducing,
+    runs,
+    units,
+    verifying,
+)
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -23,6 +35,7 @@ app.command("list")(units.list_units)
 app.command()(units.show)
 app.command()(data.fetch)
 app.command()(reproducing.reproduce)
+app.command()(verifying.verify)
 app.command()(reproducing.env)
 
 data_app = typer.Typer(help="Local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)

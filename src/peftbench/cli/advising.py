@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
-from peftbench.cli.output import console, print_json, say, warn_corrupt
+from peftbench.cli.output import console, print_json, say, warn_damaged
 from peftbench.cli.planning import OnDevice
 from peftbench.cli.quantities import quantity
 from peftbench.registry import UserError
@@ -103,14 +103,16 @@ def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]"
     from peftbench.cli import asking
 
     table = place.table()
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     found = {False: cells(table, asking.known(table, place))} if len(table) else {}
     found = {sort: held for sort, held in found.items() if held}
     if published or not found:
         if not published:
             say(f"store {place.root}: no scores; by published figures instead", stderr=True)
         bundled = evidence.gather(evidence.bundled())
-        rows = dict.fromkeys([*evidence.kept(place.root), *(row for held in bundled.rows.values() for row in held)])
+        figures, damaged = evidence.kept(place.root)
+        warn_damaged(damaged)
+        rows = dict.fromkeys([*figures, *(row for held in bundled.rows.values() for row in held)])
         frame = asking.aliases(evidence.frame(rows))
         found[True] = cells(frame, asking.known(frame, place), published=True)
     return found

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from peftbench.cli.options import ids
-from peftbench.cli.output import console, print_json, records, say, warn_corrupt
+from peftbench.cli.output import console, print_json, records, say, warn_damaged
 from peftbench.spec import BAD
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     place.open()
     held = {id_: result for id_, (result, _) in place.results().items()}
     search.results = {id_: result for id_, result in held.items() if not (retry and result.status in BAD)}
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     total, missing = search.total, search.missing()
     to_do = total - len(search.asked()) + len(missing)
     say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)

@@ -19,7 +19,7 @@ from peftbench.cli.options import (
     plug,
 )
 from peftbench.cli.options import ids as ids_of
-from peftbench.cli.output import print_json, say, warn_corrupt
+from peftbench.cli.output import print_json, say, warn_damaged
 from peftbench.registry import UserError
 
 
@@ -73,7 +73,7 @@ def export(
     plug(plugin)
     place = open_store(store)
     written = write(place, to, form, ids_of(expanded(grid, (model, limit, size), place)) if grid else None)
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     if as_json:
         print_json({"files": [str(path) for path in written]})
         return

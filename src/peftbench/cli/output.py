@@ -1,14 +1,14 @@
 """How verbs print: tables and lines for people, JSON for programs, warnings on standard error."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from peftbench.store import Store
 
 
 def console(stderr: bool = False) -> "Console":
@@ -40,7 +40,7 @@ def records(table: Any) -> list[dict[str, Any]]:
     return list(json.loads(table.to_json(orient="records")))
 
 
-def warn_corrupt(place: "Store") -> None:
-    """A line for each result that cannot be read."""
-    for path in place.corrupt:
-        say(f"warning: {path} is not a readable result; its run counts as missing", stderr=True)
+def warn_damaged(files: Mapping[Path, str]) -> None:
+    """A line for each file that is not what was written."""
+    for path, why in files.items():
+        say(f"warning: {path}: {why}. What it holds counts as missing", stderr=True)

@@ -24,7 +24,7 @@ from peftbench.cli.options import (
     plug,
     searched,
 )
-from peftbench.cli.output import console, print_json, print_rows, say, warn_corrupt
+from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -63,7 +63,7 @@ def plan(
     search = searched(grid, (model, limit, size), place)
     specs = search.whole()
     missing = ids(specs) - search.results.keys()
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     ahead = _forecast(search.stand_ins(), data, device, workers) if costs else None
     if html is not None and ahead is not None:
         from peftbench.report.plan import page

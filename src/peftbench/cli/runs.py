@@ -27,7 +27,7 @@ from peftbench.cli.options import (
     plug,
     searched,
 )
-from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
+from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.planning import warn
 from peftbench.registry import UserError
 from peftbench.spec import BAD
@@ -82,9 +82,9 @@ def status(
     if as_json:
         failures = [{"id": id_, "status": result.status, "error": result.error} for id_, result in bad]
         fruitless = {"no_winner": search.fruitless()} if search and search.studies else {}
-        print_json({"counts": counts, "failures": failures, "corrupt": list(map(str, place.corrupt))} | fruitless)
+        print_json({"counts": counts, "failures": failures, "corrupt": list(map(str, place.damaged))} | fruitless)
         return
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     print_rows(["status", "runs"], [[name, str(count)] for name, count in counts.items()])
     if bad:
         print_rows(
@@ -118,8 +118,9 @@ def report(
     specs = expanded(grid, (model, limit, size), place) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
-    warn_corrupt(place)
-    published = frame(kept(store))
+    figures, damaged = kept(store)
+    warn_damaged(place.damaged | damaged)
+    published = frame(figures)
     if table.empty and (grid or published.empty):
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     shown = evidence(table, place.curves(table["id"]), sets)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from peftbench.core.files import read_bytes, write_atomically
 from peftbench.machine import slug
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Noun
-from peftbench.store import COLUMNS, write_atomically
+from peftbench.store import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +140,7 @@ def _result_name(row: Published) -> str:
 def read(path: Path) -> list[Published]:
     """The rows of a CSV of `Published`. Raises `UserError` with the line that is wrong."""
     try:
-        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
+        lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True))
         rows = []
         for number, line in enumerate(lines, start=2):
             where = f"row {number}: "
@@ -183,9 +184,15 @@ def keep(store: Path, found: Gathered) -> list[Path]:
     return paths
 
 
-def kept(store: Path) -> list[Published]:
-    """All published rows of a store, in the order of their files. Raises `UserError` for a file that is none."""
-    return [row for path in sorted((Path(store) / FOLDER).glob("*.csv")) for row in read(path)]
+def kept(store: Path) -> tuple[list[Published], dict[Path, str]]:
+    """All published rows of a store, in the order of their files; and why, by file, those that cannot be read."""
+    rows, damaged = list[Published](), dict[Path, str]()
+    for path in sorted((Path(store) / FOLDER).glob("*.csv")):
+        try:
+            rows += read(path)
+        except UserError as error:
+            damaged[path] = str(error).removeprefix(f"{path} ")
+    return rows, damaged
 
 
 def frame(rows: Iterable[Published]) -> "pd.DataFrame":

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peftbench.core.files import write_atomically
 from peftbench.machine import slug
 from peftbench.registry import UserError
 from peftbench.spec import RunResult
-from peftbench.store import NAME_LENGTH, Store, write_atomically
+from peftbench.store import NAME_LENGTH, Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,66 @@
+"""Reading files that anything may have been done to, and writing files that are whole or not there."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+LARGEST = 1 << 28
+"""Bytes of the largest file that is read into memory whole."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it there: it is whole or not there."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Raises `OSError` for a file that cannot be read, `ValueError` for a pipe, a device, a folder, or a larger file.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ValueError(f"{path} is not a regular file")
+    if facts.st_size > most:
+        raise ValueError(f"{path} has {facts.st_size:,} bytes, more than {most:,}")
+    return path.read_bytes()
+
+
+def parse_json(content: bytes | str) -> Any:
+    """A JSON document whose numbers are finite and fit into 64 bits, and whose text can be written as UTF-8.
+
+    Raises `ValueError` for anything else, however deeply it is nested.
+    """
+    text = content.decode() if isinstance(content, bytes) else content
+    try:
+        found = json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_refuse)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(number := int(text)) >= 1 << 64:
+        raise ValueError(f"the number {text[:20]}… is too large")
+    return number
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
