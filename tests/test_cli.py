@@ -296,8 +296,8 @@ def test_a_corrupt_result_is_told(grid: Path, tmp_path: Path) -> None:
         told = call(*verb, grid, *store)
         assert told.code == 0
         assert told.err == (
-            f"warning: {folder / 'result.json'}: Expecting property name enclosed in double quotes: line 1 column 2 (char 1). "
-            "What it holds counts as missing\n"
+            f"warning: {folder / 'result.json'}: Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1). What it holds counts as missing\n"
         )
 
 

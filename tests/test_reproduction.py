@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sealing import rewrite
 
 from peftbench import environment, experiment, machine, seeds
 from peftbench.analysis.sameness import Comparison, compare
@@ -17,6 +16,7 @@ from peftbench.experiment import Worker, run
 from peftbench.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
 from peftbench.store import Store
 from peftbench.tasks import splits
+from sealing import rewrite
 from test_cli import Done, assert_one_line, call, write
 
 SPEC = RunSpec(model=Choice(name="m"), method=Choice(name="lora"), task=Choice(name="t"), size=8, seed=3)
