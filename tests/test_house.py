@@ -15,6 +15,8 @@ FLOORS = {
     "registry": 0,
     "spec": 0,
     "seeds": 0,
+    "faults": 0,
+    "results": 0,
     "cache": 0,
     "sandbox": 0,
     "metrics": 1,

@@ -2,16 +2,22 @@
 
     <store>/<machine class>/machine.json
     <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
-        spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  result.json  adapter/ (if kept)
+        spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  output.txt  result.json  adapter/ (if kept)
+    <store>/.work/<id>-<owner>/    a run under way, or what a process that died left of it
+    <store>/.claims/<id>           which process is doing a run (`peftbench.results.claims`)
 
-`result.json` is written last and by atomic rename: its existence means done. Plain files diff, merge and survive.
+A run is written in its work folder, which is then renamed to its place: a folder with `result.json` is whole, and its
+existence means done. Plain files diff, merge and survive.
 """
 
+import contextlib
 import difflib
+import errno
 import gzip
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -19,12 +25,20 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
 from peftbench.registry import UserError
+from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.spec import SCHEMA, Costs, Latency, RunResult, RunSpec, Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "result.json"
+OWNER = "owner.json"
+OLD = ".old"
+"""How the name of a result's folder ends while its successor takes its place."""
+FORGOTTEN = 86400.0
+"""Seconds after which a work folder is removed that nobody has written to, where its owner cannot be looked up."""
+Stamps = frozenset[tuple[str, int, int]]
+"""Which result files there are of a run: path, inode, time of writing."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From the shape of a schema number to that of the next; applied in order to older results."""
 NAME_LENGTH = 100
@@ -32,12 +46,23 @@ NAME_LENGTH = 100
 
 
 class Store:
-    """A folder of results. Reading never writes; a run is written by one process at a time."""
+    """A folder of results. Reading never writes. Of a run that several processes do, the first to finish is kept.
 
-    def __init__(self, root: Path) -> None:
+    `owner`: the process in whose name runs are written; by default this one.
+    """
+
+    def __init__(self, root: Path, owner: Owner | None = None) -> None:
         self.root = Path(root)
         self.corrupt: list[Path] = []
         """Result files that could not be read, found by the last look at the store. Their runs count as missing."""
+        self._owner = owner
+        self._before: dict[Path, Stamps] = {}
+        """By work folder: the results of its run that were there when it was begun, which it replaces."""
+
+    @property
+    def owner(self) -> Owner:
+        self._owner = self._owner or myself()
+        return self._owner
 
     def open(self) -> None:
         """Make the folder and prove that it can be written. Raises `UserError`."""
@@ -51,41 +76,102 @@ class Store:
                 f"store {self.root}: cannot be written: {error.strerror}. Give another with --store DIR or make room"
             ) from error
 
-    def folder(self, spec: RunSpec) -> Path:
-        """Where a run is written on this machine."""
+    def folder(self, spec: RunSpec, machine_class: str | None = None) -> Path:
+        """Where the result of a run is on a machine, by default on this one."""
         names = (spec.model_name, str(spec.method), str(spec.task))
-        place = Path(machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
-        return self.root / place / f"n{spec.size}-s{spec.seed}-{spec.id}"
+        place = Path(machine_class or machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
+        return self.root / place / _leaf(spec)
 
-    def begin(self, spec: RunSpec) -> Path:
-        """An empty folder for a run, with its `spec.json`. What was there is removed; a corrupt result is kept beside,
-        as `<folder>.<number>.corrupt`.
-        """
-        folder = self.folder(spec)
-        if (folder / RESULT).exists() and not _readable(folder / RESULT):
-            kept = len(list(folder.parent.glob(f"{folder.name}.*.corrupt")))
-            folder.rename(folder.with_name(f"{folder.name}.{kept + 1}.corrupt"))
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    def work(self, spec: RunSpec) -> Path:
+        """Where this owner writes a run until it is done."""
+        return self.root / ".work" / f"{spec.id}-{self.owner.token}"
+
+    def begin(self, spec: RunSpec, keep: bool = False) -> Path:
+        """An empty work folder for a run, with its `spec.json`; with `keep`, what this owner has written stays."""
+        folder = self.work(spec)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_owner(folder / OWNER, self.owner)
         (folder / "spec.json").write_text(spec.model_dump_json(indent=1, exclude_none=True) + "\n")
+        self._before[folder] = self.stamps(spec)
         return folder
 
-    def finish(self, folder: Path, result: RunResult, predictions: Sequence[dict[str, Any]]) -> None:
-        """Write predictions, then the result by atomic rename."""
+    def finish(
+        self,
+        folder: Path,
+        result: RunResult,
+        predictions: Sequence[dict[str, Any]],
+        machine_class: str | None = None,
+    ) -> Path:
+        """Write predictions, then the result, and rename the work folder to its place, which is returned.
+
+        What was there when the run was begun is replaced, and stays until the new result is there; a corrupt result is
+        kept beside, as `<folder>.<number>.corrupt`. A result that came meanwhile stays, and this one is removed.
+        """
+        target = self.folder(result.spec, machine_class)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
         # No time stamp: the same predictions are the same file.
         write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+        target.parent.mkdir(parents=True, exist_ok=True)
         if result.machine:
             facts = json.dumps(result.machine, indent=1) + "\n"
-            write_atomically(folder.parents[3] / "machine.json", facts.encode())
+            write_atomically(target.parents[3] / "machine.json", facts.encode())
+        for path in folder.rglob("*"):
+            _sync(path)
         text = result.model_dump_json(indent=1, exclude_none=True) + "\n"
         write_atomically(folder / RESULT, text.encode())
+        (folder / OWNER).unlink(missing_ok=True)
+        before = self._before.pop(folder, frozenset())
+        while not self._publish(folder, target, before):
+            pass
+        return target
+
+    def _publish(self, folder: Path, target: Path, before: Stamps) -> bool:
+        """Rename a finished work folder to its place; false if something came between."""
+        old = target.with_name(target.name + OLD)
+        if target.exists():
+            there = _stamps([target / RESULT])
+            if there - before:
+                shutil.rmtree(folder, ignore_errors=True)
+                return True
+            if there:
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+            elif (target / RESULT).exists():
+                kept = len(list(target.parent.glob(f"{target.name}.*.corrupt")))
+                target.rename(target.with_name(f"{target.name}.{kept + 1}.corrupt"))
+            else:
+                left = folder.with_name(f"{folder.name}.left")
+                target.rename(left)
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        _sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+        return True
 
     def abandon(self, spec: RunSpec) -> None:
-        """Remove what an unfinished run left."""
-        for folder in self.root.glob(f"*/*/*/*/*-{spec.id}"):
-            if not (folder / RESULT).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what this owner left of an unfinished run."""
+        shutil.rmtree(self.work(spec), ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove what processes that have died left of their runs."""
+        for folder in self.root.glob(".work/*"):
+            owner = read_owner(folder / OWNER)
+            with contextlib.suppress(OSError):
+                forgotten = time.time() - folder.stat().st_mtime > FORGOTTEN
+                if owner.dead if owner and owner.here else forgotten:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def stamps(self, spec: RunSpec) -> Stamps:
+        """The readable results of a run, of all machine classes."""
+        names = (machine.slug(name)[:NAME_LENGTH] for name in (spec.model_name, str(spec.method), str(spec.task)))
+        return _stamps(self.root.glob("/".join(["*", *names, _leaf(spec), RESULT])))
 
     def results(self) -> dict[str, tuple[RunResult, Path]]:
         """Every readable result with its folder, by run id. Of several machine classes, the first that ended well."""
@@ -103,11 +189,6 @@ class Store:
             if held is None or (held[0].status != "ok" and result.status == "ok"):
                 found[result.id] = (result, path.parent)
         return found
-
-    def latest(self, spec: RunSpec) -> RunResult:
-        """What a run that has just been done found, whatever its worker takes this machine for."""
-        found = self.root.glob(f"*/*/*/*/*-{spec.id}/{RESULT}")
-        return read_result(max(found, key=lambda path: path.stat().st_mtime_ns))
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
@@ -174,6 +255,20 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     """The answers of the run in a folder: prediction and references, one a test row."""
     with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def _leaf(spec: RunSpec) -> str:
+    return f"n{spec.size}-s{spec.seed}-{spec.id}"
+
+
+def _stamps(files: Iterable[Path]) -> Stamps:
+    found = set()
+    for path in files:
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            if _readable(path):
+                found.add((str(path), stat.st_ino, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def _nearest(prefix: str, ids: list[str]) -> str:
@@ -282,3 +377,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     partial.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file, or the list of a folder, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
