@@ -1,10 +1,10 @@
 """Small things tests share: tiny models made on the spot, and a quick grid."""
 
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,29 +30,53 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["PEFTBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
-def in_environment(given: dict[str, str], target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def in_environment(given: dict[str, str], theirs: Any) -> None:
+    """The life of a forked worker."""
+    from peftbench.launch import worker
+
     os.environ.clear()
     os.environ.update(given)
-    target(*arguments)
+    worker.main(theirs, os.getppid())
+
+
+class Forked:
+    """A worker that is forked from a process that has imported what it needs."""
+
+    def __init__(self, process: Any) -> None:
+        self.process = process
+        process.start()
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    def wait(self, seconds: float) -> int | None:
+        self.process.join(seconds)
+        code: int | None = self.process.exitcode
+        return code
+
+    def stop(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _warm_workers() -> Iterator[None]:
     """Workers that this process starts are forked from one that has imported what they need, which takes seconds.
 
-    They are as if spawned but for variables that libraries read when imported. What `peftbench run` starts in a process
-    of its own is spawned (`test_story.py`).
+    They are as if started but for variables that libraries read when imported, and for their process group. What
+    `peftbench run` starts in a process of its own is started as ever (`test_story.py`, `test_launch.py`).
     """
     from peftbench.launch import local
 
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["peftbench.launch.worker", "peftbench.experiment", "conftest"])
 
-    def process(target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> Any:
-        return server.Process(target=in_environment, args=(dict(os.environ), target, args), daemon=daemon)
+    def start(theirs: Any) -> Forked:
+        return Forked(server.Process(target=in_environment, args=(dict(os.environ), theirs), daemon=True))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "WORKERS", SimpleNamespace(Process=process))
+        patch.setattr(local, "start", start)
         yield
 
 

@@ -4,7 +4,7 @@ The public API. Everything heavy is imported when it is first used.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,23 +34,42 @@ def run(
     *,
     data: str | Path | None = None,
     workers: int = 0,
+    timeout: float | str | None = None,
+    plugins: Sequence[str | Path] = (),
     watch: "Watch | None" = None,
 ) -> "pd.DataFrame":
     """Do what is missing of a grid and return the table of all its runs.
 
-    `grid`: a file, or a mapping of the same shape. Running the same grid again resumes it.
+    `grid`: a file, or a mapping of the same shape. Running the same grid again resumes it. `timeout`: seconds, or a
+    text such as "10m", that a run may take. `plugins`: Python files of units; those defined in the calling script or
+    notebook are known without. No `if __name__ == "__main__"` is needed. Raises `UserError`; one of them is
+    `peftbench.launch.StoppedError`, where faults of the machine were in the way of some runs.
     """
     from peftbench.launch import Options, ignore
     from peftbench.launch.local import launch
+    from peftbench.registry import load_plugin
     from peftbench.store import Store
     from peftbench.tuning import search
 
+    files = tuple(Path(plugin).resolve() for plugin in plugins)
+    for path in files:
+        load_plugin(path)
     place = Store(Path(store))
     found = search(grid, {id_: result for id_, (result, _) in place.results().items()})
     place.open()
-    options = Options(data=Path(data).resolve() if data else None, workers=workers)
+    options = Options(
+        data=Path(data).resolve() if data else None, workers=workers, plugins=files, timeout=_seconds(timeout)
+    )
     launch(found.missing(), place, options, watch or ignore, found.after)
     return place.table(spec.id for spec in found.asked())
+
+
+def _seconds(timeout: float | str | None) -> float | None:
+    if not isinstance(timeout, str):
+        return timeout
+    from peftbench.cli.options import seconds
+
+    return seconds(timeout)
 
 
 def plan(grid: "GridLike", store: str | Path = "results") -> Plan:

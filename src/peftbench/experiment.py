@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_room
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import Report, Trained, Trainer
+from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
@@ -87,11 +89,16 @@ class Found:
 
 
 def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[RunResult, list[dict[str, Any]]]:
-    """Do one run. Returns its result and its predictions; whatever goes wrong in it is its result."""
+    """Do one run. Returns its result and its predictions; whatever goes wrong in it is its result.
+
+    Raises `EnvironmentFaultError` for what is wrong with the machine, which is no result of the run.
+    """
     found = Found()
-    status, error = _attempt(spec, worker, folder, report, found)
-    # After the attempt, when nothing holds on to its tensors any more.
-    worker.restore(found)
+    try:
+        status, error = _attempt(spec, worker, folder, report, found)
+    finally:
+        # After the attempt, when nothing holds on to its tensors any more.
+        worker.restore(found)
     return _result(spec, found, status, error), found.predictions
 
 
@@ -103,12 +110,21 @@ def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found:
     except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
         return "out-of-memory", in_a_line(problem)
     except UserError as problem:
+        _blame_environment(problem)
         return "refused" if isinstance(problem, RefusedError) else "failed", str(problem)
     except Exception as problem:
+        _blame_environment(problem)
         worker.broken = isinstance(problem, torch.AcceleratorError)
         (folder / "error.txt").write_text(traceback.format_exc())
         return "failed", in_a_line(problem)
     return "ok", None
+
+
+def _blame_environment(problem: Exception) -> None:
+    """Raises `EnvironmentFaultError` where an error is a fault of the machine."""
+    fault = environment_fault(problem)
+    if fault is not None:
+        raise EnvironmentFaultError(fault) from problem
 
 
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
@@ -151,7 +167,9 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
         # Save, for its size at least.
         if found.trained.steps:
             origin = describe(spec, adapted, base.ref, base.quantise)
-            found.costs["adapter_bytes"] = save(adapted, folder / "adapter", worker.keep_adapters, origin)
+            with TemporaryDirectory(prefix="peftbench-") as elsewhere:
+                place = folder if worker.keep_adapters else Path(elsewhere)
+                found.costs["adapter_bytes"] = save(adapted, place / "adapter", origin=origin)
 
 
 @contextmanager

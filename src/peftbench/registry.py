@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,8 @@ Facts = TypeVar("Facts")
 
 PLUGIN = "peftbench_plugin_"
 """What the names of the modules of plugin files begin with."""
+SCRIPT = "__main__"
+"""The module of what a script or a notebook defines."""
 
 
 class UserError(Exception):
@@ -143,14 +146,30 @@ class Registry(Generic[Facts]):
         self._loaded = False
 
     def add(self, function: Callable[..., Any], facts: Facts) -> None:
-        """Register a function under its own name (words joined by `separator`). Two of one name are refused."""
+        """Register a function under its own name (words joined by `separator`). Two of one name are refused.
+
+        One of a script or a notebook may be defined again: a digest of its code is part of its version.
+        """
         name = function.__name__.strip("_").replace("_", self.separator)
         held = self._units.get(name)
         if held and held.function.__module__ != function.__module__:
             raise UserError(
                 f"two {self.kind}s are called '{name}': in {held.function.__module__} and {function.__module__}"
             )
+        if function.__module__ == SCRIPT and "version" in getattr(facts, "__dataclass_fields__", ()):
+            known: Any = facts
+            facts = replace(known, version=f"{known.version}-{code_digest(function, facts)}")
         self._units[name] = Unit(self.kind, name, function, facts)
+
+    def put(self, unit: Unit[Facts]) -> None:
+        """Register a unit as it is: one that another process has registered."""
+        self._load()
+        self._units[unit.name] = unit
+
+    def own(self, name: str) -> Unit[Facts] | None:
+        """The unit of that name if it is no member of a family, and is registered."""
+        self._load()
+        return self._units.get(name)
 
     def add_family(self, family: Family[Facts]) -> None:
         """Register a family of units."""
@@ -216,6 +235,44 @@ class Registry(Generic[Facts]):
         """The units that have a file, by name; those of families are not made for this."""
         self._load()
         return iter(sorted(self._units.values(), key=lambda unit: unit.name))
+
+
+def code_digest(function: Callable[..., Any], facts: object) -> str:
+    """Twelve hexadecimal digits of a unit of a script: its facts, its code, and that of what it uses of the script."""
+    digest, seen = hashlib.sha256(repr(_constants(vars(facts))).encode()), set[int]()
+    todo: list[Any] = [function]
+    while todo:
+        one = todo.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if inspect.isclass(one):
+            todo += [each for _, each in sorted(vars(one).items()) if inspect.isroutine(each)]
+        elif inspect.isfunction(one := inspect.unwrap(getattr(one, "__func__", one))):
+            digest.update(repr((one.__defaults__, one.__kwdefaults__)).encode())
+            used = {name: one.__globals__[name] for name in _code(one.__code__, digest) if name in one.__globals__}
+            used |= inspect.getclosurevars(one).nonlocals
+            digest.update(repr(_constants(used)).encode())
+            todo += [each for _, each in sorted(used.items()) if getattr(each, "__module__", None) == SCRIPT]
+    return digest.hexdigest()[:12]
+
+
+def _constants(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Those values that are plain ones, in the order of their names."""
+    plain = (str, int, float, bool, tuple, type(None))
+    return [(name, value) for name, value in sorted(values.items()) if isinstance(value, plain)]
+
+
+def _code(code: types.CodeType, digest: Any) -> list[str]:
+    """The global names that code uses; it goes into the digest without the place where it stands."""
+    digest.update(code.co_code)
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names += _code(constant, digest)
+        else:
+            digest.update(repr(constant).encode())
+    return names
 
 
 def load_plugin(path: Path) -> None:

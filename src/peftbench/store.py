@@ -1,19 +1,25 @@
 """Results on disk: what is there, what is missing, one table of all.
 
     <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
-        spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  result.json  adapter/ (if kept)
+        spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  output.txt  result.json  adapter/ (if kept)
+    <store>/.work/<id>-<owner>/    a run under way, or what a process that died left of it
+    <store>/.claims/<id>           which process is doing a run (`peftbench.results.claims`)
 
-`result.json` is written last and by atomic rename: its existence means done. It has digests of all files of the run
-(`peftbench.results.digests`), which are checked when results are read. Plain files diff, merge and survive.
+A run is written in its work folder, which is then renamed to its place: a folder with `result.json` is whole, and its
+existence means done. It has digests of all files of the run (`peftbench.results.digests`), which are checked when
+results are read. Plain files diff, merge and survive.
 """
 
+import contextlib
 import difflib
+import errno
 import gzip
 import io
 import json
 import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -21,15 +27,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
-from peftbench.core.files import parse_json, read_bytes, write_atomically
+from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
 from peftbench.metrics import METRICS
 from peftbench.registry import UserError
+from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.results.digests import RESULT, DamagedError, Verified, seal, unseal
 from peftbench.spec import SCHEMA, Costs, Latency, RunResult, RunSpec, Score
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OWNER = "owner.json"
+OLD = ".old"
+"""How the name of a result's folder ends while its successor takes its place."""
+FORGOTTEN = 86400.0
+"""Seconds after which a work folder is removed that nobody has written to, where its owner cannot be looked up."""
+Stamps = frozenset[tuple[str, int, int]]
+"""Which undamaged results there are of a run: path of the result file, inode, time of writing."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 """From the shape of a schema number to that of the next; applied in order to older results."""
 ROUNDING = 1e-5
@@ -39,14 +53,25 @@ NAME_LENGTH = 100
 
 
 class Store:
-    """A folder of results. Reading never writes; a run is written by one process at a time."""
+    """A folder of results. Reading never writes. Of a run that several processes do, the first to finish is kept.
 
-    def __init__(self, root: Path) -> None:
+    `owner`: the process in whose name runs are written; by default this one.
+    """
+
+    def __init__(self, root: Path, owner: Owner | None = None) -> None:
         self.root = Path(root)
         self.damaged: dict[Path, str] = {}
         """Files that are not what was written, and why, found by the last look at the store. Their runs count as
         missing.
         """
+        self._owner = owner
+        self._before: dict[Path, Stamps] = {}
+        """By work folder: the results of its run that were there when it was begun, which it replaces."""
+
+    @property
+    def owner(self) -> Owner:
+        self._owner = self._owner or myself()
+        return self._owner
 
     def open(self) -> None:
         """Make the folder and prove that it can be written. Raises `UserError`."""
@@ -60,38 +85,107 @@ class Store:
                 f"store {self.root}: cannot be written: {error.strerror}. Give another with --store DIR or make room"
             ) from error
 
-    def folder(self, spec: RunSpec) -> Path:
-        """Where a run is written on this machine."""
+    def folder(self, spec: RunSpec, machine_class: str | None = None) -> Path:
+        """Where the result of a run is on a machine, by default on this one."""
         names = (spec.model_name, str(spec.method), str(spec.task))
-        place = Path(machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
-        return self.root / place / f"n{spec.size}-s{spec.seed}-{spec.id}"
+        place = Path(machine_class or machine.machine_class(), *(machine.slug(name)[:NAME_LENGTH] for name in names))
+        return self.root / place / _leaf(spec)
 
-    def begin(self, spec: RunSpec) -> Path:
-        """An empty folder for a run, with its `spec.json`. What was there is removed; a corrupt result is kept beside,
-        as `<folder>.<number>.corrupt`.
-        """
-        folder = self.folder(spec)
-        if (folder / RESULT).exists() and not _intact(folder, self.root):
-            kept = len(list(folder.parent.glob(f"{folder.name}.*.corrupt")))
-            folder.rename(folder.with_name(f"{folder.name}.{kept + 1}.corrupt"))
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    def work(self, spec: RunSpec) -> Path:
+        """Where this owner writes a run until it is done."""
+        return self.root / ".work" / f"{spec.id}-{self.owner.token}"
+
+    def begin(self, spec: RunSpec, keep: bool = False) -> Path:
+        """An empty work folder for a run, with its `spec.json`; with `keep`, what this owner has written stays."""
+        folder = self.work(spec)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_owner(folder / OWNER, self.owner)
         (folder / "spec.json").write_text(spec.model_dump_json(indent=1, exclude_none=True) + "\n")
+        self._before[folder] = self.stamps(spec)
         return folder
 
-    def finish(self, folder: Path, result: RunResult, predictions: Sequence[dict[str, Any]]) -> None:
-        """Write predictions, then the result with the digests of all files, by atomic rename."""
+    def finish(
+        self,
+        folder: Path,
+        result: RunResult,
+        predictions: Sequence[dict[str, Any]],
+        machine_class: str | None = None,
+    ) -> Path:
+        """Write predictions, then the result, and rename the work folder to its place, which is returned.
+
+        What was there when the run was begun is replaced, and stays until the new result is there; a corrupt result is
+        kept beside, as `<folder>.<number>.corrupt`. A result that came meanwhile stays, and this one is removed.
+        """
+        target = self.folder(result.spec, machine_class)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
         # No time stamp: the same predictions are the same file.
         write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
-        content = json.loads(result.model_dump_json(exclude_none=True))
-        write_atomically(folder / RESULT, seal(content, folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for path in folder.rglob("*"):
+            sync(path)
+        (folder / OWNER).unlink(missing_ok=True)
+        write_atomically(folder / RESULT, seal(json.loads(result.model_dump_json(exclude_none=True)), folder))
+        before = self._before.pop(folder, frozenset())
+        while not self._publish(folder, target, before):
+            pass
+        return target
+
+    def _publish(self, folder: Path, target: Path, before: Stamps) -> bool:
+        """Rename a finished work folder to its place; false if something came between."""
+        old = target.with_name(target.name + OLD)
+        if target.exists():
+            there = self._stamps([target / RESULT])
+            if there - before:
+                shutil.rmtree(folder, ignore_errors=True)
+                return True
+            if there:
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+            elif (target / RESULT).exists():
+                kept = len(list(target.parent.glob(f"{target.name}.*.corrupt")))
+                target.rename(target.with_name(f"{target.name}.{kept + 1}.corrupt"))
+            else:
+                left = folder.with_name(f"{folder.name}.left")
+                target.rename(left)
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False
+        sync(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+        return True
 
     def abandon(self, spec: RunSpec) -> None:
-        """Remove what an unfinished run left."""
-        for folder in self.root.glob(f"*/*/*/*/*-{spec.id}"):
-            if not (folder / RESULT).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what this owner left of an unfinished run."""
+        shutil.rmtree(self.work(spec), ignore_errors=True)
+
+    def clean(self) -> None:
+        """Remove what processes that have died left of their runs."""
+        for folder in self.root.glob(".work/*"):
+            owner = read_owner(folder / OWNER)
+            with contextlib.suppress(OSError):
+                forgotten = time.time() - folder.stat().st_mtime > FORGOTTEN
+                if owner.dead if owner and owner.here else forgotten:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def stamps(self, spec: RunSpec) -> Stamps:
+        """The undamaged results of a run, of all machine classes."""
+        names = (machine.slug(name)[:NAME_LENGTH] for name in (spec.model_name, str(spec.method), str(spec.task)))
+        return self._stamps(self.root.glob("/".join(["*", *names, _leaf(spec), RESULT])))
+
+    def _stamps(self, files: Iterable[Path]) -> Stamps:
+        found, verified = set(), Verified(self.root)
+        for path in files:
+            with contextlib.suppress(OSError, DamagedError):
+                stat = path.stat()
+                read_result(path, verified)
+                found.add((str(path), stat.st_ino, stat.st_mtime_ns))
+        return frozenset(found)
 
     def results(self) -> dict[str, tuple[RunResult, Path]]:
         """Every undamaged result with its folder, by run id. Of several machine classes, the first that ended well."""
@@ -123,11 +217,6 @@ class Store:
         """All result files, damaged ones that were put aside left out."""
         found = sorted(self.root.glob(f"*/*/*/*/*/{RESULT}"))
         return [path for path in found if not path.parent.name.endswith(".corrupt")]
-
-    def latest(self, spec: RunSpec) -> RunResult:
-        """What a run that has just been done found, whatever its worker takes this machine for."""
-        found = self.root.glob(f"*/*/*/*/*-{spec.id}/{RESULT}")
-        return read_result(max(found, key=lambda path: path.stat().st_mtime_ns))
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
@@ -235,18 +324,14 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
         raise DamagedError(path, f"it cannot be read: {error}") from error
 
 
+def _leaf(spec: RunSpec) -> str:
+    return f"n{spec.size}-s{spec.seed}-{spec.id}"
+
+
 def _nearest(prefix: str, ids: list[str]) -> str:
     cut = {id_[: len(prefix)]: id_ for id_ in ids}
     near = difflib.get_close_matches(prefix, cut, n=1)
     return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
-
-
-def _intact(folder: Path, root: Path) -> bool:
-    try:
-        read_result(folder / RESULT, Verified(root))
-    except DamagedError:
-        return False
-    return True
 
 
 LATENCIES = ("latency", "batch_latency")

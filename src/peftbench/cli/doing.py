@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,16 +30,27 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
 
     A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
-    Exit status 1 if none of them ended well, 130 after Ctrl-C.
+    Exit status 1 if none of them ended well, or if faults of the machine were in the way of some; 128 and the number of
+    the signal after one (130: Ctrl-C).
     """
+    from peftbench.launch import StoppedError
+
     place.open()
     held = {id_: result for id_, (result, _) in place.results().items()}
-    search.results = {id_: result for id_, result in held.items() if not (retry and result.status in BAD)}
+    again = {id_: result.spec for id_, result in held.items() if retry and result.status in BAD}
+    search.results = {id_: result for id_, result in held.items() if id_ not in again}
+    options = replace(options, replace={id_: place.stamps(spec) for id_, spec in again.items()})
     warn_damaged(place.damaged)
     total, missing = search.total, search.missing()
     to_do = total - len(search.asked()) + len(missing)
     say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)
-    do(missing, place, options, to_do, search.after)
+    stopped = None
+    try:
+        do(missing, place, options, to_do, search.after)
+    except StoppedError as error:
+        if not place.results():
+            raise
+        stopped = error
     specs = search.asked()
     leaderboard(place, specs, as_json)
     say_fruitless(search)
@@ -53,7 +65,9 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
             f"{len(bad)} runs did not end well: `peftbench status` says why, --retry-failed does them again",
             stderr=True,
         )
-    if specs and len(bad) == len(ended):
+    if stopped:
+        say(f"error: {stopped}", stderr=True)
+    if stopped or (specs and len(bad) == len(ended)):
         raise typer.Exit(1)
 
 
@@ -62,8 +76,9 @@ def do(
 ) -> None:
     """Do runs with live progress on standard error: `total`, where results bring about more (`after`).
 
-    Exit status 130 after Ctrl-C.
+    Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
+    from peftbench.launch import exit_status
     from peftbench.launch.local import launch
     from peftbench.report.live import Live
 
@@ -71,10 +86,10 @@ def do(
     try:
         with Live(console(stderr=True), total or len(missing)) as live:
             launch(missing, place, options, live, after)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
         say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(stop)) from None
     say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
 
 

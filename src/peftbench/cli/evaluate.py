@@ -14,9 +14,11 @@ from peftbench.cli.options import (
     Retry,
     StoreDir,
     Threads,
+    Timeout,
     Workers,
     open_store,
     plug,
+    seconds,
     size_of,
 )
 
@@ -41,6 +43,7 @@ def evaluate(
     plugin: Plugins = None,
     workers: Workers = 0,
     threads: Threads = 1,
+    timeout: Timeout = None,
     retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
@@ -67,5 +70,5 @@ def evaluate(
         "train": {"max_length": max_length} if max_length else {},
         "eval": {"test_rows": test_rows} if test_rows else {},
     }
-    options = Options(data.resolve() if data else None, workers, threads, plugins=plugins)
+    options = Options(data.resolve() if data else None, workers, threads, plugins=plugins, timeout=seconds(timeout))
     carry_out(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)

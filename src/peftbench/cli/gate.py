@@ -4,6 +4,7 @@ import tomllib
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,12 @@ from peftbench.cli.options import (
     Plugins,
     StoreDir,
     Threads,
+    Timeout,
     Workers,
     open_store,
     pair,
     plug,
+    seconds,
     size_of,
 )
 from peftbench.cli.output import console, print_json, say
@@ -67,6 +70,7 @@ def gate(
     data: DataDir = None,
     workers: Workers = 0,
     threads: Threads = 1,
+    timeout: Timeout = None,
     again: Annotated[bool, typer.Option("--again", help="run the candidate anew, whatever the store has")] = False,
     summary: Annotated[Path | None, typer.Option(help="add a summary in Markdown to this file", metavar="FILE")] = None,
     junit: Annotated[Path | None, typer.Option(help="write JUnit XML to this file", metavar="FILE")] = None,
@@ -81,7 +85,9 @@ def gate(
     if not margin > 0:
         raise UserError(f"--margin {margin:g}: a number of points above 0")
     with _no_verdict():
-        options = Options(data.resolve() if data else None, workers, threads, plugins=plug(plugin))
+        options = Options(
+            data.resolve() if data else None, workers, threads, plugins=plug(plugin), timeout=seconds(timeout)
+        )
         asked = {"candidate": _candidate(candidate, adapter, model), "model": entry(model), "size": size_of(size)}
         asked |= {"seeds": seeds, "margin": margin}
         asked |= {"train": dict(pair(one, "--train") for one in train or ())}
@@ -150,7 +156,7 @@ def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: b
         f"{len(arms.runs())} runs in this gate, {len(arms.runs()) - len(missing)} done before, in {place.root}",
         stderr=True,
     )
-    do(missing, place, options)
+    do(missing, place, replace(options, replace={spec.id: place.stamps(spec) for spec in missing}))
     verdict = gating.verdict(arms, place)
     spec = arms.baseline.first
     about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}

@@ -42,11 +42,28 @@ WeightSets = Annotated[
         metavar="NAME|FILE",
     ),
 ]
-Workers = Annotated[int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core")]
+Workers = Annotated[
+    int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core that may be used, as far as memory goes")
+]
+Timeout = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        help="longest time of a run, such as 90s, 10m or 2h; default: ten times its forecast, at least 10m",
+        metavar="TIME",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 RESULTS = Path("results")
+
+
+def seconds(given: str | None) -> float | None:
+    """The seconds of `--timeout`; a number alone is one of seconds. Raises `UserError`."""
+    from peftbench.cli.quantities import quantity
+
+    return quantity("--timeout", f"{given}s" if given and given.isdigit() else given, "seconds")
 
 
 def plug(plugins: list[Path] | None) -> tuple[Path, ...]:

@@ -1,6 +1,5 @@
 """Verbs about what runs will cost: look ahead, and measure how fast this machine is."""
 
-import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -148,13 +147,14 @@ def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
 def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
     from rich.progress import Progress
 
-    from peftbench.launch.local import default_workers
+    from peftbench import machine
+    from peftbench.launch.capacity import default_workers
     from peftbench.planning.devices import HERE
     from peftbench.planning.devices import device as named
     from peftbench.planning.forecast import forecast
 
-    on, processes = named(device), min(os.cpu_count() or 1, 4)
-    count = workers or (default_workers() if device == HERE else 1)
+    on, processes = named(device), min(machine.usable_cpus(), 4)
+    count = workers or (default_workers(specs) if device == HERE else 1)
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)
         told = partial(_tell, progress, line)

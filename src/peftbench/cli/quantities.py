@@ -6,7 +6,7 @@ from peftbench.registry import UserError
 
 UNITS: dict[str, dict[str, float]] = {
     "bytes": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
-    "seconds": {"s": 1, "min": 60, "h": 3600, "d": 86400},
+    "seconds": {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400},
     "ms": {"ms": 1, "s": 1000},
     "count": {"": 1, "k": 1e3, "M": 1e6, "B": 1e9},
 }

@@ -45,7 +45,7 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Do a run once more and say whether it found the same. Exit status 1: it did not; 2: it cannot be done here."""
-    from peftbench.launch import Options
+    from peftbench.launch import Options, exit_status
     from peftbench.report.live import Live
     from peftbench.reproduction import reproduce as do_again
 
@@ -56,9 +56,9 @@ def reproduce(
         with ExitStack() as held:
             again = open_store(keep or Path(held.enter_context(TemporaryDirectory(prefix="peftbench-"))))
             found = do_again(first, place, again, options, held.enter_context(Live(console(stderr=True), 1)))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("stopped before there was anything to compare", stderr=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(stop)) from None
     if as_json:
         print_json({"id": first.id, "same": found.same} | asdict(found))
     else:

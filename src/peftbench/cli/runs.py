@@ -19,6 +19,7 @@ from peftbench.cli.options import (
     Size,
     StoreDir,
     Threads,
+    Timeout,
     WeightSets,
     Workers,
     expanded,
@@ -26,6 +27,7 @@ from peftbench.cli.options import (
     open_store,
     plug,
     searched,
+    seconds,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.planning import warn
@@ -43,15 +45,19 @@ def run(
     plugin: Plugins = None,
     workers: Workers = 0,
     threads: Threads = 1,
+    timeout: Timeout = None,
     keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="keep the trained adapters")] = False,
     retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do every run of a grid that has no result yet, then print the leaderboard. The same command resumes."""
+    """Do every run of a grid that has no result yet, then print the leaderboard. The same command resumes.
+
+    Several of these commands may work on one grid and store at once, also on machines that share a file system.
+    """
     from peftbench.launch import Options
 
     plugins = plug(plugin)
-    options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins)
+    options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins, seconds(timeout))
     place = open_store(store)
     search = searched(grid, (model, limit, size), place)
     warn(place.missing(search.stand_ins()), options.data, workers)

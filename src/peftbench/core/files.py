@@ -21,6 +21,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
+def sync(path: Path) -> None:
+    """Make sure that a file, or the list of a folder, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
     """The content of a regular file of at most `most` bytes.
 

@@ -1,91 +1,160 @@
-"""Runs on this machine: worker processes, each with a resident base model, fed one spec at a time."""
+"""Runs on this machine: worker processes, each with a resident base model, fed one spec at a time.
 
+Several launchers, on one machine or on many that share a file system, may do one grid: each claims a run before it
+begins it, and looks for results of the others.
+"""
+
+import contextlib
 import multiprocessing
 import os
-import shutil
-import subprocess
+import signal
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from peftbench.launch import Event, Options, Watch
-from peftbench.launch.worker import main, quiet_start
-from peftbench.registry import UserError
+from peftbench.faults import died_of_environment
+from peftbench.launch import Event, InterruptedBySignal, Options, StoppedError, Watch
+from peftbench.launch.capacity import default_workers as default_workers
+from peftbench.launch.capacity import visible_gpus
+from peftbench.launch.limits import Forecasts, Limit, duration
+from peftbench.launch.messages import Job, Setup
+from peftbench.launch.processes import Process, cpu_seconds, environment, start
+from peftbench.launch.user_units import UserUnits, user_units
+from peftbench.registry import UserError, in_a_line
+from peftbench.results.claims import Claims
 from peftbench.spec import Choice, RunResult, RunSpec
-from peftbench.store import Store
+from peftbench.store import Store, read_result
 
-WORKERS = multiprocessing.get_context("spawn")
-"""How their processes are started: each from nothing, as a GPU that was used cannot be forked."""
 TRIES = 2
-"""How often a run whose worker died is begun before it is recorded as failed."""
+"""How often a run whose method ended the worker is begun before it is recorded as failed."""
+WAITS = (3.0, 20.0)
+"""Seconds before a run is tried again that a fault of the machine was in the way of; after so many it is given up."""
+GRACE = 5.0
+"""Seconds between asking a process to end and killing it."""
+TICK = 0.5
+"""Seconds between two looks at the clock."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at a run that another launcher has claimed."""
 
 After = Callable[[RunResult], Sequence[RunSpec]]
 """Asked when a run is done: what is to be done now that its result is known."""
+Key = tuple[str, ...]
+"""What a fault concerns: every run (the store); those of one model and task, which read the same files; or one run."""
+EVERY: Key = ()
 
 
 def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None) -> None:
     """Do all specs, and those that results bring about; each has a result in the store when this returns.
 
-    A worker that dies costs one run, which is tried again and then recorded as failed. `KeyboardInterrupt` ends the
-    workers, removes what the unfinished runs left, and goes on to the caller. Raises `UserError` when the store cannot
-    be written any more.
+    A worker that a method ends costs one run, which is tried again and then recorded as failed. A run that takes too
+    long is recorded as `timeout`. Faults of the machine are no results: what they are in the way of is tried again, and
+    `StoppedError` says at the end what could not be done. `KeyboardInterrupt` (Ctrl-C, and SIGTERM and SIGHUP in the
+    main thread) ends the workers, removes what the unfinished runs left, and goes on to the caller.
     """
+    ranks = os.environ.get("WORLD_SIZE", "")
+    if ranks.isdigit() and int(ranks) > 1:
+        raise UserError(
+            f"WORLD_SIZE is {ranks}: under torchrun every process would do the whole grid. Give the command once, "
+            "without torchrun: it starts a worker a GPU itself"
+        )
     if not specs:
         return
-    _Pool(deque(specs), store, options, (watch, after)).run(options.workers or default_workers())
+    units = user_units(specs, options.plugins)
+    pool = _Pool(deque(specs), store, options, units, (watch, after))
+    with _stopped_by_signals():
+        pool.run(options.workers or default_workers(specs))
 
 
-def default_workers() -> int:
-    """One a GPU, or one a core: small models gain nothing from several threads (docs/design.md)."""
-    return _gpus() or os.cpu_count() or 1
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP as `InterruptedBySignal`, where nobody else handles or ignores them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise InterruptedBySignal(number)
 
-def _gpus() -> int:
-    """Visible GPUs, asked of the driver so that torch is not imported here."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return len([part for part in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if part.strip() not in ("", "-1")])
-    driver = shutil.which("nvidia-smi")
-    if driver is None:
-        return 0
+    free = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in free:
+        signal.signal(number, stop)
     try:
-        listed = subprocess.run([driver, "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return listed.stdout.count("GPU ")
+        yield
+    finally:
+        for number in free:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _keys(spec: RunSpec) -> tuple[Key, ...]:
+    return EVERY, (spec.model.model_dump_json(), spec.task.model_dump_json()), (spec.id,)
 
 
 @dataclass
 class _Hand:
-    """A worker process, its end of the pipe, what it is doing, and the model it has loaded last."""
+    """A worker process, its end of the pipe, what machine it is, what it is doing, and the model it has loaded last."""
 
     index: int
-    process: BaseProcess
+    process: Process
     pipe: Connection
+    known: dict[str, Any] = field(default_factory=dict)
     spec: RunSpec | None = None
     model: Choice | None = None
+    limit: Limit | None = None
+    at: str = ""
+    stopped: str = ""
+    kill_at: float | None = None
 
 
 class _Pool:
-    def __init__(self, queue: deque[RunSpec], store: Store, options: Options, told: tuple[Watch, After | None]) -> None:
-        self.queue, self.store, self.options, (self.watch, self.after) = queue, store, options, told
-        self.tries: dict[str, int] = {}
+    def __init__(
+        self,
+        queue: deque[RunSpec],
+        store: Store,
+        options: Options,
+        units: UserUnits,
+        told: tuple[Watch, After | None],
+    ) -> None:
+        self.queue, self.options, self.units, (self.watch, self.after) = queue, options, units, told
+        self.store = Store(store.root.resolve())
+        self.claims = Claims(self.store.root, self.store.owner)
+        self.forecasts = Forecasts(options.data)
         self.hands: dict[Connection, _Hand] = {}
+        self.released: list[Process] = []
+        self.tries: dict[str, int] = {}
+        self.faults: dict[Key, int] = {}
+        self.pauses: dict[Key, float] = {}
+        self.given_up: dict[str, str] = {}
+        self.renewed = time.monotonic()
 
     def run(self, count: int) -> None:
-        """Work with at most so many workers; one that finds nothing to do waits if a run that ends may bring more."""
+        """Work with at most so many workers, until no run is left that could be done."""
         try:
+            with contextlib.suppress(OSError):
+                self.store.clean()
             self._staff(count)
-            while any(hand.spec for hand in self.hands.values()):
-                for pipe in wait(list(self.hands)):
+            while self.queue or self._busy():
+                for pipe in wait(list(self.hands), TICK):
                     assert isinstance(pipe, Connection)
                     self._listen(self.hands[pipe])
+                self._look_at_the_clock()
                 self._staff(count)
             self._release()
         finally:
             self._dismiss()
+        if self.given_up:
+            raise self._stopped()
+
+    def _busy(self) -> list[_Hand]:
+        return [hand for hand in self.hands.values() if hand.spec is not None]
 
     def _staff(self, count: int) -> None:
         """Give what waits to those that wait, and to new ones while there may be more."""
@@ -93,109 +162,262 @@ class _Pool:
             idle = [hand for hand in self.hands.values() if hand.spec is None]
             if not idle and len(self.hands) >= count:
                 return
-            self._feed(idle[0] if idle else self._hire())
+            spec = self._claimed(idle[0].model if idle else None)
+            if spec is None:
+                return
+            try:
+                hand = idle[0] if idle else self._hire()
+            except OSError as error:
+                self._lose(spec)
+                self._fault(spec, EVERY, f"a worker process did not start: {in_a_line(error)}", -1)
+                return
+            self._feed(hand, spec, count)
         if self.after is None:
             self._release()
+
+    def _claimed(self, model: Choice | None) -> RunSpec | None:
+        """The next run that can be done, claimed and taken off the queue: of that model, if there is one."""
+        now, waiting = time.monotonic(), list(self.queue)
+        first = (spec for spec in waiting if spec.model == model)
+        for spec in chain(first, (spec for spec in waiting if spec.model != model)):
+            if any(self.pauses.get(key, 0.0) > now for key in _keys(spec)):
+                continue
+            try:
+                if self._taken(spec):
+                    return spec
+            except OSError as error:
+                self.queue.remove(spec)
+                self._fault(spec, EVERY, in_a_line(error), -1)
+                return None
+        return None
+
+    def _taken(self, spec: RunSpec) -> bool:
+        """Whether a run is now ours; what others have done is taken off the queue, what they are doing waits."""
+        if self._done_elsewhere(spec):
+            return False
+        if not self.claims.take(spec.id):
+            self.pauses[spec.id,] = time.monotonic() + LOOK_AGAIN
+            return False
+        # It may have been finished, and its claim dropped, since the look before.
+        if self._done_elsewhere(spec):
+            self.claims.drop(spec.id)
+            return False
+        self.queue.remove(spec)
+        return True
+
+    def _done_elsewhere(self, spec: RunSpec) -> bool:
+        there = self.store.stamps(spec) - self.options.replace.get(spec.id, frozenset())
+        if not there:
+            return False
+        (path, *_), *_ = there
+        try:
+            result = read_result(Path(path))
+        except (OSError, ValueError):
+            return False
+        self.queue.remove(spec)
+        self.watch(Event("elsewhere", -1, spec, {"status": result.status}))
+        self._go_on(result)
+        return True
 
     def _release(self) -> None:
         """The end of the work of those that wait."""
         for hand in [hand for hand in self.hands.values() if hand.spec is None]:
-            del self.hands[hand.pipe]
-            hand.pipe.close()
+            self._retire(hand)
+
+    def _retire(self, hand: _Hand) -> None:
+        del self.hands[hand.pipe]
+        hand.pipe.close()
+        self.released.append(hand.process)
 
     def _hire(self) -> _Hand:
         """Start a worker process."""
         taken = {hand.index for hand in self.hands.values()}
         index = next(number for number in range(len(taken) + 1) if number not in taken)
         ours, theirs = multiprocessing.Pipe()
-        asked = (theirs, self.store.root, self.options)
-        with _environment(self.options.threads, index % gpus if (gpus := _gpus()) else None):
-            process = WORKERS.Process(target=main, args=asked, daemon=True)
-            process.start()
+        with environment(self.options.threads, index % gpus if (gpus := visible_gpus()) else None):
+            process = start(theirs)
         theirs.close()
+        # An empty entry means the working directory of this process, which is not that of every method.
+        path = tuple(part or str(Path.cwd()) for part in sys.path)
         hand = self.hands[ours] = _Hand(index, process, ours)
+        with contextlib.suppress(OSError):
+            ours.send(Setup(self.store.root, self.store.owner, self.options, self.units, path))
         return hand
 
-    def _feed(self, hand: _Hand) -> None:
-        """The next run: of the model that the worker has, if there is one."""
-        spec = next((spec for spec in self.queue if spec.model == hand.model), self.queue[0])
-        self.queue.remove(spec)
-        hand.spec, hand.model = spec, spec.model
-        self.tries[spec.id] = self.tries.get(spec.id, 0) + 1
+    def _feed(self, hand: _Hand, spec: RunSpec, count: int) -> None:
+        hand.spec, hand.model, hand.at = spec, spec.model, ""
+        hand.limit = Limit(spec, time.monotonic(), self.options.timeout, self.forecasts)
+        beside = min(count, len(self._busy()) + len(self.queue))
         self.watch(Event("start", hand.index, spec))
         try:
-            hand.pipe.send(spec)
+            hand.pipe.send(Job(spec, max(beside, self.claims.beside())))
         except OSError:
             self._bury(hand)
 
     def _listen(self, hand: _Hand) -> None:
         try:
             kind, data = hand.pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):
             self._bury(hand)
             return
-        if kind == "store":
-            raise self._store_trouble(data)
         if kind == "refusal":
             raise UserError(data)
-        spec = hand.spec
+        if kind == "ready":
+            hand.known = data
+        elif kind == "step":
+            self._progress(hand, data)
+        else:
+            self._ended(hand, kind, data)
+
+    def _progress(self, hand: _Hand, data: dict[str, Any]) -> None:
+        if hand.spec is None or hand.limit is None:
+            return
+        hand.limit.progress(time.monotonic())
+        hand.at = f"step {data['step']} of {data['steps']}" if "step" in data else str(data.get("phase", ""))
+        self.watch(Event("step", hand.index, hand.spec, data))
+
+    def _ended(self, hand: _Hand, kind: str, data: dict[str, Any]) -> None:
+        """A run is done, or a fault of the machine was in its way."""
+        spec, hand.spec, hand.limit = hand.spec, None, None
         assert spec is not None
-        self.watch(Event(kind, hand.index, spec, data))
-        if kind == "done":
-            hand.spec = None
-            if self.after is not None:
-                self.queue.extend(self.after(self.store.latest(spec)))
+        self.claims.drop(spec.id)
+        if data.pop("last"):
+            self._retire(hand)
+        if kind == "fault":
+            self._fault(spec, EVERY if data["store"] else _keys(spec)[1], data["reason"], hand.index)
+            return
+        result = data.pop("result")
+        self._tell_done(hand, spec, result, data)
+
+    def _tell_done(self, hand: _Hand, spec: RunSpec, result: RunResult, data: dict[str, Any]) -> None:
+        for key in _keys(spec):
+            self.faults.pop(key, None)
+        self.watch(Event("done", hand.index, spec, data))
+        self._go_on(result)
+
+    def _go_on(self, result: RunResult) -> None:
+        if self.after is not None:
+            self.queue.extend(self.after(result))
 
     def _bury(self, hand: _Hand) -> None:
-        """A worker died: its run, if it had one, goes back to the queue, or is recorded as failed."""
+        """A worker died. Its run, if it had one, is tried again, or recorded; what the machine did to it is not."""
         del self.hands[hand.pipe]
-        hand.process.join()
-        spec = hand.spec
+        hand.pipe.close()
+        code = hand.process.wait(GRACE)
+        if code is None:
+            hand.process.stop(signal.SIGKILL)
+            hand.process.wait(GRACE)
+        spec, hand.spec = hand.spec, None
         if spec is None:
             return
-        code = hand.process.exitcode
+        if hand.stopped:
+            self._record(hand, spec, "timeout", hand.stopped)
+        elif not hand.known:
+            self._lose(spec)
+            self._fault(spec, EVERY, f"a worker process did not start: {_exit(code)}", hand.index)
+        elif code is not None and died_of_environment(code):
+            self._lose(spec)
+            self._fault(spec, (spec.id,), f"the worker process was ended from outside, {_exit(code)}", hand.index)
+        else:
+            self._died(hand, spec, code)
+
+    def _died(self, hand: _Hand, spec: RunSpec, code: int | None) -> None:
+        """The method ended its process."""
+        self.tries[spec.id] = self.tries.get(spec.id, 0) + 1
         again = self.tries[spec.id] < TRIES
         self.watch(Event("died", hand.index, spec, {"exit_code": code, "again": again}))
         if again:
+            self._lose(spec)
             self.queue.appendleft(spec)
-        else:
-            how = f"the worker process died with exit code {code}, {TRIES} times" + (
-                " (killed: out of memory?)" if code == -9 else ""
-            )
-            failed = RunResult(id=spec.id, spec=spec, status="failed", error=how)
-            try:
-                self.store.finish(self.store.begin(spec), failed, [])
-            except OSError as error:
-                raise self._store_trouble(str(error)) from error
-            self.watch(Event("done", hand.index, spec, {"status": "failed", "error": how}))
-            self.queue.extend(self.after(failed) if self.after else ())
+            return
+        how = f"died with {_exit(code)}" if code is not None else "closed its connection to the launcher"
+        self._record(hand, spec, "failed", f"the worker process {how}, {TRIES} times")
 
-    def _store_trouble(self, what: str) -> UserError:
-        return UserError(
-            f"store {self.store.root}: {what}. Nothing finished is lost: make room, then run the same command again"
+    def _lose(self, spec: RunSpec) -> None:
+        """Leave nothing of a run that was begun."""
+        self.store.abandon(spec)
+        self.claims.drop(spec.id)
+
+    def _record(self, hand: _Hand, spec: RunSpec, status: Any, error: str) -> None:
+        """The result of a run that could not write its own."""
+        result = RunResult(id=spec.id, spec=spec, status=status, error=error, **hand.known.get("record", {}))
+        try:
+            folder = self.store.begin(spec, keep=True)
+            self.store.finish(folder, result, [], hand.known.get("machine_class"))
+        except OSError as problem:
+            self._lose(spec)
+            self._fault(spec, EVERY, in_a_line(problem), hand.index)
+            return
+        self.claims.drop(spec.id)
+        self._tell_done(hand, spec, result, {"status": status, "error": error})
+
+    def _fault(self, spec: RunSpec, key: Key, reason: str, worker: int) -> None:
+        """A fault of the machine was in the way of a run: try again later, or give up all that it concerns."""
+        now = time.monotonic()
+        self.queue.append(spec)
+        if self.pauses.get(key, 0.0) > now:
+            # Of the runs that were under way when it began: the same fault.
+            return
+        self.faults[key] = count = self.faults.get(key, 0) + 1
+        again = count <= len(WAITS)
+        self.watch(Event("fault", worker, spec, {"reason": reason, "wait": WAITS[count - 1] if again else None}))
+        if again:
+            self.pauses[key] = now + WAITS[count - 1]
+            return
+        for one in [one for one in self.queue if key in _keys(one)]:
+            self.queue.remove(one)
+            self.given_up[one.id] = reason
+
+    def _look_at_the_clock(self) -> None:
+        """Show that claimed runs go on; end those that take too long."""
+        now = time.monotonic()
+        if renew := now - self.renewed > self.claims.lease / 10:
+            self.renewed = now
+        for hand in self._busy():
+            assert hand.spec is not None
+            assert hand.limit is not None
+            if renew:
+                self.claims.renew(hand.spec.id)
+                with contextlib.suppress(OSError):
+                    os.utime(self.store.work(hand.spec))
+            if hand.kill_at is not None:
+                if now > hand.kill_at:
+                    hand.process.stop(signal.SIGKILL)
+            elif why := hand.limit.passed(now, cpu_seconds(hand.process.pid)):
+                where = f"; it was at {hand.at}" if hand.at else ""
+                hand.stopped = f"stopped after {duration(now - hand.limit.since)}, {why}{where}"
+                hand.kill_at = now + GRACE
+                hand.process.stop(signal.SIGTERM)
+
+    def _stopped(self) -> StoppedError:
+        reasons = list(dict.fromkeys(self.given_up.values()))
+        more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+        return StoppedError(
+            f"{len(self.given_up)} runs could not be done on this machine, and are still missing in store "
+            f"{self.store.root}: {reasons[0]}{more}. Nothing finished is lost: mend that (make room on the disk, free "
+            "memory, connect to the network), then give the same command again"
         )
 
     def _dismiss(self) -> None:
         """End every worker; leave nothing unfinished in the store."""
-        for hand in self.hands.values():
-            hand.process.terminate()
-        for hand in self.hands.values():
-            hand.process.join()
+        self.forecasts.close()
+        hands = list(self.hands.values())
+        for hand in hands:
+            hand.process.stop(signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        for process in [*(hand.process for hand in hands), *self.released]:
+            if process.wait(max(0.0, until - time.monotonic())) is None:
+                process.stop(signal.SIGKILL)
+                process.wait(GRACE)
+        for hand in hands:
+            hand.pipe.close()
             if hand.spec is not None:
-                self.store.abandon(hand.spec)
+                self._lose(hand.spec)
 
 
-@contextmanager
-def _environment(threads: int, gpu: int | None) -> Iterator[None]:
-    """The environment of a worker that is about to start."""
-    before = dict(os.environ)
-    quiet_start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if gpu is not None:
-        visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def _exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+            return f"signal {signal.Signals(-code).name}{memory}"
+    return f"exit code {code}"

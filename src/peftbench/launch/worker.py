@@ -1,95 +1,180 @@
 """A worker process: takes specs from a pipe, does them with a resident base model, writes results, tells of them."""
 
 import contextlib
+import faulthandler
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from peftbench import machine
-from peftbench.launch import Options
-from peftbench.registry import load_plugin
-from peftbench.spec import RunSpec
+from peftbench.faults import EnvironmentFaultError
+from peftbench.launch.messages import Job, Setup
+from peftbench.launch.processes import die_with
+from peftbench.registry import UserError, in_a_line
+from peftbench.spec import RunResult
 from peftbench.store import Store
 
 TELL_EVERY = 0.2
 """Seconds between two messages about steps."""
+OUTPUT_BYTES = 65536
+"""What is kept of what a run printed, from its beginning."""
 
 
-class _StopError(BaseException):
-    """Ends the worker from within a run, which must not take it for a failure of its own."""
+def main(pipe: Connection, parent: int) -> None:
+    """Serve the launcher `parent` until the pipe ends.
 
-
-def main(pipe: Connection, root: Path, options: Options) -> None:
-    """Serve until the pipe ends: receive a spec, send ("step", data) as it goes, then ("done", data).
-
-    Trouble with the store ends the worker with ("store", message): no other run could be written either. A GPU that
-    cannot be used ends it with ("refusal", message): its runs would silently be those of a CPU.
+    Takes a `Setup`, then `Job`s. Tells ("ready", what machine this is), then for each run ("step", data) as it goes,
+    and ("done", data), or ("fault", data) if the machine was in its way. After ("refusal", message) it ends: no run
+    could be done here.
     """
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, messages), daemon=True).start()
+    setup: Setup = messages.get()
+    sys.path[:] = setup.path
+    try:
+        worker = _prepared(setup)
+    except UserError as refusal:
+        pipe.send(("refusal", str(refusal)))
+        return
+    store = Store(setup.root, setup.owner)
+    pipe.send(("ready", {"machine_class": machine.machine_class(), "record": machine.record()}))
+    while not worker.broken:
+        pipe.send(_one(messages.get(), worker, store, pipe))
+
+
+def _receive(pipe: Connection, messages: "queue.SimpleQueue[Any]") -> None:
+    """Hand on messages; when the launcher is gone, or wants no more, end the process whatever it is doing."""
+    while True:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            os._exit(0)
+        messages.put(message)
+
+
+def _prepared(setup: Setup) -> Any:
+    """The resident worker of this process. Raises `UserError` if no run could be done here."""
     import torch
 
     from peftbench.experiment import Worker
 
     if os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in ("", "-1") and not torch.cuda.is_available():
         refusal = "this machine has a GPU that torch cannot use: install a build of torch with CUDA, or set"
-        pipe.send(("refusal", f"{refusal} CUDA_VISIBLE_DEVICES=-1 to use the CPU"))
-        return
-    torch.set_num_threads(options.threads)
-    for plugin in options.plugins:
-        load_plugin(plugin)
+        raise UserError(f"{refusal} CUDA_VISIBLE_DEVICES=-1 to use the CPU")
+    torch.set_num_threads(setup.options.threads)
+    setup.units.load()
     # While it is what was imported: files may change before the last run is done.
     machine.code()
-    worker, store = Worker(options.data, options.keep_adapters), Store(root)
-    with contextlib.suppress(EOFError, BrokenPipeError, _StopError):
-        while True:
-            spec: RunSpec = pipe.recv()
-            try:
-                done = _one(spec, worker, store, pipe)
-            except OSError as error:
-                pipe.send(("store", f"{error.strerror or error}: {error.filename or root}"))
-                return
-            pipe.send(("done", done))
-            if worker.broken:
-                return
+    return Worker(setup.options.data, setup.options.keep_adapters)
 
 
-def _one(spec: RunSpec, worker: Any, store: Store, pipe: Connection) -> dict[str, Any]:
-    from peftbench.experiment import run
-
-    folder = store.begin(spec)
-    told = 0.0
-    with (folder / "trace.jsonl").open("w", encoding="utf-8") as trace:
-
-        def report(event: dict[str, Any]) -> None:
-            nonlocal told
-            trace.write(json.dumps(event) + "\n")
-            if time.monotonic() - told >= TELL_EVERY or "step" not in event:
-                told = time.monotonic()
-                try:
-                    pipe.send(("step", event))
-                except BrokenPipeError:
-                    # Whoever started this is gone: leave no result that nobody waits for.
-                    raise _StopError from None
-
-        result, predictions = run(spec, worker, folder, report)
-    store.finish(folder, result, predictions)
+def _one(job: Job, worker: Any, store: Store, pipe: Connection) -> tuple[str, dict[str, Any]]:
+    """Do a run and publish its result. Returns the message about it; `last` in it: this process takes no other."""
+    try:
+        result = _done(job, worker, store, pipe)
+    except (EnvironmentFaultError, OSError) as problem:
+        store.abandon(job.spec)
+        reason = str(problem) if isinstance(problem, EnvironmentFaultError) else in_a_line(problem)
+        # Whatever goes wrong outside the run itself is of the store.
+        of_store = not isinstance(problem, EnvironmentFaultError) or _in_store(problem, store.root)
+        return "fault", {"reason": reason, "store": of_store, "last": worker.broken}
     main_score = next(iter(result.scores.values()), None)
-    return {
+    return "done", {
         "status": result.status,
         "score": main_score.value if main_score else None,
         "validation_loss": result.validation_loss,
         "error": result.error,
         "seconds": result.costs.train_seconds,
+        "result": result,
+        "last": worker.broken,
     }
 
 
-def quiet_start() -> None:
-    """Settings a worker needs before torch is imported, inherited by its process."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not sys.warnoptions:
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+def _done(job: Job, worker: Any, store: Store, pipe: Connection) -> RunResult:
+    from peftbench.experiment import run
+
+    spec, folder = job.spec, store.begin(job.spec)
+    predictions: list[dict[str, Any]] = []
+    with (folder / "trace.jsonl").open("w", encoding="utf-8") as trace, _output(folder / "output.txt"):
+        try:
+            result, predictions = run(spec, worker, folder, _Report(trace, pipe))
+        except (EnvironmentFaultError, OSError):
+            raise
+        except BaseException as problem:
+            # An exit or an interrupt that the method raised: the state of this process is not known.
+            worker.broken = True
+            error = f"the run ended its process: {in_a_line(problem)}"
+            result = RunResult(id=spec.id, spec=spec, status="failed", error=error, **machine.record())
+    result = result.model_copy(update={"settings": result.settings | {"workers": job.workers}})
+    store.finish(folder, result, predictions)
+    return result
+
+
+class _Report:
+    """Told of progress by a run: writes it all down, and tells the launcher of some."""
+
+    def __init__(self, trace: Any, pipe: Connection) -> None:
+        self.trace, self.pipe, self.told = trace, pipe, 0.0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        try:
+            self.trace.write(json.dumps(event) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.trace.name) from error
+        if time.monotonic() - self.told >= TELL_EVERY or "step" not in event:
+            self.told = time.monotonic()
+            try:
+                self.pipe.send(("step", event))
+            except BrokenPipeError:
+                # Whoever started this is gone: leave no result that nobody waits for.
+                os._exit(1)
+
+
+@contextmanager
+def _output(path: Path) -> Iterator[None]:
+    """What the process prints goes to a file, which is removed where it stays empty."""
+    kept = os.dup(1), os.dup(2)
+    with path.open("wb") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        for number, place in enumerate(kept, start=1):
+            with contextlib.suppress(OSError):
+                os.dup2(place, number)
+                os.close(place)
+        size = path.stat().st_size
+        if size == 0:
+            path.unlink()
+        elif size > OUTPUT_BYTES:
+            os.truncate(path, OUTPUT_BYTES)
+
+
+def _in_store(problem: BaseException | None, root: Path) -> bool:
+    """Whether a fault is one of the store, which concerns every run."""
+    while problem is not None:
+        name = getattr(problem, "filename", None)
+        if isinstance(name, str | os.PathLike) and Path(name).is_relative_to(root):
+            return True
+        problem = problem.__cause__
+    return False
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])), int(sys.argv[2]))

@@ -56,6 +56,17 @@ class Live:
         self.progress.stop()
 
     def __call__(self, event: Event) -> None:
+        if event.kind == "elsewhere":
+            self.done += 1
+            self.progress.update(self.bar, completed=self.done)
+            if not self.console.is_terminal:
+                self._say(f"[{self.done}/{self.total}] {title(event)}: done by another launcher")
+            return
+        if event.kind == "fault":
+            wait = event.data["wait"]
+            fate = "given up" if wait is None else f"tried again after {wait:.0f} s"
+            self._say(f"fault of this machine: {title(event)}: {event.data['reason']}: {fate}", style="red")
+            return
         if event.worker not in self.lines:
             self.lines[event.worker] = self.progress.add_task(f"worker {event.worker}", total=None, state="")
         line = self.lines[event.worker]
@@ -65,13 +76,12 @@ class Live:
             self._step(line, event)
         elif event.kind == "died":
             fate = "tried again" if event.data["again"] else "given up"
-            self.console.print(
-                f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}",
-                markup=False,
-                soft_wrap=True,
-            )
+            self._say(f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}")
         else:
             self._done(event)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, soft_wrap=True)
 
     def _step(self, line: TaskID, event: Event) -> None:
         state = title(event)
@@ -91,14 +101,11 @@ class Live:
         self.progress.update(self.bar, completed=self.done)
         if status == "pruned":
             if not self.console.is_terminal:
-                said = f"[{self.done}/{self.total}] {title(event)}: stopped early"
-                self.console.print(said, markup=False, soft_wrap=True)
+                self._say(f"[{self.done}/{self.total}] {title(event)}: stopped early")
         elif status != "ok":
-            self.console.print(
-                f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False, soft_wrap=True
-            )
+            self._say(f"{status}: {title(event)}: {event.data.get('error')}", style="red")
         elif not self.console.is_terminal:
             # What a trial is judged by, and what is not looked at before the choice is made.
             loss = event.data["validation_loss"] if event.spec.trial else None
             found = f"{event.data['score']:.1f}" if loss is None else f"validation loss {loss:.3f}"
-            self.console.print(f"[{self.done}/{self.total}] {title(event)}: {found}", markup=False, soft_wrap=True)
+            self._say(f"[{self.done}/{self.total}] {title(event)}: {found}")

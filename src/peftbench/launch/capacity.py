@@ -1,0 +1,50 @@
+"""How many workers a machine suits."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from peftbench import machine
+from peftbench.methods.files import weight_bytes
+from peftbench.models import find
+from peftbench.registry import UserError
+from peftbench.spec import RunSpec
+
+WORKER_BYTES = 1_500_000_000
+"""Memory of a worker without its model: torch, transformers, rows, and what a small run needs."""
+COPIES = 4
+"""How often the bytes of a model's files are counted beside: weights, gradients, optimiser states, activations."""
+
+
+def default_workers(specs: Iterable[RunSpec] = ()) -> int:
+    """One a GPU; without one, one a core that this process may use, as far as memory for the runs' models goes."""
+    if gpus := visible_gpus():
+        return gpus
+    names = {spec.model.name for spec in specs}
+    need = WORKER_BYTES + COPIES * max(map(_weights, names), default=0)
+    return max(1, min(machine.usable_cpus(), machine.usable_memory() // need))
+
+
+def visible_gpus() -> int:
+    """Visible GPUs, asked of the driver so that torch is not imported here."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return len([part for part in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if part.strip() not in ("", "-1")])
+    driver = shutil.which("nvidia-smi")
+    if driver is None:
+        return 0
+    try:
+        listed = subprocess.run([driver, "-L"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return listed.stdout.count("GPU ")
+
+
+def _weights(name: str) -> int:
+    """Bytes of a model's weight files; 0 where they are not here."""
+    try:
+        directory: Path | None = find(name).directory
+        return weight_bytes(directory) if directory else 0
+    except (OSError, UserError):
+        return 0

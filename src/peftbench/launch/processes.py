@@ -1,0 +1,110 @@
+"""Worker processes: how they start, and that none outlives its launcher.
+
+A worker is `python -m peftbench.launch.worker`, which inherits one end of a pipe. It does not import the script that
+launched it, so launching needs no `if __name__ == "__main__"`, nor a file.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+PACKAGE = Path(__file__).parents[2]
+PR_SET_PDEATHSIG = 1
+
+
+class Process(Protocol):
+    """A worker process as the launcher handles it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, negative for a signal; none if it has not ended after so many seconds."""
+
+    def stop(self, number: int) -> None:
+        """Send a signal to it and to all processes that it started."""
+
+
+class _Started:
+    """A process at the head of a group of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        self.stop(signal.SIGKILL)
+        return code
+
+    def stop(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+
+def start(theirs: Connection) -> Process:
+    """Start a worker at the other end of a pipe, with the environment as it is now."""
+    number = theirs.fileno()
+    paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        # -P: a file beside the user's script must not pass for a module of ours.
+        [sys.executable, "-P", "-m", "peftbench.launch.worker", str(number), str(os.getpid())],
+        pass_fds=[number],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        process_group=0,
+    )
+    return _Started(process)
+
+
+@contextmanager
+def environment(threads: int, gpu: int | None) -> Iterator[None]:
+    """The environment of a worker that is about to start: what libraries read when they are imported."""
+    before = dict(os.environ)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent is gone, whatever it does then. On Linux."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It went before the call.
+        os._exit(1)
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Processor time that a process and its children that have ended have used; none where that is not told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
