@@ -3,10 +3,10 @@
 import errno
 import gzip
 import json
-import multiprocessing
 import os
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from peftbench import machine, store
 from peftbench.core import files
-from peftbench.launch import Options, ignore, local, worker
 from peftbench.registry import UserError
 from peftbench.spec import SCHEMA, Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score, Training
 from peftbench.store import COLUMNS, Store, read_result
@@ -38,9 +37,7 @@ def result(asked: RunSpec, **more: Any) -> RunResult:
 
 
 def put(place: Store, asked: RunSpec, **more: Any) -> Path:
-    folder = place.begin(asked)
-    place.finish(folder, result(asked, **more), ROWS)
-    return folder
+    return place.finish(place.begin(asked), result(asked, **more), ROWS)
 
 
 def live_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -192,8 +189,7 @@ def test_a_crash_before_the_rename_leaves_the_run_missing(place: Store, monkeypa
         with pytest.raises(KeyboardInterrupt):
             place.finish(folder, result(spec()), ROWS)
     assert place.missing([spec()]) == [spec()]
-    put(place, spec())
-    assert sorted(p.name for p in folder.iterdir()) == ["predictions.jsonl.gz", "result.json", "spec.json"]
+    assert sorted(p.name for p in put(place, spec()).iterdir()) == ["predictions.jsonl.gz", "result.json", "spec.json"]
     assert place.missing([spec()]) == []
 
 
@@ -204,15 +200,71 @@ def test_what_an_unfinished_run_left_is_cleaned(place: Store) -> None:
     (folder / "adapter" / "weights").write_text("half")
     assert place.missing([spec()]) == [spec()]
     assert place.begin(spec()) == folder
-    assert [p.name for p in folder.iterdir()] == ["spec.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["owner.json", "spec.json"]
 
 
-def test_abandon_takes_the_unfinished_alone(place: Store) -> None:
+def test_abandon_takes_the_unfinished_alone_and_only_its_own(place: Store) -> None:
     done, undone = put(place, spec()), place.begin(spec(seed=1))
+    others = Store(place.root).begin(spec(seed=1))
     place.abandon(spec())
     place.abandon(spec(seed=1))
     assert done.is_dir()
     assert not undone.exists()
+    assert others.is_dir()
+    assert place.missing([spec(seed=1)]) == [spec(seed=1)]
+
+
+def test_of_two_that_do_a_run_the_first_is_kept(place: Store) -> None:
+    second = Store(place.root)
+    folders = place.begin(spec()), second.begin(spec())
+    kept = place.finish(folders[0], result(spec(), error="first"), ROWS)
+    stamp = (kept / "result.json").stat().st_mtime_ns
+    assert second.finish(folders[1], result(spec(), error="second"), ROWS) == kept
+    assert (kept / "result.json").stat().st_mtime_ns == stamp
+    assert [r.error for r, _ in place.results().values()] == ["first"]
+    assert not list((place.root / ".work").iterdir())
+
+
+def test_a_result_stays_until_its_successor_is_there(place: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(place, spec(), status="failed", error="old", scores={})
+    rename, seen = Path.rename, list[str | None]()
+
+    def look(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        seen.extend(r.error for r, _ in place.results().values())
+        return moved
+
+    folder = place.begin(spec())
+    with monkeypatch.context() as watched:
+        watched.setattr(Path, "rename", look)
+        new = place.finish(folder, result(spec(), error="new"), ROWS)
+    assert seen == ["old", "new"]
+    assert [p.name for p in new.parent.iterdir()] == [new.name]
+
+
+def test_what_dead_processes_left_is_removed_and_what_may_live_is_kept(place: Store) -> None:
+    living = Store(place.root).begin(spec())
+    (dead,) = left_by_another_process(place.root, 1)
+    elsewhere = place.root / ".work" / "elsewhere"
+    shutil.copytree(living, elsewhere)
+    owner = json.loads((living / "owner.json").read_text())
+    (elsewhere / "owner.json").write_text(json.dumps(owner | {"boot": "of another machine", "pid": 1}))
+    forgotten = Path(shutil.copytree(elsewhere, place.root / ".work" / "forgotten"))
+    os.utime(forgotten, (1, 1))
+    place.clean()
+    assert {p.name for p in (place.root / ".work").iterdir()} == {living.name, elsewhere.name}
+    assert not dead.exists()
+
+
+def left_by_another_process(root: Path, seed: int) -> list[Path]:
+    """What a process that has ended has left in a store."""
+    code = (
+        "import sys; from pathlib import Path; from peftbench.store import Store; from peftbench.spec import RunSpec;"
+        "Store(Path(sys.argv[1])).begin(RunSpec.model_validate_json(sys.argv[2]))"
+    )
+    before = set((root / ".work").iterdir())
+    subprocess.run([sys.executable, "-c", code, str(root), spec(seed=seed).model_dump_json()], check=True)
+    return sorted(set((root / ".work").iterdir()) - before)
 
 
 def test_missing_and_retry(place: Store) -> None:
@@ -462,37 +514,3 @@ def test_looking_makes_nothing(place: Store) -> None:
     assert place.missing([spec()]) == [spec()]
     assert place.table().empty
     assert not place.root.exists()
-
-
-def work_with_a_full_disk(pipe: Connection, root: Path, options: Options) -> None:
-    """A worker for which there is room for one result, and no more."""
-    begin = Store.begin
-
-    def full(self: Store, asked: RunSpec) -> Path:
-        if asked.seed:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder(asked)))
-        return begin(self, asked)
-
-    def quick(asked: RunSpec, *_: Any) -> tuple[RunResult, list[Any]]:
-        return result(asked), []
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Store, "begin", full)
-    patch.setattr("peftbench.experiment.run", quick)
-    worker.main(pipe, root, options)
-
-
-@pytest.fixture
-def _full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(local, "main", work_with_a_full_disk)
-    yield
-    assert not [p for p in multiprocessing.active_children() if p.is_alive()]
-
-
-@pytest.mark.usefixtures("_full_disk")
-def test_a_disk_that_fills_up_ends_the_grid_with_one_line(place: Store) -> None:
-    asked = [spec(seed=seed) for seed in range(3)]
-    with pytest.raises(UserError, match=r"^store .*No space left on device.*make room.*same command again") as caught:
-        local.launch(asked, place, Options(workers=1), ignore)
-    assert "\n" not in str(caught.value)
-    assert place.missing(asked) == asked[1:]

@@ -86,7 +86,11 @@ class Limit:
     _used: float = 0.0
 
     def __post_init__(self) -> None:
-        self._moved = self.since
+        self.begin(self.since)
+
+    def begin(self, now: float) -> None:
+        """The run begins now: what was before was the start of its process."""
+        self.since = self._moved = now
 
     def progress(self, now: float) -> None:
         """The run has told of progress."""

@@ -25,7 +25,7 @@ from peftbench.faults import died_of_environment
 from peftbench.launch import Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
 from peftbench.launch.capacity import visible_gpus
-from peftbench.launch.limits import Forecasts, Limit, duration
+from peftbench.launch.limits import LEAST, Forecasts, Limit, duration
 from peftbench.launch.messages import Job, Setup
 from peftbench.launch.processes import Process, cpu_seconds, environment, start
 from peftbench.launch.user_units import UserUnits, user_units
@@ -264,6 +264,8 @@ class _Pool:
             raise UserError(data)
         if kind == "ready":
             hand.known = data
+            if hand.limit is not None:
+                hand.limit.begin(time.monotonic())
         elif kind == "step":
             self._progress(hand, data)
         else:
@@ -382,6 +384,9 @@ class _Pool:
                     os.utime(self.store.work(hand.spec))
             if hand.kill_at is not None:
                 if now > hand.kill_at:
+                    hand.process.stop(signal.SIGKILL)
+            elif not hand.known:
+                if now - hand.limit.since > LEAST:
                     hand.process.stop(signal.SIGKILL)
             elif why := hand.limit.passed(now, cpu_seconds(hand.process.pid)):
                 where = f"; it was at {hand.at}" if hand.at else ""

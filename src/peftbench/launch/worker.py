@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -30,12 +31,22 @@ OUTPUT_BYTES = 65536
 
 
 def main(pipe: Connection, parent: int) -> None:
-    """Serve the launcher `parent` until the pipe ends.
+    """Serve the launcher `parent` until the pipe ends, and end the process.
 
     Takes a `Setup`, then `Job`s. Tells ("ready", what machine this is), then for each run ("step", data) as it goes,
     and ("done", data), or ("fault", data) if the machine was in its way. After ("refusal", message) it ends: no run
     could be done here.
     """
+    try:
+        _serve(pipe, parent)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # Without the end of an interpreter, which a run may have left in no state for it.
+    os._exit(0)
+
+
+def _serve(pipe: Connection, parent: int) -> None:
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()

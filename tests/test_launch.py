@@ -1,0 +1,463 @@
+"""Launching: runs are claimed and done once, whatever methods, machines and other launchers do."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import peftbench
+from peftbench import machine
+from peftbench.launch import Event, StoppedError, local
+from peftbench.launch.capacity import default_workers
+from peftbench.launch.limits import LEAST, UNKNOWN, Forecasts, Limit
+from peftbench.registry import UserError, load_plugin
+from peftbench.results.claims import Claims, Owner, myself
+
+GRID: dict[str, Any] = {
+    "methods": ["bitfit"],
+    "tasks": ["pocket_topic"],
+    "sizes": [8],
+    "train": {"max_steps": 1, "validation_rows": 4, "max_length": 96},
+    "eval": {"test_rows": 4},
+}
+TRAINED = """
+def trained(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("norm" in name)
+    return Adapted(model, model)
+"""
+HEAD = f"""
+import ctypes, errno, os, pathlib, signal, sys, time
+from peftbench.methods import Adapted, method
+{TRAINED}
+"""
+
+
+def plugin(folder: Path, name: str, text: str) -> Path:
+    """A plugin file of methods; names of units are the same in all tests of a process, so they must differ."""
+    path = folder / f"{name}.py"
+    path.write_text(HEAD + textwrap.dedent(text))
+    return path
+
+
+def result_files(store: Path) -> list[Path]:
+    return sorted(store.glob("*/*/*/*/*/result.json"))
+
+
+def assert_clean(store: Path) -> None:
+    """Nothing of an unfinished run is left."""
+    assert not [path for name in (".work", ".claims") for path in (store / name).glob("*")]
+
+
+# What methods do to their worker
+
+
+def test_what_a_method_does_to_its_process_is_its_row(tmp_path: Path) -> None:
+    """Exit, interrupt, crash and hang: one row each with a reason, and the rest of the grid goes on."""
+    units = plugin(
+        tmp_path,
+        "ends",
+        """
+        @method(learning_rate=1e-3)
+        def ends_by_exit(model):
+            os._exit(3)
+
+        @method(learning_rate=1e-3)
+        def ends_by_sys_exit(model):
+            print("before the end")
+            sys.exit("enough")
+
+        @method(learning_rate=1e-3)
+        def ends_by_crash(model):
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+        @method(learning_rate=1e-3)
+        def ends_never(model):
+            time.sleep(3600)
+        """,
+    )
+    methods = ["ends-by-exit", "ends-by-sys-exit", "ends-by-crash", "ends-never", "none"]
+    table = peftbench.run(GRID | {"methods": methods}, tmp_path / "store", plugins=[units], workers=2, timeout=4)
+    rows = table.set_index("method")
+    assert dict(rows["status"]) == dict.fromkeys(methods[:3], "failed") | {"ends-never": "timeout", "none": "ok"}
+    assert rows.loc["ends-by-exit", "error"] == "the worker process died with exit code 3, 2 times"
+    assert rows.loc["ends-by-sys-exit", "error"] == "the run ended its process: SystemExit: enough"
+    assert rows.loc["ends-by-crash", "error"] == "the worker process died with signal SIGSEGV, 2 times"
+    assert str(rows.loc["ends-never", "error"]).startswith("stopped after 4 s, its time limit of 4 s")
+    folders = {path.parents[2].name: path.parent for path in result_files(tmp_path / "store")}
+    assert (folders["ends-by-sys-exit"] / "output.txt").read_text() == "before the end\n"
+    assert "Fatal Python error: Segmentation fault" in (folders["ends-by-crash"] / "output.txt").read_text()
+    for folder in folders.values():
+        found = json.loads((folder / "result.json").read_text())
+        assert found["machine"], "also what the launcher records says on which machine"
+    assert_clean(tmp_path / "store")
+
+
+# Faults of the machine
+
+
+def test_a_fault_of_the_machine_is_no_result_of_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk that empties, one that stays full, and a worker that is always killed; other runs are done."""
+    monkeypatch.setattr(local, "WAITS", (0.05, 0.1))
+    units = plugin(
+        tmp_path,
+        "faulty",
+        f"""
+        def begun(name):
+            with open({str(tmp_path / "begun")!r}, "a") as log:
+                log.write(name + chr(10))
+            return pathlib.Path({str(tmp_path / "begun")!r}).read_text().split().count(name)
+
+        @method(learning_rate=1e-3)
+        def faulty_for_a_while(model):
+            if begun("a-while") < 3:
+                raise RuntimeError("cannot write") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/cache")
+            return trained(model)
+
+        @method(learning_rate=1e-3)
+        def faulty_by_killing(model):
+            begun("killing")
+            os.kill(os.getpid(), signal.SIGKILL)
+        """,
+    )
+    seen: list[Event] = []
+    grid = GRID | {"methods": ["faulty-for-a-while", "faulty-by-killing", "none"]}
+    with pytest.raises(
+        StoppedError, match=r"1 runs could not be done .*SIGKILL \(out of memory\?\).*same command"
+    ) as e:
+        peftbench.run(grid, tmp_path / "store", plugins=[units], workers=1, watch=seen.append)
+    assert "\n" not in str(e.value)
+    table = peftbench.table(tmp_path / "store").set_index("method")
+    assert dict(table["status"]) == {"faulty-for-a-while": "ok", "none": "ok"}
+    assert Counter((tmp_path / "begun").read_text().split()) == {"a-while": 3, "killing": 3}
+    assert [e.data["wait"] for e in seen if e.kind == "fault" and "killing" in e.spec.method.name] == [0.05, 0.1, None]
+    assert peftbench.plan(grid, tmp_path / "store")["missing"] == 1
+    assert_clean(tmp_path / "store")
+
+
+def test_a_full_store_stops_the_grid_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some runs are under way when the store cannot be written any more; what is done stays."""
+    monkeypatch.setattr(local, "WAITS", (0.05, 0.05))
+    units = plugin(
+        tmp_path,
+        "unwritable",
+        f"""
+        @method(learning_rate=1e-3)
+        def unwritable(model):
+            work = pathlib.Path({str(tmp_path / "store" / ".work")!r})
+            os.rename(work, work.with_name("away"))
+            work.write_text("in the way")
+            return trained(model)
+        """,
+    )
+    with pytest.raises(StoppedError, match="2 runs could not be done"):
+        peftbench.run(
+            GRID | {"methods": ["none", "unwritable", "bitfit"]}, tmp_path / "store", plugins=[units], workers=1
+        )
+    assert peftbench.table(tmp_path / "store")["method"].tolist() == ["none"]
+
+
+# Several launchers
+
+
+COUNTED = """
+@method(learning_rate=1e-3)
+def {name}(model):
+    import torch
+    with open({log!r}, "a") as log:
+        log.write(str(torch.initial_seed()) + chr(10))
+    return trained(model)
+"""
+
+
+def test_launchers_share_a_grid(tmp_path: Path) -> None:
+    """Three at once: every run is begun once, and each of them has the whole table."""
+    units, log = plugin(tmp_path, "shared_grid", COUNTED.format(name="shared", log=str(tmp_path / "log"))), []
+    grid = GRID | {"methods": ["shared"], "seeds": list(range(8))}
+    load_plugin(units)
+    told: dict[int, list[str]] = {number: [] for number in range(3)}
+
+    def go(number: int) -> None:
+        table = peftbench.run(
+            grid, tmp_path / "store", plugins=[units], workers=1, watch=lambda e: told[number].append(e.kind)
+        )
+        log.append(table["status"].tolist())
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log == [["ok"] * 8] * 3
+    begun = (tmp_path / "log").read_text().split()
+    assert len(begun) == len(set(begun)) == 8
+    assert sum(kinds.count("done") for kinds in told.values()) == 8
+    assert [kinds.count("done") + kinds.count("elsewhere") for kinds in told.values()] == [8] * 3
+    assert {json.loads(path.read_text())["settings"]["workers"] for path in result_files(tmp_path / "store")} <= {
+        1,
+        2,
+        3,
+    }
+    assert_clean(tmp_path / "store")
+
+
+@pytest.fixture
+def owner() -> Owner:
+    return myself()
+
+
+def another(**changes: Any) -> Owner:
+    """A living process of another machine."""
+    return Owner(**(vars(myself()) | {"boot": "another", "pid": 1} | changes))
+
+
+def test_a_claim_is_had_by_one_until_it_is_dropped(tmp_path: Path, owner: Owner) -> None:
+    first, second = Claims(tmp_path, owner), Claims(tmp_path, myself())
+    assert [first.take("a"), second.take("a"), second.take("b"), first.take("b")] == [True, False, True, False]
+    second.drop("a")
+    assert not second.take("a"), "a claim is dropped by its owner alone"
+    first.drop("a")
+    assert second.take("a")
+
+
+def test_a_dead_process_has_no_claim(tmp_path: Path, owner: Owner) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "from peftbench.results.claims import *; import sys; from pathlib import Path;"
+         "print(Claims(Path(sys.argv[1]), myself()).take('a'))", str(tmp_path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert gone.stdout.strip() == "True"
+    assert Claims(tmp_path, owner).take("a")
+    # A number that was given to another process since is not the same process.
+    reused = Owner(**(vars(myself()) | {"started": "1"}))
+    assert Claims(tmp_path, reused).take("b")
+    assert Claims(tmp_path, owner).take("b")
+
+
+def test_a_claim_of_another_machine_lasts_as_long_as_it_is_renewed(tmp_path: Path, owner: Owner) -> None:
+    far, near = Claims(tmp_path, another()), Claims(tmp_path, owner, lease=0.3)
+    assert far.take("a")
+    until = time.monotonic() + 0.8
+    while time.monotonic() < until:
+        assert far.renew("a")
+        assert not near.take("a")
+        time.sleep(0.05)
+    # Time stamps do not matter, as clocks differ: only that nothing changes.
+    os.utime(tmp_path / ".claims" / "a", (1e9, 1e9))
+    assert not near.take("a")
+    time.sleep(0.35)
+    assert near.take("a")
+    assert not far.renew("a")
+    far.drop("a")
+    assert (tmp_path / ".claims" / "a").exists()
+
+
+def test_of_many_watchers_one_takes_a_dead_claim(tmp_path: Path) -> None:
+    dead = Owner(**(vars(myself()) | {"started": "1"}))
+    ids = [str(number) for number in range(40)]
+    assert all(Claims(tmp_path, dead).take(id_) for id_ in ids)
+    taken: list[str] = []
+
+    def watch(seed: int) -> None:
+        claims = Claims(tmp_path, myself())
+        taken.extend(id_ for id_ in random.Random(seed).sample(ids, len(ids)) if claims.take(id_))
+
+    threads = [threading.Thread(target=watch, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(ids)
+
+
+def test_claims_without_hard_links(tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    first, second = Claims(tmp_path, owner), Claims(tmp_path, myself())
+    assert [first.take("a"), second.take("a"), first.renew("a")] == [True, False, True]
+    first.drop("a")
+    assert second.take("a")
+
+
+# Time limits
+
+
+class Told(Forecasts):
+    """A forecast that is there at once."""
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__(None)
+        self.told = seconds
+
+    def seconds(self, _spec: Any) -> tuple[bool, float | None]:
+        return True, self.told
+
+
+@pytest.mark.parametrize(("forecast", "limit"), [(1.0, LEAST), (100.0, 1000.0), (None, UNKNOWN)])
+def test_the_default_limit_is_ten_forecasts(forecast: float | None, limit: float) -> None:
+    (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]
+    made = Limit(spec, 0.0, None, Told(forecast))
+    times = [t for t in (1.0, LEAST - 1, limit - 1, limit + 1) if t > 0]
+    stopped = [made.passed(t, used=t) is not None for t in times]
+    assert stopped == [False] * (len(times) - 1) + [True]
+
+
+def test_what_stands_still_is_stopped() -> None:
+    (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]
+    hung = Limit(spec, 0.0, None, Told(None))
+    # Start and loading take processor time; then there is none, but for what an idle process uses.
+    times = range(0, 1400, 10)
+    stopped = [t for t in times if hung.passed(t, used=min(t, 300) + t * 1e-4)]
+    assert stopped[0] == 910
+    busy, waiting = Limit(spec, 0.0, None, Told(None)), Limit(spec, 0.0, None, Told(None))
+    for t in times:
+        waiting.progress(t)
+        assert busy.passed(t, used=t * 0.01) is waiting.passed(t, used=0.0) is None
+    assert Limit(spec, 0.0, 5.0, Told(None)).passed(6.0, used=6.0) == "its time limit of 5 s"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1.5min", 90)])
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    from peftbench.cli.options import seconds as read
+
+    assert read(text) == seconds
+    with pytest.raises(UserError, match="--timeout soon: a number and one of the units"):
+        read("soon")
+
+
+# How many workers
+
+
+def control_group(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str, files: dict[str, str]) -> None:
+    (folder / "cgroup").write_text(lines)
+    monkeypatch.setattr(machine, "CONTROL_GROUP", folder / "cgroup")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", folder / "fs")
+    for name, text in files.items():
+        (folder / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "fs" / name).write_text(text + "\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cpus", "memory"),
+    [
+        ("0::/job/step", {"job/cpu.max": "300000 100000", "job/step/cpu.max": "max 100000"}, 3, None),
+        ("0::/job", {"job/cpu.max": "50000 100000", "job/memory.max": "4000000000"}, 1, 4_000_000_000),
+        ("0::/of/the/host", {"cpu.max": "200000 100000", "memory.max": "max"}, 2, None),
+        (
+            "4:memory:/a\n3:cpu,cpuacct:/a\n",
+            {"cpu/a/cpu.cfs_quota_us": "250000", "cpu/a/cpu.cfs_period_us": "100000",
+             "memory/a/memory.limit_in_bytes": "3000000000"},
+            2, 3_000_000_000,
+        ),
+        ("3:cpu:/a", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 6, None),
+    ],
+)  # fmt: skip
+def test_what_a_process_may_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: str,
+    files: dict[str, str],
+    cpus: int,
+    memory: int | None,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(6)))
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 64_000_000_000)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    control_group(tmp_path, monkeypatch, lines, files)
+    assert (machine.usable_cpus(), machine.usable_memory()) == (cpus, memory or 64_000_000_000)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert default_workers() == min(cpus, (memory or 64_000_000_000) // 1_500_000_000)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert default_workers() == 1
+
+
+def test_workers_fit_into_memory_with_their_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control_group(tmp_path, monkeypatch, "0::/", {})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 8_000_000_000)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    specs = peftbench.plan(GRID, "/nowhere")["specs"]
+    assert default_workers() == 5
+    assert default_workers(specs) == 5
+    monkeypatch.setattr("peftbench.launch.capacity.weight_bytes", lambda _folder: 1_000_000_000)
+    assert default_workers(specs) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    assert default_workers(specs) == 3
+
+
+def test_torchrun_is_refused_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^WORLD_SIZE is 2: .* without torchrun") as caught:
+        peftbench.run(GRID, tmp_path / "store")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert peftbench.run(GRID, tmp_path / "store", workers=1)["status"].tolist() == ["ok"]
+    (path,) = result_files(tmp_path / "store")
+    assert json.loads(path.read_text())["settings"]["workers"] == 1
+
+
+# From Python
+
+
+def test_a_script_without_a_guard_with_a_method_of_its_own(tmp_path: Path) -> None:
+    """Real worker processes, from another folder, beside a file that has the name of a module."""
+    (tmp_path / "torch.py").write_text("raise ImportError('the file beside the script')")
+    (tmp_path / "helper.py").write_text("import peftbench.methods\nSTEP = 1\n")
+    script = tmp_path / "scripts" / "mine.py"
+    script.parent.mkdir()
+    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="1e-3"))
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"mine": "ok"}
+    (first,) = result_files(tmp_path / "store")
+    # What the script says of its method is part of which run it is: changed, it is another run.
+    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="2e-3"))
+    ids = [
+        subprocess.run([*command, "--plan"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    ]
+    assert ids[0] == ids[1]
+    assert ids[0][0] not in first.parent.name
+
+
+SCRIPT = """
+from __future__ import annotations
+import sys
+from typing import Any
+import peftbench
+from peftbench.methods import Adapted, method
+
+WORD = "norm"
+
+def chosen(name: str) -> bool:
+    return WORD in name
+
+@method(learning_rate={rate})
+def mine(model: Any, *, all_of: bool = False) -> Adapted:
+    "Trains norms."
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(all_of or chosen(name))
+    return Adapted(model, model)
+
+GRID = {{
+    "methods": ["mine"], "tasks": ["pocket_topic"], "sizes": [8],
+    "train": {{"max_steps": 1, "validation_rows": 4, "max_length": 96}}, "eval": {{"test_rows": 4}},
+}}
+if "--plan" in sys.argv:
+    print(*(spec.id for spec in peftbench.plan(GRID, {store!r})["specs"]))
+else:
+    print(peftbench.run(GRID, {store!r}, workers=1).set_index("method")["status"].to_json())
+"""
