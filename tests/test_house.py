@@ -12,6 +12,7 @@ SOURCE = ROOT / "src" / "peftbench"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
+    "text": -1,
     "registry": 0,
     "spec": 0,
     "seeds": 0,

@@ -44,6 +44,8 @@ def run(
     from peftbench.store import Store
     from peftbench.tuning import search
 
+    if data is not None and not Path(data).is_dir():
+        raise UserError(f"data {data}: no such folder")
     place = Store(Path(store))
     found = search(grid, {id_: result for id_, (result, _) in place.results().items()})
     place.open()

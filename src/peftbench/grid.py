@@ -19,6 +19,7 @@ from peftbench.ranges import Space, Tune, is_range
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
 from peftbench.tasks import TASKS
+from peftbench.text import problem
 
 UNTRAINED = ("max_length", "validation_rows", "precision")
 """All that training settings can change of a run that trains nothing."""
@@ -260,12 +261,10 @@ def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 
 def _problem(error: ValidationError) -> str:
-    first = error.errors()[0]
     unknown = [one["loc"][1] for one in error.errors() if one["type"] == "extra_forbidden" and one["loc"][0] == "tune"]
     if unknown:
         return str(did_you_mean("key of [tune]", str(unknown[0]), list(Tune.model_fields)))
-    # What follows the key and the place in its list is pydantic's own name for one of several types.
-    return f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
+    return problem(error)
 
 
 def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> None:

@@ -1,11 +1,13 @@
 """The command line. Every verb parses and calls one public function; a file has the verbs of one subject."""
 
+import io
 import sys
 
 import typer
 
 from peftbench.cli import advising, authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
 from peftbench.registry import UserError
+from peftbench.text import visible
 
 app = typer.Typer(
     name="peftbench",
@@ -34,8 +36,12 @@ app.add_typer(authoring.check, name="check")
 
 def main() -> None:
     """The entry point: what the user can put right is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no "–" gets "-": see `peftbench.text.encodable`.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="peftbench")
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(visible(f"error: {error}"), err=True)
         sys.exit(2)

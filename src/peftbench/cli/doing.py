@@ -3,13 +3,14 @@
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_corrupt
-from peftbench.spec import BAD
+from peftbench.spec import BAD, FAULTY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from peftbench.launch import Options
     from peftbench.launch.local import After
     from peftbench.report.sections import Evidence
-    from peftbench.spec import RunSpec
+    from peftbench.spec import RunResult, RunSpec
     from peftbench.store import Store
     from peftbench.tuning import Search
 
@@ -29,7 +30,7 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
 
     A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
-    Exit status 1 if none of them ended well, 130 after Ctrl-C.
+    Exit status as `exit_status` says, 130 after Ctrl-C.
     """
     place.open()
     held = {id_: result for id_, (result, _) in place.results().items()}
@@ -53,8 +54,14 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
             f"{len(bad)} runs did not end well: `peftbench status` says why, --retry-failed does them again",
             stderr=True,
         )
-    if specs and len(bad) == len(ended):
-        raise typer.Exit(1)
+    if status := exit_status(len(wanted), ended):
+        raise typer.Exit(status)
+
+
+def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
+    """0: every run that was asked for has a result; 1: some failed or are missing; 2: none has a result."""
+    good = sum(result.status not in FAULTY for result in ended)
+    return 0 if good == asked else 1 if good else 2
 
 
 def do(

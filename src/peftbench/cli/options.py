@@ -18,10 +18,23 @@ MaybeGrid = Annotated[
     Path | None, typer.Argument(help="grid file, or a ready grid; without it, the whole store", metavar="[GRID]")
 ]
 StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
+
+
+def _folder(path: Path | None) -> Path | None:
+    """A folder that has to be there. Raises `UserError`."""
+    if path is not None and not path.is_dir():
+        raise UserError(f"--data {path}: {'not a folder' if path.exists() else 'no such folder'}")
+    return path
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="local mirror of data sets, read before the Hub", metavar="DIR", envvar="PEFTBENCH_DATA"
+        "--data",
+        help="local mirror of data sets, read before the Hub",
+        metavar="DIR",
+        envvar="PEFTBENCH_DATA",
+        callback=_folder,
     ),
 ]
 Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
@@ -62,6 +75,15 @@ def open_store(root: Path) -> "Store":
     from peftbench.store import Store
 
     return Store(root)
+
+
+def held_store(root: Path) -> "Store":
+    """The store at a folder, for verbs that read what it holds. Raises `UserError` if there is no such folder."""
+    if not root.is_dir():
+        raise UserError(
+            f"store {root}: {'not a folder' if root.exists() else 'no such folder'}; give one with --store DIR"
+        )
+    return open_store(root)
 
 
 Cut = tuple[list[str] | None, int | None, str | None]

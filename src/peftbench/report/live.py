@@ -15,13 +15,14 @@ from rich.progress import (
 )
 
 from peftbench.launch import Event
+from peftbench.text import visible
 
 
 def title(event: Event) -> str:
     """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
     spec = event.spec
     trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
-    return f"{spec.task} · {spec.method} · {trial}seed {spec.seed}"
+    return visible(f"{spec.task} · {spec.method} · {trial}seed {spec.seed}")
 
 
 class Live:
@@ -95,7 +96,10 @@ class Live:
                 self.console.print(said, markup=False, soft_wrap=True)
         elif status != "ok":
             self.console.print(
-                f"{status}: {title(event)}: {event.data.get('error')}", style="red", markup=False, soft_wrap=True
+                visible(f"{status}: {title(event)}: {event.data.get('error')}"),
+                style="red",
+                markup=False,
+                soft_wrap=True,
             )
         elif not self.console.is_terminal:
             # What a trial is judged by, and what is not looked at before the choice is made.
