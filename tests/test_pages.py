@@ -59,7 +59,12 @@ def without_stand_ins(text: str) -> bool:
     return re.search(r"\b(nan|NaN|None|NaT|inf|<NA>)\b", text) is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+RARE = ("some failures", "one run that trained", "trials alone")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind in RARE else []) for kind in KINDS]
+)
 def test_no_page_shows_a_number_that_is_none(kind: str, tmp_path: Path) -> None:
     store(tmp_path / "results", *KINDS[kind])
     done = call("report", "--store", tmp_path / "results", "--out", tmp_path / "out")

@@ -194,8 +194,8 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
-    *"chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
+    *"task_arguments fingerprint evaluation size seed trial search tuned training status metric score".split(),
+    *"score_error chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
     *"learning_rate best_step steps epochs batch_size accumulation train_rows validation_rows test_rows".split(),
     *"truncated_rows precision workers data base_reloaded notes error".split(),
     *Costs.model_fields,
@@ -259,7 +259,8 @@ def _made(result: RunResult) -> dict[str, Any]:
 def _searched(spec: RunSpec) -> dict[str, Any]:
     """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
     given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
-    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": written(given)}
+    number, search = (None, "") if spec.trial is None else (spec.trial.number, spec.trial.search)
+    return {"trial": number, "search": search, "tuned": written(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:

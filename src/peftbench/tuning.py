@@ -77,6 +77,14 @@ class Study:
         return f"{spec.method} on {spec.task} ({spec.model_name}, {spec.size} rows)"
 
     @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the search, whatever the method, the task and the number of trials."""
+        spec = self.template
+        settings = [spec.train.model_dump(mode="json"), spec.eval.model_dump(mode="json")]
+        text = json.dumps([settings, [span.model_dump_json() for span in self.space], self.tune.seeds, self.tune.prune])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
     def total(self) -> int:
         """Its runs, all told."""
         return self.tune.trials * len(self.tune.seeds) + len(self.seeds)
@@ -97,7 +105,7 @@ class Study:
         spec, found = settled(self.template, self._settings(past)), []
         for i, seed in enumerate(self.tune.seeds):
             ceilings = ceilings_after([one.results[i] for one in past]) if self.tune.prune else ()
-            trial = Trial(number=len(past), ceilings=ceilings)
+            trial = Trial(number=len(past), ceilings=ceilings, search=self.digest)
             found.append(spec.model_copy(update={"seed": seed, "trial": trial}))
         return found
 
@@ -205,7 +213,7 @@ def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "
     from optuna.trial import TrialState, create_trial
 
     places = {span.name: span.among.index(tried.settings[span.name]) for span in space if span.among}
-    states = {"ok": TrialState.COMPLETE, **dict.fromkeys(FAULTY, TrialState.FAIL)}
+    states: dict[str, TrialState] = {"ok": TrialState.COMPLETE, **dict.fromkeys(FAULTY, TrialState.FAIL)}
     return create_trial(
         state=states.get(tried.status, TrialState.PRUNED),
         value=tried.loss if tried.status == "ok" else None,

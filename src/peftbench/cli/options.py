@@ -1,6 +1,7 @@
 """Options that several verbs share, and what is made of them."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
     from peftbench.store import Store
     from peftbench.tuning import Search
 
-GridFile = Annotated[Path, typer.Argument(help="grid file (TOML), or the name of a ready grid", metavar="GRID")]
+GridFile = Annotated[
+    str, typer.Argument(help="name of a ready grid, or a grid file (TOML); ./NAME is a file", metavar="GRID")
+]
 MaybeGrid = Annotated[
-    Path | None, typer.Argument(help="grid file, or a ready grid; without it, the whole store", metavar="[GRID]")
+    str | None, typer.Argument(help="a ready grid, or a grid file; without it, the whole store", metavar="[GRID]")
 ]
 StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
 
@@ -90,15 +93,28 @@ Cut = tuple[list[str] | None, int | None, str | None]
 """Other models than the grid's, at most so many rows, and the edition of the grid."""
 
 
-def searched(grid: Path, cut: Cut, place: "Store") -> "Search":
+def searched(grid: str, cut: Cut, place: "Store") -> "Search":
     """What a grid asks for, given what a store holds."""
     from peftbench.tuning import search
 
     models, limit, size = cut
+    _say_shadowed(grid, models or ())
     return search(grid, {id_: result for id_, (result, _) in place.results().items()}, models or (), limit, size)
 
 
-def expanded(grid: Path, cut: Cut, place: "Store") -> "list[RunSpec]":
+def _say_shadowed(grid: str, models: Sequence[str]) -> None:
+    """A line for a file or folder that is called as something of ours, which is meant then."""
+    from peftbench.cli.output import say
+    from peftbench.grid import ready
+    from peftbench.models import known
+
+    for kind, names, given in (("ready grid", ready(), [grid]), ("model", known(), models)):
+        for name in given:
+            if name in names and Path(name).exists():
+                say(f"{name}: the {kind} of peftbench; what lies here is ./{name}", stderr=True)
+
+
+def expanded(grid: str, cut: Cut, place: "Store") -> "list[RunSpec]":
     """The runs of a grid, as far as the results in a store determine them."""
     return searched(grid, cut, place).asked()
 

@@ -64,7 +64,7 @@ def run(
     place = open_store(store)
     search = searched(grid, (model, limit, size), place)
     warn(place.missing(search.stand_ins()), options.data, workers)
-    carry_out(search, place, options, str(grid), retry_failed, as_json)
+    carry_out(search, place, options, grid, retry_failed, as_json)
 
 
 def status(
@@ -133,7 +133,7 @@ def report(
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     shown = evidence(table, place.curves(table["id"]), sets)
     tell(table, shown, as_json, published)
-    context = {"title": grid.stem if grid else store.resolve().name, **_environment(place, wanted)}
+    context = {"title": Path(grid).stem if grid else store.resolve().name, **_environment(place, wanted)}
     for path in reports.write(shown, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)
     if not table.empty and not shown.boards:

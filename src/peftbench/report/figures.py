@@ -75,6 +75,9 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
                 fontsize=9,
             )
         axes.margins(0.14, 0.1)
+        least, most = (end(parameters for _, parameters, _ in points) for end in (min, max))
+        if least == most:
+            axes.set_xlim(least / 3, most * 3)
         frame(axes, "Trainable parameters", "Mean score (95 % interval)")
         figure.draw_without_rendering()
         place(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
