@@ -73,9 +73,9 @@ def test_by_hand() -> None:
     assert half.to_full is not None
     assert half.to_full.mean == pytest.approx(0.05)
     # Three tasks, row errors of both sides, no spread of the differences: 1.96 * sqrt(2 * 0.01 / 3).
-    assert half.to_full.half == pytest.approx(0.16, abs=1e-3)
+    assert half.to_full.sides[1] == pytest.approx(0.16, abs=1e-3)
     assert half.per_million is not None
-    assert half.per_million.half == pytest.approx(0.08, abs=1e-3)
+    assert half.per_million.sides[1] == pytest.approx(0.08, abs=1e-3)
     assert half.score is not None
     assert half.score.mean == pytest.approx(70.15)
 

@@ -53,8 +53,8 @@ def test_by_hand() -> None:
     lora = found["lora"].forgetting
     assert lora.mean == pytest.approx(0.2)
     # Standard error 0.1 with one degree of freedom: t = 12.706.
-    assert lora.half == pytest.approx(1.2706, abs=1e-4)
-    assert found["none"].forgetting.half == 0
+    assert lora.sides[1] == pytest.approx(1.2706, abs=1e-4)
+    assert found["none"].forgetting.sides == (0, 0)
 
 
 def test_shares_by_hand() -> None:
@@ -101,7 +101,7 @@ def test_the_front_is_what_it_says(points: dict[str, tuple[float, float]], rando
 def test_one_seed_has_no_shares_and_no_interval() -> None:
     found = of(planted({"a": [(50.0, 0.4)], "b": [(60.0, 0.2)]}))
     assert {one.share for one in found.standings} == {None}
-    assert {one.forgetting.half for one in found.standings} == {None}
+    assert {one.forgetting.high for one in found.standings} == {None}
 
 
 def test_who_lacks_a_cell_is_left_out_by_name() -> None:

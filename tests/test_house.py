@@ -13,6 +13,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
     "core": 0,
+    "text": -1,
     "registry": 0,
     "spec": 0,
     "seeds": 0,

@@ -48,14 +48,14 @@ def test_one_seed_has_the_row_error_alone() -> None:
 
 def test_the_row_error_does_not_shrink_with_seeds() -> None:
     interval = cell(dict.fromkeys(range(100), Run(60.0, 2.0))).interval()
-    assert interval.half == pytest.approx(1.96 * 2, rel=1e-3)
+    assert interval.sides[1] == pytest.approx(1.96 * 2, rel=1e-3)
 
 
 def test_an_unknown_row_error_makes_an_unknown_interval() -> None:
     unknown = cell({0: Run(60.0, NAN), 1: Run(60.0, NAN)})
     assert unknown.interval() == Interval(60.0, None, None, math.inf, 2)
     assert over_tasks([unknown, cell({0: Run(70.0, 1.0)})]).interval().low is None
-    assert cell({0: Run(60.0, NAN), 1: Run(60.0, 1.0)}).interval().half == pytest.approx(1.96, rel=1e-3)
+    assert cell({0: Run(60.0, NAN), 1: Run(60.0, 1.0)}).interval().sides[1] == pytest.approx(1.96, rel=1e-3)
 
 
 def test_no_spread_at_all_is_an_interval_of_no_width() -> None:
@@ -210,7 +210,7 @@ def test_the_mean_lies_inside_and_swapping_turns_the_sign(runs: list[tuple[float
     assert low <= cell(first).mean <= high
     forth, back = difference(first, second), difference(second, first)
     assert forth.mean == pytest.approx(-back.mean)
-    assert forth.interval().half == pytest.approx(back.interval().half)
+    assert forth.interval().sides[1] == pytest.approx(back.interval().sides[1])
 
 
 def test_a_higher_level_is_wider() -> None:

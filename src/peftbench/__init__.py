@@ -54,6 +54,8 @@ def run(
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     for path in files:
         load_plugin(path)
+    if data is not None and not Path(data).is_dir():
+        raise UserError(f"data {data}: no such folder")
     place = Store(Path(store))
     found = search(grid, {id_: result for id_, (result, _) in place.results().items()})
     place.open()

@@ -17,6 +17,7 @@ from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged,
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Noun, Training
 from peftbench.tasks import TASKS, members, resolve
+from peftbench.text import problems
 
 Entry = str | dict[str, Any]
 """A name, or a table with `use` and arguments."""
@@ -111,8 +112,8 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
         try:
             Training(**{name: value})
         except ValidationError as error:
-            why = error.errors()[0]["msg"]
-            raise UserError(f"method '{unit.name}', range of {name}: {value} is wrong: {why}") from None
+            _, why = problems(error)
+            raise UserError(f"method '{unit.name}', range of {name}: its ends {why}") from None
     field = Training.model_fields[name]
     default = unit.facts.learning_rate if name == "learning_rate" else field.default
     return span.fitted(field.annotation, default)

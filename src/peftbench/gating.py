@@ -14,6 +14,7 @@ from peftbench.analysis.stats import Run
 from peftbench.choices import Entry
 from peftbench.grid import expand
 from peftbench.methods import METHODS
+from peftbench.metrics import bounds
 from peftbench.registry import PLUGIN, UserError, in_a_line
 from peftbench.results.digests import RESULT
 from peftbench.spec import RunResult, RunSpec
@@ -240,7 +241,7 @@ def _ended(result: RunResult | str) -> RunResult:
 
 def _run(result: RunResult) -> Run:
     """What a run that has a score says in the main metric."""
-    score = next(iter(result.scores.values()))
+    metric, score = next(iter(result.scores.items()))
     assert score.value is not None
     error = math.nan if score.standard_error is None else score.standard_error
-    return Run(score.value, error, rows_of(result.row_scores))
+    return Run(score.value, error, rows_of(result.row_scores), bounds(metric))

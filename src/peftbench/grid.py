@@ -7,18 +7,19 @@ import hashlib
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError
 
 from peftbench.choices import Entry, method_choices, model_choices, named, task_choices, values
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.ranges import Space, Tune, is_range
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Choice, Evaluation, Noun, RunSpec, Training
-from peftbench.tasks import TASKS
+from peftbench.tasks import TASKS, suite
+from peftbench.text import problem
 
 UNTRAINED = ("max_length", "validation_rows", "precision")
 """All that training settings can change of a run that trains nothing."""
@@ -44,6 +45,8 @@ class Grid(Noun):
     eval: dict[str, Any] = Field(default_factory=dict)
     tune: Tune | None = None
     exceptions: tuple[dict[str, Any], ...] = Field((), alias="except")
+    _replaced: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """What the grid itself says where its edition says something else."""
 
 
 def ready() -> dict[str, Path]:
@@ -61,10 +64,12 @@ def load(source: "Grid | Mapping[str, Any] | str | Path", size: str | None = Non
     where, content, folder = "grid", source, Path()
     if isinstance(source, str | Path):
         where = f"grid {source}"
-        content, folder = _read(Path(source), where)
+        content, folder = _read(source, where)
     assert isinstance(content, Mapping)
+    replaced: dict[str, Any] = {}
     if size is not None:
-        content = _edition(content, size, where)
+        whole, content = content, _edition(content, size, where)
+        replaced = {key: value for key, value in whole.items() if content.get(key) != value}
     known = [field.alias or name for name, field in Grid.model_fields.items()]
     for key in content:
         if key not in known:
@@ -76,16 +81,22 @@ def load(source: "Grid | Mapping[str, Any] | str | Path", size: str | None = Non
     tasks = tuple(_located(entry, folder) for entry in grid.tasks)
     methods = tuple(_found(entry, folder) for entry in grid.methods)
     evaluation = _full(grid.eval, ("retention_text",), folder)
-    return grid.model_copy(update={"tasks": tasks, "methods": methods, "eval": evaluation})
+    grid = grid.model_copy(update={"tasks": tasks, "methods": methods, "eval": evaluation})
+    grid._replaced.update(replaced)
+    return grid
 
 
-def _read(path: Path, where: str) -> tuple[dict[str, Any], Path]:
-    """What a file says, or a ready grid of that name, and the folder that its paths start from."""
+def _read(source: str | Path, where: str) -> tuple[dict[str, Any], Path]:
+    """What a ready grid of that name says, or else a file, and the folder that its paths start from.
+
+    What is called as a ready grid is that grid, whatever lies there: `./NAME` is the file.
+    """
     grids = ready()
+    path = grids.get(str(source), Path(source))
+    if path.is_dir():
+        raise UserError(f"{where}: a folder; give a grid file, or the name of a ready grid: {', '.join(grids)}")
     if not path.exists() and path.suffix == "":
-        if path.name != str(path) or path.name not in grids:
-            raise UserError(f"no such file, and {did_you_mean('ready grid', str(path), list(grids))}")
-        path = grids[path.name]
+        raise UserError(f"no such file, and {did_you_mean('ready grid', str(source), list(grids))}")
     try:
         content = {"name": path.stem} | tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -172,34 +183,39 @@ def settled(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
 
 
 def _cells(grid: Grid, instead: Sequence[str], limit: int | None) -> list[tuple[RunSpec, Space]]:
-    models = [choice for entry in instead or grid.models for choice in model_choices(entry)]
-    tasks = [choice for entry in grid.tasks for choice, _ in task_choices(_located(entry, Path()))]
-    _check_names(tasks)
+    models = [(choice, _names(entry, choice)) for entry in instead or grid.models for choice in model_choices(entry)]
+    located = [_located(entry, Path()) for entry in grid.tasks]
+    tasks = [(choice, _names(entry, choice)) for entry in located for choice, _ in task_choices(entry)]
+    _check_names([task for task, _ in tasks])
     _check_tune(grid)
-    methods = [each for entry in grid.methods for each in method_choices(entry, grid.tune, grid.train)]
+    entries = [(entry, each) for entry in grid.methods for each in method_choices(entry, grid.tune, grid.train)]
+    methods = [(each, _names(entry, each[0])) for entry, each in entries]
     swept = [values(None, f"[train] {name}", value) for name, value in grid.train.items()]
     trainings = [dict(zip(grid.train, chosen, strict=True)) for chosen in itertools.product(*swept)]
-    evaluation, sizes = _with_text(_checked(Evaluation, grid.eval, "[eval]")), grid.sizes
-    if limit is not None:
-        evaluation = evaluation.model_copy(update={"test_rows": min(evaluation.test_rows or limit, limit)})
-        sizes = tuple(dict.fromkeys(limit if size == "all" else min(size, limit) for size in sizes))
-    # A rule about a model of the grid is no mistake when other models take its place.
-    replaced = [named("model", entry)[0] for entry in grid.models if instead]
-    axes = (
-        [m.called or m.name for m in models] + replaced,
-        [m.name for m, *_ in methods],
-        [t.called or t.name for t in tasks],
-    )
-    for rule in grid.exceptions:
-        _check_rule(rule, dict(zip(RULE_KEYS, (*axes, grid.sizes, grid.seeds), strict=True)))
+    evaluation = _limited(_with_text(_checked(Evaluation, grid.eval, "[eval]")), limit)
+    _check_rules(grid, [[name for _, names in axis for name in names] for axis in (models, methods, tasks)])
     found: dict[tuple[str, Space], RunSpec] = {}
-    for model, task, size, training in itertools.product(models, tasks, sizes, trainings):
-        for (method, own, space), seed in itertools.product(methods, grid.seeds):
+    for (model, *m), (task, *t), size, training in itertools.product(models, tasks, grid.sizes, trainings):
+        rows = size if limit is None else limit if size == "all" else min(size, limit)
+        for ((method, own, space), *h), seed in itertools.product(methods, grid.seeds):
+            # A rule is about the cells as the grid names them, whatever was given in their place.
+            cell = dict(zip(RULE_KEYS, (*m, *h, *t, (str(size),), (str(seed),)), strict=True))
+            if any(_matches(rule, cell) for rule in grid.exceptions):
+                continue
             settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
-            spec = RunSpec(model=model, method=method, task=task, size=size, seed=seed, train=settings, eval=evaluation)
-            if not any(_matches(rule, spec) for rule in grid.exceptions):
-                found.setdefault((spec.id, space), spec)
+            spec = RunSpec(model=model, method=method, task=task, size=rows, seed=seed, train=settings, eval=evaluation)
+            found.setdefault((spec.id, space), spec)
     return [(spec, space) for (_, space), spec in found.items()]
+
+
+def _names(entry: Entry, choice: Choice) -> tuple[str, ...]:
+    """What an exception may call a model, a method or a task: its name, or what the entry has, which may be a suite."""
+    written = entry if isinstance(entry, str) else str(entry.get("use", ""))
+    return tuple(dict.fromkeys(name for name in (choice.called, choice.name, written) if name))
+
+
+def _limited(asked: Evaluation, limit: int | None) -> Evaluation:
+    return asked if limit is None else asked.model_copy(update={"test_rows": min(asked.test_rows or limit, limit)})
 
 
 def _with_text(asked: Evaluation) -> Evaluation:
@@ -260,35 +276,51 @@ def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:
 
 
 def _problem(error: ValidationError) -> str:
-    first = error.errors()[0]
     unknown = [one["loc"][1] for one in error.errors() if one["type"] == "extra_forbidden" and one["loc"][0] == "tune"]
     if unknown:
         return str(did_you_mean("key of [tune]", str(unknown[0]), list(Tune.model_fields)))
-    # What follows the key and the place in its list is pydantic's own name for one of several types.
-    return f"{'.'.join(map(str, first['loc'][:2]))}: {first['msg']}"
+    return problem(error)
 
 
-def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> None:
-    """Refuses a rule that leaves out nothing: every pattern has to fit one of the grid's values."""
+def _check_rules(grid: Grid, names: Sequence[Sequence[str]]) -> None:
+    """Refuses a rule that leaves out nothing: every pattern has to fit one of the grid's values.
+
+    `names` are those of the models, methods and tasks that are run. A rule about what an edition, or a model given in
+    place of the grid's, has replaced is no mistake.
+    """
+    own = [[str(value) for value in values] for values in (grid.sizes, grid.seeds)]
+    axes = dict(zip(RULE_KEYS, [*map(list, names), *own], strict=True))
+    axes["model"] += [named("model", entry)[0] for entry in grid.models]
+    for key in RULE_KEYS:
+        axes[key] += _written(key, grid._replaced.get(f"{key}s", ()))
+    for rule in grid.exceptions:
+        _check_rule(rule, axes)
+
+
+def _written(key: str, entries: Any) -> list[str]:
+    """The names that entries of a grid are written with, and those of the tasks of a suite; nothing else is checked."""
+    found = [str(entry.get("use", "")) if isinstance(entry, dict) else str(entry) for entry in entries]
+    return found + [task for name in found for task in suite(name)] if key == "task" else found
+
+
+def _check_rule(rule: Mapping[str, Any], axes: Mapping[str, Sequence[str]]) -> None:
     if not rule:
         raise UserError(f"an [[except]] needs at least one of {', '.join(RULE_KEYS)}")
     for key in rule:
         if key not in RULE_KEYS:
             raise did_you_mean("key of [[except]]", key, list(RULE_KEYS))
-        there = list(dict.fromkeys(map(str, axes[key])))
         for pattern in _patterns(rule[key]):
-            if not any(fnmatch(value, pattern) for value in there):
-                unknown = did_you_mean(f"{key} of this grid", pattern, there)
+            if not any(fnmatchcase(value, pattern) for value in axes[key]):
+                unknown = did_you_mean(f"{key} of this grid", pattern, list(axes[key]))
                 raise UserError(f"an [[except]] leaves out nothing: {unknown}")
 
 
-def _matches(rule: Mapping[str, Any], spec: RunSpec) -> bool:
-    """Whether a spec is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
-    task = spec.task.called or spec.task.name
-    names = (spec.model.called or spec.model.name, spec.method.name, task, str(spec.size), str(spec.seed))
-    actual = dict(zip(RULE_KEYS, names, strict=True))
-
-    return all(any(fnmatch(actual[key], pattern) for pattern in _patterns(value)) for key, value in rule.items())
+def _matches(rule: Mapping[str, Any], cell: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a cell is meant by an exception: every key given must match, with `*` for any text, or be in a list."""
+    return all(
+        any(fnmatchcase(name, pattern) for name in cell[key] for pattern in _patterns(value))
+        for key, value in rule.items()
+    )
 
 
 def _patterns(value: Any) -> list[str]:

@@ -18,12 +18,18 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
+from peftbench.text import problems
+
 Facts = TypeVar("Facts")
 
 PLUGIN = "peftbench_plugin_"
 """What the names of the modules of plugin files begin with."""
 SCRIPT = "__main__"
 """The module of what a script or a notebook defines."""
+
+
+MANY = 4
+"""Names that are suggested at most."""
 
 
 class UserError(Exception):
@@ -44,9 +50,12 @@ def in_a_line(problem: BaseException) -> str:
 
 
 def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """The error for an unknown name, with the nearest known one or else all of them."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+    """The error for an unknown name, with those that begin with it, else the nearest known one, else all of them."""
+    longer = sorted({one for one in known if len(name) > 1 and one.casefold().startswith(name.casefold())})
+    near = longer if 0 < len(longer) <= MANY else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted({*known})) or 'none'}"
+    )
     return UnknownNameError(f"unknown {kind} '{name}': {hint}")
 
 
@@ -100,7 +109,8 @@ class Unit(Generic[Facts]):
         try:
             checked = self.schema(**arguments)
         except ValidationError as error:
-            raise UserError(f"{self.kind} '{self.name}', argument {_wrong(error)}") from None
+            where, why = problems(error)
+            raise UserError(f"{self.kind} '{self.name}', argument '{where}': {why}") from None
         # Compared in JSON form, where the list of a grid file and the tuple of a default are the same.
         defaults = to_jsonable_python({n: p.default for n, p in self.parameters.items() if p.default is not p.empty})
         given = checked.model_dump(mode="json")
@@ -108,15 +118,6 @@ class Unit(Generic[Facts]):
         if self.verify is not None:
             self.verify(told)
         return told
-
-
-def _wrong(error: ValidationError) -> str:
-    """The first argument that is wrong, and why: where it may be one of several things, why it is none of them."""
-    first, *more = error.errors()
-    # Beside places in lists and mappings, pydantic names the alternative that was tried.
-    where = [first["loc"][0], *(part for part in first["loc"][1:] if isinstance(part, int))]
-    why = [one["msg"] for one in (first, *more) if one["loc"][0] == first["loc"][0]]
-    return f"'{'.'.join(map(str, where))}': {'; or: '.join(dict.fromkeys(why))}"
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,13 @@ class Trial(Noun):
     """Which run of a search for settings a run is, from 0.
 
     `ceilings`: at the validation after that step, the run is stopped if its lowest validation loss so far is above.
+    `search` tells the searches of one method apart that a store may hold; it is no part of the question. A trial that
+    two searches have in common is run for the first of them.
     """
 
     number: NonNegativeInt
     ceilings: tuple[tuple[PositiveInt, float], ...] = ()
+    search: str = ""
 
 
 class RunSpec(Noun):
@@ -133,9 +136,9 @@ class RunSpec(Noun):
     def id(self) -> str:
         """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
 
-        What a method is called and where files are is no part of the question.
+        What a method is called, where files are and which search a trial is of is no part of the question.
         """
-        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}}
+        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}, "trial": {"search"}}
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -338,9 +338,10 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
-    *"chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
-    *"learning_rate best_step steps train_rows data base_reloaded notes error".split(),
+    *"task_arguments fingerprint evaluation size seed trial search tuned training status metric score".split(),
+    *"score_error chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
+    *"learning_rate best_step steps epochs batch_size accumulation train_rows validation_rows test_rows".split(),
+    *"truncated_rows precision workers data base_reloaded notes error".split(),
     *Costs.model_fields,
     "latency_ms",
     *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),
@@ -377,7 +378,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "scores": json.dumps({name: each.value for name, each in scores.items()}),
         "merged_score": result.merged.scores[main].value if result.merged and main else None,
         "merged_logit_difference": result.merged.max_logit_difference if result.merged else None,
-        "train_rows": result.data.train_rows if result.data else None,
+        **_made(result),
         "data": f"{result.data.source} {result.data.revision or ''}".strip() if result.data else None,
         "notes": "; ".join(result.notes),
         "error": result.error or score.why,
@@ -386,10 +387,24 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
     }
 
 
+def _made(result: RunResult) -> dict[str, Any]:
+    """How the run was made: settings that are not found elsewhere, rows, precision, how many workers ran beside it."""
+    train, counts = result.spec.train, ("train_rows", "validation_rows", "test_rows", "truncated_rows")
+    return {
+        "epochs": None if train.max_steps > 0 else train.num_train_epochs,
+        "batch_size": train.per_device_train_batch_size,
+        "accumulation": train.gradient_accumulation_steps,
+        **{name: getattr(result.data, name, None) for name in counts},
+        "precision": result.base.get("precision"),
+        "workers": result.settings.get("workers"),
+    }
+
+
 def _searched(spec: RunSpec) -> dict[str, Any]:
     """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
     given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
-    return {"trial": None if spec.trial is None else spec.trial.number, "tuned": written(given)}
+    number, search = (None, "") if spec.trial is None else (spec.trial.number, spec.trial.search)
+    return {"trial": number, "search": search, "tuned": written(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:

@@ -77,6 +77,14 @@ class Study:
         return f"{spec.method} on {spec.task} ({spec.model_name}, {spec.size} rows)"
 
     @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits of the search, whatever the method, the task and the number of trials."""
+        spec = self.template
+        settings = [spec.train.model_dump(mode="json"), spec.eval.model_dump(mode="json")]
+        text = json.dumps([settings, [span.model_dump_json() for span in self.space], self.tune.seeds, self.tune.prune])
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
     def total(self) -> int:
         """Its runs, all told."""
         return self.tune.trials * len(self.tune.seeds) + len(self.seeds)
@@ -97,7 +105,7 @@ class Study:
         spec, found = settled(self.template, self._settings(past)), []
         for i, seed in enumerate(self.tune.seeds):
             ceilings = ceilings_after([one.results[i] for one in past]) if self.tune.prune else ()
-            trial = Trial(number=len(past), ceilings=ceilings)
+            trial = Trial(number=len(past), ceilings=ceilings, search=self.digest)
             found.append(spec.model_copy(update={"seed": seed, "trial": trial}))
         return found
 

@@ -172,4 +172,6 @@ def _over(first: Scores | None, second: Scores | None) -> Estimate | None:
 
 def _shared(gain: Estimate, among: float) -> Estimate:
     """An estimate divided by a known number."""
-    return Estimate(gain.mean / among, tuple((v / among**2, df) for v, df in gain.parts), gain.seeds)
+    low, high = gain.bounds
+    parts = tuple((v / among**2, df) for v, df in gain.parts)
+    return Estimate(gain.mean / among, parts, gain.seeds, (low / among, high / among))

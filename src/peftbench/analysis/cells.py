@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from peftbench.analysis.stats import Run
+from peftbench.metrics import bounds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +69,12 @@ def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
     lacking = {cell.task for cell in missing}
     scores: Scores = {}
     good = good_of(runs)
-    rows = good.get("row_scores", [None] * len(good))
-    for task, seed, score, error, own in zip(
-        good["task"], good["seed"], good["score"], good["score_error"], rows, strict=True
+    rows, metrics = (good.get(name, [None] * len(good)) for name in ("row_scores", "metric"))
+    for task, seed, score, error, own, metric in zip(
+        good["task"], good["seed"], good["score"], good["score_error"], rows, metrics, strict=True
     ):
         if task not in lacking:
-            scores.setdefault(task, {})[int(seed)] = Run(score, error, rows_of(own))
+            scores.setdefault(task, {})[int(seed)] = Run(score, error, rows_of(own), bounds(metric))
     return dict(sorted(scores.items()))
 
 

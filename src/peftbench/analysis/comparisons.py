@@ -33,8 +33,9 @@ ALPHA = 0.05
 class Comparison:
     """Two methods on the same tasks and seeds; the verdict is on the first.
 
-    `difference` is `first` minus `second` with its own 95 % interval, not corrected. `p` belongs to that interval,
-    `adjusted` is Holm's over all pairs; both `None` where a row error is unknown, which is a tie.
+    `difference` is `first` minus `second` with its own 95 % interval, not corrected, and `variances` are its two, by
+    seeds and by test rows. `p` belongs to that interval, `adjusted` is Holm's over all pairs. `tie`: not shown to
+    differ, as where a row error is unknown, and then `p`, `adjusted` and `variances` are `None`.
     """
 
     first: str
@@ -43,6 +44,7 @@ class Comparison:
     p: float | None
     adjusted: float | None
     verdict: Verdict
+    variances: tuple[float, float] | None = None
 
 
 def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collection[str] = ()) -> tuple[Comparison, ...]:
@@ -58,9 +60,14 @@ def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collecti
     if means != alone:
         found = [minus(means[a], means[b], one.variances[2]) for (a, b), one in zip(pairs, found, strict=True)]
     return tuple(
-        Comparison(a, b, estimate.interval(), judged.p, judged.adjusted, judged.verdict)
+        Comparison(a, b, estimate.interval(), judged.p, judged.adjusted, judged.verdict, _variances(estimate))
         for (a, b), estimate, judged in zip(pairs, found, judge(found, alpha), strict=True)
     )
+
+
+def _variances(estimate: Estimate) -> tuple[float, float] | None:
+    seeds, _, rows = estimate.variances
+    return (seeds, rows) if estimate.parts else None
 
 
 class Judged(NamedTuple):

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.cells import MissingCell, Scores, cells_of, good_of, missing_of, scores_of
 from peftbench.analysis.chance import counted
 from peftbench.analysis.comparisons import Comparison, compare, verdicts
+from peftbench.analysis.conditions import Conditions, conditions, fewer
 from peftbench.analysis.moderation import moderated
 from peftbench.analysis.penalties import Pscp, constants, full_fine_tuning, paid, penalised
 from peftbench.analysis.plain import plain
+from peftbench.analysis.power import Design, Needed, to_show
 from peftbench.analysis.select import compared
 from peftbench.analysis.sensitivity import Sweep, sweeps
 from peftbench.analysis.sizes import in_order
@@ -73,7 +75,9 @@ class Leaderboard:
     `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
     among how many training settings each method's were chosen, on validation. `weights` are the sets of the rows'
     PSCPs, `constants` what each was used with where that is known, `sensitivity` who leads at which exponents.
-    `comparisons` holds every pair of methods that have a mean.
+    `comparisons` holds every pair of methods that have a mean. `conditions` says how the runs of each method were made,
+    `fewer` how many training rows tasks have that do not have as many as were asked for. `to_show`: for each method
+    that is not shown to differ from the first, what would show the observed difference, or why that is not known.
     """
 
     model: str
@@ -89,13 +93,18 @@ class Leaderboard:
     constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivity: tuple[Sweep, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    conditions: Conditions = field(default_factory=dict)
+    fewer: Mapping[str, int] = field(default_factory=dict)
+    to_show: Mapping[str, Needed | str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
         return {key: plain(value) for key, value in asdict(self).items()}
 
     def to_frame(self) -> "pd.DataFrame":
-        """One line per method, flat: scores in points with `_low` and `_high`, costs in the units of their names."""
+        """One line per method, flat: scores in points with `_low`, `_high` and the standard `_error`, costs in the
+        units of their names, and how its runs were made, several values with `;` between.
+        """
         import pandas as pd
 
         return pd.DataFrame([self._line(row) for row in self.rows])
@@ -109,7 +118,11 @@ class Leaderboard:
                 name: score and score.mean,
                 f"{name}_low": score and score.low,
                 f"{name}_high": score and score.high,
+                f"{name}_error": score and score.standard_error,
             }
+        made = self.conditions.get(row.method, {})
+        line |= {fact: "; ".join(map(str, values)) for fact, values in made.items()}
+        line["seeds"] = "; ".join(map(str, self.seeds))
         line |= dict(row.costs) | {f"pscp_{name}": score.value for name, score in row.pscp.items()}
         line["at_chance"] = "; ".join(f"{task} {count}" for task, count in row.at_chance.items())
         line["weights"] = "; ".join(map(str, self.weights))
@@ -187,8 +200,33 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
         rows=tuple(rows),
         weights=sets,
         comparisons=compared,
+        conditions=conditions(group),
+        fewer=fewer(group),
+        to_show=_to_show(rows, compared, good),
     )
     return _with_pscp(board, full_fine_tuning(table, good))
+
+
+def _to_show(rows: Sequence[Row], compared: Sequence[Comparison], good: "pd.DataFrame") -> dict[str, Needed | str]:
+    """What would tell the methods apart that are not shown to differ from the first."""
+    if not rows or rows[0].mean is None:
+        return {}
+    leader = rows[0].method
+    tests = good.reindex(columns=["task", "test_rows"]).groupby("task")["test_rows"].min()
+    pairs, methods = len(compared), sum(row.mean is not None for row in rows)
+    found: dict[str, Needed | str] = {}
+    for pair in compared:
+        if leader not in (pair.first, pair.second) or pair.verdict != "tie":
+            continue
+        other = pair.second if pair.first == leader else pair.first
+        if pair.variances is None:
+            found[other] = "the error over test rows is not known"
+        elif tests.isna().any():
+            found[other] = "the number of test rows is not recorded"
+        else:
+            design = Design(pair.difference.seeds, tuple(map(int, tests)), pairs=pairs, methods=methods)
+            found[other] = to_show(pair.difference.mean, pair.variances, design)
+    return found
 
 
 def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboard:

@@ -27,6 +27,7 @@ class Design:
 
     `accuracy` (0 to 1) is what is expected; `spread` the standard deviation over seeds in points; `pairs` by how many
     comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before; `methods` the board has.
+    `row_variance` in squared points is that of the score of one test row of one method; without it, that of `accuracy`.
     """
 
     seeds: int
@@ -35,6 +36,7 @@ class Design:
     accuracy: float = WORST
     pairs: int = 1
     methods: int = 2
+    row_variance: float | None = None
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for what no grid can have."""
@@ -54,7 +56,7 @@ def detectable(design: Design, power: float = 0.8, level: float = 0.95) -> float
 
     n, tasks = design.seeds, len(design.rows)
     seeds = 2 * design.spread**2 / (n * tasks)
-    row = 1e4 * design.accuracy * (1 - design.accuracy)
+    row = 1e4 * design.accuracy * (1 - design.accuracy) if design.row_variance is None else design.row_variance
     rows = 2 * sum(row / count for count in design.rows) / tasks**2
     q = 1 - (1 - level) / 2 / design.pairs
     t = float(stdtrit(_expected_df(n, tasks, design.methods), q)) if n > 1 else 0.0
@@ -88,6 +90,58 @@ def needed(design: Design, gap: float = 1.0) -> tuple[int, int]:
         return detectable(replace(design, seeds=seeds, rows=rows)) <= gap
 
     return seeds, _least(min(design.rows), found)
+
+
+MOST = 1000
+"""Seeds, and thousands of test rows on a task, beyond which nobody will go."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Seeds, or test rows on each task, or both, that would show an observed difference 80 % of the time.
+
+    `None`: as many as there are.
+    """
+
+    seeds: int | None
+    rows: int | None
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        seeds = f"{self.seeds:,} seeds" if self.seeds else ""
+        rows = f"{self.rows:,} test rows on each task" if self.rows else ""
+        return " and ".join(filter(None, (seeds, rows)))
+
+
+def to_show(gap: float, variances: tuple[float, float], design: Design) -> Needed | str:
+    """What would show a difference of `gap` points that was observed and not shown to be one, or why that is not known.
+
+    More seeds, if they alone are enough; else more test rows, if those are; else both. `variances` are those of the
+    observed difference, by its seeds and by its test rows, in squared points; `design` is what it was observed with.
+    """
+    if design.seeds < 2:
+        return "one seed does not show how far seeds spread"
+    if not gap:
+        return "no difference was observed"
+    tasks = len(design.rows)
+    spread = math.sqrt(variances[0] * design.seeds * tasks / 2)
+    row = variances[1] * tasks**2 / 2 / sum(1 / count for count in design.rows)
+    asked = replace(design, spread=spread, row_variance=row)
+
+    def shown(seeds: int, rows: int) -> bool:
+        held = tuple(max(rows, count) for count in design.rows)
+        return detectable(replace(asked, seeds=seeds, rows=held)) <= abs(gap)
+
+    fewest, least = design.seeds, min(design.rows)
+    if shown(MOST, least):
+        return Needed(_least(fewest, lambda seeds: shown(seeds, least)), None)
+    if shown(fewest, 1000 * MOST):
+        return Needed(None, _least(least, lambda rows: shown(fewest, rows)))
+    seeds, rows = needed(asked, abs(gap))
+    if seeds > MOST or rows > 1000 * MOST:
+        return f"more than {MOST:,} seeds or {1000 * MOST:,} test rows would be needed"
+    return Needed(seeds, rows)
 
 
 def _least(start: int, enough: Callable[[int], bool]) -> int:

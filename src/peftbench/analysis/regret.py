@@ -17,7 +17,7 @@ from statistics import fmean
 from peftbench.analysis.advise import candidates
 from peftbench.analysis.expect import NORMAL, Model, learn
 from peftbench.analysis.nearness import Cell, Place
-from peftbench.analysis.stats import Interval, Run, cell
+from peftbench.analysis.stats import UNBOUNDED, Bounds, Interval, Run, cell
 
 ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (
     "advisor",
@@ -139,11 +139,13 @@ def _policy(name: str, lost: Mapping[str, Sequence[tuple[float, float]]]) -> Pol
     """Tasks are what is drawn: a task's regret is the mean of its cells', and the interval is over tasks."""
     own = {task: fmean(points for points, _ in cells) for task, cells in lost.items()}
     more = {task: fmean(points - advisor for points, advisor in cells) for task, cells in lost.items()}
-    return Policy(name, _over(own), _over(more), len(lost))
+    # No pick is better than the best; one that is judged on other seeds may be.
+    bounds = UNBOUNDED if name == SEEDS else (0.0, math.inf)
+    return Policy(name, _over(own, bounds), _over(more), len(lost))
 
 
-def _over(tasks: Mapping[str, float]) -> Interval | None:
+def _over(tasks: Mapping[str, float], bounds: Bounds = UNBOUNDED) -> Interval | None:
     if len(tasks) < 2:
         return None
     # As the seeds of a cell, with nothing else that is uncertain.
-    return cell({number: Run(value, 0.0) for number, value in enumerate(tasks.values())}).interval()
+    return cell({number: Run(value, 0.0, bounds=bounds) for number, value in enumerate(tasks.values())}).interval()

@@ -37,7 +37,9 @@ def searched(table: "pd.DataFrame") -> "pd.DataFrame":
         return runs.assign(searched=0)
     key = [*CELL, *VERSIONS]
     settings = runs[[*key, *SETTING]].drop_duplicates().merge(trials[[*key, *SETTING]].drop_duplicates())
-    found = trials.groupby(key)["trial"].nunique().sub(settings.groupby(key).size(), fill_value=0)
+    # Searches number their trials each by itself.
+    named = trials["trial"].astype(str) + (" " + trials["search"].astype(str) if "search" in trials else "")
+    found = named.groupby([trials[name] for name in key]).nunique().sub(settings.groupby(key).size(), fill_value=0)
     held = runs.merge(found.rename("searched").reset_index(), on=key, how="left")
     return held.assign(searched=held["searched"].fillna(0).astype(int))
 

@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+Bounds = tuple[float, float]
+"""The least and the greatest value that a score, or a difference of scores, can have."""
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
+
 class Run(NamedTuple):
     """What one run says: its score, the standard error of that over test rows (NaN: unknown), and their own scores.
 
     `rows` (`peftbench.metrics.Measured`) belong together, number by number, with those of runs on the same test rows.
+    `bounds` are those of the metric.
     """
 
     score: float
     error: float
     rows: "NDArray[np.float64] | None" = None
+    bounds: Bounds = UNBOUNDED
 
 
 Runs = Mapping[int, Run]
@@ -43,8 +50,9 @@ Runs = Mapping[int, Run]
 class Interval:
     """A mean with its interval, in points of score. `low` and `high` are `None` where the row error is unknown.
 
-    `df` are the degrees of freedom of the part of the seeds, infinite where they have no spread. `seeds` is the fewest
-    seeds of any cell in it; with 1 the interval holds the row error alone.
+    They end where the scale of the metric does; `standard_error` is that of the mean, whatever the scale. `df` are the
+    degrees of freedom of the part of the seeds, infinite where they have no spread. `seeds` is the fewest seeds of any
+    cell in it; with 1 the interval holds the row error alone.
     """
 
     mean: float
@@ -52,23 +60,27 @@ class Interval:
     high: float | None
     df: float
     seeds: int
+    standard_error: float | None = None
 
     @property
-    def half(self) -> float | None:
-        """Half the width of the interval."""
-        return None if self.high is None else self.high - self.mean
+    def sides(self) -> tuple[float, float]:
+        """How far the interval goes below and above the mean; 0 where that is not known."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return max(self.mean - self.low, 0.0), max(self.high - self.mean, 0.0)
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean and the independent parts of its variance, each as (variance, degrees of freedom); none: unknown.
 
-    A part with finite degrees of freedom is of seeds, one with infinite of rows.
+    A part with finite degrees of freedom is of seeds, one with infinite of rows. The mean cannot lie outside `bounds`.
     """
 
     mean: float
     parts: tuple[tuple[float, float], ...]
     seeds: int
+    bounds: Bounds = UNBOUNDED
 
     @property
     def variances(self) -> tuple[float, float, float]:
@@ -80,7 +92,7 @@ class Estimate:
         return total, total * total / spread if spread else math.inf, rows
 
     def interval(self, level: float = 0.95) -> Interval:
-        """The interval that covers the true mean with probability `level`."""
+        """The interval that covers the true mean with probability `level`, as far as the scale goes."""
         from scipy.special import ndtri, stdtrit
 
         seeds, df, rows = self.variances
@@ -88,7 +100,8 @@ class Estimate:
             return Interval(self.mean, None, None, df, self.seeds)
         q = (1 + level) / 2
         half = math.hypot(float(stdtrit(df, q)) * math.sqrt(seeds), float(ndtri(q)) * math.sqrt(rows))
-        return Interval(self.mean, self.mean - half, self.mean + half, df, self.seeds)
+        low, high = max(self.mean - half, self.bounds[0]), min(self.mean + half, self.bounds[1])
+        return Interval(self.mean, low, high, df, self.seeds, math.sqrt(seeds + rows))
 
 
 def p_values(estimates: Sequence[Estimate]) -> "NDArray[np.float64]":
@@ -125,7 +138,8 @@ def cell(runs: Runs) -> Estimate:
     rows = [run.error**2 for run in runs.values() if not math.isnan(run.error)]
     n = len(scores)
     seeds = ((variance(scores) / n, n - 1.0),) if n > 1 else ()
-    return Estimate(fmean(scores), (*seeds, (fmean(rows), math.inf)) if rows else (), n)
+    bounds = min(run.bounds[0] for run in runs.values()), max(run.bounds[1] for run in runs.values())
+    return Estimate(fmean(scores), (*seeds, (fmean(rows), math.inf)) if rows else (), n, bounds)
 
 
 def difference(first: Runs, second: Runs) -> Estimate:
@@ -143,8 +157,14 @@ def difference(first: Runs, second: Runs) -> Estimate:
     for seed, one in first.items():
         other = second[seed]
         apart = math.hypot(one.error, other.error)
-        found[seed] = Run(one.score - other.score, apart if shared is None or math.isnan(apart) else shared)
+        error = apart if shared is None or math.isnan(apart) else shared
+        found[seed] = Run(one.score - other.score, error, bounds=_apart(one.bounds, other.bounds))
     return cell(found)
+
+
+def _apart(first: Bounds, second: Bounds) -> Bounds:
+    """The bounds of a difference."""
+    return first[0] - second[1], first[1] - second[0]
 
 
 def _shared_rows(first: Runs, second: Runs) -> float | None:
@@ -172,7 +192,8 @@ def minus(first: Estimate, second: Estimate, rows: float) -> Estimate:
     """
     seeds = tuple(part for part in (*first.parts, *second.parts) if math.isfinite(part[1]))
     parts = (*seeds, (rows, math.inf)) if first.parts and second.parts else ()
-    return Estimate(first.mean - second.mean, parts, min(first.seeds, second.seeds))
+    seeds_of_both = min(first.seeds, second.seeds)
+    return Estimate(first.mean - second.mean, parts, seeds_of_both, _apart(first.bounds, second.bounds))
 
 
 def over_tasks(estimates: Sequence[Estimate]) -> Estimate:
@@ -180,4 +201,5 @@ def over_tasks(estimates: Sequence[Estimate]) -> Estimate:
     n = len(estimates)
     known = all(e.parts for e in estimates)
     parts = tuple((v / n**2, df) for e in estimates for v, df in e.parts) if known else ()
-    return Estimate(fmean(e.mean for e in estimates), parts, min(e.seeds for e in estimates))
+    low, high = (sum(e.bounds[end] for e in estimates) / n for end in (0, 1))
+    return Estimate(fmean(e.mean for e in estimates), parts, min(e.seeds for e in estimates), (low, high))

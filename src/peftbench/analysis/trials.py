@@ -52,10 +52,11 @@ class Bought:
 
 @dataclass(frozen=True)
 class Searches:
-    """The searches of one model, train size and machine class.
+    """The searches of one model, train size and machine class whose trials ran on the same seeds.
 
     `seeds` are those of the trials. `trials` is by method, the fewest it has on a task; `bought` goes up to the number
-    that all have. `log` has a row a run, trial by trial.
+    that all have. `log` has a row a run, trial by trial. `labels` gives the method's label on the leaderboards, which
+    several searches of it share, and `fixed` what its search did not change.
     """
 
     model: str
@@ -67,6 +68,8 @@ class Searches:
     bought: tuple[Bought, ...]
     chosen: tuple[Chosen, ...]
     log: tuple[Mapping[str, Any], ...]
+    labels: Mapping[str, str]
+    fixed: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -75,29 +78,58 @@ class Searches:
 
 
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
-    """The searches in a table with one row a run (`peftbench.table`), by model, size and machine class."""
+    """The searches in a table with one row a run (`peftbench.table`), by model, size, machine class and seeds."""
     table = table.assign(label=labels(table), size=table["size"].astype(str))
     trials = trials_of(table)
     if trials.empty:
         return ()
-    trials = _with_settings(trials.sort_values(["label", "task", "trial", "seed", "id"]))
-    return tuple(_searches(here) for _, here in trials.groupby(BOARD))
+    trials = _with_shared(trials.assign(search=trials.get("search", "")))
+    of_search = trials.groupby([*BOARD, "label", "search"])["seed"]
+    trials = trials.assign(seeds=of_search.transform(lambda seeds: " ".join(map(str, sorted(set(map(int, seeds)))))))
+    trials = trials.sort_values(["label", "search", "task", "trial", "seed", "id"])
+    return tuple(_searches(_with_settings(_named(here))) for _, here in trials.groupby([*BOARD, "seeds"]))
+
+
+def _with_shared(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials, with those that searches of a method have in common in each of them: a store holds them once."""
+    import pandas as pd
+
+    cell, found = [*BOARD, "label", "task"], [trials]
+    for _, here in trials.groupby(cell):
+        for search, own in here.groupby("search"):
+            others = here[here["search"] != search]
+            lacks = ~others["trial"].isin(own["trial"]) & (others["trial"] < own["trial"].max())
+            shared = others[lacks & others["seed"].isin(own["seed"])]
+            found.append(shared.drop_duplicates(["trial", "seed"]).assign(search=search))
+    return pd.concat(found, ignore_index=True)
+
+
+def _named(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs with the number of the search, from 1, in the label of a method that has several, and `plain_label`."""
+    names = {}
+    for label, own in runs.groupby("label"):
+        found = sorted(set(own["search"]))
+        for number, search in enumerate(found, start=1):
+            names[label, search] = f"{label}, search {number}" if len(found) > 1 else str(label)
+    keys = zip(runs["label"], runs["search"], strict=True)
+    return runs.assign(plain_label=runs["label"], label=[names[key] for key in keys])
 
 
 def _searches(runs: "pd.DataFrame") -> Searches:
     trials = _together(runs)
-    tasks = tuple(sorted(set(trials["task"])))
+    tasks = tuple(sorted(set(runs["task"])))
     of = {(str(m), str(t)): here for (m, t), here in trials.groupby(["label", "task"])}
-    methods = sorted({method for method, _ in of})
+    methods = sorted(set(runs["label"]))
     counts = {m: min(_count(of[m, task]) if (m, task) in of else 0 for task in tasks) for m in methods}
-    model, size, machine_class = (str(trials[name].iloc[0]) for name in BOARD)
+    model, size, machine_class = (str(runs[name].iloc[0]) for name in BOARD)
     bought = tuple(
         _bought(k, {m: [of[m, t] for t in tasks] for m in methods}) for k in range(1, min(counts.values()) + 1)
     )
     chosen = tuple(_chosen(method, task, here) for (method, task), here in of.items())
     log = tuple(_line(row) for row in runs.to_dict("records"))
     seeds = tuple(sorted({int(seed) for seed in runs["seed"]}))
-    return Searches(model, size, machine_class, tasks, seeds, counts, bought, chosen, log)
+    named, fixed = (dict(zip(runs["label"], runs[name], strict=True)) for name in ("plain_label", "fixed"))
+    return Searches(model, size, machine_class, tasks, seeds, counts, bought, chosen, log, named, fixed)
 
 
 def _together(runs: "pd.DataFrame") -> "pd.DataFrame":
@@ -152,19 +184,22 @@ def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _with_settings(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The trials with a column `settings`: the learning rate and what else differs among the trials of a search."""
-    fixed = {
-        str(key): set.intersection(*(set(text.split(", ")) for text in here["training"]))
+    """The trials with columns `settings`, the learning rate and what else differs among the trials of a search, and
+    `fixed`, what does not.
+    """
+    same = {
+        str(key): set.intersection(*(set(text.split(", ")) for text in here["training"])) - {""}
         for key, here in trials.groupby([*BOARD, "label", "task"])
     }
-    said = []
+    said, fixed = [], []
     for row in trials.to_dict("records"):
-        same = fixed[str(tuple(row[name] for name in (*BOARD, "label", "task")))]
+        alike = same[str(tuple(row[name] for name in (*BOARD, "label", "task")))]
         rate = _number(row["learning_rate"])
-        others = [part for part in row["training"].split(", ") if part not in same]
+        others = [part for part in row["training"].split(", ") if part not in alike]
         others = [part for part in others if not part.startswith("learning_rate=")]
         said.append(", ".join(filter(None, [row["tuned"], "" if rate is None else f"learning_rate={rate:g}", *others])))
-    return trials.assign(settings=said)
+        fixed.append(", ".join(sorted(alike)))
+    return trials.assign(settings=said, fixed=fixed)
 
 
 def _number(value: Any) -> float | None:

@@ -1,5 +1,6 @@
 """The command line. Every verb parses and calls one public function; a file has the verbs of one subject."""
 
+import io
 import sys
 
 import typer
@@ -18,6 +19,7 @@ from peftbench.cli import (
     verifying,
 )
 from peftbench.registry import UserError
+from peftbench.text import visible
 
 app = typer.Typer(
     name="peftbench",
@@ -47,8 +49,12 @@ app.add_typer(authoring.check, name="check")
 
 def main() -> None:
     """The entry point: what the user can put right is one line on standard error and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no "–" gets "-": see `peftbench.text.encodable`.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="peftbench")
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(visible(f"error: {error}"), err=True)
         sys.exit(2)

@@ -1,6 +1,5 @@
 """Verbs for those who add to peftbench: `new` and `check`."""
 
-import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftbench.cli.options import AsJson, DataDir, Plugins, pair, plug
+from peftbench.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from peftbench.checking.looks import Finding
@@ -51,7 +51,7 @@ def check_task(
     report = checking.check_task(name, dict(map(pair, given or ())), data, train, said)
     if not as_json:
         for row in report.shown:
-            typer.echo(f"\n{row['prompt']}\n-> {row['target']}")
+            say(f"\n{row['prompt']}\n-> {row['target']}")
     _conclude(report.task, report, as_json)
 
 
@@ -77,19 +77,18 @@ def _written(kind: Any, name: str, to: Path | None) -> None:
     from peftbench.authoring import write
 
     path = write(kind, name, to)
-    typer.echo(f"wrote {path}; it works at once with --plugin {path}")
+    say(f"wrote {path}; it works at once with --plugin {path}")
 
 
 def _say(finding: "Finding", on: str = "", width: int = 0) -> None:
-    typer.echo(f"{'PROBLEM' if finding.problem else 'ok':7}  {on}{finding.about:{width}} {finding.said}")
+    say(f"{'PROBLEM' if finding.problem else 'ok':7}  {on}{finding.about:{width}} {finding.said}")
 
 
 def _conclude(name: str, report: Any, as_json: bool) -> None:
     """The number of problems, or all that was found as JSON; exit status 1 where there are any."""
     if as_json:
-        content = asdict(report) | {"problems": report.problems}
-        typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+        print_json(asdict(report) | {"problems": report.problems})
     else:
-        typer.echo(f"\n{name}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
+        say(f"\n{name}: {report.problems or 'no'} problem{'' if report.problems == 1 else 's'}")
     if report.problems:
         raise typer.Exit(1)

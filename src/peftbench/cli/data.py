@@ -9,6 +9,7 @@ import typer
 from peftbench.cli.options import AsJson, DataDir, Plugins, plug
 from peftbench.cli.output import console, print_json, print_rows, say
 from peftbench.registry import UserError
+from peftbench.text import visible
 
 if TYPE_CHECKING:
     from peftbench.mirror import Fetched, Wanted
@@ -78,12 +79,18 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
     from peftbench.tasks.door import place
 
     shown = console(stderr=True)
-    parts = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    parts = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
     done, results = [], fetch(asked, to)
     with Progress(*parts, console=shown, disable=not shown.is_terminal) as progress:
         bar = progress.add_task("", total=len(asked))
         for each in asked:
-            progress.update(bar, description=place(each.source, each.split).as_posix())
+            progress.update(bar, description=visible(place(each.source, each.split).as_posix()))
             done.append(next(results))
             progress.advance(bar)
     return done

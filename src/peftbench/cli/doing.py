@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import typer
 
 from peftbench.cli.options import ids
 from peftbench.cli.output import console, print_json, records, say, warn_damaged
-from peftbench.spec import BAD
+from peftbench.spec import BAD, FAULTY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from peftbench.launch import Options
     from peftbench.launch.local import After
     from peftbench.report.sections import Evidence
-    from peftbench.spec import RunSpec
+    from peftbench.spec import RunResult, RunSpec
     from peftbench.store import Store
     from peftbench.tuning import Search
 
@@ -30,8 +31,7 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
 
     A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
-    Exit status 1 if none of them ended well, or if faults of the machine were in the way of some; 128 and the number of
-    the signal after one (130: Ctrl-C).
+    Exit status as `exit_status` says; 128 and the number of the signal after one (130: Ctrl-C).
     """
     from peftbench.launch import StoppedError
 
@@ -67,8 +67,14 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
         )
     if stopped:
         say(f"error: {stopped}", stderr=True)
-    if stopped or (specs and len(bad) == len(ended)):
-        raise typer.Exit(1)
+    if status := exit_status(len(wanted), ended):
+        raise typer.Exit(status)
+
+
+def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
+    """0: every run that was asked for has a result; 1: some failed or are missing; 2: none has a result."""
+    good = sum(result.status not in FAULTY for result in ended)
+    return 0 if good == asked else 1 if good else 2
 
 
 def do(

@@ -15,6 +15,7 @@ from peftbench.cli.options import (
     Size,
     StoreDir,
     expanded,
+    held_store,
     open_store,
     plug,
 )
@@ -71,7 +72,7 @@ def export(
     from peftbench.report.exports import export as write
 
     plug(plugin)
-    place = open_store(store)
+    place = held_store(store)
     written = write(place, to, form, ids_of(expanded(grid, (model, limit, size), place)) if grid else None)
     warn_damaged(place.damaged)
     if as_json:

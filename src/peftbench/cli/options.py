@@ -1,6 +1,7 @@
 """Options that several verbs share, and what is made of them."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,15 +14,30 @@ if TYPE_CHECKING:
     from peftbench.store import Store
     from peftbench.tuning import Search
 
-GridFile = Annotated[Path, typer.Argument(help="grid file (TOML), or the name of a ready grid", metavar="GRID")]
+GridFile = Annotated[
+    str, typer.Argument(help="name of a ready grid, or a grid file (TOML); ./NAME is a file", metavar="GRID")
+]
 MaybeGrid = Annotated[
-    Path | None, typer.Argument(help="grid file, or a ready grid; without it, the whole store", metavar="[GRID]")
+    str | None, typer.Argument(help="a ready grid, or a grid file; without it, the whole store", metavar="[GRID]")
 ]
 StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
+
+
+def _folder(path: Path | None) -> Path | None:
+    """A folder that has to be there. Raises `UserError`."""
+    if path is not None and not path.is_dir():
+        raise UserError(f"--data {path}: {'not a folder' if path.exists() else 'no such folder'}")
+    return path
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="local mirror of data sets, read before the Hub", metavar="DIR", envvar="PEFTBENCH_DATA"
+        "--data",
+        help="local mirror of data sets, read before the Hub",
+        metavar="DIR",
+        envvar="PEFTBENCH_DATA",
+        callback=_folder,
     ),
 ]
 Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
@@ -81,19 +97,41 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
+def held_store(root: Path) -> "Store":
+    """The store at a folder, for verbs that read what it holds. Raises `UserError` if there is no such folder."""
+    if not root.is_dir():
+        raise UserError(
+            f"store {root}: {'not a folder' if root.exists() else 'no such folder'}; give one with --store DIR"
+        )
+    return open_store(root)
+
+
 Cut = tuple[list[str] | None, int | None, str | None]
 """Other models than the grid's, at most so many rows, and the edition of the grid."""
 
 
-def searched(grid: Path, cut: Cut, place: "Store") -> "Search":
+def searched(grid: str, cut: Cut, place: "Store") -> "Search":
     """What a grid asks for, given what a store holds."""
     from peftbench.tuning import search
 
     models, limit, size = cut
+    _say_shadowed(grid, models or ())
     return search(grid, {id_: result for id_, (result, _) in place.results().items()}, models or (), limit, size)
 
 
-def expanded(grid: Path, cut: Cut, place: "Store") -> "list[RunSpec]":
+def _say_shadowed(grid: str, models: Sequence[str]) -> None:
+    """A line for a file or folder that is called as something of ours, which is meant then."""
+    from peftbench.cli.output import say
+    from peftbench.grid import ready
+    from peftbench.models import known
+
+    for kind, names, given in (("ready grid", ready(), [grid]), ("model", known(), models)):
+        for name in given:
+            if name in names and Path(name).exists():
+                say(f"{name}: the {kind} of peftbench; what lies here is ./{name}", stderr=True)
+
+
+def expanded(grid: str, cut: Cut, place: "Store") -> "list[RunSpec]":
     """The runs of a grid, as far as the results in a store determine them."""
     return searched(grid, cut, place).asked()
 

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from peftbench.text import json_text, visible
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def console(stderr: bool = False) -> "Console":
-    """Standard output, or standard error; markup is text like any other."""
+    """Standard output, or standard error; markup and names of emoji are text like any other."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False)
+    return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def say(text: str, stderr: bool = False) -> None:
-    """One line, never folded."""
-    console(stderr).print(text, highlight=False, soft_wrap=True)
+    """A text as it is, never folded."""
+    console(stderr).print(visible(text, keep="\n"), highlight=False, soft_wrap=True)
 
 
 def print_rows(headings: list[str], rows: list[list[str]]) -> None:
@@ -32,7 +34,7 @@ def print_rows(headings: list[str], rows: list[list[str]]) -> None:
 
 def print_json(content: Any) -> None:
     """One JSON document."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+    typer.echo(json_text(content))
 
 
 def records(table: Any) -> list[dict[str, Any]]:

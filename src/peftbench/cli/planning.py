@@ -67,7 +67,7 @@ def plan(
     if html is not None and ahead is not None:
         from peftbench.report.plan import page
 
-        html.write_text(page(ahead, grid.stem), encoding="utf-8")
+        html.write_text(page(ahead, Path(grid).stem), encoding="utf-8")
     if as_json:
         counts = {"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing)}
         told: dict[str, Any] = {}

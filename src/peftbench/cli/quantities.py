@@ -1,5 +1,6 @@
 """Numbers with their units, as people write them on a command line."""
 
+import math
 import re
 
 from peftbench.registry import UserError
@@ -11,21 +12,24 @@ UNITS: dict[str, dict[str, float]] = {
     "count": {"": 1, "k": 1e3, "M": 1e6, "B": 1e9},
 }
 """What may stand behind a number, and what it is worth. Bytes are decimal, as everywhere here."""
+EXAMPLES = {"bytes": "24GB", "seconds": "1.5h", "ms": "30ms", "count": "10M"}
 
 
 def quantity(option: str, given: str | None, kind: str) -> float | None:
-    """A number with its unit, as in 24GB or 1.5h. Raises `UserError` for anything else."""
+    """A number with its unit, as in 24GB or 1.5h. Raises `UserError` for anything else.
+
+    A comma is refused: 1,5 is one and a half to some and 1,500 is fifteen hundred to others.
+    """
     if given is None:
         return None
-    found = re.fullmatch(r"\s*([\d.,_]+)\s*([A-Za-z]*)\s*", given)
+    if "," in given:
+        raise UserError(f"{option} {given}: write a decimal point and no separators, as in {EXAMPLES[kind]} or 1500")
+    found = re.fullmatch(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", given)
     units = {unit.casefold(): worth for unit, worth in UNITS[kind].items()}
-    try:
-        assert found is not None
-        value = float(re.sub("[,_]", "", found[1])) * units[found[2].casefold()]
-    except (AssertionError, KeyError, ValueError):
-        example = f"24{[*UNITS[kind]][-2]}"
+    if found is None or found[2].casefold() not in units:
         named = ", ".join(unit or "none" for unit in UNITS[kind])
-        raise UserError(f"{option} {given}: a number and one of the units {named}, as in {example}") from None
-    if value <= 0:
-        raise UserError(f"{option} {given}: a limit is more than 0")
+        raise UserError(f"{option} {given}: a number and one of the units {named}, as in {EXAMPLES[kind]}")
+    value = float(found[1]) * units[found[2].casefold()]
+    if not 0 < value < math.inf:
+        raise UserError(f"{option} {given}: a limit is a finite number above 0")
     return value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, open_store, plug
 from peftbench.cli.output import console, print_json, print_rows, say
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def reproduce(
     from peftbench.report.live import Live
     from peftbench.reproduction import reproduce as do_again
 
-    plugins, place = plug(plugin), open_store(store)
+    plugins, place = plug(plugin), held_store(store)
     first, _ = place.find(run)
     options = Options(data.resolve() if data else None, plugins=plugins)
     try:

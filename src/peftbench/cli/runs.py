@@ -1,7 +1,7 @@
 """Verbs about runs: do them, look at what is done, report it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,7 @@ from peftbench.cli.options import (
     WeightSets,
     Workers,
     expanded,
+    held_store,
     ids,
     open_store,
     plug,
@@ -33,6 +34,9 @@ from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.planning import warn
 from peftbench.registry import UserError
 from peftbench.spec import BAD
+
+if TYPE_CHECKING:
+    from peftbench.store import Store
 
 
 def run(
@@ -53,6 +57,9 @@ def run(
     """Do every run of a grid that has no result yet, then print the leaderboard. The same command resumes.
 
     Several of these commands may work on one grid and store at once, also on machines that share a file system.
+    Exit status 0: every run has a result; 1: some failed or are missing; 2: none has one, or the command could not be
+    done. A method that diverges, takes too much memory, is refused on this model or is stopped early by a search is a
+    result. A run that failed or took too long is none.
     """
     from peftbench.launch import Options
 
@@ -61,7 +68,7 @@ def run(
     place = open_store(store)
     search = searched(grid, (model, limit, size), place)
     warn(place.missing(search.stand_ins()), options.data, workers)
-    carry_out(search, place, options, str(grid), retry_failed, as_json)
+    carry_out(search, place, options, grid, retry_failed, as_json)
 
 
 def status(
@@ -75,7 +82,7 @@ def status(
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
-    place = open_store(store)
+    place = held_store(store)
     search = searched(grid, (model, limit, size), place) if grid else None
     wanted = ids(search.asked()) if search else None
     results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
@@ -120,7 +127,7 @@ def report(
 
     plug(plugin)
     sets = weight_sets(weights or ())
-    place = open_store(store)
+    place = held_store(store)
     specs = expanded(grid, (model, limit, size), place) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
@@ -131,12 +138,14 @@ def report(
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     shown = evidence(table, place.curves(table["id"]), sets)
     tell(table, shown, as_json, published)
-    if table.empty:
-        return
-    if not shown.boards:
-        raise UserError(f"store {store}: it has trials of searches alone; run the grid again")
-    first = next(result for result, _ in place.results().values() if wanted is None or result.id in wanted)
-    facts = {"machine": first.machine, "versions": first.versions, "settings": first.settings}
-    context = {"title": grid.stem if grid else store.name, **facts}
+    context = {"title": Path(grid).stem if grid else store.resolve().name, **_environment(place, wanted)}
     for path in reports.write(shown, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)
+    if not table.empty and not shown.boards:
+        say("there is no leaderboard: these are trials of searches alone; run the grid again", stderr=True)
+
+
+def _environment(place: "Store", wanted: set[str] | None) -> dict[str, object]:
+    """Machine, versions and settings of the first of the runs; nothing where there are none."""
+    held = (result for result, _ in place.results().values() if wanted is None or result.id in wanted)
+    return {name: getattr(first, name) for first in [*held][:1] for name in ("machine", "versions", "settings")}

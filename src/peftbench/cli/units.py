@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, open_store, plug
-from peftbench.cli.output import print_json, print_rows, records, say
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, plug
+from peftbench.cli.output import print_json, print_rows, records, say, warn_damaged
 from peftbench.registry import UserError, did_you_mean
 
 RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "seed", "status", "score"]
@@ -27,17 +27,33 @@ def list_units(
     if as_json:
         print_json(rows)
     elif rows:
+        rows = _in_lines(rows) if what == "runs" else rows
         print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
 
 
 def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
-    table = open_store(store).table()
+    from peftbench.analysis.conditions import FACTS, with_shares
+
+    place = held_store(store)
+    table = place.table()
+    warn_damaged(place.damaged)
     searched = table["trial"].notna().any()
     table = table.assign(
         trial=(table["trial"].astype(float) + 1).astype("Int64"), score=table["score"].astype(float).round(2)
     )
-    return records(table[[*RUN_COLUMNS, *(["trial"] if searched else [])]])
+    return records(with_shares(table)[[*RUN_COLUMNS, *FACTS, *(["trial"] if searched else [])]])
+
+
+def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs as a listing shows them: how each was made in one column."""
+    from peftbench.analysis.conditions import FACTS
+    from peftbench.report.conditions import in_a_line
+
+    return [
+        {name: value for name, value in run.items() if name not in FACTS} | {"what was run": in_a_line(run)}
+        for run in runs
+    ]
 
 
 def show(
@@ -91,5 +107,5 @@ def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[
         return facts
     if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
         raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, catalogue.names(kind))
-    result, folder = open_store(store).find(name)
+    result, folder = held_store(store).find(name)
     return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}

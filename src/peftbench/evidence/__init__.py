@@ -21,6 +21,7 @@ from peftbench.machine import slug
 from peftbench.registry import UserError, did_you_mean
 from peftbench.spec import Noun
 from peftbench.store import COLUMNS
+from peftbench.text import problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,8 +150,7 @@ def read(path: Path) -> list[Published]:
             where = ""
             raise ValueError("it has no rows")
     except ValidationError as error:
-        first = error.errors()[0]
-        raise _unreadable(path, f"{where}column {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise _unreadable(path, f"{where}column {problem(error)}") from None
     except (OSError, ValueError, csv.Error, TypeError) as error:
         raise _unreadable(path, str(error)) from None
     return rows

@@ -74,6 +74,13 @@ def metric(
     return register
 
 
+def bounds(name: object) -> tuple[float, float]:
+    """The least and the greatest score of a metric; infinite for one that is not registered here."""
+    if not isinstance(name, str) or name not in METRICS:
+        return -np.inf, np.inf
+    return METRICS[name].facts.lower, METRICS[name].facts.upper
+
+
 def number(text: str, scale: tuple[float, float]) -> float | None:
     """The number that a text is; `None` if it is none or lies outside the scale."""
     try:

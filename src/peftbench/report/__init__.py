@@ -15,36 +15,36 @@ def write(
 ) -> list[Path]:
     """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
 
-    Published rows stand apart in the first and the last, and in `published.csv`.
+    Published rows stand apart in the first and the last, and in `published.csv`. Of no leaderboard, as of published
+    rows alone, there is no `leaderboard.csv`.
 
     Args:
-        shown: from `peftbench.report.sections.evidence`, with at least one leaderboard.
+        shown: from `peftbench.report.sections.evidence`.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
-        out: is made if absent; older files of these names are replaced.
+        out: is made if absent; older files of these names are replaced, or removed where there is nothing to write.
         published: rows of `peftbench.evidence.frame`, if there are any.
 
     Raises:
-        ValueError: there is no leaderboard.
+        ValueError: there are no runs and no published rows.
     """
     from peftbench.report import published as others
     from peftbench.report.page import page
     from peftbench.report.tables import csv, markdown, section_markdown
 
-    if not shown.boards:
-        raise ValueError("there is no leaderboard to write: the table has no runs")
     sheets = others.sheets(published)
+    if shown.table.empty and not sheets:
+        raise ValueError("there is nothing to report: no runs and no published rows")
+    sections = "".join(map(section_markdown, shown.sections))
     texts = {
-        "leaderboard.md": markdown(shown.boards)
-        + "".join(map(section_markdown, shown.sections))
-        + others.markdown(sheets),
-        "leaderboard.csv": csv(shown.boards),
+        "leaderboard.md": (markdown(shown.boards) + sections + others.markdown(sheets)).lstrip("\n"),
+        "leaderboard.csv": csv(shown.boards) if shown.boards else None,
         "index.html": page(shown, context, sheets),
+        "published.csv": others.csv(published) if published is not None and sheets else None,
     }
-    if published is not None and sheets:
-        texts["published.csv"] = others.csv(published)
     out.mkdir(parents=True, exist_ok=True)
-    if not sheets:
-        (out / "published.csv").unlink(missing_ok=True)
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8", newline="\n")
-    return [out / name for name in texts]
+        if text is None:
+            (out / name).unlink(missing_ok=True)
+        else:
+            (out / name).write_text(text, encoding="utf-8", newline="\n")
+    return [out / name for name, text in texts.items() if text is not None]

@@ -20,8 +20,8 @@ WIDE, HIGH = 1.6, 0.5
 """Inches of a cell of the heat map."""
 ABOUT = (
     "One method on several choices of layers and modules, its other arguments alike: mean over the same tasks and "
-    "seeds with its 95 % interval. Win, loss and tie are of the paired difference to the full placement, at 5 % after "
-    "Holm's correction over the placements; its interval is its own."
+    "seeds with its 95 % interval. Win, loss and “not shown to differ” are of the paired difference to the full "
+    "placement, at 5 % after Holm's correction over the placements; its interval is its own."
 )
 PER_MILLION = f"Points per million: the gain over {BASE} for a million trainable parameters, with its 95 % interval."
 NO_BASE = f"No points per million: {BASE} was not run on all these tasks and seeds, and a score counts from no zero."
@@ -60,7 +60,7 @@ def _sheet(where: str, one: Ablation) -> Sheet:
     for place in one.placements:
         line = [place.layers, place.modules, interval_text(place.score), _parameters(place)]
         line += [_signed(place.per_million)] if one.base else []
-        line += [_signed(place.to_full), "full" if place is one.full else place.verdict or ABSENT] if one.full else []
+        line += [_signed(place.to_full), "full" if place is one.full else _verdict(place)] if one.full else []
         lines.append(tuple(line))
     notes = [f"Tasks: {', '.join(one.tasks)}.", PER_MILLION if one.base else NO_BASE, *([] if one.full else [NO_FULL])]
     return Sheet(_title(where, one), tuple(headings), 2, tuple(lines), " ".join(notes))
@@ -70,11 +70,13 @@ def _parameters(place: Placement) -> str:
     return ABSENT if place.parameters is None else humane(place.parameters)
 
 
+def _verdict(place: Placement) -> str:
+    return "not shown to differ" if place.verdict == "tie" else place.verdict or ABSENT
+
+
 def _signed(interval: Interval | None) -> str:
-    """A difference in three digits, which may be large where parameters are few, ± half its interval."""
-    if interval is None:
-        return ABSENT
-    return f"{interval.mean:+.3g} ± " + ("?" if interval.half is None else f"{interval.half:.3g}")
+    """A difference in three digits, as it may be large where parameters are few, with its interval."""
+    return interval_text(interval, "+.3g")
 
 
 def _matrix(where: str, one: Ablation) -> Sheet | None:

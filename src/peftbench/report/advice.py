@@ -9,7 +9,7 @@ from peftbench.analysis.advise import LIMITED, PREFERENCES, Advice, Option
 from peftbench.analysis.expect import Guess
 from peftbench.analysis.regret import ADVISOR, ORACLE, SEEDS, Evaluation
 from peftbench.analysis.weight_sets import WeightSet
-from peftbench.report.columns import ABSENT, humane, interval_text
+from peftbench.report.columns import ABSENT, UNTOLD, ends_text, humane, interval_text
 from peftbench.report.plan import duration, size
 from peftbench.report.sections import Section, Sheet
 
@@ -74,7 +74,7 @@ def _ranked(advice: Advice) -> Sheet:
     pscp = isinstance(advice.question.prefer, WeightSet)
     lines = []
     for o in advice.ranked:
-        line = [f"{o.rank}{'=' if o.tied else ''}", o.method, _score(o.score), _signed(o.advantage)]
+        line = [f"{o.rank}{UNTOLD if o.tied else ''}", o.method, _score(o.score), _signed(o.advantage)]
         line += [_points(o.behind)] + ([ABSENT if o.pscp is None else f"{o.pscp:.1f}"] if pscp else [])
         line += [NAMES[cost][1](o.costs[cost]) if cost in o.costs else ABSENT for cost in costs]
         lines.append((*line, f"{o.support.of_kind} of {o.support.cells}"))
@@ -82,22 +82,27 @@ def _ranked(advice: Advice) -> Sheet:
     headings += (*(SHOWN[cost] for cost in costs), "Cells of kind")
     note = (
         "Expected: score with its 95 % interval. Over mean: against the mean of the methods on the same task. Behind "
-        "best: the highest expected score less this one. “=”: by its interval it may be as good as that."
+        "best: the highest expected score less this one. “~”: not shown to differ from that."
     )
     return Sheet("Ranked", headings, 2, tuple(lines), note)
 
 
 def _score(guess: Guess) -> str:
-    # Scores end at 100; below 0 there are some, of metrics such as Matthews' correlation.
-    return f"{guess.mean:.1f} ({guess.mean - guess.half:.0f} to {min(100.0, guess.mean + guess.half):.0f})"
+    # Below 0 there are some scores, of metrics such as Matthews' correlation.
+    return _ends(guess, (-100.0, 100.0))
 
 
 def _signed(guess: Guess) -> str:
-    return f"{guess.mean:+.1f} ± {guess.half:.1f}"
+    return _ends(guess, (-200.0, 200.0), "+.1f")
 
 
 def _points(guess: Guess) -> str:
-    return f"{guess.mean:.1f} ± {guess.half:.1f}" if guess.sd else ABSENT
+    return _ends(guess, (0.0, 200.0)) if guess.sd else ABSENT
+
+
+def _ends(guess: Guess, scale: tuple[float, float], form: str = ".1f") -> str:
+    low, high = max(guess.mean - guess.half, scale[0]), min(guess.mean + guess.half, scale[1])
+    return ends_text(guess.mean, low, high, form)
 
 
 def _why(option: Option) -> str:
@@ -252,7 +257,7 @@ def evaluation_section(found: Evaluation, published: bool) -> Section:
     covered = "" if found.covered is None else f" {100 * found.covered:.0f} % of the scores lay in their 95 % interval."
     remarks = (
         f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are against the method that "
-        f"scored best in the cell itself ({ORACLE}), ± half the 95 % interval over tasks.{covered}",
+        f"scored best in the cell itself ({ORACLE}), with a 95 % interval over tasks.{covered}",
         f"The oracle was lucky where methods are close; “{SEEDS}” knows the task and still loses what seeds take.",
     )
     return Section("regret", f"Leave-one-task-out regret, {by}", "", (sheet,), remarks=remarks)

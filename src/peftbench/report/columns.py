@@ -1,6 +1,6 @@
 """The columns of a leaderboard, defined once for the terminal, Markdown and the page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from peftbench.analysis.leaderboard import Leaderboard, Row
@@ -9,11 +9,15 @@ from peftbench.analysis.weight_sets import FORMS, REFERENCES, WeightSet
 
 ABSENT = "–"
 
-TIE = (
-    "“=” marks a tie: at least one other method is neither significantly better nor worse; one without “=” is told "
-    "apart from all. Differences are over the same tasks and seeds, and tested at 5 % with Holm's correction for the "
-    "number of pairs, so that two intervals may lie apart and the pair still be a tie. Rows are in the order of their "
-    "means; ranks alone do not say better: a method whose seeds differ much is beaten by fewer."
+UNTOLD = "~"
+"""Marks a rank, and a pair, that the runs do not tell apart."""
+
+NOT_SHOWN = (
+    f"“{UNTOLD}”: not shown to differ from at least one other method, which does not say that they are alike; one "
+    f"without “{UNTOLD}” is told apart from all. Differences are over the same tasks and seeds, and tested at 5 % with "
+    "Holm's correction for the number of pairs, so that two intervals may lie apart and the difference still not be "
+    "shown. Rows are in the order of their means; ranks alone do not say better: a method whose seeds differ much is "
+    "beaten by fewer."
 )
 
 AT_CHANCE = "°"
@@ -39,12 +43,16 @@ def columns(board: Leaderboard) -> list[Column]:
     What no method has of the costs that are measured only when asked for, and of the PSCPs, has no column.
     """
     rank = Column(
-        "Rank", f"1 plus the number of methods that are significantly better. {TIE}", rank_text, lambda r: r.rank, _gaps
+        "Rank",
+        f"1 plus the number of methods that are significantly better. {NOT_SHOWN}",
+        rank_text,
+        lambda r: r.rank,
+        _gaps,
     )
     mean = Column(
         "Mean",
-        "Mean over the tasks' main metrics, on a scale of 0 to 100, ± half of its 95 % interval over seeds and test "
-        "rows. Only methods that were scored on every cell have one.",
+        "Mean over the tasks' main metrics, on a scale of 0 to 100, with its 95 % interval over seeds and test rows, "
+        "which ends where the scale does. Only methods that were scored on every cell have one.",
         lambda r: interval_text(r.mean),
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
@@ -55,15 +63,18 @@ def columns(board: Leaderboard) -> list[Column]:
 
 
 def rank_text(row: Row) -> str:
-    """The rank, with `=` if the method is tied with any other."""
-    return ABSENT if row.rank is None else f"{row.rank}{'=' if row.tied_with else ''}"
+    """The rank, with a mark if the method is not shown to differ from any other."""
+    return ABSENT if row.rank is None else f"{row.rank}{UNTOLD if row.tied_with else ''}"
 
 
-def interval_text(interval: Interval | None) -> str:
-    """Mean ± half the interval in points of score; `?` for an interval that is not known."""
-    if interval is None:
-        return ABSENT
-    return f"{interval.mean:.1f} ± " + ("?" if interval.half is None else f"{interval.half:.1f}")
+def interval_text(interval: Interval | None, form: str = ".1f") -> str:
+    """Mean and both ends of its interval, as `71.5 [55.6, 87.4]`; `?` for an interval that is not known."""
+    return ABSENT if interval is None else ends_text(interval.mean, interval.low, interval.high, form)
+
+
+def ends_text(mean: float, low: float | None, high: float | None, form: str = ".1f") -> str:
+    """A number and both ends of its interval, all in one form."""
+    return f"{mean:{form}} [?]" if low is None or high is None else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def interval_words(interval: Interval) -> str:
@@ -108,6 +119,14 @@ def _task_hint(row: Row, task: str) -> str:
         return _gaps(row)
     count = row.at_chance.get(task, 0)
     return interval_words(row.scores[task]) + (f"; {runs(count)} at chance" if count else "")
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """`seed 3`; `seeds 0, 4`; `seeds 0 to 4` where none is left out between."""
+    seeds = sorted(seeds)
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def runs(count: int) -> str:

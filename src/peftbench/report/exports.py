@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def _csv(table: "pd.DataFrame") -> bytes:
-    return table.to_csv(index=False).encode()
+    from peftbench.report.tables import csv_text
+
+    return csv_text(table).encode()
 
 
 def _parquet(table: "pd.DataFrame") -> bytes:
@@ -31,8 +33,9 @@ def _parquet(table: "pd.DataFrame") -> bytes:
 def _latex(table: "pd.DataFrame") -> bytes:
     from peftbench.analysis.leaderboard import leaderboards
     from peftbench.report.latex import latex
+    from peftbench.report.sections import shown
 
-    return latex(leaderboards(table)).encode()
+    return latex(leaderboards(shown(table))).encode()
 
 
 def _peft(result: RunResult) -> bytes:

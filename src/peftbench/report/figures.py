@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.select import compared
+from peftbench.analysis.stats import Interval
 from peftbench.report.columns import humane
 from peftbench.report.placing import place, spread
 
@@ -61,7 +62,7 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
         axes.xaxis.set_minor_formatter("")
         for method, parameters, mean in points:
             colour, marker, _ = looks[method]
-            axes.errorbar(parameters, mean.mean, mean.half, fmt=marker, ms=7, color=colour, capsize=3, lw=1.2)
+            axes.errorbar(parameters, mean.mean, bar(mean), fmt=marker, ms=7, color=colour, capsize=3, lw=1.2)
         for method, mean in [(method, mean) for method, parameters, mean in drawn if parameters == 0]:
             axes.axhline(mean.mean, color=INK, lw=1, ls=":")
             axes.annotate(
@@ -74,6 +75,9 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
                 fontsize=9,
             )
         axes.margins(0.14, 0.1)
+        least, most = (end(parameters for _, parameters, _ in points) for end in (min, max))
+        if least == most:
+            axes.set_xlim(least / 3, most * 3)
         frame(axes, "Trainable parameters", "Mean score (95 % interval)")
         figure.draw_without_rendering()
         place(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
@@ -136,6 +140,11 @@ def drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
         mpl.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK))
         mpl.rcParams.update({"axes.edgecolor": GRID, "grid.color": GRID, "font.size": 9})
         yield Figure(figsize=inches, layout="constrained", dpi=72)
+
+
+def bar(interval: Interval) -> list[list[float]]:
+    """What an error bar of `matplotlib` takes: how far it goes below and above."""
+    return [[side] for side in interval.sides]
 
 
 def beside(names: Iterable[str]) -> float:

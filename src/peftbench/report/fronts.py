@@ -10,9 +10,8 @@ import numpy as np
 from peftbench.analysis.fronts import Front, Standing, front
 from peftbench.analysis.groups import Group, groups
 from peftbench.analysis.plain import plain
-from peftbench.analysis.stats import Interval
 from peftbench.report.columns import ABSENT, interval_text
-from peftbench.report.figures import INK, Style, drawing, frame, svg
+from peftbench.report.figures import INK, Style, bar, drawing, frame, svg
 from peftbench.report.placing import place
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import lacking
@@ -60,16 +59,12 @@ def _sheet(group: Group, one: Front) -> Sheet:
             "yes" if standing.on_front else "no",
             ", ".join(standing.dominated_by) or ABSENT,
             interval_text(standing.score),
-            _loss(standing.forgetting),
+            interval_text(standing.forgetting, "+.3f"),
             ABSENT if standing.share is None else f"{100 * standing.share:.0f} %",
         )
         for standing in one.standings
     ]
     return Sheet(str(group), headings, 3, tuple(lines), f"Tasks: {', '.join(one.tasks)}.")
-
-
-def _loss(interval: Interval) -> str:
-    return f"{interval.mean:+.3f} ± " + ("?" if interval.half is None else f"{interval.half:.3f}")
 
 
 def _scatter(one: Front, looks: Mapping[str, Style], name: str) -> str:
@@ -94,8 +89,8 @@ def _point(axes: "Axes", standing: Standing, look: Style) -> None:
     axes.errorbar(
         standing.forgetting.mean,
         standing.score.mean,
-        standing.score.half,
-        standing.forgetting.half,
+        bar(standing.score),
+        bar(standing.forgetting),
         fmt=marker,
         ms=7,
         color=colour,

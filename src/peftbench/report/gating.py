@@ -6,6 +6,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from peftbench.analysis.gating import TaskVerdict, Verdict, said
 from peftbench.report.columns import ABSENT
 from peftbench.report.sections import Section, Sheet
+from peftbench.text import visible
 
 HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Chance", "Difference (95 %)", "")
 OVERALL = "all tasks"
@@ -86,7 +87,7 @@ def junit(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object])
     for kind, count in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(count, str(sum(case.find(kind) is not None for case in cases)))
     indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + _legal(tostring(root, encoding="unicode")) + "\n"
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + visible(tostring(root, encoding="unicode"), keep="\n") + "\n"
 
 
 def _case(suite: Element, name: str) -> Element:
@@ -104,8 +105,3 @@ def _outcome(case: Element, kind: str, type_: str, message: str) -> None:
     if any(case.find(other) is not None for other in ("failure", "error", "skipped")):
         return
     SubElement(case, kind, {"message": message} | ({"type": type_} if type_ else {}))
-
-
-def _legal(text: str) -> str:
-    """Text without what XML 1.0 has no sign for, as the colours of a terminal in a message."""
-    return "".join(sign for sign in text if sign in "\t\n\r" or ord(sign) >= 32)

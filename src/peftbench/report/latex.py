@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 
 from peftbench.analysis.leaderboard import Leaderboard
+from peftbench.report import conditions
 from peftbench.report.columns import columns
 from peftbench.report.tables import remarks, title
+from peftbench.text import visible
 
 SIGNS = {
     "\\": r"\textbackslash{}",
@@ -33,7 +35,7 @@ SIGNS = {
 
 def escaped(text: str) -> str:
     """`text` as itself in LaTeX."""
-    return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], text)
+    return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], visible(text, keep="\n"))
 
 
 def latex(boards: Sequence[Leaderboard]) -> str:
@@ -50,5 +52,9 @@ def _table(board: Leaderboard) -> str:
     parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(title(board))}}}"]
     parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
-    parts += [escaped(remark) + r" \par" for remark in remarks(board)]
+    made = conditions.sheet(board)
+    told = [
+        f"{line[0]}: " + ", ".join(map(" ".join, zip(made.headings[1:], line[1:], strict=True))) for line in made.lines
+    ]
+    parts += [escaped(remark) + r" \par" for remark in (*remarks(board), made.note, *told)]
     return "\n".join([*parts, r"\end{table}"])

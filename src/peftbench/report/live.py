@@ -15,13 +15,14 @@ from rich.progress import (
 )
 
 from peftbench.launch import Event
+from peftbench.text import visible
 
 
 def title(event: Event) -> str:
     """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
     spec = event.spec
     trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
-    return f"{spec.task} · {spec.method} · {trial}seed {spec.seed}"
+    return visible(f"{spec.task} · {spec.method} · {trial}seed {spec.seed}")
 
 
 class Live:
@@ -81,7 +82,7 @@ class Live:
             self._done(event)
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False, soft_wrap=True)
+        self.console.print(visible(text), style=style, markup=False, soft_wrap=True)
 
     def _step(self, line: TaskID, event: Event) -> None:
         state = title(event)

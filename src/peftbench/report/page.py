@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
 from peftbench.analysis.stats import Interval
-from peftbench.report import sensitivity
+from peftbench.report import conditions, sensitivity
 from peftbench.report.columns import columns, interval_words
 from peftbench.report.figures import learning_curves, score_cost
 from peftbench.report.published import HEADING, REMARK
 from peftbench.report.sections import Evidence, Sheet
 from peftbench.report.tables import failures, remarks, title
+from peftbench.report.template import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,24 +20,20 @@ if TYPE_CHECKING:
 
 def page(evidence: Evidence, context: Mapping[str, object], sheets: Sequence[Sheet] = ()) -> str:
     """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("peftbench.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     table, boards = evidence.table, evidence.boards
     views = [_view(f"b{i}", board, evidence) for i, board in enumerate(boards)]
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
         title=context.get("title", "PEFT leaderboard"),
-        facts=[("What was run", _what_was_run(table)), *((k, v) for k, v in context.items() if isinstance(v, Mapping))],
+        facts=[
+            *([("What was run", _what_was_run(table))] if len(table) else []),
+            *((k, v) for k, v in context.items() if isinstance(v, Mapping)),
+        ],
         boards=views,
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
         about_sensitivity=sensitivity.ABOUT,
         sections=evidence.sections,
+        runs=len(table),
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )
@@ -72,6 +69,7 @@ def _view(name: str, board: Leaderboard, evidence: Evidence) -> dict[str, object
         "columns": shown,
         "lines": lines,
         "remarks": remarks(board),
+        "made": conditions.sheet(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks, f"{name}-cost"),
         "sensitivity": sensitivity.figures(board, looks, f"{name}-pscp"),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import ABSENT, humane
+from peftbench.report.template import render
 
 if TYPE_CHECKING:
     from peftbench.planning.forecast import Cell, Forecast
@@ -89,13 +90,8 @@ def told_apart(found: "Resolution") -> str:
 
 def page(ahead: "Forecast", title: str) -> str:
     """All cells as one page of HTML that needs nothing but itself. Every text in it is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("peftbench.report", ".")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("plan.html.j2").render(
+    return render(
+        "plan.html.j2",
         title=title,
         headings=HEADINGS,
         lines=list(lines(ahead)),

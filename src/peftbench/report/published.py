@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import ABSENT, humane
 from peftbench.report.sections import Sheet
-from peftbench.report.tables import sheet_markdown
+from peftbench.report.tables import csv_text, sheet_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,5 +80,4 @@ def markdown(shown: Sequence[Sheet]) -> str:
 def csv(published: "pd.DataFrame") -> str:
     """All published rows, with the columns that any of them fills."""
     filled = [name for name in published.columns if (published[name].notna() & (published[name] != "")).any()]
-    text: str = published[filled].to_csv(index=False)
-    return text
+    return csv_text(published[filled])

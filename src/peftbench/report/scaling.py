@@ -163,8 +163,8 @@ def figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
             # Beside each other, or intervals of several methods could not be told apart.
             x = [point.rows * 1.02 ** (i - (len(drawn) - 1) / 2) for point in curve.points]
             means = [point.score.mean for point in curve.points]
-            halves = [point.score.half or 0.0 for point in curve.points]
-            axes.errorbar(x, means, halves, fmt=marker, ls=dash, ms=5, color=colour, capsize=2, lw=1.2)
+            sides = list(zip(*(point.score.sides for point in curve.points), strict=True))
+            axes.errorbar(x, means, sides, fmt=marker, ls=dash, ms=5, color=colour, capsize=2, lw=1.2)
         frame(axes, "Training rows", "Score (95 % interval)")
         canvas.draw_without_rendering()
         ends = [(c.method, float(c.points[-1].rows), c.points[-1].score.mean, looks[c.method][0]) for c in drawn]

@@ -10,12 +10,18 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from peftbench.text import visible
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from peftbench.analysis.leaderboard import Leaderboard
     from peftbench.analysis.weight_sets import Weights
     from peftbench.report.figures import Style
+
+
+NAMED = "model method method_arguments task task_arguments machine_class metric training tuned error notes".split()
+"""Columns of a table of runs with texts of others."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,16 @@ def evidence(table: "pd.DataFrame", curves: "pd.DataFrame", weights: "Iterable[W
     from peftbench.analysis.names import distinct, labels, measured
     from peftbench.report.figures import styles
 
-    table = distinct(table)
+    table = distinct(shown(table))
     boards = leaderboards(table, weights=weights) if len(measured(table)) else ()
     # Without the trials of searches a method may have fewer variants, and then a shorter name.
     return Evidence(table, curves, boards, styles([*labels(table), *labels(measured(table))]))
+
+
+def shown(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A table of runs whose names, arguments and errors can be shown: without control characters."""
+    texts = [name for name in NAMED if name in table]
+    return table.assign(**{name: table[name].map(visible, na_action="ignore") for name in texts})
 
 
 def _made_by(module: str) -> Callable[[Evidence], Section | None]:

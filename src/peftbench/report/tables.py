@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
-from peftbench.report import sensitivity
-from peftbench.report.columns import AT_CHANCE, ONE_SEED, TIE, columns, runs
+from peftbench.report import conditions, sensitivity
+from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns, runs, seeds_text
 from peftbench.report.sections import Section, Sheet
+from peftbench.text import csv_cell, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +21,8 @@ def title(board: Leaderboard) -> str:
 
 
 def remarks(board: Leaderboard) -> list[str]:
-    """What must be said under a leaderboard: its ties, its seeds, what is missing and why."""
-    said = [TIE]
+    """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
+    said = [NOT_SHOWN, *_to_show(board), *conditions.remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
     said += _at_chance(board)
@@ -34,6 +35,31 @@ def remarks(board: Leaderboard) -> list[str]:
     if board.weights:
         said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
+
+
+def _to_show(board: Leaderboard) -> list[str]:
+    """What would show the differences to the first method that were observed and are not shown."""
+    held = {(c.first, c.second): c.difference.mean for c in board.comparisons}
+    needed: list[str] = []
+    unknown: dict[str, list[str]] = {}
+    leader = board.rows[0].method if board.rows else ""
+    for method, found in board.to_show.items():
+        gap = held[leader, method] if (leader, method) in held else -held[method, leader]
+        if isinstance(found, str):
+            unknown.setdefault(found, []).append(method)
+        else:
+            needed.append(f"{method} ({gap:.1f} points: {found.text})")
+    said = []
+    if needed:
+        said.append(
+            f"Not shown to differ from {leader}, and with how many the difference that was observed would be shown "
+            f"(80 % of the time, among all {len(board.comparisons)} pairs): {', '.join(needed)}."
+        )
+    said += [
+        f"Not shown to differ from {leader}, and not known what would show it, as {why}: {', '.join(methods)}."
+        for why, methods in unknown.items()
+    ]
+    return said
 
 
 def _at_chance(board: Leaderboard) -> list[str]:
@@ -65,17 +91,9 @@ def grouped(missing: Iterable[MissingCell]) -> list[str]:
         reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
         cells.setdefault(reason, {}).setdefault(cell.task, []).append(cell.seed)
     return [
-        f"{', '.join(f'{task} {_seeds(seeds)}' for task, seeds in tasks.items())}: {reason}"
+        f"{', '.join(f'{task} {seeds_text(seeds)}' for task, seeds in tasks.items())}: {reason}"
         for reason, tasks in cells.items()
     ]
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    """`seed 3`; `seeds 0, 4`; `seeds 0 to 4` where none is left out between."""
-    seeds = sorted(seeds)
-    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"seeds {seeds[0]} to {seeds[-1]}"
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def lacking(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
@@ -101,14 +119,17 @@ def _without_pscp(board: Leaderboard) -> list[str]:
 
 
 def failures(table: "pd.DataFrame") -> list[str]:
-    """One line for each run that failed, with its status and the first line of its error."""
+    """One line for each run without a score, with its status and the first line of its error; not the pruned ones."""
+    named = table.assign(label=labels(table))
+    lost = ~named["status"].isin(["ok", "pruned"]) | ((named["status"] == "ok") & named["score"].isna())
     lines = []
-    for row in table[~table["status"].isin(["ok", "pruned"])].assign(label=labels(table)).to_dict("records"):
+    for row in named[lost].to_dict("records"):
         error = row["error"].strip().partition("\n")[0] if isinstance(row["error"], str) else "no message"
         number = row.get("trial")
         trial = "" if number is None or number != number else f" (trial {number + 1:.0f})"
         where = f"{row['task']}, {row['model']}, {row['size']} rows, seed {row['seed']}{trial}, {row['machine_class']}"
-        lines.append(f"{row['label']} on {where}: {row['status']} ({error})")
+        status = "no score" if row["status"] == "ok" else row["status"]
+        lines.append(f"{row['label']} on {where}: {status} ({error})")
     return lines
 
 
@@ -124,7 +145,8 @@ def _section(board: Leaderboard) -> str:
     notes = [f"- {escaped(remark)}" for remark in remarks(board)]
     moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *sensitivity.lines(board)]
     below = ["", sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, *below])
+    made = sheet_markdown(conditions.sheet(board))
+    return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, "", made, *below])
 
 
 def sheet_markdown(sheet: Sheet) -> str:
@@ -132,7 +154,7 @@ def sheet_markdown(sheet: Sheet) -> str:
     rules = ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))]
     lines = ["| " + " | ".join(rules) + " |", *map(_line, sheet.lines)]
     heading = [f"### {escaped(sheet.title)}"] if sheet.title else []
-    parts = [*heading, "\n".join([_line(sheet.headings), *lines])]
+    parts = [*heading, *(["\n".join([_line(sheet.headings), *lines])] if sheet.lines else [])]
     return "\n\n".join(parts + ([f"- {escaped(sheet.note)}"] if sheet.note else []))
 
 
@@ -149,14 +171,20 @@ def _line(cells: Sequence[str]) -> str:
 
 def escaped(text: str) -> str:
     """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
+    text = visible(text.replace("\n", " "))
     for sign in "\\|`*_[]":
         text = text.replace(sign, f"\\{sign}")
-    return text.replace("<", "&lt;").replace("\n", " ")
+    return text.replace("<", "&lt;")
 
 
 def csv(boards: Sequence[Leaderboard]) -> str:
     """The leaderboards as one CSV of `Leaderboard.to_frame`, unrounded."""
     import pandas as pd
 
-    text: str = pd.concat([board.to_frame() for board in boards], ignore_index=True).to_csv(index=False)
+    return csv_text(pd.concat([board.to_frame() for board in boards], ignore_index=True))
+
+
+def csv_text(table: "pd.DataFrame") -> str:
+    """A table as CSV; a text that a spreadsheet would run as a formula begins with `'`."""
+    text: str = table.rename(columns=csv_cell).map(csv_cell).to_csv(index=False)
     return text

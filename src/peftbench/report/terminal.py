@@ -10,11 +10,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.report import sensitivity
+from peftbench.report import conditions, sensitivity
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
 from peftbench.report.sections import Section, Sheet
 from peftbench.report.tables import remarks, title
+from peftbench.text import visible
 
 GAP = 2
 """Blanks between columns."""
@@ -29,14 +30,17 @@ class View:
     board: Leaderboard
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        rank, *others = [(c.title, *(c.text(row) for row in self.board.rows)) for c in columns(self.board)]
-        method = ("Method", *(row.method for row in self.board.rows))
+        rank, *others = [_shown((c.title, *(c.text(row) for row in self.board.rows))) for c in columns(self.board)]
+        method = _shown(("Method", *(row.method for row in self.board.rows)))
         room = options.max_width - _width(rank) - _width(method)
-        yield Text(title(self.board), style="bold")
+        yield _line(title(self.board), "bold")
         for shown in _packed(others, room):
             yield self._table([rank, method, *shown])
         for remark in [*remarks(self.board), *sensitivity.remarks(self.board)]:
-            yield Padding(Text(remark, style="dim"), (0, 0, 0, 1))
+            yield Padding(_line(remark), (0, 0, 0, 1))
+        made = conditions.sheet(self.board)
+        yield _line(made.title, "")
+        yield from _sheet(made, options.max_width)
         yield Text()
 
     def _table(self, shown: list[tuple[str, ...]]) -> Table:
@@ -61,7 +65,7 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
     shown = [Column(first, no_wrap=True), *(Column(heading, overflow="fold") for heading in others)]
     table = Table(*shown, box=None, padding=(0, GAP, 0, 0), header_style="bold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, _shown(row)))
     if not console.is_terminal:
         console.width = LONG_LINE
     console.print(table)
@@ -70,29 +74,35 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
 def print_published(console: Console, sheets: Sequence[Sheet]) -> None:
     """Published figures under their own heading, after what was measured."""
     for sheet in sheets:
-        console.print(Text(f"{HEADING}: {sheet.title}", style="bold"))
+        console.print(_line(f"{HEADING}: {sheet.title}", "bold"))
         _print_sheet(console, sheet)
     if sheets:
-        console.print(Padding(Text(REMARK, style="dim"), (0, 0, 1, 1)))
+        console.print(Padding(_line(REMARK), (0, 0, 1, 1)))
 
 
 def print_section(console: Console, section: Section) -> None:
     """A section without its figures, if it is one for the terminal."""
     if not section.printed:
         return
-    console.print(Text(section.title, style="bold"))
+    console.print(_line(section.title, "bold"))
     for sheet in section.sheets:
-        console.print(Text(sheet.title))
+        console.print(_line(sheet.title, ""))
         _print_sheet(console, sheet)
     for remark in section.remarks:
-        console.print(Padding(Text(remark, style="dim"), (0, 0, 0, 1)))
+        console.print(Padding(_line(remark), (0, 0, 0, 1)))
     console.print()
 
 
 def _print_sheet(console: Console, sheet: Sheet) -> None:
-    columns = list(zip(sheet.headings, *sheet.lines, strict=True))
+    for part in _sheet(sheet, console.width):
+        console.print(part)
+
+
+def _sheet(sheet: Sheet, width: int) -> Iterator[RenderableType]:
+    """A table, in parts no wider than `width` that repeat its names, and its note."""
+    columns = [_shown(cells) for cells in zip(sheet.headings, *sheet.lines, strict=True)]
     names, others = columns[: sheet.names], columns[sheet.names :]
-    for shown in _packed(others, console.width - min(sum(map(_width, names)), console.width // 2)):
+    for shown in _packed(others, width - min(sum(map(_width, names)), width // 2)) if sheet.lines else ():
         table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         for number, (heading, *_) in enumerate([*names, *shown]):
             is_name = number < sheet.names
@@ -102,9 +112,17 @@ def _print_sheet(console: Console, sheet: Sheet) -> None:
             )
         for line in zip(*(cells[1:] for cells in [*names, *shown]), strict=True):
             table.add_row(*map(Text, line))
-        console.print(table)
+        yield table
     if sheet.note:
-        console.print(Padding(Text(sheet.note, style="dim"), (0, 0, 0, 1)))
+        yield Padding(_line(sheet.note), (0, 0, 0, 1))
+
+
+def _line(text: str, style: str = "dim") -> Text:
+    return Text(visible(text), style=style)
+
+
+def _shown(cells: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(visible, cells))
 
 
 def _width(cells: tuple[str, ...]) -> int:

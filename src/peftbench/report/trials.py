@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from peftbench.analysis.trials import Searches, searches
-from peftbench.report.columns import ABSENT
+from peftbench.report.columns import ABSENT, seeds_text
 from peftbench.report.figures import Style, beside, drawing, frame, svg
 from peftbench.report.placing import spread
 from peftbench.report.sections import Evidence, Section, Sheet
@@ -37,7 +37,7 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def _title(each: Searches) -> str:
-    return f"{each.model}, {each.size} training rows, {each.machine_class}"
+    return f"{each.model}, {each.size} training rows, {each.machine_class}, trials on {seeds_text(each.seeds)}"
 
 
 def _columns(count: int) -> list[int]:
@@ -79,6 +79,10 @@ def _chosen(each: Searches) -> Sheet:
 
 def _remarks(each: Searches) -> list[str]:
     said = []
+    several = [method for method, label in each.labels.items() if method != label]
+    if several:
+        fixed = "; ".join(f"{method}: {each.fixed[method] or 'the default settings'}" for method in several)
+        said.append(f"{_title(each)}: several searches of one method, by other ranges or with other settings: {fixed}.")
     if len(each.seeds) == 1:
         said.append(f"{_title(each)}: trials ran on one seed, so settings are chosen for that one.")
     if len(set(each.trials.values())) > 1:
@@ -98,7 +102,7 @@ def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
             points = [(one.trials, score) for one in each.bought if (score := one.scores[method]) is not None]
             if not points:
                 continue
-            colour, marker, dash = looks[method]
+            colour, marker, dash = looks[each.labels[method]]
             x, y = zip(*points, strict=True)
             axes.step(x, y, dash, where="post", color=colour, marker=marker, ms=4, lw=1.4)
             ends.append((method, float(x[-1]), float(y[-1]), colour))

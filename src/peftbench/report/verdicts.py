@@ -1,4 +1,4 @@
-"""Win, loss or tie of every pair of methods, ranks over tasks, and what the runs say beside the mean."""
+"""Win, loss or neither of every pair of methods, ranks over tasks, and what the runs say beside the mean."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from peftbench.analysis.groups import groups
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.ranks import FEW, Ranks, rank
 from peftbench.analysis.resampling import Resampled, bootstrap, improvement, interquartile_mean
-from peftbench.report.columns import ABSENT
+from peftbench.report.columns import ABSENT, UNTOLD
 from peftbench.report.figures import INK, Style, beside, drawing, svg
 from peftbench.report.sections import Evidence, Section, Sheet
 from peftbench.report.tables import title
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 REFERENCE = "lora"
 ABOUT = (
-    "Every pair of methods on the same tasks and seeds: W a win of the method of the line, L a loss, = a tie, with its "
-    "difference in points. A win is significant at 5 % after Holm's correction over all pairs of the leaderboard."
+    f"Every pair of methods on the same tasks and seeds: W a win of the method of the line, L a loss, {UNTOLD} not "
+    "shown to differ, with the observed difference in points. A win is significant at 5 % after Holm's correction over "
+    "all pairs of the leaderboard."
 )
 BOOTSTRAP = (
     "IQM and the probability of improvement have bootstrap intervals over the runs, too narrow with few seeds: "
@@ -55,7 +56,16 @@ def section(evidence: Evidence) -> Section | None:
         data.append(_data(board, beside, found, signed))
     if not boards:
         return None
-    return Section("verdicts", "Wins, losses, ties", ABOUT, tuple(sheets), figures, tuple(remarks), data, printed=False)
+    return Section(
+        "verdicts",
+        "Wins, losses, not shown to differ",
+        ABOUT,
+        tuple(sheets),
+        figures,
+        tuple(remarks),
+        data,
+        printed=False,
+    )
 
 
 def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
@@ -101,14 +111,15 @@ def _matrix(board: Leaderboard) -> Sheet:
     cells = {(c.first, c.second): c for c in board.comparisons} | {(c.second, c.first): c for c in board.comparisons}
     lines = [(a, *("" if a == b else _cell(cells[a, b], a) for b in names)) for a in names]
     pairs = len(board.comparisons)
-    note = f"{pairs} pair{'' if pairs == 1 else 's'}; {sum(c.verdict == 'tie' for c in board.comparisons)} tied."
+    untold = sum(c.verdict == "tie" for c in board.comparisons)
+    note = f"{pairs} pair{'' if pairs == 1 else 's'}; {untold} not shown to differ."
     return Sheet(f"Method of the line against that of the column: {title(board)}", ("", *names), 1, tuple(lines), note)
 
 
 def _cell(compared: Comparison, method: str) -> str:
     gap = compared.difference.mean * (1 if compared.first == method else -1)
     other = compared.second if compared.first == method else compared.first
-    return f"{ {'win': 'W', 'loss': 'L', 'tie': '='}[told([compared], method)[other]] } {gap:+.1f}"
+    return f"{ {'win': 'W', 'loss': 'L', 'tie': UNTOLD}[told([compared], method)[other]] } {gap:+.1f}"
 
 
 def _summary(board: Leaderboard, beside: dict[str, tuple[Resampled, Resampled | None]], found: Ranks | None) -> Sheet:
@@ -118,7 +129,7 @@ def _summary(board: Leaderboard, beside: dict[str, tuple[Resampled, Resampled | 
         record = "–".join(str(counts.count(each)) for each in ("win", "loss", "tie"))
         mean_rank = f"{found.mean[method]:.2f}" if found else ABSENT
         lines.append((method, record, mean_rank, _ends(middle, ".1f"), _ends(better, ".2f")))
-    heads = ("Method", "Wins–losses–ties", "Mean rank", "IQM", f"P(better than {_reference(beside)})")
+    heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(beside)})")
     return Sheet(f"Beside the mean: {title(board)}", heads, 1, tuple(lines))
 
 
