@@ -24,6 +24,7 @@ from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
+from peftbench.methods.placement import check_placed, meant_by, names_of
 from peftbench.models import find
 from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
@@ -222,12 +223,20 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     Raises `UserError` for a method that would train nothing, or that cannot train as asked.
     """
     check_possible(method, spec, getattr(base.model, "is_quantized", False))
-    adapted: Adapted = method.function(base.model, **given(spec.method))
+    arguments = given(spec.method)
+    names, allowed = names_of(base.model), meant_by(base.model, method, arguments)
+    adapted: Adapted = method.function(base.model, **arguments)
     if not isinstance(adapted, Adapted):
         raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
-    if method.facts.trains and not trained:
-        raise UserError(f"method {spec.method} would train nothing on this model")
+    try:
+        if method.facts.trains and not trained:
+            raise UserError(f"method {spec.method} would train nothing on this model")
+        check_placed(adapted, names, allowed)
+    except UserError:
+        if adapted.remove is not None:
+            adapted.remove()
+        raise
     for parameter in trained:
         parameter.data = parameter.data.float()
     if spec.train.gradient_checkpointing:

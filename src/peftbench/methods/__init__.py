@@ -7,7 +7,7 @@ imports what it needs inside its function.
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -55,6 +55,8 @@ class Adapted:
     - `after_step(step)`: called after each optimiser step, counted from 1, while its gradients are still there.
     - `param_groups(learning_rate)`: optimiser groups, for methods that train parts at different rates.
     - `save(directory)`: writes the files that must be kept; by default the trained tensors as safetensors.
+    - `places`: full names of the base's modules and weights that it is meant to train or to adapt. What is trained is
+      compared with them before a run, and with the arguments `modules` and `layers` where the method takes those.
     - `remove()`: takes the method off, so that the base is as it was. A base that is not is loaded anew.
     - `notes`: what the user should know of how the method was applied.
     """
@@ -70,6 +72,7 @@ class Adapted:
     after_step: Callable[[int], None] | None = None
     param_groups: Callable[[float], list[dict[str, Any]]] | None = None
     save: Callable[[Path], None] | None = None
+    places: Sequence[str] | None = None
     remove: Callable[[], None] | None = None
     notes: tuple[str, ...] = ()
 

@@ -4,7 +4,7 @@ from typing import Any
 from peftbench.methods import Adapted, Ahead, method
 from peftbench.methods.low_rank import DEFAULT, from_orthonormal
 from peftbench.methods.peft_model import with_peft, write
-from peftbench.models.places import Layers, Modules, places
+from peftbench.models.places import Layers, Modules, fitted
 from peftbench.registry import UserError
 
 
@@ -34,9 +34,11 @@ def adalora(
     from peft import AdaLoraConfig
 
     asked: dict[str, Any] = {"init_r": initial_rank, "target_r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
-    asked |= {"deltaT": every, "orth_reg_weight": orthogonality, "target_modules": places(model, modules, layers)}
+    targets, notes = fitted(model, modules, DEFAULT, layers)
+    asked |= {"deltaT": every, "orth_reg_weight": orthogonality, "target_modules": targets}
     config = AdaLoraConfig(**asked, total_step=1)
     adapted = with_peft(model, config, mergeable=True)
+    adapted.notes += notes
 
     def prepare(ahead: Ahead) -> None:
         if ahead.steps < 2:

@@ -1,7 +1,7 @@
 from typing import Any, Literal
 
 from peftbench.methods import Adapted, method
-from peftbench.models.places import Layers, Modules, places
+from peftbench.models.places import Layers, Modules, fitted, places
 from peftbench.registry import UserError
 
 PLACES = {"houlsby": ("o", "down"), "pfeiffer": ("down",), "parallel": ("down",)}
@@ -23,16 +23,21 @@ def adapter(
     from torch import nn
 
     meant = places(model, modules, layers)
-    if not (ends := [place for place in places(model, PLACES[form], layers) if place in meant]):
+    targets, notes = fitted(model, PLACES[form], PLACES[form], layers)
+    if not (ends := [place for place in targets if place in meant]):
         raise UserError(f"adapter: those of form '{form}' stand at {' and '.join(PLACES[form])}: put that into modules")
-    width = model.config.hidden_size
+    width = model.config.get_text_config().hidden_size
     hosts = [model.get_submodule(end) for end in ends]
     hooks = []
     if form == "parallel":
         # The feed-forward may have no module of its own: its input is that of its first matrix.
         starts = {start.rpartition(".")[0]: start for start in places(model, ("up",), layers)}
         for end, host in zip(ends, hosts, strict=True):
-            first = model.get_submodule(starts[end.rpartition(".")[0]])
+            if (inside := end.rpartition(".")[0]) not in starts:
+                raise UserError(
+                    f"adapter: form 'parallel' needs the first and the last matrix in one module, not {end}"
+                )
+            first = model.get_submodule(starts[inside])
             hooks.append(first.register_forward_pre_hook(_keep_for(host)))
     for host in hosts:
         widen = nn.Linear(max(1, width // reduction), width)
@@ -49,7 +54,7 @@ def adapter(
             del host.peft_adapter
             host.__dict__.pop("peft_adapter_input", None)
 
-    return Adapted(model, model, remove=remove)
+    return Adapted(model, model, places=ends, remove=remove, notes=notes)
 
 
 def _keep_for(host: Any) -> Any:

@@ -2,7 +2,10 @@ from typing import Any
 
 from peftbench.methods import Adapted, method
 from peftbench.methods.in_place import put_back, train_in_place
-from peftbench.models.places import Layers, Modules, places, within
+from peftbench.models.places import Layers, Modules, fitted, text_part, within
+
+MODULES = ("q", "v")
+"""Roles of the layers that biases are added to in a model without any."""
 
 
 @method(learning_rate=1e-3, paper="arXiv:2106.10199", version=2)
@@ -14,10 +17,12 @@ def bitfit(model: Any, *, modules: Modules | None = None, layers: Layers = "all"
     import torch
 
     weights = dict(model.named_parameters())
-    biases = {name: weight for name, weight in weights.items() if name.endswith("bias")}
+    start, said = text_part(model), tuple[str, ...]()
+    biases = {name: weight for name, weight in weights.items() if name.endswith("bias") and name.startswith(start)}
     chosen, bare = within(model, biases, layers), list[str]()
     if modules is not None or not chosen:
-        named = [f"{place}.bias" for place in places(model, modules or ("q", "v"), layers)]
+        targets, said = fitted(model, modules or MODULES, MODULES, layers)
+        named = [f"{place}.bias" for place in targets]
         chosen, bare = [name for name in named if name in biases], [name for name in named if name not in biases]
     # A norm computes in one type, and what is trained is float32.
     beside = [weights[name] for each in chosen if (name := f"{each.removesuffix('bias')}weight") in weights]
@@ -37,4 +42,10 @@ def bitfit(model: Any, *, modules: Modules | None = None, layers: Layers = "all"
 
     who = f"{len(hosts)} of the chosen layers have" if biases else "the model has"
     notes = (f"{who} no biases: {len(hosts)} zero biases were added",) if hosts else ()
-    return Adapted(model, model, remove=remove, notes=notes)
+    return Adapted(
+        model,
+        model,
+        places=[*chosen, *(name.removesuffix(".bias") for name in bare)],
+        remove=remove,
+        notes=(*notes, *said),
+    )

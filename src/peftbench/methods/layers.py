@@ -2,7 +2,7 @@ from typing import Any
 
 from peftbench.methods import Adapted, method
 from peftbench.methods.in_place import train_in_place
-from peftbench.models.places import Layers, Modules, places, within
+from peftbench.models.places import Layers, Modules, places, text_part, within
 
 
 @method(
@@ -13,8 +13,9 @@ from peftbench.models.places import Layers, Modules, places, within
 def layers(model: Any, *, layers: Layers = "last-half", modules: Modules | None = None) -> Adapted:
     """Train a chosen set of the model's own layers: all of their weights, or those of `modules` in them."""
     weights = dict(model.named_parameters())
-    chosen = set(within(model, weights, layers))
+    chosen = set(within(model, [name for name in weights if name.startswith(text_part(model))], layers))
     if modules is not None:
         starts = tuple(f"{place}." for place in places(model, modules, layers))
         chosen = {name for name in chosen if name.startswith(starts)}
-    return Adapted(model, model, remove=train_in_place(weights[name] for name in sorted(chosen)))
+    undo = train_in_place(weights[name] for name in sorted(chosen))
+    return Adapted(model, model, places=sorted(chosen), remove=undo)

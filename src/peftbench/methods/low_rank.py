@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from peftbench.methods import Adapted
 from peftbench.methods.peft_model import with_peft
-from peftbench.models.places import Layers, Modules, places
+from peftbench.models.places import Layers, Modules, fitted
 from peftbench.registry import UserError
 
 DEFAULT = ("k", "v", "down")
@@ -46,12 +46,13 @@ def low_rank(
     """
     from peft import LoraConfig
 
-    targets = places(model, *where)
+    targets, notes = fitted(model, where[0], DEFAULT, where[1])
     rank, alpha = solved(model, targets, size, **variant)
     # The library says that alpha is a whole number, and works with any.
     asked: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": targets}
     config = LoraConfig(**asked, **variant)
     adapted = with_peft(model, config, mergeable=True)
+    adapted.notes += notes
     if size[2] is not None:
         adapted.notes += (f"rank {rank}, alpha {alpha:g}: the largest rank of at most {size[2]:,} parameters",)
     return adapted

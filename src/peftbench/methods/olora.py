@@ -2,7 +2,7 @@ from typing import Any
 
 from peftbench.methods import Adapted, method
 from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank, solved
-from peftbench.models.places import Layers, Modules, places
+from peftbench.models.places import Layers, Modules, fitted
 from peftbench.registry import UserError
 
 
@@ -19,7 +19,7 @@ def olora(
     layers: Layers = "all",
 ) -> Adapted:
     """OLoRA: LoRA on the first orthonormal directions of the weights, the rest of which stays in the base meanwhile."""
-    targets = places(model, modules, layers)
+    targets, _ = fitted(model, modules, DEFAULT, layers)
     needed, _ = solved(model, targets, (rank, alpha, parameters))
     for place in targets:
         module = model.get_submodule(place)

@@ -9,6 +9,8 @@ from typing import Any
 from peftbench.methods import Adapted
 from peftbench.methods.in_place import put_back
 from peftbench.methods.merging import known_warnings_ignored, merged, merged_with_loss
+from peftbench.methods.placement import names_kept, readable, targeted
+from peftbench.registry import UserError
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
@@ -27,14 +29,19 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     from peft import TaskType, get_peft_model
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
-    undo = _base_keeper(model, config)
-    with known_warnings_ignored():
+    undo, asked = _base_keeper(model, config), targeted(model, config)
+    with known_warnings_ignored(), names_kept(model, config):
         try:
-            return _adapted(get_peft_model(model, config), mergeable, undo)
-        except Exception:
+            adapted = _adapted(get_peft_model(model, config), mergeable, undo)
+        except Exception as error:
             undo()
             _clean(model)
+            if isinstance(error, (ValueError, NotImplementedError)):
+                why = " ".join(str(error).split())[:300]
+                raise UserError(f"peft, on this {model.config.model_type} model: {why}") from error
             raise
+    adapted.places = asked
+    return adapted
 
 
 def of_decoder(facts: Any) -> dict[str, Any]:
@@ -78,10 +85,10 @@ def from_files(model: Any, folder: Path, mergeable: bool | None = None, meta: bo
 
 def _read(model: Any, folder: Path, prompts: bool) -> Any:
     """The library's model from files. `prompts`: it is one of prompts, which are read as they answer."""
-    from peft import PeftModel, set_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
-    with known_warnings_ignored():
+    with known_warnings_ignored(), names_kept(model, PeftConfig.from_pretrained(str(folder))):
         warnings.filterwarnings("error", "Found missing adapter keys")
         try:
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=not prompts)
@@ -174,6 +181,8 @@ def write(peft_model: Any, folder: Path) -> None:
     """Save it in the library's format."""
     # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
     peft_model.save_pretrained(folder, save_embedding_layers=False)
+    if peft_model.active_peft_config.peft_type == "LORA":
+        readable(peft_model, folder)
 
 
 def _remove(peft_model: Any, undo: Callable[[], None]) -> None:

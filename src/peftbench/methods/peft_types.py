@@ -19,7 +19,8 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities
 from peftbench.methods.low_rank import from_orthonormal
 from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
-from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
+from peftbench.methods.placement import ELSEWHERE, in_layers
+from peftbench.models.places import GROUPS, ROLES, Layers, fitted, norms, places, playing, said, weights, within
 from peftbench.registry import UserError, did_you_mean
 
 MODULES = ("q", "v")
@@ -27,8 +28,6 @@ MODULES = ("q", "v")
 TOKENS = 20
 TRAINED_TOKENS = 64
 """The lowest ids: special tokens and the most elementary or most frequent pieces, in the usual tokenizers."""
-ELSEWHERE = ("ADAPTION_PROMPT", "SHADOW", "TRAINABLE_TOKENS")
-"""Types whose `target_modules` are not parts of a transformer layer; they are taken as they are."""
 REFUSED = {
     "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; here the "
     "loss is taken over answers alone",
@@ -184,8 +183,9 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     config = configure(kind, fitted | given)
     try:
         adapted = with_peft(model, config, mergeable=_merges(model, kind, arguments))
-    except (ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as error:
-        raise UserError(f"peft:{kind.lower()} on this {model.config.model_type} model: {_in_a_line(error)}") from error
+    except (UserError, TypeError, ImportError, AttributeError) as error:
+        why = _in_a_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise UserError(f"peft:{kind.lower()} on this {model.config.model_type} model: {why}") from error
     if kind == "ADALORA":
         _schedule(adapted, config, "total_step" in given)
     adapted.notes = (*adapted.notes, *notes)
@@ -226,19 +226,44 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     known = signature(kind).parameters
     if "layers" not in known:
         return {}, []
+    if stacks := given.get("target_parameters"):
+        # Weights that no layer owns, as of experts. The library's own target is no module then.
+        found: dict[str, Any] = {"target_parameters": weights(model, stacks, layers), "target_modules": []}
+        return found | ({"target_modules": _modules(model, asked, layers)} if asked else {}), []
+    if asked is not None and not asked:
+        raise UserError(f"peft:{kind.lower()}: target_modules is empty, and target_parameters names no weight")
     if kind == "LN_TUNING" and asked is None:
         return {"target_modules": norms(model, layers)}, []
-    if kind == "LN_TUNING" or (isinstance(asked, str) and asked not in {*ROLES, *GROUPS}):
-        # The library's own way: the ends of names in a list, or a pattern of whole names.
-        names = [name for name, _ in model.named_modules() if _fits(name, asked)]
-        return ({"target_modules": within(model, names, layers)} if layers != "all" else {}), []
+    if kind == "LN_TUNING" or _is_pattern(asked):
+        # Of LoRA the library may take a pattern for one of names that older models had.
+        named = layers != "all" or kind == "LORA"
+        return ({"target_modules": _modules(model, asked, layers, kind)} if named else {}), []
     feeding = "feedforward_modules" in known
-    roles = asked or (("k", "v", "down") if feeding else MODULES)
-    found = {"target_modules": places(model, roles, layers)}
+    default = ("k", "v", "down") if feeding else MODULES
+    roles = asked or default
+    targets, notes = fitted(model, roles, () if asked else default, layers)
+    targets = in_layers(targets, given)
+    found = {"target_modules": targets}
     if feeding:
-        inner = given.get("feedforward_modules", [role for role in roles if role == "down"])
-        found["feedforward_modules"] = places(model, inner, layers) if inner else inner
-    return found, [] if asked else [f"put on {', '.join(roles)}"]
+        inner = given.get("feedforward_modules")
+        usual = playing(model, "down", layers) if "down" in roles else []
+        found["feedforward_modules"] = usual if inner is None else places(model, inner, layers) if inner else inner
+    return found, [] if asked else list(notes) or [f"put on {', '.join(roles)}"]
+
+
+def _is_pattern(asked: Any) -> bool:
+    """Whether modules are named in the library's own way: by a pattern of whole names."""
+    return isinstance(asked, str) and asked not in {*ROLES, *GROUPS}
+
+
+def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
+    """Full names of modules: those of a pattern or, of norms, of the ends of names; of roles and groups."""
+    if kind == "LN_TUNING" or _is_pattern(asked):
+        found = within(model, [name for name, _ in model.named_modules() if name and _fits(name, asked)], layers)
+        if not found:
+            raise UserError(f"target_modules: '{asked}' fits no module of this model in the layers '{said(layers)}'")
+        return found
+    return places(model, asked, layers)
 
 
 def _fits(name: str, asked: Any) -> bool:

@@ -4,19 +4,20 @@ from typing import Any
 
 from peftbench.methods import Adapted, method
 from peftbench.methods.singular import band, by_band, merged
-from peftbench.models.places import Layers, Modules, places
+from peftbench.models.places import Layers, Modules, fitted
+
+MODULES = ("k", "v", "down")
 
 
 # The rate is that of the authors' script for banded coefficients on Gemma; the start at zero is the paper's.
 @method(learning_rate=5e-3, paper="arXiv:2405.19597", quantised="it needs the singular vectors of the weights")
-def svft(
-    model: Any, *, off_diagonal: int = 1, modules: Modules = ("k", "v", "down"), layers: Layers = "all"
-) -> Adapted:
+def svft(model: Any, *, off_diagonal: int = 1, modules: Modules = MODULES, layers: Layers = "all") -> Adapted:
     """SVFT: a weight U S V' becomes U (S + M) V'. Trained is M, a band of `off_diagonal` diagonals on either side.
 
     M starts at zero. U and V' stand beside the weight, and cost memory and operations while they are not merged.
     """
-    hosts, folded = [model.get_submodule(place) for place in places(model, modules, layers)], [False]
+    targets, notes = fitted(model, modules, MODULES, layers)
+    hosts, folded = [model.get_submodule(place) for place in targets], [False]
 
     def add(host: Any, inputs: Any, output: Any) -> Any:
         return output if folded[0] else output + by_band(host.svft, inputs[0])
@@ -39,4 +40,4 @@ def svft(
             hook.remove()
             del host.svft
 
-    return Adapted(model, model, merge=merge, remove=remove)
+    return Adapted(model, model, merge=merge, places=targets, remove=remove, notes=notes)
