@@ -53,7 +53,10 @@ FLOORS = {
 FILE_LINES, UNIT_LINES, BODY_LINES = 500, 100, 60
 SHARED = {
     "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_types", "placement", "singular"},
-    "tasks": {"door", "files", "long_context", "own", "pocket", "scoring", "splits"},
+    "tasks": {
+        *("cells", "delimited", "door", "encodings", "files", "long_context"),
+        *("own", "pocket", "scoring", "split_checks", "splits"),
+    },
     "metrics": {"codebleu", "confusion", "rouge"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""

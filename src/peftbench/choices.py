@@ -57,7 +57,9 @@ def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
             facts = resolve(choice.name, choice.arguments).facts
             for metric in facts.metrics:
                 METRICS[metric]
-            yield choice.model_copy(update={"version": facts.version, "called": facts.title}), own
+            paths = tuple(name for name in facts.files if name in choice.arguments)
+            known = {"version": facts.version, "called": facts.title, "paths": paths}
+            yield choice.model_copy(update=known), own
 
 
 def method_choices(

@@ -185,8 +185,12 @@ def settled(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
 def _cells(grid: Grid, instead: Sequence[str], limit: int | None) -> list[tuple[RunSpec, Space]]:
     models = [(choice, _names(entry, choice)) for entry in instead or grid.models for choice in model_choices(entry)]
     located = [_located(entry, Path()) for entry in grid.tasks]
-    tasks = [(choice, _names(entry, choice)) for entry in located for choice, _ in task_choices(entry)]
-    _check_names([task for task, _ in tasks])
+    asked = [(entry, choice) for entry in located for choice, _ in task_choices(entry)]
+    told = _told_apart([choice for _, choice in asked])
+    tasks = [
+        (task, tuple(dict.fromkeys(_names(entry, task) + _names(entry, choice))))
+        for (entry, choice), task in zip(asked, told, strict=True)
+    ]
     _check_tune(grid)
     entries = [(entry, each) for entry in grid.methods for each in method_choices(entry, grid.tune, grid.train)]
     methods = [(each, _names(entry, each[0])) for entry, each in entries]
@@ -255,14 +259,33 @@ def _check_tune(grid: Grid) -> None:
         raise UserError("learning_rate stands in [train], which fixes it, and in [tune], which searches it")
 
 
-def _check_names(tasks: Sequence[Choice]) -> None:
-    """Raises `UserError` for two things of one name in the tables."""
-    known: dict[str, Choice] = {}
+def _told_apart(tasks: Sequence[Choice]) -> list[Choice]:
+    """The tasks; those of files that have one name and other content have the beginning of a digest behind it.
+
+    Raises `UserError` for two other things of one name in the tables.
+    """
+    versions: dict[str, set[str]] = {}
     for task in tasks:
+        versions.setdefault(task.called, set()).add(_content(task))
+    told = [
+        task.model_copy(update={"called": f"{task.called}-{_content(task)}"})
+        if len(versions[task.called]) > 1
+        else task
+        for task in tasks
+    ]
+    known: dict[str, Any] = {}
+    for task in told:
         if task.called in TASKS:
             raise UserError(f"'{task.called}' is the name of another task: give this one a name of its own")
-        if task.called and known.setdefault(task.called, task) != task:
+        thing = (task.name, task.version, task.asked)
+        if task.called and known.setdefault(task.called, thing) != thing:
             raise UserError(f"two tasks are called '{task.called}': give each a name of its own")
+    return told
+
+
+def _content(task: Choice) -> str:
+    """The beginnings of the digests of the files of a task; nothing for one without."""
+    return "-".join(digest[:8] for digest in str(task.version).split("-")[1:]) if task.paths else ""
 
 
 def _checked(noun: type[Any], given: Mapping[str, Any], where: str) -> Any:

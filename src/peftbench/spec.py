@@ -37,7 +37,8 @@ class Choice(Noun):
     """A unit by name, with the arguments that differ from its defaults and the unit's version.
 
     `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
-    method are on this machine; their content is among the arguments. `tuned` names the arguments that a search has
+    method are on this machine; their content is among the arguments. `paths` names arguments of a task that say where
+    files are on this machine; the version has their content. `tuned` names the arguments that a search has
     set: tables show them as such, so that what was tuned for each task is one method, and a run of it is not that of
     one to which the same values were given.
     """
@@ -47,12 +48,18 @@ class Choice(Noun):
     version: int | str = 1
     called: str = ""
     place: str = ""
+    paths: tuple[str, ...] = ()
     tuned: tuple[str, ...] = ()
 
     @property
     def shown(self) -> dict[str, Any]:
         """The arguments as tables show them."""
-        return self.arguments | dict.fromkeys(self.tuned, "tuned")
+        return self.asked | dict.fromkeys(self.tuned, "tuned")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The arguments but for paths: what is asked for, wherever its files are."""
+        return {name: value for name, value in self.arguments.items() if name not in self.paths}
 
     def __str__(self) -> str:
         if self.called:
@@ -136,9 +143,15 @@ class RunSpec(Noun):
     def id(self) -> str:
         """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
 
-        What a method is called, where files are and which search a trial is of is no part of the question.
+        What a method or a file is called, where files are and which search a trial is of is no part of the question.
         """
-        unasked = {"method": {"called", "place"}, "eval": {"retention_text"}, "trial": {"search"}}
+        task = {"paths": True} | ({"called": True, "arguments": set(self.task.paths)} if self.task.paths else {})
+        unasked: Any = {
+            "method": {"called", "place"},
+            "task": task,
+            "eval": {"retention_text"},
+            "trial": {"search"},
+        }
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]

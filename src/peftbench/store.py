@@ -366,7 +366,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "task_version": str(spec.task.version),
         "fingerprint": result.data.fingerprint if result.data else None,
         "evaluation": written(spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})),
-        "task_arguments": written(spec.task.arguments),
+        "task_arguments": written(spec.task.asked),
         "size": spec.size,
         "seed": spec.seed,
         **_searched(spec),

@@ -68,12 +68,12 @@ def _entry(file: Mapping[str, Any]) -> dict[str, Any]:
 
 def _length(source: Any) -> int:
     """How many training rows a task has; 0 if that is not known."""
-    if not source.files:
+    if source.files is None:
         return int((source.sizes or (0,))[0])
     from peftbench.tasks.files import table
 
     # A fifth is held out for the test where there is no file for it.
-    return round(len(table(Path(source.train))) * (1.0 if source.test else 0.8))
+    return round(len(table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
 
 
 def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:

@@ -7,11 +7,15 @@ labels, and the fields, one per line.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from peftbench.registry import Registry, Unit, did_you_mean
+from peftbench.tasks.files import Format, digest
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
+SPLITS = 2
+"""Raised when other rows of published data sets are held out or trained on, so that old results do not pass for new."""
 Row = Mapping[str, Any]
 Generator = Callable[[str, int], Iterable[Row]]
 """Split name and number of rows to rows: a source made by rule, which needs no network and no files."""
@@ -23,7 +27,8 @@ class Example:
 
     `fields` are the named parts of the input, in order. `target` is the text to be learned; `references` are all right
     answers (the target alone where none are given). `details` is what a metric needs to know of the row beside its
-    answers: the question it belongs to, its subject, the tests a program has to pass.
+    answers: the question it belongs to, its subject, the tests a program has to pass. `group` is what rows share that
+    must not stand on two sides of a split, as the passage they ask about; by default, rows of the same text are one.
     """
 
     fields: Mapping[str, str]
@@ -31,6 +36,7 @@ class Example:
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    group: str = ""
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -42,9 +48,9 @@ class Source:
     """Where rows come from: a data set of the Hugging Face Hub, a generator of the project's own, or files.
 
     `name` is the Hub id or, with a generator or with files, a name of ours. `revision` is the pinned commit of the Hub.
-    `files`: the splits are paths of files. Without a `validation` split, validation rows are held out of the training
-    rows, and so are test rows without a `test` split. `sizes` has the published numbers of rows of `train` and `test`;
-    of a generator, how many rows are made of each.
+    `files`: the splits are paths of files, written in this form. Without a `validation` split, validation rows are held
+    out of the training rows, and so are test rows without a `test` split. `sizes` has the published numbers of rows of
+    `train` and `test`; of a generator, how many rows are made of each.
     """
 
     name: str
@@ -54,13 +60,13 @@ class Source:
     validation: str | None = None
     revision: str | None = None
     generator: Generator | None = None
-    files: bool = False
+    files: Format | None = None
     sizes: tuple[int, int] | None = None
 
     @property
     def published(self) -> bool:
         """Whether it is a data set of the Hub, which a mirror can hold."""
-        return self.generator is None and not self.files
+        return self.generator is None and self.files is None
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ class TaskFacts:
     greatest value of a number that is asked for. `merge_references`: test rows with the same fields are one question
     with the references of all. `max_new_tokens` is the longest answer, in tokens. `whole`: inputs that do not fit are
     refused, not shortened. `specialise` gives the facts of a task whose facts depend on its arguments, and `title` is
-    what tables call a task whose arguments tell more than its name.
+    what tables call a task whose arguments tell more than its name. `files` names the arguments that are paths of
+    files: a run is known by their content, not by where they are. `remarks` are what a report should say of the rows.
     """
 
     source: Source
@@ -89,6 +96,8 @@ class TaskFacts:
     merge_references: bool = False
     whole: bool = False
     title: str = ""
+    files: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     specialise: "Callable[..., TaskFacts] | None" = None
 
 
@@ -108,11 +117,17 @@ def task(**facts: Any) -> Callable[[Make], Make]:
 
 
 def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
-    """The task of a name with the facts that it has under these arguments. Raises `UnknownNameError`."""
+    """The task of a name with the facts that it has under these arguments.
+
+    The version of a published task has that of the way in which rows are held out, the version of one with files has
+    their content. Raises `UnknownNameError`, and `UserError` for arguments or files that are wrong.
+    """
     unit = TASKS[name]
-    if unit.facts.specialise is None:
-        return unit
-    return replace(unit, facts=unit.facts.specialise(**arguments))
+    facts = unit.facts if unit.facts.specialise is None else unit.facts.specialise(**arguments)
+    more = [f"splits{SPLITS}"] if facts.source.published else []
+    more += [digest(Path(arguments[key])) for key in facts.files if arguments.get(key)]
+    version = "-".join([str(facts.version), *more]) if more else facts.version
+    return replace(unit, facts=replace(facts, version=version))
 
 
 def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:

@@ -26,4 +26,4 @@ LABELS = ("false", "true")
 def boolq(row: Row) -> Example:
     """Reading for a yes or no; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("passage", "question")}
-    return Example(fields, label(LABELS, row["label"]))
+    return Example(fields, label(LABELS, row["label"]), group=fields["passage"])

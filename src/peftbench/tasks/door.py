@@ -12,13 +12,15 @@ import logging
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from peftbench.tasks import Example, Row, Source, Task
+from peftbench.tasks.cells import check
 from peftbench.tasks.files import DataError as DataError
-from peftbench.tasks.files import first_row, one_line, read_parquet, table
+from peftbench.tasks.files import class_names, first_row, one_line, read_parquet, table
 
 WAITS = (1.0, 4.0)
 """Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""
@@ -44,13 +46,14 @@ class Rows:
     """The rows of a split, and what they are.
 
     `origin` is `mirror`, `hub`, `file` or `generator`, `revision` the commit of the Hub where known, `fingerprint`
-    sixteen hexadecimal digits of the rows' content.
+    sixteen hexadecimal digits of the rows' content. `names` has those of class labels held as numbers, by column.
     """
 
     rows: list[dict[str, Any]]
     origin: str
     revision: str | None
     fingerprint: str
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read(source: Source, split: str, root: Path | None = None, count: int | None = None) -> Rows:
@@ -59,8 +62,8 @@ def read(source: Source, split: str, root: Path | None = None, count: int | None
     Of a source made by rule, `count` rows; of one with files, those of the file. Class labels are numbers. Raises
     `DataError`.
     """
-    if source.files:
-        return _rows(table(Path(split)), "file", None)
+    if source.files is not None:
+        return _rows(table(Path(split), source.files), "file", None)
     if source.generator:
         if count is None:
             raise DataError(f"data set {source.name} is made by rule and has no end: ask for a number of rows")
@@ -68,9 +71,12 @@ def read(source: Source, split: str, root: Path | None = None, count: int | None
     folder, file = _mirror(root), place(source, split)
     if folder and (folder / file).is_file():
         line = manifest(folder).get(key(source, split), {})
-        return _rows(read_parquet(folder / file), "mirror", line.get("revision") or "mirror")
+        found = _rows(read_parquet(folder / file), "mirror", line.get("revision") or "mirror")
+        return replace(found, names=class_names(folder / file))
     data, revision = _load_or_say(source, split, folder)
-    return _rows(data.to_list(), "hub", revision)
+    features = getattr(data, "features", None) or {}
+    names = {name: feature.names for name, feature in features.items() if hasattr(feature, "names")}
+    return replace(_rows(data.to_list(), "hub", revision), names=names)
 
 
 def first(source: Source, split: str, root: Path | None = None) -> Row:
@@ -132,7 +138,26 @@ def example(task: Task, row: Row, **arguments: Any) -> Example:
         raise DataError(f"{where}: {error}, in a row with the columns {columns}") from error
     if task.facts.labels and made.target not in task.facts.labels:
         raise DataError(f"{where}: '{made.target}' is none of the labels {', '.join(task.facts.labels)}")
+    for name, text in (*made.fields.items(), ("target", made.target), *(("references", each) for each in made.answers)):
+        if not isinstance(text, str):
+            raise DataError(f"{where}: '{name}' is of the type {type(text).__name__}, not text")
+        try:
+            check(text)
+        except ValueError as error:
+            raise DataError(f"{where}: '{name}' holds {error}") from None
     return made
+
+
+def check_names(task: Task, names: Mapping[str, Sequence[str]]) -> None:
+    """Raises `DataError` if a source counts the labels of a task in another order than the task does."""
+    labels = [label.casefold() for label in task.facts.labels]
+    for column, given in names.items():
+        counted = [name.casefold() for name in given]
+        if sorted(counted) == sorted(labels) and counted != labels:
+            raise DataError(
+                f"task '{task.name}', data set {title(task.facts.source)}: its column '{column}' counts "
+                f"{', '.join(given)}, and the task {', '.join(task.facts.labels)}. Was another data set meant?"
+            )
 
 
 def title(source: Source) -> str:

@@ -37,4 +37,4 @@ def _facts(matched: bool = True) -> TaskFacts:
 def mnli(row: Row, *, matched: bool = True) -> Example:  # noqa: ARG001 - says which split is the test
     """Textual entailment; the test is the validation split of the genres trained on or, not `matched`, of others."""
     fields = {name: row[name].strip() for name in ("premise", "hypothesis")}
-    return Example(fields, label(LABELS, row["label"]))
+    return Example(fields, label(LABELS, row["label"]), group=fields["premise"])

@@ -24,7 +24,10 @@ LABELS = ("false", "true")
     suites=("paper", "superglue"),
 )
 def multirc(row: Row) -> Example:
-    """One candidate answer; `details["group"]` is its question. The public validation split is the test."""
+    """One candidate answer; `details["group"]` is its question. Questions about one paragraph stay together.
+
+    The public validation split is the test.
+    """
     fields = {name: row[name].strip() for name in ("paragraph", "question", "answer")}
     group = (fields["paragraph"], fields["question"])
-    return Example(fields, label(LABELS, row["label"]), details={"group": group})
+    return Example(fields, label(LABELS, row["label"]), details={"group": group}, group=fields["paragraph"])

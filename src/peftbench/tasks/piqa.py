@@ -20,4 +20,4 @@ LABELS = ("solution1", "solution2")
 def piqa(row: Row) -> Example:
     """Physical common sense; the public validation split is the test."""
     fields = {"goal": row["goal"].strip(), "solution1": row["sol1"].strip(), "solution2": row["sol2"].strip()}
-    return Example(fields, label(LABELS, row["label"]))
+    return Example(fields, label(LABELS, row["label"]), group=fields["goal"])

@@ -26,4 +26,4 @@ LABELS = ("entailment", "not_entailment")
 def qnli(row: Row) -> Example:
     """Questions of SQuAD and sentences of their paragraphs; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("question", "sentence")}
-    return Example(fields, label(LABELS, row["label"]))
+    return Example(fields, label(LABELS, row["label"]), group=fields["sentence"])

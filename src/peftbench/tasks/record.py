@@ -33,4 +33,4 @@ def record(row: Row) -> Example:
     answers = tuple(dict.fromkeys(row["answers"]))
     if not answers:
         raise ValueError("a query without answers (hidden?)")
-    return Example(fields, answers[0], references=answers, choices=entities)
+    return Example(fields, answers[0], references=answers, choices=entities, group=passage)

@@ -26,4 +26,4 @@ LABELS = ("entailment", "not_entailment")
 def rte(row: Row) -> Example:
     """Textual entailment; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2")}
-    return Example(fields, label(LABELS, row["label"]))
+    return Example(fields, label(LABELS, row["label"]), group=fields["sentence1"])

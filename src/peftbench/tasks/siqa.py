@@ -21,4 +21,4 @@ def siqa(row: Row) -> Example:
     """Social common sense; the source counts the answers from 1. The public validation split is the test."""
     fields = {name: row[name].strip() for name in ("context", "question")}
     answers = {name: row[f"answer{name}"].strip() for name in LABELS}
-    return Example(fields | answers, label(LABELS, row["label"], first=1))
+    return Example(fields | answers, label(LABELS, row["label"], first=1), group=fields["context"])

@@ -26,4 +26,5 @@ LABELS = ("false", "true")
 def wic(row: Row) -> Example:
     """Words in context; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2", "word")}
-    return Example(fields, label(LABELS, row["label"]))
+    # Sentences come again, in rows about the same word alone.
+    return Example(fields, label(LABELS, row["label"]), group=fields["word"])

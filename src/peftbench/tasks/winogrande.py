@@ -25,4 +25,6 @@ LABELS = ("option1", "option2")
 def winogrande(row: Row) -> Example:
     """Pronouns in disguise; the source counts the options from 1. The public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence", *LABELS)}
-    return Example(fields, label(LABELS, row["answer"], first=1))
+    # The two of a pair have the same options, begin alike and differ in a word.
+    pair = (*sorted(fields[name].casefold() for name in LABELS), *fields["sentence"].split()[:2])
+    return Example(fields, label(LABELS, row["answer"], first=1), group=" ".join(pair))

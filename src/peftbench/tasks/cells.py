@@ -1,0 +1,114 @@
+"""Cells of tables: what a value is as text, as a number and as the name of a class."""
+
+import datetime as dt
+import math
+import re
+import unicodedata
+import uuid
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+PLAIN = (int, str, dt.date, dt.time, dt.timedelta, uuid.UUID)
+"""Types whose `str` is their text; `dt.datetime` is a `dt.date`."""
+MARKS = dict.fromkeys(map(ord, ".,;:!?'\"()[]{}`´‘’‚‛“”„‟«»‹›…¡¿、。「」『』·\u2013\u2014"), " ")
+"""Punctuation that does not tell texts apart. Signs of arithmetic and hyphens do."""
+
+
+def text(row: Mapping[str, Any], column: str, encoding: str = "") -> str:
+    """A cell as text; an empty one, a null and NaN are empty text. `encoding`: of bytes that are not UTF-8.
+
+    Raises `ValueError` for no cell, for what has no text (a list, a table, an infinite number), and for text that
+    cannot be written as UTF-8 or has a NUL character.
+    """
+    if column not in row:
+        raise ValueError(f"it has no '{column}'")
+    try:
+        found = _text(row[column], encoding)
+        check(found)
+    except ValueError as error:
+        raise ValueError(f"'{column}' holds {error}") from None
+    return found.strip()
+
+
+def _text(value: Any, encoding: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, bytes):
+        return _decoded(value, encoding)
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            raise ValueError(f"{value}, which is no finite number")
+        return str(value) if isinstance(value, float) else f"{value:f}"
+    if isinstance(value, PLAIN):
+        return str(value)
+    names: dict[type, str] = {list: "list", tuple: "list", dict: "table"}
+    kind = names.get(type(value), type(value).__name__)
+    raise ValueError(f"a {kind}, not text")
+
+
+def _decoded(value: bytes, encoding: str) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if encoding:
+            return value.decode(encoding)
+        raise ValueError(
+            f'bytes that are not UTF-8 ({value[error.start]:#04x} at {error.start}): give encoding = "NAME"'
+        ) from None
+
+
+def check(text: str) -> None:
+    """Raises `ValueError` for a text that no tokenizer and no file takes, in words that follow “holds”."""
+    if text.isascii() and "\0" not in text:
+        return
+    for place, sign in enumerate(text):
+        if "\ud800" <= sign <= "\udfff":
+            raise ValueError(f"half of a character (lone surrogate U+{ord(sign):04X}) at {place}: mend the text")
+        if sign == "\0":
+            raise ValueError(f"a NUL character at {place}: mend the text, or give its encoding if it is UTF-16")
+
+
+def number(text: str) -> Decimal | None:
+    """The number that a text is, exactly; `None` for any other text."""
+    return Decimal(text) if NUMBER.fullmatch(text) else None
+
+
+def label_of(found: str, labels: Sequence[str]) -> str:
+    """The label that a text means: its name; else, where labels are numbers, its value; else its place, from 0; else
+    its name but for case. Raises `ValueError` for one that means none.
+
+    A place is asked for only where no label is itself a number: with labels 1 to 5, a 0 is a mistake and not label 1.
+    """
+    if found in labels:
+        return found
+    value = number(found)
+    if value is not None:
+        numbers = {number(label): label for label in labels}
+        if numbers.keys() == {None}:
+            numbers = {Decimal(place): label for place, label in enumerate(labels)}
+        if value in numbers:
+            return numbers[value]
+    for label in labels:
+        if label.casefold() == found.casefold():
+            return label
+    raise ValueError(f"'{found}' is none of the labels {', '.join(labels)}")
+
+
+def same_numbers(labels: Sequence[str]) -> tuple[str, str] | None:
+    """Two labels that are one number, as 1 and 1.0, if there are any."""
+    seen: dict[Decimal, str] = {}
+    for label in labels:
+        value = number(label)
+        if value is not None and seen.setdefault(value, label) != label:
+            return seen[value], label
+    return None
+
+
+def normalised(text: str) -> str:
+    """A text without what does not tell texts apart: case, blanks, punctuation; as it is where nothing else is left."""
+    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(plain.casefold().translate(MARKS).split()) or text

@@ -1,0 +1,97 @@
+"""Bytes of a text file to text: the encoding by its mark, UTF-8, or the one that is named; else what it may be."""
+
+import codecs
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""Longer ones first: that of UTF-32 begins with that of UTF-16."""
+SHOWN = 40
+LOOKED_AT = 4096
+
+Parse = Callable[[str], Sequence[Mapping[str, Any]]]
+
+
+def decoded(content: bytes, encoding: str, parse: Parse) -> str:
+    """The text of a file without its byte order mark. `encoding` is used where the file is not UTF-8.
+
+    `parse` makes rows of text, to find the row of what cannot be read. Raises `ValueError`, which names the encoding
+    that the file may have and says how to give it.
+    """
+    for mark, name in BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return _strictly(content[len(mark) :], name, name, parse)
+    if encoding and not _is_utf8(content):
+        return _strictly(content, encoding, encoding, parse)
+    if wide := _wide(content):
+        raise ValueError(f"every other byte is 0, as in UTF-16: {_way_out(wide)}")
+    return _strictly(content, "utf-8", "", parse)
+
+
+def _strictly(content: bytes, encoding: str, given: str, parse: Parse) -> str:
+    try:
+        return content.decode(encoding)
+    except LookupError:
+        raise ValueError(f"encoding '{encoding}' is not known: use a name of Python's, as cp1252 or gb18030") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f"{_row(content.decode(encoding, 'replace'), parse)}line {line}"
+        why = f"'{encoding}' codec can't decode byte 0x{content[error.start]:02x} in {where}"
+        if given:
+            raise ValueError(f"{why}: is its encoding another one?") from None
+        raise ValueError(f"{why}; {_guess(content, error.start)}") from None
+
+
+def _is_utf8(content: bytes) -> bool:
+    """Whether it is UTF-8 for certain: other characters than ASCII in it, and no NUL, which UTF-16 has."""
+    if content.isascii() or b"\0" in content:
+        return False
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _wide(content: bytes) -> str:
+    """UTF-16 without a mark, by where its zeros are; empty if it is not."""
+    head = content[:LOOKED_AT]
+    low, high = head[::2].count(0), head[1::2].count(0)
+    if max(low, high) * 4 < len(head) or not head:
+        return ""
+    return "utf-16-be" if low > high else "utf-16-le"
+
+
+def _row(text: str, parse: Parse) -> str:
+    """The first row with a replacement sign, if rows can be made of the text."""
+    try:
+        rows = parse(text)
+    except ValueError:
+        return ""
+    for number, row in enumerate(rows, 1):
+        if any("\ufffd" in cell for cell in row.values() if isinstance(cell, str)):
+            return f"row {number}, "
+    return ""
+
+
+def _guess(content: bytes, start: int) -> str:
+    """What the encoding may be, with what it would read there."""
+    begin, end = content.rfind(b"\n", 0, start) + 1, content.find(b"\n", start)
+    line = content[begin : end if end >= 0 else len(content)].strip()
+    if not re.search(rb"[\x80-\xff]{4}", content):
+        # Five bytes mean nothing in cp1252.
+        name = "latin-1" if re.search(rb"[\x81\x8d\x8f\x90\x9d]", content) else "cp1252"
+        seen = "".join(sign for sign in line.decode(name)[:SHOWN] if sign.isprintable())
+        return f"it may be {name}, which would read '{seen}' there: {_way_out(name)}"
+    return f"it is not of a Western language: {_way_out('NAME')}, as gb18030, shift_jis, euc_kr, cp1251"
+
+
+def _way_out(name: str) -> str:
+    return f'give encoding = "{name}", or save it as UTF-8'
