@@ -12,7 +12,7 @@ import gzip
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +72,7 @@ class Store:
 
     def finish(self, folder: Path, result: RunResult, predictions: Sequence[dict[str, Any]]) -> None:
         """Write predictions, then the result by atomic rename."""
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
-        # No time stamp: the same predictions are the same file.
-        write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+        write_predictions(folder, predictions)
         if result.machine:
             facts = json.dumps(result.machine, indent=1) + "\n"
             write_atomically(folder.parents[3] / "machine.json", facts.encode())
@@ -103,6 +101,12 @@ class Store:
             if held is None or (held[0].status != "ok" and result.status == "ok"):
                 found[result.id] = (result, path.parent)
         return found
+
+    def rescore(self, id_: str, scored: Mapping[str, Any]) -> None:
+        """Put other scores into the result of a run: fields of `RunResult` that scoring its answers gives."""
+        result, folder = self.find(id_)
+        text = result.model_copy(update=dict(scored)).model_dump_json(indent=1, exclude_none=True) + "\n"
+        write_atomically(folder / RESULT, text.encode())
 
     def latest(self, spec: RunSpec) -> RunResult:
         """What a run that has just been done found, whatever its worker takes this machine for."""
@@ -170,8 +174,15 @@ def read_result(path: Path) -> RunResult:
         raise ValueError(f"{path} is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
+def write_predictions(folder: Path, predictions: Sequence[dict[str, Any]]) -> None:
+    """Write the answers of the run in a folder, one line a test row."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    # No time stamp: the same predictions are the same file.
+    write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+
+
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The answers of the run in a folder: prediction and references, one a test row."""
+    """The answers of the run in a folder, one a test row: prediction, references and what else metrics need."""
     with gzip.open(folder / "predictions.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

@@ -48,30 +48,62 @@ class Answers:
         )
 
 
+FACTS = ("labels", "positive", "scale")
+"""What a metric may need that is a fact of the task; all else is a key of the rows' `details`."""
+
+
 @dataclass(frozen=True)
 class MetricFacts:
-    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds."""
+    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds.
+
+    `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
+    cannot be had on this machine, if it cannot. `version` is raised by a change that gives the same answers another
+    score.
+    """
 
     rowwise: bool
     lower: float = 0.0
     upper: float = 100.0
     paper: str = field(default="", kw_only=True)
+    needs: tuple[str, ...] = field(default=(), kw_only=True)
+    refusal: Callable[[], str | None] | None = field(default=None, kw_only=True)
+    version: int = field(default=1, kw_only=True)
 
 
 METRICS: Registry[MetricFacts] = Registry("metric", "peftbench.metrics")
 Metric = Unit[MetricFacts]
 
 
-def metric(
-    *, rowwise: bool = False, lower: float = 0.0, upper: float = 100.0, paper: str = ""
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a metric under its function's name."""
+def metric(*, rowwise: bool = False, **facts: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a metric under its function's name; the keywords are those of `MetricFacts`."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        METRICS.add(function, MetricFacts(rowwise, lower, upper, paper=paper))
+        METRICS.add(function, MetricFacts(rowwise, **facts))
         return function
 
     return register
+
+
+def lacking(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """What a metric needs and has not got, in words; `None` if that is nothing.
+
+    `facts` has the attributes that are named in `FACTS`, as a task's or `Answers`; `details` of rows, `None` if they
+    are not known yet.
+    """
+    for need in METRICS[name].facts.needs:
+        if need in FACTS:
+            held = getattr(facts, need)
+            if need == "positive" and held is not None:
+                known = [label.casefold() for label in facts.labels]
+                if held.casefold() not in known:
+                    return f"its positive label '{held}' is none of the labels {', '.join(facts.labels)}"
+            if held is None or held == ():
+                return {"positive": "a positive label", "labels": "labels"}.get(need, f"a {need}") + " of the task"
+        elif details is not None:
+            for number, row in enumerate(details, 1):
+                if row.get(need) in (None, ""):
+                    return f"details['{need}'] of every row, which row {number} has not"
+    return None
 
 
 def number(text: str, scale: tuple[float, float]) -> float | None:

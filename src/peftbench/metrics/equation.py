@@ -44,7 +44,7 @@ def _calculate(node: ast.expr) -> Fraction:
     raise ValueError("not arithmetic")
 
 
-@metric(rowwise=True, paper="arXiv:2103.07191")
+@metric(rowwise=True, needs=("gold",), paper="arXiv:2103.07191")
 def equation_value(answers: Answers) -> list[float]:
     """100 where what stands after the last `=` has the value `details["gold"]`, else 0."""
     rows = zip(answers.predictions, answers.details, strict=True)
