@@ -1,5 +1,7 @@
 """Programs against tests: every wrong one fails, every right one passes, and tests that cannot tell are missing."""
 
+# ruff: noqa: E501 (a program in a table of programs is a line)
+
 import math
 import os
 import subprocess
@@ -42,7 +44,7 @@ def weaker(monkeypatch: pytest.MonkeyPatch) -> None:
 def together(cases: list[tuple[str, Any]]) -> list[bool | None]:
     """The verdicts on programs, several at a time, since each waits for others."""
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda case: passes(*case, QUICK), cases))
+        return list(pool.map(lambda case: passes(case[0], case[1], QUICK), cases))
 
 
 # ---- assertions -----------------------------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ def test_rows_whose_tests_cannot_tell_do_not_count() -> None:
     assert found[0] == 100
     assert all(map(math.isnan, found[1:]))
     assert score("pass_at_1", answers).value == 100
-    with pytest.raises(UnavailableError, match="no row has tests that can decide.*there are no tests"):
+    with pytest.raises(UnavailableError, match=r"no row has tests that can decide.*there are no tests"):
         score("pass_at_1", answers.take([1, 2]))
 
 
@@ -335,7 +337,22 @@ def test_an_answer_that_is_always_the_same_does_not_pass_the_pocket_tests() -> N
     for deed, (body, _, _) in code.OPERATIONS.items():
         constants = code.CONSTANTS["test"] if "{k}" in body else [""]
         made += [example(TASKS["pocket_code"], row | {"deed": deed, "constant": k}).details["tests"] for k in constants]
-    values = ("True", "False", "None", "0", "1", "''", "[]", "40", "x", "not x", "str(x)", "[x]", "x * 1", "-x if x else x")
+    values = (
+        "True",
+        "False",
+        "None",
+        "0",
+        "1",
+        "''",
+        "[]",
+        "40",
+        "x",
+        "not x",
+        "str(x)",
+        "[x]",
+        "x * 1",
+        "-x if x else x",
+    )
     share = 0.0
     for value in values:
         passed = [_holds(f"def answer(x): return {value}", tests) for tests in made]
@@ -403,8 +420,9 @@ def test_sixteen_right_programs_at_eightfold_overload(tests: Any) -> None:
 def test_what_load_may_have_spoilt_is_tried_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel does not tell how long a process waited, a stop by the clock may be the machine's fault."""
     from peftbench.sandbox import processes
+    from peftbench.sandbox.usage import Usage
 
-    monkeypatch.setattr(processes, "usage", lambda *_: processes.Usage(0.0, None, 0, 0))
+    monkeypatch.setattr(processes, "usage", lambda *_: Usage(0.0, None, 0, 0))
     assert sandbox.run("import time; time.sleep(30)", "", Limits(seconds=0.3)).status == "timeout"
     running, most, lock = [0], [0], threading.Lock()
 

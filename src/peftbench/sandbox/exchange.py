@@ -1,33 +1,33 @@
-"""What runs inside the sandbox when a program is tried: the program's side, the side of its tests, and between them
-values as JSON.
+"""What runs inside the sandbox when a program is tried: the program's side, and values and calls as JSON.
 
-The program and its tests are two processes, each in a box of its own. The tests send one call at a time and get values
-back, never objects: what a program returns cannot answer for itself whether it is what was wanted, and nothing of the
-tests but the arguments of a call is ever where the program is. This file imports the standard library alone: the
-boxes are given its text.
+The program and its tests are two processes, each in a box of its own. The tests (`asserting.py`) send one call at a
+time and get values back, never objects: what a program returns cannot answer for itself whether it is what was wanted.
+Nothing of the tests but the arguments of a call is ever where the program is. This file imports little, and of the
+standard library alone: the boxes are given its text.
 """
 
-import ast
+from __future__ import annotations
+
 import builtins
 import collections
-import decimal
-import fractions
-import importlib
-import itertools
 import json
 import operator
 import os
-import socket
-import symtable
 import sys
-import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` would be the slowest import of all
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import CodeType
+    from typing import Any
+
+    Keep = Callable[[Any], Any]
+    Inner = Callable[[Any], Any]
+    Tell = Callable[[Any, Inner], Any]
+    Codes = Iterable[CodeType]
 
 # ---- values as JSON -------------------------------------------------------------------------------------------------
 
-Keep = Callable[[Any], Any]
-Inner = Callable[[Any], Any]
 written, read, write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
 """Held here, as a program may put others in the place of what a module has."""
 LONG = 1 << 63
@@ -39,15 +39,11 @@ def _integer(value: int, _: Inner) -> Any:
     return plain if -LONG < plain < LONG else {"int": hex(plain)}
 
 
-def _sequence(kind: Any) -> tuple[Any, Callable[[Any, Inner], Any]]:
+def _sequence(kind: Any) -> tuple[Any, Tell]:
     return kind, lambda value, inner: {kind.__name__: [inner(one) for one in kind.__iter__(value)]}
 
 
-def _text(kind: Any, tell: Callable[[Any], str]) -> tuple[Any, Callable[[Any, Inner], Any]]:
-    return kind, lambda value, _: {kind.__name__: tell(value)}
-
-
-TOLD: tuple[tuple[Any, Callable[[Any, Inner], Any]], ...] = (
+TOLD: tuple[tuple[Any, Tell], ...] = (
     (int, _integer),
     (float, lambda value, _: float.__pos__(value)),
     (str, lambda value, _: str.__str__(value)),
@@ -55,13 +51,13 @@ TOLD: tuple[tuple[Any, Callable[[Any, Inner], Any]], ...] = (
     (dict, lambda value, inner: {"dict": [[inner(key), inner(one)] for key, one in dict.items(value)]}),
     (range, lambda value, _: {"range": [value.start, value.stop, value.step]}),
     *map(_sequence, (tuple, set, frozenset, collections.deque)),
-    _text(bytes, bytes.hex),
-    _text(bytearray, bytearray.hex),
-    _text(complex, complex.__repr__),
-    _text(fractions.Fraction, fractions.Fraction.__str__),
-    _text(decimal.Decimal, decimal.Decimal.__str__),
+    (bytes, lambda value, _: {"bytes": bytes.hex(value)}),
+    (bytearray, lambda value, _: {"bytearray": bytearray.hex(value)}),
+    (complex, lambda value, _: {"complex": complex.__repr__(value)}),
 )
 """How values are told, by their class or one that it is derived from."""
+IMPORTED = {"Fraction": "fractions", "Decimal": "decimal"}
+"""Classes whose values are told as texts, and their modules: who has not imported them has no such values."""
 
 
 def encode(value: Any, keep: Keep) -> Any:
@@ -76,9 +72,13 @@ def encode(value: Any, keep: Keep) -> Any:
     for kind, tell in TOLD:
         if isinstance(value, kind):
             return tell(value, lambda one: encode(one, keep))
-    name = getattr(value, "__name__", None)
-    if isinstance(name, str) and getattr(builtins, name, None) is value:
-        return {"builtin": name}
+    for name, module in IMPORTED.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(value, kind):
+            return {name: kind.__str__(value)}
+    called = getattr(value, "__name__", None)
+    if isinstance(called, str) and getattr(builtins, called, None) is value:
+        return {"builtin": called}
     return {"object": keep(value)}
 
 
@@ -96,7 +96,7 @@ def decode(told: Any, meet: Callable[[Any], Any]) -> Any:
     return READ[name](content, lambda one: decode(one, meet)) if name != "object" else meet(content)
 
 
-READ: dict[str, Callable[[Any, Inner], Any]] = {
+READ: dict[str, Tell] = {
     "int": lambda content, _: int(content, 16),
     "dict": lambda content, inner: {inner(key): inner(one) for key, one in content},
     "range": lambda content, _: range(*content),
@@ -107,8 +107,8 @@ READ: dict[str, Callable[[Any, Inner], Any]] = {
     "bytes": lambda content, _: bytes.fromhex(content),
     "bytearray": lambda content, _: bytearray.fromhex(content),
     "complex": lambda content, _: complex(content),
-    "Fraction": lambda content, _: fractions.Fraction(content),
-    "Decimal": lambda content, _: decimal.Decimal(content),
+    "Fraction": lambda content, _: __import__("fractions").Fraction(content),
+    "Decimal": lambda content, _: __import__("decimal").Decimal(content),
     "builtin": lambda content, _: getattr(builtins, content),
     "object": lambda content, _: content,
 }
@@ -135,8 +135,8 @@ def same(left: Any, right: Any) -> bool:
 class Channel:
     """Questions and answers over a socket, one JSON text a line; while one side waits, it may be asked itself."""
 
-    def __init__(self, descriptor: int, answers: "dict[str, Callable[..., Any]]") -> None:
-        self.file = socket.socket(fileno=descriptor).makefile("rwb")
+    def __init__(self, descriptor: int, answers: dict[str, Callable[..., Any]]) -> None:
+        self.incoming, self.outgoing = os.fdopen(descriptor, "rb"), os.fdopen(os.dup(descriptor), "wb")
         self.answers = answers
         self.kept: list[Any] = []
 
@@ -154,8 +154,8 @@ class Channel:
         return self.kept[number["yours"]] if isinstance(number, dict) else Remote(self, number)
 
     def send(self, content: dict[str, Any]) -> None:
-        self.file.write(written(content).encode() + b"\n")
-        self.file.flush()
+        self.outgoing.write(written(content).encode() + b"\n")
+        self.outgoing.flush()
 
     def ask(self, what: str, *arguments: Any, **named: Any) -> Any:
         """An answer of the other side. Raises what it raised, if that is a built-in exception, else `ProgramError`."""
@@ -177,7 +177,7 @@ class Channel:
 
     def attend(self) -> dict[str, Any] | None:
         """Answer questions until an answer comes; `None` when the other side has ended."""
-        for line in self.file:
+        for line in self.incoming:
             told = read(line.decode())
             if "ask" not in told:
                 return dict(told)
@@ -276,7 +276,7 @@ class Remote:
         return int(object.__getattribute__(self, "_number"))
 
 
-def _call(function: Any, *arguments: Any, **named: Any) -> Any:
+def call_it(function: Any, *arguments: Any, **named: Any) -> Any:
     return function(*arguments, **named)
 
 
@@ -287,13 +287,9 @@ def _equal(left: Any, right: Any) -> bool:
 # ---- the program's side ---------------------------------------------------------------------------------------------
 
 
-Codes = Iterable[types.CodeType]
-"""The program, compiled, in the order in which its parts are run."""
-
-
 def _module(codes: Codes) -> dict[str, Any]:
     """The names of a program that has been run as a module, not as `__main__`: it is there to be called."""
-    module = types.ModuleType("program")
+    module = type(sys)("program")
     sys.modules["program"] = module
     for code in codes:
         exec(code, module.__dict__)  # noqa: S102 (this is the inside of the box)
@@ -304,9 +300,8 @@ def call(given: dict[str, Any], codes: Codes, report: int) -> None:
     """Call one function of the program, or a method of its class `Solution`, and report the value."""
     arguments = decode(given["arguments"], lambda _: None)
     names = _module(codes)
-    owner = names["Solution"]() if "Solution" in names else types.SimpleNamespace(**names)
-    value = encode(getattr(owner, given["name"])(*arguments), lambda _: None)
-    _report(report, value)
+    function = getattr(names["Solution"](), given["name"]) if "Solution" in names else names[given["name"]]
+    report_to(report, encode(function(*arguments), lambda _: None))
 
 
 def serve(given: dict[str, Any], codes: Codes, report: int) -> None:
@@ -317,7 +312,7 @@ def serve(given: dict[str, Any], codes: Codes, report: int) -> None:
     channel.answers |= {
         "name": lambda name: names[name],
         "has": lambda name: name in names,
-        "call": _call,
+        "call": call_it,
         "get": getattr,
         "set": setattr,
         "iterate": iter,
@@ -332,99 +327,7 @@ def serve(given: dict[str, Any], codes: Codes, report: int) -> None:
     os._exit(0)
 
 
-def _report(descriptor: int, content: Any) -> None:
+def report_to(descriptor: int, content: Any) -> None:
     text = written(content).encode() + b"\n"
     while text:
         text = text[write(descriptor, text) :]
-
-
-# ---- the side of the tests ------------------------------------------------------------------------------------------
-
-
-def test(given: dict[str, Any], _: Codes, report: int) -> None:
-    """Run assertions on the names of a program that is in another box, and report whether they hold.
-
-    Reported is `[true]`, or `[false, why]`, or `[null, why]` where they cannot be decided.
-    """
-    channel = Channel(given["channel"], {"call": _call})
-    text = given["tests"]
-    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, COMPARE: _compare}
-    try:
-        tree = ast.fix_missing_locations(Comparing().visit(ast.parse(text)))
-        code = compile(tree, "tests.py", "exec")
-        wanted, modules = candidates(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        return _report(report, [None, f"the tests are no Python: {error}"])
-    if not wanted:
-        return _report(report, [None, "the tests use nothing that a program defines"])
-    try:
-        names |= {name: importlib.import_module(name) for name in modules}
-        names |= {name: channel.ask("name", name) for name in wanted if channel.ask("has", name) is True}
-        exec(code, names)  # noqa: S102
-    except ImportError as error:
-        return _report(report, [None, f"the tests import what is not there: {error}"])
-    except BaseException as error:
-        return _report(report, [False, f"{type(error).__name__}: {error}"[:300]])
-    return _report(report, [True])
-
-
-def candidates(text: str) -> tuple[list[str], list[str]]:
-    """The names that tests use and do not define: those that the program has to define, and those of modules.
-
-    A module of the standard library is the program's only if it is called; so is a built-in name, if there is no other.
-    """
-    table = symtable.symtable(text, "tests.py", "exec")
-    own = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-    free = sorted({name for name in _global_names(table) if name not in own and name[:2] != "__"})
-    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
-    called = {function.id for function in calls if isinstance(function, ast.Name)}
-    modules = [name for name in free if name in sys.stdlib_module_names and name not in called]
-    wanted = [name for name in free if name not in modules and not hasattr(builtins, name)]
-    return wanted or [name for name in free if hasattr(builtins, name) and name in called], modules
-
-
-def _global_names(table: symtable.SymbolTable) -> Iterator[str]:
-    at_top = table.get_type() == "module"
-    for symbol in table.get_symbols():
-        if symbol.is_referenced() and (symbol.is_global() or at_top):
-            yield symbol.get_name()
-    for child in table.get_children():
-        yield from _global_names(child)
-
-
-COMPARE = "__peftbench_compare__"
-
-
-def _within(one: Any, all_: Iterable[Any]) -> bool:
-    if isinstance(all_, list | tuple | set | frozenset | dict):
-        return any(same(one, each) for each in all_)
-    return one in all_
-
-
-COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "Eq": same,
-    "NotEq": lambda left, right: not same(left, right),
-    "Lt": operator.lt,
-    "LtE": operator.le,
-    "Gt": operator.gt,
-    "GtE": operator.ge,
-    "Is": operator.is_,
-    "IsNot": operator.is_not,
-    "In": _within,
-    "NotIn": lambda left, right: not _within(left, right),
-}
-"""By the names that `ast` has for them."""
-
-
-class Comparing(ast.NodeTransformer):
-    """Makes every comparison of tests one of values (`same`)."""
-
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        self.generic_visit(node)
-        names = ast.Tuple([ast.Constant(type(one).__name__) for one in node.ops], ast.Load())
-        made = ast.Call(ast.Name(COMPARE, ast.Load()), [names, node.left, *node.comparators], [])
-        return ast.copy_location(made, node)
-
-
-def _compare(names: Sequence[str], *values: Any) -> bool:
-    return all(COMPARISONS[name](*pair) for name, pair in zip(names, itertools.pairwise(values), strict=True))

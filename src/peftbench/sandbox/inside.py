@@ -5,9 +5,13 @@ plays and what is needed for that. To the second a byte is written when all limi
 say writes it there afterwards.
 """
 
-from collections.abc import Iterator
-from types import CodeType
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False  # `typing` would be the slowest import of all
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+    from typing import Any
 
 
 def _contain(bounds: dict[str, int], steps: bytes) -> None:
@@ -15,9 +19,9 @@ def _contain(bounds: dict[str, int], steps: bytes) -> None:
     import ctypes
     import os
     import resource
-    from pathlib import Path
 
-    Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out all the same, this goes first
+    with open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 (`pathlib` is slow to import)
+        score.write("1000")  # if memory runs out all the same, this goes first
     for name, bound in bounds.items():
         limit = getattr(resource, name)
         hard = resource.getrlimit(limit)[1]
@@ -41,14 +45,16 @@ def _contain(bounds: dict[str, int], steps: bytes) -> None:
 
 def _given() -> tuple[dict[str, Any], int]:
     """What is to be done, and the open file for reports; from here on the process is contained."""
+    import _sitebuiltins
+    import builtins
     import json
     import os
-    import site
     import sys
 
     text, report = map(int, sys.argv[1:])
     sys.argv[:] = ["program.py"]
-    site.setquit()  # `exit()` and `quit()`, without the packages of this machine
+    for name in ("exit", "quit"):  # without the packages of this machine, which come with them
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     with open(text, encoding="utf-8") as file:  # noqa: PTH123 (an open file has no path)
         given: dict[str, Any] = json.load(file)
     _contain(given["bounds"], bytes.fromhex(given["filter"]))
@@ -74,7 +80,9 @@ def _compiled(given: dict[str, Any]) -> Iterator[CodeType]:
                 inner = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda)
                 return node if inner else self.generic_visit(node)
 
-        tree = ast.fix_missing_locations(Leaving().visit(ast.parse(given["program"])))
+        tree = ast.parse(given["program"])
+        tree.body = [Leaving().visit(node) for node in tree.body]
+        ast.fix_missing_locations(tree)
         code = compile(tree, "program.py", "exec", dont_inherit=True)
     yield code
 
@@ -97,9 +105,12 @@ def _play() -> None:
         for code in codes:
             exec(code, names)  # noqa: S102 (this is the inside of the box)
     else:
-        exchange = type(sys)("exchange")  # its text is given, as no package can be seen from here
-        exec(given["exchange"], exchange.__dict__)  # noqa: S102
-        exchange.__dict__[given["part"]](given, codes, report)
+        for name, text in given["modules"].items():  # no package can be seen from here
+            module = type(sys)(name)
+            if given["part"] == "test":
+                sys.modules[name] = module
+            exec(text, module.__dict__)  # noqa: S102
+        getattr(module, given["part"])(given, codes, report)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Limits, Mode, RefusedError, command
 from peftbench.sandbox.usage import Usage, usage
 
 Status = Literal["ok", "failed", "timeout", "overflow"]
-EXCHANGE = Path(__file__).with_name("exchange.py")
+MODULES = {"program": (), "call": ("exchange",), "serve": ("exchange",), "test": ("exchange", "asserting")}
+"""Files of this folder whose text a part is given; the last one plays it."""
 PATIENCE = 10
 """So many times its seconds a program may take while others have the processor."""
-FIRST_LOOK, LAST_LOOK = 0.05, 0.5
+FIRST_LOOK, LAST_LOOK = 0.1, 0.5
 """Seconds between two looks at what processes use; they grow with the time that a program takes."""
 
 
@@ -30,7 +32,7 @@ class Contained:
     """A process in a box; `printed` by "out", "err" and "report", whose first byte says that all limits were set."""
 
     process: subprocess.Popen[bytes]
-    streams: Mapping[str, BinaryIO]
+    streams: Mapping[str, IO[bytes]]
     limits: Limits
     started: float = field(default_factory=time.monotonic)
     printed: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b"", "report": b""})
@@ -69,8 +71,8 @@ def contained(
 ) -> Iterator[Contained]:
     """A process that plays a part (`inside.py`) with what is given; when the context is left, nothing of it is left."""
     line, facts = command(how, limits)
-    exchange = "" if part == "program" else EXCHANGE.read_text(encoding="utf-8")
-    whole = {"program": "", "prelude": "", "leave": False, "exchange": exchange, "part": part, "channel": channel}
+    modules = {f"{__package__}.{name}": _text_of(name) for name in MODULES[part]}
+    whole = {"program": "", "prelude": "", "leave": False, "modules": modules, "part": part, "channel": channel}
     heard, tell = os.pipe()
     with (
         os.fdopen(heard, "rb") as report,
@@ -105,7 +107,12 @@ def contained(
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _sealed(text: str) -> BinaryIO:
+@lru_cache
+def _text_of(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+
+
+def _sealed(text: str) -> IO[bytes]:
     """A file in memory which can be read and no longer written, by nobody.
 
     A pipe would have to be fed while output is read; a file on disk could be opened again for writing, through `/proc`.
@@ -155,7 +162,7 @@ class Look:
     def pause(self, waiting: bool) -> float:
         """Seconds until the next look; with nothing to be read, the end of a process is waited for in short steps."""
         left = max(0.0, self.started + self.next - time.monotonic())
-        return left if waiting else min(left, FIRST_LOOK / 5)
+        return left if waiting else min(left, FIRST_LOOK / 10)
 
     def due(self) -> bool:
         return time.monotonic() >= self.started + self.next
