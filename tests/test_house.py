@@ -49,7 +49,7 @@ FILE_LINES, UNIT_LINES, BODY_LINES = 500, 100, 60
 SHARED = {
     "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_types", "singular"},
     "tasks": {"door", "files", "long_context", "own", "pocket", "scoring", "splits"},
-    "metrics": {"codebleu", "confusion", "rouge"},
+    "metrics": {"codebleu", "confusion", "numerals", "rouge", "scripts"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}

@@ -221,13 +221,14 @@ class DataFacts(Noun):
 class Score(Noun):
     """A metric on the test rows and its standard error over them. No value: it could not be had, and `why`.
 
-    `version` is that of the metric.
+    `version` is that of the metric; `signature` says what of it depended on the answers.
     """
 
     value: float | None = None
     standard_error: float | None = None
     why: str | None = None
     version: int = 1
+    signature: str | None = None
 
 
 class Merged(Noun):

@@ -58,7 +58,7 @@ class MetricFacts:
 
     `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
     cannot be had on this machine, if it cannot. `version` is raised by a change that gives the same answers another
-    score.
+    score. `signature` says what of the metric depends on the answers, such as the tokens that fit their script.
     """
 
     rowwise: bool
@@ -68,6 +68,7 @@ class MetricFacts:
     needs: tuple[str, ...] = field(default=(), kw_only=True)
     refusal: Callable[[], str | None] | None = field(default=None, kw_only=True)
     version: int = field(default=1, kw_only=True)
+    signature: "Callable[[Answers], str] | None" = field(default=None, kw_only=True)
 
 
 METRICS: Registry[MetricFacts] = Registry("metric", "peftbench.metrics")
@@ -167,10 +168,20 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> M
         return Measured(float(values.mean()), float(error), rows)
     rng, groups = np.random.default_rng(seed), grouped(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
-    drawn = np.array([unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices])
     value = float(unit.function(answers))
-    error = drawn.std(ddof=1) if len(groups) > 1 else np.nan
-    return Measured(value, float(error), value + np.sqrt(resamples) * (drawn - drawn.mean()))
+    if not np.isfinite(value):
+        raise UnavailableError("what it gives is not a number")
+    drawn = np.array([_of_rows(unit, answers, [row for i in chosen for row in groups[i]]) for chosen in choices])
+    error = np.nanstd(drawn, ddof=1) if len(groups) > 1 else np.nan
+    return Measured(value, float(error), value + np.sqrt(resamples) * (drawn - np.nanmean(drawn)))
+
+
+def _of_rows(unit: Metric, answers: Answers, rows: Sequence[int]) -> float:
+    """A metric of some rows; not a number, if among them is none that it can score."""
+    try:
+        return float(unit.function(answers.take(rows)))
+    except UnavailableError:
+        return np.nan
 
 
 def grouped(answers: Answers) -> list[list[int]]:

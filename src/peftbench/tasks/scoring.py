@@ -47,15 +47,17 @@ def score_all(metrics: Sequence[str], answers: Answers) -> Scored:
 
 
 def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
-    version = METRICS[name].facts.version
+    facts = METRICS[name].facts
+    version, signature = facts.version, None
     try:
         measured = score(name, answers)
+        signature = facts.signature(answers) if facts.signature else None
     except UnavailableError as problem:
         return Score(why=str(problem), version=version), None
     except Exception as problem:
         return Score(why=f"metric '{name}' failed: {in_a_line(problem)}", version=version), None
     error = None if math.isnan(measured.standard_error) else measured.standard_error
-    return Score(value=measured.value, standard_error=error, version=version), measured
+    return Score(value=measured.value, standard_error=error, version=version, signature=signature), measured
 
 
 def chance(task: Task, examples: Sequence[Example]) -> float | None:
