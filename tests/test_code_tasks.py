@@ -56,7 +56,7 @@ def test_apps_has_one_example_with_all_solutions_and_tests() -> None:
     assert made.fields == {"question": "Add the two numbers.\n-----Input-----\na and b"}
     assert made.target == "a, b = map(int, input().split())\nprint(a + b)"
     assert made.answers == (made.target, "print(sum(map(int, input().split())))")
-    assert made.details["tests"] == {"inputs": ["1 2\n"], "outputs": ["3\n"]}
+    assert made.details["tests"] == {"inputs": ["1 2\n"], "outputs": ["3\n"], "comparison": "apps"}
     started = example(TASKS["apps"], APPS | {"starter_code": "class Solution:\n    def add(self, a, b):\n        "})
     assert prompt(TASKS["apps"].facts, started.fields).endswith(
         "starter_code: class Solution:\n    def add(self, a, b):"

@@ -57,7 +57,7 @@ SHARED = {
         *("cells", "delimited", "door", "encodings", "files", "long_context"),
         *("own", "pocket", "scoring", "split_checks", "splits"),
     },
-    "metrics": {"codebleu", "confusion", "rouge"},
+    "metrics": {"codebleu", "confusion", "numerals", "rouge", "scripts"},
 }
 """What the units of a folder may import from it, beside its `__init__`."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}

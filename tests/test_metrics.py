@@ -1,6 +1,8 @@
 """Metrics against values worked by hand, against scikit-learn and sacreBLEU, and by their properties."""
 
 import math
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -16,9 +18,9 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from peftbench.metrics import METRICS, Answers, grouped, invalid_share, number, score
+from peftbench.metrics import METRICS, Answers, UnavailableError, grouped, invalid_share, number, score
 from peftbench.metrics.equation import value_of
-from peftbench.metrics.final_number import number_of
+from peftbench.metrics.numerals import number_of
 
 LABELS = ("no", "yes", "perhaps")
 SENTENCES = ("the mill is near the river", "a cheap pub by the old mill", "it serves good french food", "nobody knows")
@@ -64,7 +66,7 @@ GIVEN = ("yes", "no", "maybe", "no", "no", "yes")
         ("matthews", labelled(["no", "yes"], ["yes", "no"]), -100.0),
         ("exact_match", free([" x = 1\n", "X = 2"], ["y", "x = 1"], ["x = 2"]), 50.0),
         ("final_number", free(["so 3 + 4 is 7.", "#### 18"], ["#### 7"], ["#### 19"]), 50.0),
-        ("final_number", free(["no idea"], ["no number either"]), 0.0),
+        ("final_number", free(["no idea"], ["7"]), 0.0),
         # Words a b c d against a c e: 2 of 4 given and 2 of 3 asked for; no pair in common.
         ("rouge_1", free(["a b c d"], ["a c e"]), 100 * 4 / 7),
         ("rouge_l", free(["a b c d"], ["a c e"]), 100 * 4 / 7),
@@ -125,17 +127,109 @@ def test_golden(name: str, answers: Answers, expected: float) -> None:
         (".5 of it", "0.5"),
         ("5%", "5"),
         ("first 12 #### 7 apples for 3 children", "7"),
-        ("#### 7\n#### 8", "8"),
+        ("#### 7\n#### 8", "7"),
         ("#### Step 1\nso 9", "9"),
         ("#### **7**\nor 8", "7"),
         ("it is 4 #### unsure", "4"),
+        # Signs: not after a letter, a digit or a bracket; an en dash is one too.
+        ("COVID-19", "19"),
+        ("(a)-18", "18"),
+        ("–18", "-18"),
+        ("it is \u221218", "-18"),
+        ("10–18", "18"),
+        ("x=-18", "-18"),
+        ("$-5", "-5"),
+        # Groups of digits.
+        ("1 000", "1000"),
+        ("1\u00a0000", "1000"),
+        ("1\u202f000\u202f000 m", "1000000"),
+        ("1\u2009000,50", "1000.5"),
+        ("1'000", "1000"),
+        ("12345 678", "678"),
+        ("1 0000", "0"),
+        ("12,34,567", "1234567"),
+        ("1,0000", "0"),
+        ("1.000,50", "1000.5"),
+        ("1.000.000", "1000000"),
+        ("1.000", "1"),
+        ("1.2.3", "3"),
+        # Other digits, and LaTeX.
+        ("１８", "18"),
+        ("－１，０００．５", "-1000.5"),
+        ("٣٤", "34"),
+        ("5 cm²", "5"),
+        (r"\boxed{9{,}500}", "9500"),
+        (r"so $\boxed{9\,500}$ for 3 of them", "9500"),
+        (r"\boxed{18\text{ apples}} for 3", "18"),
+        (r"\boxed{1}, no, \boxed{2}", "2"),
+        (r"\boxed{x}, 7", "7"),
+        (r"\boxed{7", "7"),
+        (r"\$18 is 5\%", "5"),
+        (r"#### 7, \boxed{8}", "7"),
+        # Fractions and powers of ten.
+        ("3/4", "3/4"),
+        ("1 1/2", "3/2"),
+        ("½", "1/2"),
+        ("1½", "3/2"),
+        (r"\boxed{\dfrac{3}{4}}", "3/4"),
+        ("on 5/6/2024", "2024"),
+        ("1/0", "0"),
+        ("1.5e3", "1500"),
+        ("1.5E-3", "3/2000"),
+        (r"1.5 \times 10^{3}", "1500"),
+        ("2 × 10^−2", "1/50"),
+        ("1e99999999", "99999999"),
+        ("9" * 2000, None),
         ("none", None),
         ("", None),
         ("...", None),
     ],
 )
 def test_number_of(text: str, number: str | None) -> None:
-    assert number_of(text) == (None if number is None else Decimal(number))
+    assert number_of(text) == (None if number is None else Fraction(number))
+
+
+GROUPINGS = st.sampled_from([",", " ", "\u00a0", "\u2009", "\u202f", "'", "’", "{,}", r"\,"])
+
+
+@given(
+    st.integers(-(10**12), 10**12),
+    GROUPINGS,
+    st.sampled_from(["{}", "so it is {}.", "#### {}\n9", r"7 \boxed{{{}}}", "${}"]),
+)
+def test_a_number_is_read_however_it_is_written(value: int, by: str, sentence: str) -> None:
+    digits = f"{abs(value):,}".replace(",", by)
+    for sign in ("-", "\u2212", "–") if value < 0 else ("",):
+        assert number_of(sentence.format(sign + digits)) == value
+    wide = "".join(chr(ord(sign) + 0xFEE0) for sign in str(value))
+    assert number_of(sentence.format(wide)) == value
+
+
+@given(st.decimals(-(10**6), 10**6, places=3))
+def test_a_decimal_number_is_read_exactly(value: Decimal) -> None:
+    assert number_of(f"{value:,f} in all") == Fraction(value)
+    assert number_of(f"It is {value:e}") == Fraction(value)
+
+
+@given(st.text(alphabet="0123456789.,-–/ $#\\{}boxedfrac½eE×^٣１", max_size=40))
+def test_any_text_has_a_final_number_or_none(text: str) -> None:
+    assert number_of(text) is None or isinstance(number_of(text), Fraction)
+
+
+@given(st.text(alphabet="0123456789.,- #\na", max_size=40))
+def test_the_first_mark_decides_as_by_the_authors_of_gsm8k(text: str) -> None:
+    """Their expression, where what it finds is a number to Python."""
+    marked = re.search(r"#### (\-?[0-9\.\,]+)", text)
+    plain = marked[1].replace(",", "") if marked else ""
+    if marked and re.fullmatch(r"-?\d+(\.\d+)?", marked[1]) and not re.match(r"[ ,.]?\d", text[marked.end() :]):
+        assert number_of(text) == Fraction(plain)
+
+
+def test_a_row_whose_reference_has_no_number_cannot_be_scored() -> None:
+    answers = free(["7", "8"], ["seven"], ["8"])
+    assert score("final_number", answers).value == 100
+    with pytest.raises(UnavailableError):
+        score("final_number", answers.take([0]))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +245,9 @@ def test_number_of(text: str, number: str | None) -> None:
         ("$1,000.50.", "2001/2"),
         ("82 cakes", "82"),
         ("05", "5"),
+        ("1 000 – 400", "600"),
+        ("１２ ÷ ３", "4"),
+        ("82 or 833", None),
         ("1.05", "21/20"),
         ("10 / 0", None),
         ("82 or 83", None),
@@ -224,6 +321,88 @@ def test_bleu_agrees_with_sacrebleu(rows: list[tuple[str, list[str]]]) -> None:
     streams: Any = list(zip_longest(*references))
     expected = sacrebleu.corpus_bleu(predictions, streams).score
     assert value("bleu", Answers(predictions, references)) == pytest.approx(expected)
+
+
+@given(
+    st.text(alphabet=st.characters(codec="ascii"), max_size=60), st.text(alphabet="running dogs, THE_x9'", max_size=40)
+)
+def test_words_of_english_are_those_of_rouge_score(one: str, other: str) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    from peftbench.metrics.rouge import Stems
+
+    for text in (one, other, f"{one} {other}"):
+        assert Stems().tokenize(text) == DefaultTokenizer(use_stemmer=True).tokenize(text)
+    if DefaultTokenizer().tokenize(other):
+        theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(other, one)
+        for name, theirs_ in (("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL")):
+            assert value(name, free([one], [other])) == pytest.approx(100 * theirs[theirs_].fmeasure)
+
+
+# A right text, one of which half the words are right, and one of which none is.
+TEXTS_BY_SCRIPT = {
+    "Chinese": ("电影很好", "电影难看", "他不去"),
+    "Japanese": ("映画はいい", "映画はだめ", "カメラを"),
+    "Korean": ("영화가 아주 좋다 정말", "영화가 아주 나쁘다 그래", "집에 가"),
+    "Thai": ("ดีมาก", "ดีมอง", "ฟรช"),
+    "Russian": ("фильм очень хорош правда", "фильм очень плох нет", "иду домой"),
+    "Greek": ("η ταινία είναι καλή", "η ταινία ήταν κακή", "πάω σπίτι"),
+    "Arabic": ("الفيلم جيد جدا حقا", "الفيلم جيد لا أبدا", "ذهب إلى البيت"),
+    "Hindi": ("फ़िल्म बहुत अच्छी है", "फ़िल्म बहुत बुरी थी", "घर जाओ"),
+    "Hebrew": ("הסרט טוב מאוד באמת", "הסרט טוב לא בכלל", "הלך הביתה"),
+    "German": ("der Film ist schön", "der Film war übel", "geh heim"),
+}
+
+
+@pytest.mark.parametrize("script", TEXTS_BY_SCRIPT)
+def test_texts_of_any_script_are_scored(script: str) -> None:
+    right, half, none = TEXTS_BY_SCRIPT[script]
+    for name in ("rouge_1", "rouge_l"):
+        scores = METRICS[name].function(free([right, half, none, ""], *[[right]] * 4))
+        assert scores[0] == 100, name
+        assert 30 < scores[1] < 70, name
+        assert scores[2:] == [0, 0], name
+    assert value("bleu", free([right], [right])) == pytest.approx(100)
+    assert 0 < value("bleu", free([half, right], [right], [right])) < 100
+    composed = unicodedata.normalize("NFD", right)
+    assert value("rouge_l", free([composed], [right])) == 100
+
+
+def test_a_row_without_a_word_to_compare_cannot_be_scored() -> None:
+    answers = free(["a b", "a b c d", "x"], ["..."], ["a b c d"], ["", "y"])
+    for name in ("rouge_1", "rouge_l"):
+        scores = METRICS[name].function(answers)
+        assert math.isnan(scores[0]), name
+        assert scores[1:] == [100, 0], name
+        with pytest.raises(UnavailableError):
+            score(name, answers.take([0]))
+    blank = free(["a", "a b c d"], [" "], ["a b c d"])
+    assert value("bleu", blank) == pytest.approx(100)
+    assert score("bleu", blank).value == pytest.approx(100)
+    with pytest.raises(UnavailableError, match="no row with a reference"):
+        score("bleu", blank.take([0]))
+
+
+@pytest.mark.parametrize(
+    ("script", "tokens"),
+    [
+        ("Chinese", "zh"),
+        ("Japanese", "char"),
+        ("Thai", "char"),
+        ("Korean", "intl"),
+        ("Russian", "intl"),
+        ("German", "13a"),
+    ],
+)
+def test_bleu_takes_the_tokens_that_fit_the_script(script: str, tokens: str) -> None:
+    right, half, none = TEXTS_BY_SCRIPT[script]
+    rows = free([right, half, none], *[[right]] * 3)
+    expected = sacrebleu.corpus_bleu(rows.predictions, [[right] * 3], tokenize=tokens).score
+    assert value("bleu", rows) == pytest.approx(expected)
+    signature = METRICS["bleu"].facts.signature
+    assert signature is not None
+    assert signature(rows) == f"tokens of sacreBLEU: {tokens}"
 
 
 # ---- properties -----------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
-from peftbench.metrics import METRICS
 from peftbench.models import QUANTISATIONS, find, fingerprint
 from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Noun, Training
 from peftbench.tasks import TASKS, members, resolve
+from peftbench.tasks.scoring import check_facts
 from peftbench.text import problems
 
 Entry = str | dict[str, Any]
@@ -54,9 +54,9 @@ def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
     entries: list[Entry] = [entry] if given else [*members(name)]
     for member in entries:
         for choice, own in choices(TASKS, member, None):
-            facts = resolve(choice.name, choice.arguments).facts
-            for metric in facts.metrics:
-                METRICS[metric]
+            task = resolve(choice.name, choice.arguments)
+            check_facts(task, choice.arguments)
+            facts = task.facts
             paths = tuple(name for name in facts.files if name in choice.arguments)
             known = {"version": facts.version, "called": facts.title, "paths": paths}
             yield choice.model_copy(update=known), own

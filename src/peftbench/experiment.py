@@ -29,8 +29,9 @@ from peftbench.models import find
 from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
+from peftbench.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
-from peftbench.tasks.scoring import NOTHING, Scored, chance, scored
+from peftbench.tasks.scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
 from peftbench.tasks.splits import Limits, Splits, split
 
 
@@ -76,6 +77,7 @@ class Found:
 
     meter: Meter = field(default_factory=Meter)
     scored: Scored = NOTHING
+    answers: dict[str, Any] = field(default_factory=dict)
     merged: Merged | None = None
     latency: tuple[Latency, ...] = ()
     chance: float | None = None
@@ -137,6 +139,8 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
     splits = split(task, spec.task.arguments, spec.size, spec.seed, limits, worker.data)
     found.notes += splits.notes
+    with refusing():
+        check_metrics(task, splits.test)
 
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
@@ -163,7 +167,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
         # Predict and score.
         report({"phase": "test"})
-        _test(adapted, beside, spec, (task, splits.test, test), found)
+        _test(adapted, beside, spec, (task, splits.test, test), found, folder)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -245,25 +249,30 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
 
 
 def _test(
-    adapted: Adapted, beside: Beside, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
+    adapted: Adapted,
+    beside: Beside,
+    spec: RunSpec,
+    tested: tuple[Task, list[Example], list[Encoded]],
+    found: Found,
+    folder: Path,
 ) -> None:
     task, examples, rows = tested
     with found.meter.phase("eval"):
         predictions = answer(adapted, beside.base, task, spec.eval, rows)
-    _score(task, examples, predictions, found)
+    _score(task, examples, predictions, found, folder)
     _merge_fidelity(adapted, beside.base, spec, tested, found)
     costs, found.latency, notes = beside.measure(adapted, task, rows)
     found.costs |= costs
     found.notes += notes
 
 
-def _score(task: Task, examples: list[Example], predictions: list[str], found: Found) -> None:
+def _score(task: Task, examples: list[Example], predictions: list[str], found: Found, folder: Path) -> None:
+    # Answers cost more than scores: they are on disk before any metric is asked.
+    found.predictions = kept(examples, predictions)
+    write_predictions(folder, found.predictions)
+    found.answers = facts_of_answers(task)
     found.scored = scored(task, examples, predictions)
     found.chance = chance(task, examples)
-    found.predictions = [
-        {"prediction": text, "references": list(example.answers)}
-        for text, example in zip(predictions, examples, strict=True)
-    ]
 
 
 def _merge_fidelity(
@@ -320,6 +329,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         **(found.scored if status == "ok" else found.scored._replace(scores={}, row_scores=None))._asdict(),
         merged=found.merged if status == "ok" else None,
         chance=found.chance,
+        answers=found.answers,
         validation_loss=best[0] if best else None,
         best_step=trained.best_step or None,
         steps=trained.steps or None,

@@ -39,8 +39,9 @@ def reproduce(first: RunResult, store: Store, again: Store, options: Options, wa
 
 def _answers(store: Store, id_: str) -> list[dict[str, Any]]:
     try:
-        return store.predictions(id_)
-    except (OSError, ValueError, EOFError) as error:
+        # What else is kept of a row is of the data, and not in older results.
+        return [{key: row[key] for key in ("prediction", "references")} for row in store.predictions(id_)]
+    except (OSError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"run {id_}: its predictions cannot be read, so they cannot be compared: {error}") from error
 
 

@@ -235,11 +235,16 @@ class DataFacts(Noun):
 
 
 class Score(Noun):
-    """A metric on the test rows and its standard error over them. No value: it could not be had, and `why`."""
+    """A metric on the test rows and its standard error over them. No value: it could not be had, and `why`.
+
+    `version` is that of the metric; `signature` says what of it depended on the answers.
+    """
 
     value: float | None = None
     standard_error: float | None = None
     why: str | None = None
+    version: int = 1
+    signature: str | None = None
 
 
 class Merged(Noun):
@@ -266,6 +271,7 @@ class RunResult(Noun):
         description="main metric of each test row or group of rows, `nan` where it has none; of resamples, if it is no "
         "mean of them: their mean is the score, the standard error of their mean its standard error",
     )
+    answers: dict[str, Any] = Field({}, description="labels, positive label, scale: what kept answers are scored by")
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
     validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
     best_step: int | None = None

@@ -21,14 +21,14 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench import machine
 from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
-from peftbench.metrics import METRICS
+from peftbench.metrics import bounds
 from peftbench.registry import UserError
 from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.results.digests import RESULT, DamagedError, Verified, seal, unseal
@@ -119,14 +119,12 @@ class Store:
         kept beside, as `<folder>.<number>.corrupt`. A result that came meanwhile stays, and this one is removed.
         """
         target = self.folder(result.spec, machine_class)
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
-        # No time stamp: the same predictions are the same file.
-        write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+        write_predictions(folder, predictions)
         target.parent.mkdir(parents=True, exist_ok=True)
         for path in folder.rglob("*"):
             sync(path)
         (folder / OWNER).unlink(missing_ok=True)
-        write_atomically(folder / RESULT, seal(json.loads(result.model_dump_json(exclude_none=True)), folder))
+        _write_result(folder, result)
         before = self._before.pop(folder, frozenset())
         while not self._publish(folder, target, before):
             pass
@@ -218,6 +216,11 @@ class Store:
         found = sorted(self.root.glob(f"*/*/*/*/*/{RESULT}"))
         return [path for path in found if not path.parent.name.endswith(".corrupt")]
 
+    def rescore(self, id_: str, scored: Mapping[str, Any]) -> None:
+        """Put other scores into the result of a run: fields of `RunResult` that scoring its answers gives."""
+        result, folder = self.find(id_)
+        _write_result(folder, result.model_copy(update=dict(scored)))
+
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
         done = {id_ for id_, (result, _) in self.results().items() if result.status not in retry}
@@ -301,10 +304,8 @@ def check_consistent(result: RunResult) -> None:
     if result.id != result.spec.id:
         raise ValueError(f"its id is {result.id}, and that of its content is {result.spec.id}")
     for name, score in result.scores.items():
-        bounds = METRICS[name].facts if name in METRICS else None
-        if score.value is None:
-            continue
-        if not math.isfinite(score.value) or (bounds and not bounds.lower <= score.value <= bounds.upper):
+        lowest, highest = bounds(name)
+        if score.value is not None and not (math.isfinite(score.value) and lowest <= score.value <= highest):
             raise ValueError(f"its {name} is {score.value}")
     main = next(iter(result.scores.values()), None)
     if result.row_scores and main is not None and main.value is not None:
@@ -314,8 +315,22 @@ def check_consistent(result: RunResult) -> None:
             raise ValueError(f"its score is {main.value}, and that of its rows is another")
 
 
+def _write_result(folder: Path, result: RunResult) -> None:
+    write_atomically(folder / RESULT, seal(json.loads(result.model_dump_json(exclude_none=True)), folder))
+
+
+def write_predictions(folder: Path, predictions: Sequence[dict[str, Any]]) -> None:
+    """Write the answers of the run in a folder, one line a test row."""
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
+    # No time stamp: the same predictions are the same file.
+    write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
+
+
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The answers of the run in a folder: prediction and references, one a test row. Raises `DamagedError`."""
+    """The answers of the run in a folder, one a test row: prediction, references and what else metrics need.
+
+    Raises `DamagedError`.
+    """
     path = folder / "predictions.jsonl.gz"
     try:
         with gzip.open(io.BytesIO(read_bytes(path)), "rt", encoding="utf-8") as lines:

@@ -48,27 +48,38 @@ class Answers:
         )
 
 
+FACTS = ("labels", "positive", "scale")
+"""What a metric may need that is a fact of the task; all else is a key of the rows' `details`."""
+
+
 @dataclass(frozen=True)
 class MetricFacts:
-    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds."""
+    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds.
+
+    `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
+    cannot be had on this machine, if it cannot. `version` is raised by a change that gives the same answers another
+    score. `signature` says what of the metric depends on the answers, such as the tokens that fit their script.
+    """
 
     rowwise: bool
     lower: float = 0.0
     upper: float = 100.0
     paper: str = field(default="", kw_only=True)
+    needs: tuple[str, ...] = field(default=(), kw_only=True)
+    refusal: Callable[[], str | None] | None = field(default=None, kw_only=True)
+    version: int = field(default=1, kw_only=True)
+    signature: "Callable[[Answers], str] | None" = field(default=None, kw_only=True)
 
 
 METRICS: Registry[MetricFacts] = Registry("metric", "peftbench.metrics")
 Metric = Unit[MetricFacts]
 
 
-def metric(
-    *, rowwise: bool = False, lower: float = 0.0, upper: float = 100.0, paper: str = ""
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a metric under its function's name."""
+def metric(*, rowwise: bool = False, **facts: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a metric under its function's name; the keywords are those of `MetricFacts`."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        METRICS.add(function, MetricFacts(rowwise, lower, upper, paper=paper))
+        METRICS.add(function, MetricFacts(rowwise, **facts))
         return function
 
     return register
@@ -79,6 +90,28 @@ def bounds(name: object) -> tuple[float, float]:
     if not isinstance(name, str) or name not in METRICS:
         return -np.inf, np.inf
     return METRICS[name].facts.lower, METRICS[name].facts.upper
+
+
+def lacking(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """What a metric needs and has not got, in words; `None` if that is nothing.
+
+    `facts` has the attributes that are named in `FACTS`, as a task's or `Answers`; `details` of rows, `None` if they
+    are not known yet.
+    """
+    for need in METRICS[name].facts.needs:
+        if need in FACTS:
+            held = getattr(facts, need)
+            if need == "positive" and held is not None:
+                known = [label.casefold() for label in facts.labels]
+                if held.casefold() not in known:
+                    return f"its positive label '{held}' is none of the labels {', '.join(facts.labels)}"
+            if held is None or held == ():
+                return {"positive": "a positive label", "labels": "labels"}.get(need, f"a {need}") + " of the task"
+        elif details is not None:
+            for number, row in enumerate(details, 1):
+                if row.get(need) in (None, ""):
+                    return f"details['{need}'] of every row, which row {number} has not"
+    return None
 
 
 def number(text: str, scale: tuple[float, float]) -> float | None:
@@ -142,10 +175,20 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> M
         return Measured(float(values.mean()), float(error), rows)
     rng, groups = np.random.default_rng(seed), grouped(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
-    drawn = np.array([unit.function(answers.take([row for i in chosen for row in groups[i]])) for chosen in choices])
     value = float(unit.function(answers))
-    error = drawn.std(ddof=1) if len(groups) > 1 else np.nan
-    return Measured(value, float(error), value + np.sqrt(resamples) * (drawn - drawn.mean()))
+    if not np.isfinite(value):
+        raise UnavailableError("what it gives is not a number")
+    drawn = np.array([_of_rows(unit, answers, [row for i in chosen for row in groups[i]]) for chosen in choices])
+    error = np.nanstd(drawn, ddof=1) if len(groups) > 1 else np.nan
+    return Measured(value, float(error), value + np.sqrt(resamples) * (drawn - np.nanmean(drawn)))
+
+
+def _of_rows(unit: Metric, answers: Answers, rows: Sequence[int]) -> float:
+    """A metric of some rows; not a number, if among them is none that it can score."""
+    try:
+        return float(unit.function(answers.take(rows)))
+    except UnavailableError:
+        return np.nan
 
 
 def grouped(answers: Answers) -> list[list[int]]:

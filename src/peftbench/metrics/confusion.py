@@ -35,7 +35,7 @@ def _f1_by_class(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return scores
 
 
-@metric()
+@metric(needs=("labels", "positive"))
 def f1(answers: Answers) -> float:
     """F1 of the label `answers.positive`; 0 if it is neither asked for nor given.
 
@@ -48,13 +48,13 @@ def f1(answers: Answers) -> float:
     return 100.0 * float(np.nan_to_num(value))
 
 
-@metric()
+@metric(needs=("labels",))
 def macro_f1(answers: Answers) -> float:
     """Mean F1 over the label set, without labels that are neither asked for nor given: only wrong answers cost."""
     return 100.0 * float(np.nanmean(_f1_by_class(confusion_matrix(answers))[:-1]))
 
 
-@metric(lower=-100.0, paper="Gorodkin (2004), doi:10.1016/j.compbiolchem.2004.09.006")
+@metric(needs=("labels",), lower=-100.0, paper="Gorodkin (2004), doi:10.1016/j.compbiolchem.2004.09.006")
 def matthews(answers: Answers) -> float:
     """Matthews' correlation, in its form for several classes; 0 where references or answers are all alike."""
     matrix = confusion_matrix(answers)

@@ -44,13 +44,13 @@ def _ranks(values: Numbers) -> Numbers:
     return ranks
 
 
-@metric(lower=-100.0, paper="Pearson (1895), doi:10.1098/rspl.1895.0041")
+@metric(needs=("scale",), lower=-100.0, paper="Pearson (1895), doi:10.1098/rspl.1895.0041")
 def pearson(answers: Answers) -> float:
     """Linear correlation, Pearson's r."""
     return _correlation(*_numbers(answers), len(answers.predictions))
 
 
-@metric(lower=-100.0, paper="Spearman (1904), doi:10.2307/1412159")
+@metric(needs=("scale",), lower=-100.0, paper="Spearman (1904), doi:10.2307/1412159")
 def spearman(answers: Answers) -> float:
     """Correlation of the ranks, Spearman's rho; equal values share a rank."""
     given, right = _numbers(answers)

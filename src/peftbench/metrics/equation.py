@@ -8,9 +8,10 @@ from fractions import Fraction
 from typing import Any
 
 from peftbench.metrics import Answers, metric
+from peftbench.metrics.numerals import GAPS, plain_numbers
 
 LONGEST = 200  # characters of arithmetic that are read
-_SIGNS = str.maketrans({"\u2212": "-", "\u00d7": "*", "\u00f7": "/"})
+_SIGNS = str.maketrans({"\u00d7": "*", "\u00f7": "/"})
 _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -23,7 +24,7 @@ _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
 
 def value_of(text: str) -> Fraction | None:
     """The value of arithmetic (`+ - * /` and brackets), units and thousands commas aside; `None` if it has none."""
-    plain = re.sub(r",(?=\d{3}(?!\d))", "", text.translate(_SIGNS))
+    plain = re.sub(rf"(?<=\d)[,'{GAPS}](?=\d{{3}}(?!\d))", "", plain_numbers(text).translate(_SIGNS))
     plain = re.sub(r"[^\d.()+\-*/]+", " ", plain, flags=re.ASCII).rstrip(" .")
     plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain).strip()  # Python has no 05
     if len(plain) > LONGEST:
@@ -44,14 +45,14 @@ def _calculate(node: ast.expr) -> Fraction:
     raise ValueError("not arithmetic")
 
 
-@metric(rowwise=True, paper="arXiv:2103.07191")
+@metric(rowwise=True, needs=("gold",), version=2, paper="arXiv:2103.07191")
 def equation_value(answers: Answers) -> list[float]:
     """100 where what stands after the last `=` has the value `details["gold"]`, else 0."""
     rows = zip(answers.predictions, answers.details, strict=True)
     return [100.0 * (value_of(given.rpartition("=")[2]) == Fraction(details["gold"])) for given, details in rows]
 
 
-@metric(rowwise=True)
+@metric(rowwise=True, version=2)
 def equation_consistent(answers: Answers) -> list[float]:
     """100 where both sides of an equation have one value, right or wrong, else 0."""
     sides = [[value_of(side) for side in given.split("=")] for given in answers.predictions]

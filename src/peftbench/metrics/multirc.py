@@ -6,13 +6,13 @@ from peftbench.metrics.confusion import f1
 PAPER = "Khashabi et al. (2018), https://aclanthology.org/N18-1023"
 
 
-@metric(paper=PAPER)
+@metric(needs=("labels", "positive"), paper=PAPER)
 def multirc_f1a(answers: Answers) -> float:
     """F1 of the right answers over the answers of all questions together: F1a, not the mean over questions, F1m."""
     return float(f1(answers))
 
 
-@metric(rowwise=True, paper=PAPER)
+@metric(rowwise=True, needs=("group",), paper=PAPER)
 def multirc_em(answers: Answers) -> list[float]:
     """A score of each question: 100 where all its answers are judged rightly, else 0.
 

@@ -8,26 +8,39 @@ from typing import Any
 
 from peftbench.metrics import Answers, UnavailableError, metric
 from peftbench.sandbox import RefusedError, mode
-from peftbench.sandbox.trial import passes
+from peftbench.sandbox.trial import Verdict, judge
 
 WORKERS = 8
 """At most so many programs at a time; what bounds a program is processor time, which the others do not take from it."""
 
 
-@metric(rowwise=True, paper="arXiv:2107.03374")
+def refusal() -> str | None:
+    """Why programs cannot be contained here, if they cannot."""
+    try:
+        mode()
+    except RefusedError as error:
+        return str(error)
+    return None
+
+
+@metric(rowwise=True, needs=("tests",), refusal=refusal, version=2, paper="arXiv:2107.03374")
 def pass_at_1(answers: Answers) -> list[float]:
-    """100 where the answer passes all of the row's tests (`details["tests"]`), else 0; a row without tests does not
-    count. Raises `UnavailableError` where programs cannot be contained.
+    """100 where the answer passes all of the row's tests (`details["tests"]`), else 0; a row whose tests cannot decide,
+    as there are none, does not count. Raises `UnavailableError` where there is no other row, or programs cannot be
+    contained.
     """
 
-    def row(pair: tuple[str, Mapping[str, Any]]) -> float:
+    def row(pair: tuple[str, Mapping[str, Any]]) -> Verdict:
         program, details = pair
-        return 100.0 * passes(program, details["tests"]) if details.get("tests") else math.nan
+        return judge(program, details.get("tests") or ())
 
     try:
         mode()
         with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
             details = answers.details or [{}] * len(answers.predictions)
-            return list(pool.map(row, zip(answers.predictions, details, strict=True)))
+            verdicts = list(pool.map(row, zip(answers.predictions, details, strict=True)))
     except RefusedError as error:
         raise UnavailableError(str(error)) from error
+    if all(verdict.passed is None for verdict in verdicts):
+        raise UnavailableError(f"no row has tests that can decide; of the first, {verdicts[0].why}")
+    return [math.nan if verdict.passed is None else 100.0 * verdict.passed for verdict in verdicts]

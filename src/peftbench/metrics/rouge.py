@@ -1,36 +1,62 @@
 """ROUGE: overlap with a reference in single words, pairs of words and the longest common subsequence.
 
-F-measure on Porter stems, as the library `rouge-score` gives it; of several references the best counts.
+F-measure, as the library `rouge-score` gives it; of several references the best counts. The library's own words are of
+ASCII alone; `words` are those of any script.
 """
 
+import math
+from functools import lru_cache
+from typing import Any
+
 from peftbench.metrics import Answers, metric
+from peftbench.metrics.scripts import words
 
 PAPER = "Lin (2004), https://aclanthology.org/W04-1013"
+VERSION = 2
+
+
+class Stems:
+    """Words as `rouge-score` takes them: of ASCII, those of more than three letters without endings (Porter)."""
+
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import porter
+
+        self._stem = lru_cache(maxsize=2**16)(porter.PorterStemmer().stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text; what `rouge-score` asks of a tokenizer."""
+        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]
+
+
+@lru_cache
+def _scorer(kind: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer  # slow to import
+
+    return RougeScorer([kind], tokenizer=Stems())
 
 
 def _scores(kind: str, answers: Answers) -> list[float]:
-    from rouge_score.rouge_scorer import RougeScorer  # slow to import
+    """A score of each row; a row of whose references none has a word cannot be scored."""
+    scores = []
+    for prediction, references in zip(answers.predictions, answers.references, strict=True):
+        right = [reference for reference in references if words(reference)]
+        scores.append(100.0 * float(_scorer(kind).score_multi(right, prediction)[kind].fmeasure) if right else math.nan)
+    return scores
 
-    scorer = RougeScorer([kind], use_stemmer=True)
-    return [
-        100.0 * float(scorer.score_multi(references, prediction)[kind].fmeasure)
-        for prediction, references in zip(answers.predictions, answers.references, strict=True)
-    ]
 
-
-@metric(rowwise=True, paper=PAPER)
+@metric(rowwise=True, version=VERSION, paper=PAPER)
 def rouge_1(answers: Answers) -> list[float]:
     """Overlap in single words."""
     return _scores("rouge1", answers)
 
 
-@metric(rowwise=True, paper=PAPER)
+@metric(rowwise=True, version=VERSION, paper=PAPER)
 def rouge_2(answers: Answers) -> list[float]:
     """Overlap in pairs of adjacent words."""
     return _scores("rouge2", answers)
 
 
-@metric(rowwise=True, paper=PAPER)
+@metric(rowwise=True, version=VERSION, paper=PAPER)
 def rouge_l(answers: Answers) -> list[float]:
     """Longest common subsequence of words."""
     return _scores("rougeL", answers)

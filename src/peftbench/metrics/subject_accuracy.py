@@ -5,7 +5,7 @@ from collections import defaultdict
 from peftbench.metrics import Answers, metric
 
 
-@metric(paper="arXiv:2009.03300")
+@metric(needs=("subject",), paper="arXiv:2009.03300")
 def subject_accuracy(answers: Answers) -> float:
     """Mean, over the subjects that occur (`details["subject"]`), of the share of right labels.
 

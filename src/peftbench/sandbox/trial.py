@@ -1,21 +1,29 @@
-"""Programs against their tests: each test is a run of its own, and the first that fails decides.
+"""Programs against their tests.
 
-Right answers stay outside the sandbox where they can (printed text, values of calls). With assertions they cannot, and
-what shows that all were reached is a word that no program knows beforehand: to end early is not to pass.
+The tests are never where the program is. Printed text and values of calls are compared here; assertions, which are code
+of a data set, run in a box of their own and reach the program by calls (`exchange.py`). The first test that fails
+decides.
 """
 
 import json
-import secrets
+import math
+import socket
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import closing
+from typing import Any, NamedTuple
 
-from peftbench.sandbox import Limits, Outcome, run
+from peftbench.sandbox import Limits, mode, patiently, run
+from peftbench.sandbox.exchange import encode, same
+from peftbench.sandbox.processes import attend, contained
 
 Tests = Mapping[str, Any] | Sequence[str]
-"""`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions on what a program defines."""
+"""`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions on what a program defines.
 
-# Programs of APPS are written to be run after such imports, which have numpy too, and as the body of a function, so
-# that some leave by `return` (arXiv:2105.09938, `testing_util.py` of its authors).
+A mapping may name the data set whose own program says what is equal, as `comparison`: one of `COMPARISONS`.
+"""
+COMPARISONS = ("exact", "apps")
+
+# Solutions of competitions are written to be run after such imports.
 PRELUDE = """
 import collections, copy, fractions, functools, heapq, itertools, math, random, re, string, sys, time
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
@@ -25,79 +33,83 @@ from heapq import *
 from itertools import accumulate, combinations, permutations, product
 from math import ceil, cos, exp, fabs, floor, gcd, log, log2, sin, sqrt
 from typing import *
-sys.set_int_max_str_digits(0)
-"""
-LEAVING = """
-def _compiled(program):
-    import ast
-    class Leaving(ast.NodeTransformer):
-        def visit_FunctionDef(self, node):
-            return node
-        visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef
-        def visit_Return(self, node):
-            return ast.copy_location(ast.Raise(ast.Name("SystemExit", ast.Load())), node)
-    try:
-        return compile(program, "program.py", "exec")
-    except SyntaxError:
-        return compile(ast.fix_missing_locations(Leaving().visit(ast.parse(program))), "program.py", "exec")
 """
 
 
-def passes(program: str, tests: Tests, limits: Limits | None = None) -> bool:
-    """Whether a program passes all of its tests. Raises `RefusedError` if it cannot be contained."""
-    if not isinstance(tests, Mapping):
-        return _holds(program, tests, limits)
-    test = _returns if tests.get("fn_name") else _prints
-    cases = zip(tests["inputs"], tests["outputs"], strict=True)
-    return all(test(program, given, wanted, str(tests.get("fn_name")), limits) for given, wanted in cases)
+class Verdict(NamedTuple):
+    """Whether a program passes its tests; `None` if the tests cannot tell, and why."""
+
+    passed: bool | None
+    why: str = ""
 
 
-def _holds(program: str, assertions: Sequence[str], limits: Limits | None) -> bool:
-    word = secrets.token_hex(16)
-    outcome = run(f"{_embedded(program)}\n{_embedded(chr(10).join(assertions))}\nprint({word!r})", "", limits)
-    return _last_line(outcome) == word
-
-
-def _prints(program: str, given: object, wanted: object, _: str, limits: Limits | None) -> bool:
-    start = f"exec(globals().pop('_compiled')({program!r}))"
-    outcome = run(PRELUDE + LEAVING + start, _text(given), limits)
-    return outcome.status == "ok" and lines(outcome.stdout) == lines(_text(wanted))
-
-
-def _returns(program: str, given: Sequence[object], wanted: object, name: str, limits: Limits | None) -> bool:
-    """Whether the function, or the method of the class `Solution`, returns what is wanted; some data sets put that in a
-    list. Values are compared as JSON has them, in which the tests are written: a tuple equals a list.
+def passes(program: str, tests: Tests, limits: Limits | None = None) -> bool | None:
+    """Whether a program passes all of its tests; `None` if they cannot tell. Raises `RefusedError` if it cannot be
+    contained.
     """
-    word = secrets.token_hex(16)
-    call = f"(Solution() if 'Solution' in globals() else sys.modules['__main__']).{name}(*{_arguments(given)!r})"
-    outcome = run(
-        f"{PRELUDE}{_embedded(program)}\nimport json, sys\nprint({word!r}, json.dumps({call}), sep='')", "", limits
-    )
-    last = _last_line(outcome)
-    try:
-        value = json.loads(last.removeprefix(word)) if last.startswith(word) else None
-    except (ValueError, RecursionError):
-        return False
-    return last.startswith(word) and (value == wanted or (isinstance(wanted, list) and wanted[:1] == [value]))
+    return judge(program, tests, limits).passed
 
 
-def _embedded(program: str) -> str:
-    """A statement that runs a program as it would run by itself, `from __future__` at its head included."""
-    return f"exec(compile({program!r}, 'program.py', 'exec'), globals())"
+def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
+    """As `passes`, with the reason if the tests cannot tell."""
+    limits = limits or Limits()
+    if not isinstance(tests, Mapping):
+        text = "\n".join(tests)
+        return _holds(program, text, limits) if text.strip() else Verdict(None, "there are no tests")
+    comparison = tests.get("comparison", "exact")
+    if comparison not in COMPARISONS:
+        return Verdict(None, f"the comparison '{comparison}' is none of {', '.join(COMPARISONS)}")
+    inputs, outputs = tests.get("inputs") or [], tests.get("outputs") or []
+    if len(inputs) != len(outputs):
+        return Verdict(None, f"there are {len(inputs)} inputs and {len(outputs)} outputs")
+    if not inputs:
+        return Verdict(None, "there are no tests")
+    apps, name = comparison == "apps", tests.get("fn_name")
+    for given, wanted in zip(inputs, outputs, strict=True):
+        if name:
+            right = _returns(program, str(name), given, wanted, apps, limits)
+        else:
+            right = _prints(program, given, wanted, apps, limits)
+        if not right:
+            return Verdict(False)
+    return Verdict(True)
 
 
-def _arguments(given: Sequence[object]) -> list[object]:
-    """The arguments of a call. JSON made text of the numbers that were keys."""
-    return [
-        {int(key): value for key, value in one.items()}
-        if isinstance(one, dict) and all(key.lstrip("-").isdecimal() for key in one)
-        else one
-        for one in given
-    ]
+# ---- printed text ---------------------------------------------------------------------------------------------------
+
+
+def _prints(program: str, given: object, wanted: object, apps: bool, limits: Limits) -> bool:
+    outcome = run(program, _text(given), limits, prelude=PRELUDE, leave=apps)
+    alike = alike_in_apps if apps else alike_exactly
+    return outcome.status == "ok" and alike(outcome.stdout, _text(wanted))
 
 
 def _text(given: object) -> str:
     return "\n".join(map(str, given)) if isinstance(given, list) else str(given)
+
+
+def alike_exactly(printed: str, wanted: str) -> bool:
+    """The same lines; white space at their ends does not count, nor whether the last one ends with a line feed."""
+    return _ended(printed) == _ended(wanted)
+
+
+def _ended(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
+def alike_in_apps(printed: str, wanted: str) -> bool:
+    """As in the program of the authors of APPS (arXiv:2105.09938): empty lines and the width of white space do not
+    count, and where all lines are numbers, they need to be close.
+    """
+    left, right = lines(printed), lines(wanted)
+    if left == right:
+        return True
+    try:
+        pairs = [(float(one), float(other)) for one, other in zip(left, right, strict=True)]
+    except ValueError:
+        return False
+    return all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8) for one, other in pairs)
 
 
 def lines(text: str) -> list[str]:
@@ -105,6 +117,90 @@ def lines(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
-def _last_line(outcome: Outcome) -> str:
-    printed = outcome.stdout.splitlines() if outcome.status == "ok" else []
-    return printed[-1] if printed else ""
+# ---- values of calls ------------------------------------------------------------------------------------------------
+
+
+def _returns(program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: Limits) -> bool:
+    """Whether a function, or a method of the class `Solution`, returns what is wanted, as JSON has it: a tuple is a
+    list there, keys are text, and `true` is no number.
+
+    The program of the authors of APPS also takes keys that are digits for numbers, and the first of a list of wanted
+    values for the list.
+    """
+    arguments = [_numbered(one) if apps else one for one in given]
+    part = {"program": program, "prelude": PRELUDE, "leave": apps, "name": name}
+    part["arguments"] = encode(arguments, lambda _: None)
+    line = patiently(lambda: _called(part, limits))
+    try:
+        value = _plain(json.loads(line))
+        return same(value, wanted) or (apps and isinstance(wanted, list) and wanted != [] and same(value, wanted[0]))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _called(part: dict[str, Any], limits: Limits) -> tuple[bytes, bool]:
+    """What the program's side reported, a line of JSON; empty if there was nothing."""
+    with contained(mode(), "call", part, limits) as process:
+        status, spoilt = attend(process)
+    process.check_started()
+    line, end, _ = process.printed["report"][1:].partition(b"\n")
+    return (line if end and status is None else b""), spoilt
+
+
+def _plain(told: Any) -> Any:
+    """A value in JSON's types. Raises `ValueError` for one that JSON has not."""
+    if isinstance(told, list):
+        return [_plain(one) for one in told]
+    if not isinstance(told, dict):
+        return told
+    if "tuple" in told:
+        return [_plain(one) for one in told["tuple"]]
+    if "int" in told:
+        return int(told["int"], 16)
+    if "dict" in told:
+        return {_key(key): _plain(one) for key, one in told["dict"]}
+    raise ValueError("JSON has no such value")
+
+
+def _key(told: Any) -> str:
+    key = _plain(told)
+    if isinstance(key, list | dict):
+        raise ValueError("JSON has no such key")
+    return key if isinstance(key, str) else json.dumps(key)
+
+
+def _numbered(one: object) -> object:
+    """A mapping whose keys are digits, with numbers as keys: JSON made text of them."""
+    if isinstance(one, dict) and all(key.lstrip("-").isdecimal() for key in one):
+        return {int(key): value for key, value in one.items()}
+    return one
+
+
+# ---- assertions -----------------------------------------------------------------------------------------------------
+
+
+def _holds(program: str, assertions: str, limits: Limits) -> Verdict:
+    found, why = patiently(lambda: _asserted(program, assertions, limits))
+    return Verdict(found, why)
+
+
+def _asserted(program: str, assertions: str, limits: Limits) -> tuple[tuple[bool | None, str], bool]:
+    how = mode()
+    ours, theirs = socket.socketpair()
+    with closing(ours), closing(theirs):
+        tester = contained(how, "test", {"tests": assertions}, limits, channel=ours.fileno())
+        tried = contained(how, "serve", {"program": program}, limits, channel=theirs.fileno())
+        with tester as tests, tried as subject:
+            # Both ends are elsewhere now: when one process ends, the other hears of it.
+            ours.close()
+            theirs.close()
+            status, spoilt = attend(tests, subject)
+    tests.check_started()
+    match tests.report:
+        case [None, str(why)] if status is None:
+            return (None, why), False  # whatever the program is
+        case [True] if status is None:
+            return (True, ""), False
+        case _:
+            subject.check_started()
+            return (False, ""), spoilt

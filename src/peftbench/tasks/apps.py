@@ -13,6 +13,7 @@ DIGITS = 4000
     kind="code",
     instruction="Write a Python program that solves the problem. Answer with the program alone.",
     metrics=("pass_at_1", "codebleu"),
+    version=2,
     max_new_tokens=512,
     paper="arXiv:2105.09938",
     licence="MIT",
@@ -20,11 +21,13 @@ DIGITS = 4000
 )
 def apps(row: Row) -> Example:
     """One example a problem: its first solution is learned, all are references, its tests decide. Solutions and tests
-    are JSON, or empty where there are none, as with the solutions of some problems of the test split.
+    are JSON, or empty where there are none, as with the solutions of some problems of the test split. What is equal is
+    what the program of the authors of APPS takes for it (`peftbench.sandbox.trial`).
     """
     fields = {"question": row["question"].strip()}
     if row["starter_code"].strip():
         fields["starter_code"] = row["starter_code"].strip()
     solutions = [text.strip() for text in json.loads(row["solutions"] or "[]") if text.strip()]
     tests = json.loads(row["input_output"] or "{}", parse_int=lambda n: int(n) if len(n) < DIGITS else n)
+    tests |= {"comparison": "apps"} if tests else {}
     return Example(fields, (solutions or [""])[0], tuple(solutions), details={"tests": tests})

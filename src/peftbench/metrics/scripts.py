@@ -1,0 +1,39 @@
+"""Words of texts in any script, and the tokens of sacreBLEU that fit one."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+import regex
+
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""Scripts that put no blanks between words: each character is a word there, with the marks on it."""
+_WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*+|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]++", regex.V1)
+_OF = {
+    "latin": regex.compile(r"\p{Latin}"),
+    "kana": regex.compile(r"[\p{Hiragana}\p{Katakana}]"),
+    "han": regex.compile(r"\p{Han}"),
+    "unspaced": regex.compile(rf"[{UNSPACED}]"),
+    "letters": regex.compile(r"\p{L}"),
+}
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, marks and digits in lower case (NFKC); of scripts without blanks, single characters.
+
+    Of a text in ASCII these are the words of `rouge-score`.
+    """
+    found: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    return found
+
+
+def bleu_tokens(references: Iterable[str]) -> str:
+    """The tokenizer of sacreBLEU that fits the script of most letters of the references, among those that need nothing
+    but sacreBLEU itself: `zh` for Chinese; `char` for Japanese and other scripts without blanks; `13a` for Latin;
+    `intl`, which knows the punctuation of all scripts, for the others.
+    """
+    text = unicodedata.normalize("NFKC", "".join(references))
+    count = Counter({name: len(of.findall(text)) for name, of in _OF.items()})
+    if 2 * count["unspaced"] > count["letters"]:
+        return "zh" if 2 * count["han"] > count["unspaced"] and not count["kana"] else "char"
+    return "intl" if 2 * count["latin"] < count["letters"] else "13a"

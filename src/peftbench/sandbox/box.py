@@ -1,0 +1,126 @@
+"""How a Python is started that can do no harm: the command, its limits, and where there is none."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from peftbench.sandbox.seccomp import filter_of
+
+Mode = Literal["bwrap", "rlimit"]
+INSIDE = Path(__file__).with_name("inside.py")
+TEMPORARY = "/tmp"  # noqa: S108 (the one inside the box)
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+
+
+class RefusedError(Exception):
+    """No program was run, because it could not be contained; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a program.
+
+    `seconds` by the clock, without the time in which the program was ready to run and others had the processor;
+    `cpu_seconds` of a processor, of each process and of all together; `memory_bytes` of address space of each process;
+    `resident_bytes` of memory of all processes together; `processes` with their threads; `file_bytes` of the temporary
+    folder as a whole and of each file; `files` in that folder; `output_bytes` printed.
+    """
+
+    seconds: float = 12.0
+    cpu_seconds: int = 4
+    memory_bytes: int = 1 << 30
+    processes: int = 32
+    file_bytes: int = 16 << 20
+    output_bytes: int = 4 << 20
+    resident_bytes: int = 2 << 30
+    files: int = 10_000
+
+
+def command(how: Mode, limits: Limits) -> tuple[list[str], dict[str, Any]]:
+    """The command of a Python that runs `inside.py`, and what that is given to contain itself."""
+    python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    flags = ["-P", "-s", "-S", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
+    bounds = {
+        "RLIMIT_CPU": limits.cpu_seconds,
+        "RLIMIT_AS": limits.memory_bytes,
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_NPROC": limits.processes + (_tasks_of_user() if how == "rlimit" else 0),
+        "RLIMIT_NOFILE": 256,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_CORE": 0,
+    }
+    box = _bubblewrap(limits) if how == "bwrap" else []
+    return [*box, str(python), *flags], {"bounds": bounds, "filter": _filter(how).hex()}
+
+
+def _filter(how: Mode) -> bytes:
+    """The filter of system calls; none where the weaker mode was chosen on a machine that has no list of them."""
+    try:
+        return filter_of(os.uname().machine)
+    except ValueError as error:
+        if how == "bwrap":
+            raise RefusedError(str(error)) from error
+        return b""
+
+
+def _tasks_of_user() -> int:
+    """Threads that this user runs already: outside a box the limit counts them too."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            count += len(list((process / "task").iterdir())) if process.stat().st_uid == os.getuid() else 0
+    return count
+
+
+def _bubblewrap(limits: Limits) -> list[str]:
+    """The command of a bubblewrap that shows the system's files and Python's, read-only, and a temporary folder."""
+    program = shutil.which("bwrap") or "bwrap"
+    alone = ["--unshare-all"]
+    after: list[str] = []
+    if is_machine_root():
+        # The limit on processes counts by user and does not bind root, so the program is run by a user of its own.
+        user = secrets.randbelow(1 << 30) + (1 << 30)
+        alone = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        alone += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        after = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+    elif _knows(program, "--disable-userns"):
+        alone += ["--unshare-user", "--disable-userns"]
+    shown: list[str] = []
+    for place in map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache")):
+        if place.is_symlink():
+            shown += ["--symlink", str(place.readlink()), str(place)]
+        elif place.exists():
+            shown += ["--ro-bind", str(place), str(place)]
+    python = Path(sys.base_prefix)
+    if not python.is_relative_to("/usr"):
+        for parent in (*reversed(python.parents[:-1]), python):
+            shown += ["--perms", "0755", "--dir", str(parent)]
+        for place in (python / "bin", python / "lib"):
+            shown += ["--ro-bind", str(place), str(place)]
+    shown += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    shown += ["--perms", "1777", "--size", str(limits.file_bytes), "--tmpfs", TEMPORARY, "--remount-ro", "/"]
+    return [program, *alone, "--die-with-parent", "--new-session", *shown, "--chdir", TEMPORARY, "--", *after]
+
+
+@lru_cache
+def _knows(program: str, option: str) -> bool:
+    """Whether the installed bubblewrap has an option; older ones do without, behind the filter of system calls."""
+    try:
+        return (
+            option
+            in subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=False).stdout
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def is_machine_root() -> bool:
+    """Root of the machine itself, not of a container that calls another user so."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]

@@ -1,0 +1,333 @@
+"""What runs inside the sandbox when a program is tried: the program's side, and values and calls as JSON.
+
+The program and its tests are two processes, each in a box of its own. The tests (`asserting.py`) send one call at a
+time and get values back, never objects: what a program returns cannot answer for itself whether it is what was wanted.
+Nothing of the tests but the arguments of a call is ever where the program is. This file imports little, and of the
+standard library alone: the boxes are given its text.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import json
+import operator
+import os
+import sys
+
+TYPE_CHECKING = False  # `typing` would be the slowest import of all
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import CodeType
+    from typing import Any
+
+    Keep = Callable[[Any], Any]
+    Inner = Callable[[Any], Any]
+    Tell = Callable[[Any, Inner], Any]
+    Codes = Iterable[CodeType]
+
+# ---- values as JSON -------------------------------------------------------------------------------------------------
+
+written, read, write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
+"""Held here, as a program may put others in the place of what a module has."""
+LONG = 1 << 63
+"""Whole numbers from here on are told in hexadecimal digits, which are read in linear time."""
+
+
+def _integer(value: int, _: Inner) -> Any:
+    plain = int.__pos__(value)
+    return plain if -LONG < plain < LONG else {"int": hex(plain)}
+
+
+def _sequence(kind: Any) -> tuple[Any, Tell]:
+    return kind, lambda value, inner: {kind.__name__: [inner(one) for one in kind.__iter__(value)]}
+
+
+TOLD: tuple[tuple[Any, Tell], ...] = (
+    (int, _integer),
+    (float, lambda value, _: float.__pos__(value)),
+    (str, lambda value, _: str.__str__(value)),
+    (list, lambda value, inner: [inner(one) for one in list.__iter__(value)]),
+    (dict, lambda value, inner: {"dict": [[inner(key), inner(one)] for key, one in dict.items(value)]}),
+    (range, lambda value, _: {"range": [value.start, value.stop, value.step]}),
+    *map(_sequence, (tuple, set, frozenset, collections.deque)),
+    (bytes, lambda value, _: {"bytes": bytes.hex(value)}),
+    (bytearray, lambda value, _: {"bytearray": bytearray.hex(value)}),
+    (complex, lambda value, _: {"complex": complex.__repr__(value)}),
+)
+"""How values are told, by their class or one that it is derived from."""
+IMPORTED = {"Fraction": "fractions", "Decimal": "decimal"}
+"""Classes whose values are told as texts, and their modules: who has not imported them has no such values."""
+
+
+def encode(value: Any, keep: Keep) -> Any:
+    """A value in JSON's types. What equals what in Python stays so: a list is no tuple, and `True` is told from 1.
+
+    A value of a class derived from a built-in one becomes a plain value of that. `keep` tells of all other objects.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, Remote):
+        return {"object": keep(value)}
+    for kind, tell in TOLD:
+        if isinstance(value, kind):
+            return tell(value, lambda one: encode(one, keep))
+    for name, module in IMPORTED.items():
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and isinstance(value, kind):
+            return {name: kind.__str__(value)}
+    called = getattr(value, "__name__", None)
+    if isinstance(called, str) and getattr(builtins, called, None) is value:
+        return {"builtin": called}
+    return {"object": keep(value)}
+
+
+def decode(told: Any, meet: Callable[[Any], Any]) -> Any:
+    """The value that JSON tells of; `meet` makes something of an object on the other side. Raises `ValueError`."""
+    if isinstance(told, list):
+        return [decode(one, meet) for one in told]
+    if not isinstance(told, dict):
+        return told
+    if len(told) != 1:
+        raise ValueError("not a value")
+    ((name, content),) = told.items()
+    if name not in READ:
+        raise ValueError("not a value")
+    return READ[name](content, lambda one: decode(one, meet)) if name != "object" else meet(content)
+
+
+READ: dict[str, Tell] = {
+    "int": lambda content, _: int(content, 16),
+    "dict": lambda content, inner: {inner(key): inner(one) for key, one in content},
+    "range": lambda content, _: range(*content),
+    "tuple": lambda content, inner: tuple(map(inner, content)),
+    "set": lambda content, inner: set(map(inner, content)),
+    "frozenset": lambda content, inner: frozenset(map(inner, content)),
+    "deque": lambda content, inner: collections.deque(map(inner, content)),
+    "bytes": lambda content, _: bytes.fromhex(content),
+    "bytearray": lambda content, _: bytearray.fromhex(content),
+    "complex": lambda content, _: complex(content),
+    "Fraction": lambda content, _: __import__("fractions").Fraction(content),
+    "Decimal": lambda content, _: __import__("decimal").Decimal(content),
+    "builtin": lambda content, _: getattr(builtins, content),
+    "object": lambda content, _: content,
+}
+"""How values are read, by the name that they are told under."""
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two values are equal in Python, but for truth values, which are no numbers here: `True` is not 1."""
+    if isinstance(left, bool) != isinstance(right, bool):
+        return not isinstance(left, int | float | complex) and bool(left == right)
+    if type(left) is type(right) and isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = {(isinstance(key, bool), key) for key in left} == {(isinstance(key, bool), key) for key in right}
+        return keys and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, set | frozenset) and isinstance(right, set | frozenset):
+        return left == right and {x for x in left if isinstance(x, bool)} == {x for x in right if isinstance(x, bool)}
+    return bool(left == right)
+
+
+# ---- calls from one process to the other ----------------------------------------------------------------------------
+
+
+class Channel:
+    """Questions and answers over a socket, one JSON text a line; while one side waits, it may be asked itself."""
+
+    def __init__(self, descriptor: int, answers: dict[str, Callable[..., Any]]) -> None:
+        self.incoming, self.outgoing = os.fdopen(descriptor, "rb"), os.fdopen(os.dup(descriptor), "wb")
+        self.answers = answers
+        self.kept: list[Any] = []
+
+    def keep(self, value: Any) -> Any:
+        """The number by which the other side knows an object of this one, or that it gave to one of its own."""
+        if isinstance(value, Remote):
+            return {"yours": object.__getattribute__(value, "_number")}
+        for number, held in enumerate(self.kept):
+            if held is value:
+                return number
+        self.kept.append(value)
+        return len(self.kept) - 1
+
+    def meet(self, number: Any) -> Any:
+        return self.kept[number["yours"]] if isinstance(number, dict) else Remote(self, number)
+
+    def send(self, content: dict[str, Any]) -> None:
+        self.outgoing.write(written(content).encode() + b"\n")
+        self.outgoing.flush()
+
+    def ask(self, what: str, *arguments: Any, **named: Any) -> Any:
+        """An answer of the other side. Raises what it raised, if that is a built-in exception, else `ProgramError`."""
+        self.send(
+            {
+                "ask": what,
+                "with": encode(list(arguments), self.keep),
+                "named": {name: encode(value, self.keep) for name, value in named.items()},
+            }
+        )
+        told = self.attend()
+        if told is None:
+            raise EndedError
+        if "raised" in told:
+            raise _error(told["raised"])
+        for place, content in told.get("changed", []):
+            _become(arguments[place], decode(content, self.meet))
+        return decode(told["value"], self.meet)
+
+    def attend(self) -> dict[str, Any] | None:
+        """Answer questions until an answer comes; `None` when the other side has ended."""
+        for line in self.incoming:
+            told = read(line.decode())
+            if "ask" not in told:
+                return dict(told)
+            self.send(self.answer(told))
+        return None
+
+    def answer(self, told: dict[str, Any]) -> dict[str, Any]:
+        try:
+            arguments = decode(told["with"], self.meet)
+            named = {name: decode(value, self.meet) for name, value in told["named"].items()}
+            value = self.answers[told["ask"]](*arguments, **named)
+            after = [encode(one, self.keep) for one in arguments]
+            changed = [[i, now] for i, (was, now) in enumerate(zip(told["with"], after, strict=True)) if was != now]
+            return {"value": encode(value, self.keep), "changed": changed}
+        except BaseException as error:
+            return {"raised": [kind.__name__ for kind in type(error).__mro__]}
+
+
+class ProgramError(Exception):
+    """The program raised something that is no built-in exception."""
+
+
+class EndedError(ProgramError):
+    """The program has ended."""
+
+
+def _error(names: Sequence[str]) -> Exception:
+    """The nearest built-in exception; what would end a process is an error like any other here."""
+    for name in names:
+        kind = getattr(builtins, name, None)
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+            try:
+                return kind()
+            except TypeError:
+                break
+    return ProgramError(", ".join(names[:1]))
+
+
+def _become(held: Any, now: Any) -> None:
+    """Give a container the content that it has after a call on the other side."""
+    if isinstance(held, list | bytearray):
+        held[:] = now
+    elif isinstance(held, dict | set):
+        held.clear()
+        held.update(now)
+    elif isinstance(held, collections.deque):
+        held.clear()
+        held.extend(now)
+
+
+class Remote:
+    """An object of the other side. It can be called and looked into, and equals nothing but others of its kind."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        object.__setattr__(self, "_channel", channel)
+        object.__setattr__(self, "_number", number)
+
+    def _ask(self, what: str, *arguments: Any, **named: Any) -> Any:
+        return object.__getattribute__(self, "_channel").ask(what, self, *arguments, **named)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        # Not through `_ask`: what a call changes in its arguments is told by their places.
+        return object.__getattribute__(self, "_channel").ask("call", self, *arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._ask("get", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._ask("set", name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        made: Iterator[Any] = self._ask("iterate")
+        return made if isinstance(made, Remote) else iter(made)
+
+    def __next__(self) -> Any:
+        return self._ask("next")
+
+    def __len__(self) -> int:
+        return int(self._ask("length"))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ask("item", key)
+
+    def __bool__(self) -> bool:
+        return self._ask("truth") is True
+
+    def __str__(self) -> str:
+        return str(self._ask("text"))
+
+    __repr__ = __str__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and self._ask("equal", other) is True
+
+    def __hash__(self) -> int:
+        return int(object.__getattribute__(self, "_number"))
+
+
+def call_it(function: Any, *arguments: Any, **named: Any) -> Any:
+    return function(*arguments, **named)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return bool(left == right)
+
+
+# ---- the program's side ---------------------------------------------------------------------------------------------
+
+
+def _module(codes: Codes) -> dict[str, Any]:
+    """The names of a program that has been run as a module, not as `__main__`: it is there to be called."""
+    module = type(sys)("program")
+    sys.modules["program"] = module
+    for code in codes:
+        exec(code, module.__dict__)  # noqa: S102 (this is the inside of the box)
+    return module.__dict__
+
+
+def call(given: dict[str, Any], codes: Codes, report: int) -> None:
+    """Call one function of the program, or a method of its class `Solution`, and report the value."""
+    arguments = decode(given["arguments"], lambda _: None)
+    names = _module(codes)
+    function = getattr(names["Solution"](), given["name"]) if "Solution" in names else names[given["name"]]
+    report_to(report, encode(function(*arguments), lambda _: None))
+
+
+def serve(given: dict[str, Any], codes: Codes, report: int) -> None:
+    """Let the other side use what the program defines, until it has ended."""
+    os.close(report)
+    channel = Channel(given["channel"], {})
+    names = _module(codes)
+    channel.answers |= {
+        "name": lambda name: names[name],
+        "has": lambda name: name in names,
+        "call": call_it,
+        "get": getattr,
+        "set": setattr,
+        "iterate": iter,
+        "next": next,
+        "length": len,
+        "item": operator.getitem,
+        "truth": bool,
+        "text": str,
+        "equal": _equal,
+    }
+    channel.attend()
+    os._exit(0)
+
+
+def report_to(descriptor: int, content: Any) -> None:
+    text = written(content).encode() + b"\n"
+    while text:
+        text = text[write(descriptor, text) :]

@@ -1,0 +1,194 @@
+"""Contained processes: started, attended until they end or have to be stopped, and gone with all that they started."""
+
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Limits, Mode, RefusedError, command
+from peftbench.sandbox.usage import Usage, usage
+
+Status = Literal["ok", "failed", "timeout", "overflow"]
+MODULES = {"program": (), "call": ("exchange",), "serve": ("exchange",), "test": ("exchange", "asserting")}
+"""Files of this folder whose text a part is given; the last one plays it."""
+PATIENCE = 10
+"""So many times its seconds a program may take while others have the processor."""
+FIRST_LOOK, LAST_LOOK = 0.1, 0.5
+"""Seconds between two looks at what processes use; they grow with the time that a program takes."""
+
+
+@dataclass
+class Contained:
+    """A process in a box; `printed` by "out", "err" and "report", whose first byte says that all limits were set."""
+
+    process: subprocess.Popen[bytes]
+    streams: Mapping[str, IO[bytes]]
+    limits: Limits
+    started: float = field(default_factory=time.monotonic)
+    printed: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b"", "report": b""})
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def report(self) -> Any:
+        """What it has reported, in JSON's types; `None` if that is nothing or no JSON."""
+        line, end, _ = self.printed["report"][1:].partition(b"\n")
+        try:
+            return json.loads(line) if end else None
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def overflows(self) -> bool:
+        printed = len(self.printed["out"]) + len(self.printed["err"])
+        return max(printed, len(self.printed["report"])) > self.limits.output_bytes
+
+    def text(self, stream: str) -> str:
+        return self.printed[stream].decode("utf-8", "replace")
+
+    def check_started(self) -> None:
+        """Raises `RefusedError` for a process that never got so far as to be contained."""
+        if not self.printed["report"]:
+            said = " ".join(self.text("err").split())[-300:]
+            raise RefusedError(f"the sandbox did not start: {said or 'it was too slow, or ended without a word'}")
+
+
+@contextmanager
+def contained(
+    how: Mode, part: str, given: Mapping[str, Any], limits: Limits, stdin: str = "", channel: int | None = None
+) -> Iterator[Contained]:
+    """A process that plays a part (`inside.py`) with what is given; when the context is left, nothing of it is left."""
+    line, facts = command(how, limits)
+    modules = {f"{__package__}.{name}": _text_of(name) for name in MODULES[part]}
+    whole = {"program": "", "prelude": "", "leave": False, "modules": modules, "part": part, "channel": channel}
+    heard, tell = os.pipe()
+    with (
+        os.fdopen(heard, "rb") as report,
+        _sealed(json.dumps(whole | facts | dict(given))) as text,
+        _sealed(stdin) as feed,
+        tempfile.TemporaryDirectory(prefix="peftbench-", ignore_cleanup_errors=True) as folder,
+    ):
+        try:
+            process = subprocess.Popen(
+                [*line, str(text.fileno()), str(tell)],
+                stdin=feed,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT | {"HOME": TEMPORARY if how == "bwrap" else folder},
+                cwd=folder,
+                pass_fds=(text.fileno(), tell, *([] if channel is None else [channel])),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RefusedError(f"the sandbox could not be started: {error}") from error
+        finally:
+            os.close(tell)
+        assert process.stdout
+        assert process.stderr
+        with process:
+            try:
+                yield Contained(process, {"out": process.stdout, "err": process.stderr, "report": report}, limits)
+            finally:
+                # A group of its own, before it is waited for and its number may be another's; a box ends with its
+                # keeper.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+@lru_cache
+def _text_of(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+
+
+def _sealed(text: str) -> IO[bytes]:
+    """A file in memory which can be read and no longer written, by nobody.
+
+    A pipe would have to be fed while output is read; a file on disk could be opened again for writing, through `/proc`.
+    """
+    file = os.fdopen(os.memfd_create("given", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
+    file.write(text.encode("utf-8", "replace"))
+    file.seek(0)
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return file
+
+
+def attend(first: Contained, *others: Contained) -> tuple[Status | None, bool]:
+    """Read what processes print until the first has ended, or reported a line, or any has to be stopped.
+
+    Returns why it was stopped, if it was, and whether that may be the fault of a busy machine.
+    """
+    together, look = (first, *others), Look(first.limits, first.started)
+    with selectors.DefaultSelector() as selector:
+        for each in together:
+            for name, stream in each.streams.items():
+                selector.register(stream, selectors.EVENT_READ, (each, name))
+        while True:
+            for key, _ in selector.select(look.pause(waiting=bool(selector.get_map()))):
+                each, name = key.data
+                piece = os.read(key.fd, 1 << 16)
+                each.printed[name] += piece
+                if not piece:
+                    selector.unregister(key.fd)
+            open_ = {id(key.data[0]) for key in selector.get_map().values()}
+            if b"\n" in first.printed["report"] or (id(first) not in open_ and first.process.poll() is not None):
+                return None, False
+            if any(each.overflows for each in together):
+                return "overflow", False
+            if look.due() and (found := look.at(together)):
+                return found, found == "timeout" and look.starved
+
+
+@dataclass
+class Look:
+    """When to look at what processes use, and what it means."""
+
+    limits: Limits
+    started: float
+    next: float = FIRST_LOOK
+    waited: float | None = 0.0
+
+    def pause(self, waiting: bool) -> float:
+        """Seconds until the next look; with nothing to be read, the end of a process is waited for in short steps."""
+        left = max(0.0, self.started + self.next - time.monotonic())
+        return left if waiting else min(left, FIRST_LOOK / 10)
+
+    def due(self) -> bool:
+        return time.monotonic() >= self.started + self.next
+
+    def at(self, processes: Sequence[Contained]) -> Status | None:
+        """Why they have to be stopped, if they have."""
+        elapsed = time.monotonic() - self.started
+        each = [usage(one.process.pid, TEMPORARY) for one in processes]
+        self.next = elapsed + min(LAST_LOOK, max(FIRST_LOOK, elapsed / 5))
+        self.waited = (
+            None if any(one.waited_seconds is None for one in each) else sum(o.waited_seconds or 0.0 for o in each)
+        )
+        if status := next((found for one in each if (found := self._excess(one))), None):
+            return status
+        # What was ready to run and did not is the machine's affair, up to a point.
+        own = elapsed - min(self.waited or 0.0, elapsed)
+        return "timeout" if own > self.limits.seconds or elapsed > PATIENCE * self.limits.seconds else None
+
+    def _excess(self, used: Usage) -> Status | None:
+        if used.cpu_seconds > self.limits.cpu_seconds + 1:
+            return "failed"
+        if used.memory_bytes > self.limits.resident_bytes or used.files > self.limits.files:
+            return "overflow"
+        return None
+
+    @property
+    def starved(self) -> bool:
+        """Whether processes waited for a processor for a good part of their time, or it is not known."""
+        return self.waited is None or self.waited > 0.1 * self.limits.seconds
