@@ -108,7 +108,7 @@ def test_latex_is_escaped_and_whole() -> None:
     plain = re.sub(r"\\.", "", text)
     assert plain.count("{") == plain.count("}")
     assert "data\\_to\\_text" in text
-    assert re.search(r"lora & \d+\.\d \$\\pm\$ \d", text)
+    assert re.search(r"lora & \d+\.\d \{\[\}\d+\.\d, \d+\.\d\{\]\}", text)
 
 
 def test_escaping_leaves_other_signs_alone() -> None:

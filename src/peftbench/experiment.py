@@ -22,13 +22,17 @@ from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
-from peftbench.models import find
+from peftbench.models import at, is_commit, resolved
 from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import NOTHING, Scored, chance, scored
 from peftbench.tasks.splits import Limits, Splits, split
+
+
+class BrokenMethodError(UserError):
+    """A method that does not keep the contract of methods: a failure, on whatever model."""
 
 
 @dataclass
@@ -45,8 +49,8 @@ class Worker:
 
     def borrow(self, spec: RunSpec) -> Base:
         """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
-        ref = find(spec.model.name)
-        if ref.version != spec.model.version:
+        ref = at(spec.model.name, spec.model.version)
+        if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
         with refusing():
             wanted = (ref, spec.train.precision, quantised(spec))
@@ -159,6 +163,8 @@ def refusing() -> Iterator[None]:
     """What is asked for cannot be run together: a `UserError` from here is a result of the run."""
     try:
         yield
+    except BrokenMethodError:
+        raise
     except UserError as problem:
         raise RefusedError(str(problem)) from problem
 
@@ -206,7 +212,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     check_possible(method, spec, getattr(base.model, "is_quantized", False))
     adapted: Adapted = method.function(base.model, **given(spec.method))
     if not isinstance(adapted, Adapted):
-        raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
+        raise BrokenMethodError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     if method.facts.trains and not trained:
         raise UserError(f"method {spec.method} would train nothing on this model")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.methods import METHODS, Adapted
-from peftbench.models import Model, find
+from peftbench.models import Model, find, same
 from peftbench.registry import UnknownNameError, UserError
 from peftbench.seeds import stream
 from peftbench.spec import Choice, RunSpec
@@ -82,12 +82,11 @@ def made_by(method: Choice) -> Choice:
 
 def check_base(kept: Kept, base: Model) -> None:
     """Raises `UserError` for an adapter that was made for another base model, by name or by its files' content."""
-    wanted, there = (Path(name).name.casefold() for name in (kept.base, base.address))
     way_out = "give that one with --model, or any_base = true (--any-base) if they are the same"
     if isinstance(kept.version, str) and isinstance(base.version, str):
         if kept.version != base.version:
             raise UserError(f"adapter {kept.folder} was made for other weights of {kept.base}: {way_out}")
-    elif kept.base and wanted != there:
+    elif kept.base and not same(kept.base, base.address):
         raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
 
 
