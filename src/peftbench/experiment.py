@@ -29,6 +29,7 @@ from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import NOTHING, Scored, chance, scored
 from peftbench.tasks.splits import Limits, Splits, split
+from peftbench.text import writable
 
 
 class BrokenMethodError(UserError):
@@ -311,6 +312,6 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         base_reloaded=found.reloaded,
         seeds=streams(spec.seed),
         **machine.record(),
-        notes=(*found.notes, *trained.notes),
-        error=error,
+        notes=tuple(map(writable, (*found.notes, *trained.notes))),
+        error=None if error is None else writable(error),
     )

@@ -57,6 +57,11 @@ def _escape(sign: str) -> str:
     return short or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
 
 
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: lone surrogates, as errors about broken rows may have, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def json_text(content: Any) -> str:
     """A JSON document that holds no control character: those in its texts are JSON's own escapes."""
     text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
