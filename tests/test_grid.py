@@ -483,7 +483,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> No
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.toml: cannot be read: No such file"):
         expand(tmp_path / "nowhere.toml")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="a folder; give a grid file"):
         expand(tmp_path)
 
 
