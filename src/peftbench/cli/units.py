@@ -36,12 +36,13 @@ def list_units(
         print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
     elif rows:
         headings = list(catalogue.BRIEF[what])
-        print_rows(headings, _short([["–" if row[h] is None else str(row[h]) for h in headings] for row in rows]))
+        cells = [["–" if row[heading] is None else str(row[heading]) for heading in headings] for row in rows]
+        print_rows(headings, _short(headings, cells))
 
 
-def _short(rows: list[list[str]]) -> list[list[str]]:
+def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
     """Rows whose last column is cut to the width of the terminal, or of a usual one, so that each is one line."""
-    others = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)]
+    others = [max(len(row[at]) for row in [headings, *rows]) for at in range(len(headings) - 1)]
     room = max(console().width - sum(others) - 2 * len(others) - 2, 16)
     return [[*row[:-1], shorten(row[-1], room, placeholder=" …")] for row in rows]
 
