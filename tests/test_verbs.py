@@ -153,6 +153,21 @@ def test_quantities(kind: str, text: str, value: float) -> None:
     assert quantity("--most", text, kind) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("gate lora --margin nan", "gate lora --margin inf", "gate lora --margin 0", "gate lora --size ²"),
+        *("gate lora --size 1,000", "gate lora --size -1", "advise --task sst2 --within nan"),
+        *("advise --task sst2 --within inf", "advise --task sst2 --time 1,5h", "advise --task sst2 --memory 24,5GB"),
+    ],
+)
+def test_no_verb_guesses_a_number(words: str, tmp_path: Path) -> None:
+    done = call(*words.split(), "--store", tmp_path / "r")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
 # Exceptions and what is given on the command line
 
 

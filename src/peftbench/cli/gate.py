@@ -1,5 +1,6 @@
 """The verb for continuous integration."""
 
+import math
 import tomllib
 import traceback
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def gate(
     """
     from peftbench.launch import Options
 
-    if not margin > 0:
+    if not 0 < margin < math.inf:
         raise UserError(f"--margin {margin:g}: a number of points above 0")
     with _no_verdict():
         options = Options(data.resolve() if data else None, workers, threads, plugins=plug(plugin))
@@ -105,7 +106,7 @@ def _no_verdict() -> Iterator[None]:
     except (UserError, typer.Exit):
         raise
     except Exception:
-        typer.echo(f"{traceback.format_exc()}error: no verdict: the gate itself broke", err=True)
+        say(f"{traceback.format_exc()}error: no verdict: the gate itself broke", stderr=True)
         raise typer.Exit(2) from None
 
 
