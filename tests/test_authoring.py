@@ -283,7 +283,7 @@ def test_exit_status_and_json(tmp_path: Path) -> None:
         (["long_needle", "--set", "word=3"], "unknown argument of task 'long_needle' 'word': did you mean 'words'?"),
         (["long_needle", "--set", "words"], "--set words: give KEY=VALUE"),
         (["rte", "--data", "."], "data set nyu-mll/glue (rte), split 'train': not in ."),
-        (["file"], "task 'file', argument 'data': Field required"),
+        (["file"], "task 'file', argument 'data': is missing"),
     ],
 )
 def test_what_cannot_be_checked(arguments: list[str], message: str) -> None:
@@ -316,7 +316,7 @@ def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LORA", {"use": "prompt-tuning", "tokens": 9000})
     *_, last = check_task("quick", {}).findings
     assert last.problem
-    assert re.match(r"prompt-tuning: failed: the longest row needs \d+ positions .* 9000 virtual tokens", last.said)
+    assert re.match(r"prompt-tuning: refused: the longest row needs \d+ positions .* 9000 virtual tokens", last.said)
 
 
 def mean_tokens(name: str) -> float:

@@ -277,7 +277,7 @@ def test_plan_with_other_models(grid: Path, tiny_models: dict[str, Path]) -> Non
 
 def test_status(grid: Path, garden: Garden, tmp_path: Path) -> None:
     empty = {"counts": {"ok": 0}, "failures": [], "corrupt": []}
-    assert call("status", "--store", tmp_path / "nothing", "--json").json == empty
+    assert call("status", "--store", tmp_path, "--json").json == empty
     assert call("status", "--store", garden.store, "--json").json == empty | {"counts": {"ok": 2}}
     told = call("status", garden.grid, "--store", garden.store, "--json").json
     assert told["counts"] == {"ok": 2, "missing": 0}
@@ -302,7 +302,7 @@ def test_a_corrupt_result_is_told(grid: Path, tmp_path: Path) -> None:
 
 
 def test_data_that_cannot_be_had_is_a_failed_row(thirsty: Garden) -> None:
-    assert thirsty.done.code == 1
+    assert thirsty.done.code == 2
     reason = (
         f"data set nyu-mll/glue (rte), split 'train': not in {thirsty.store.parent / 'data'}; from the Hub: ",
         "Run with --data DIR where DIR holds nyu-mll/glue/rte/train.parquet",
@@ -330,8 +330,8 @@ def test_failures_are_done_again_when_asked(thirsty: Garden, monkeypatch: pytest
         asked.append(len(specs))
 
     monkeypatch.setattr("peftbench.launch.local.launch", launch)
-    assert call("run", thirsty.grid, "--store", thirsty.store).code == 1
-    assert call("run", thirsty.grid, "--store", thirsty.store, "--retry-failed").code == 1
+    assert call("run", thirsty.grid, "--store", thirsty.store).code == 2
+    assert call("run", thirsty.grid, "--store", thirsty.store, "--retry-failed").code == 2
     assert asked == [0, 2]
 
 
@@ -470,5 +470,5 @@ def test_weights_that_are_wrong(garden: Garden, tmp_path: Path) -> None:
 
 
 def test_a_report_of_nothing(grid: Path, tmp_path: Path) -> None:
-    assert_one_line(call("report", "--store", tmp_path / "results"), "no results; run a grid first")
-    assert_one_line(call("report", grid, "--store", tmp_path / "results"), "no results of this grid; run a grid first")
+    assert_one_line(call("report", "--store", tmp_path), "no results; run a grid first")
+    assert_one_line(call("report", grid, "--store", tmp_path), "no results of this grid; run a grid first")

@@ -392,7 +392,7 @@ HEAD = "source,model,method,task,metric,score"
         (f"{HEAD}\n", "it has no rows"),
         (f"{HEAD}\ns,m,lora,rte,accuracy,70\ns,m,lora,rte,accuracy,nan\n", "row 3: column score"),
         (f"{HEAD}\ns,m,lora,rte,accuracy,170\n", "row 2: column score"),
-        (f"{HEAD}\n,m,lora,rte,accuracy,70\n", "row 2: column source: Field required"),
+        (f"{HEAD}\n,m,lora,rte,accuracy,70\n", "row 2: column source: is missing"),
         (f"{HEAD},colour\ns,m,lora,rte,accuracy,70,red\n", "row 2: column colour"),
         (f"{HEAD}\ns,m,lora,rte,accuracy,70,80\n", "row 2: "),
     ],

@@ -125,8 +125,8 @@ def test_the_section() -> None:
         f"{m}, 1000 training rows, cpu-16" for m in ("m2", "qwen2.5-0.5b")
     ]
     text = section_markdown(made)
-    assert "| ia3 | no | lora | 70.0 ± 2.0 | +0.400 ± 1.271 |" in text
-    assert "| none | yes | – | 40.0 ± 2.0 | +0.000 ± 0.000 | 100 % |" in text
+    assert r"| ia3 | no | lora | 70.0 \[68.0, 72.0\] | +0.400 \[-0.871, +1.671\] |" in text
+    assert r"| none | yes | – | 40.0 \[38.0, 42.0\] | +0.000 \[+0.000, +0.000\] | 100 % |" in text
     assert made.data[0]["on_front"] == ["full", "lora", "none"]
     for draw in made.figures.values():
         assert set(FOUR) <= {element.text for element in ET.fromstring(draw()).iter()}

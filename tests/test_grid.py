@@ -395,14 +395,20 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"methods": [{"use": ["lora", "ia3"]}]}, "an entry of methods needs a name"),
     ({"methods": [{"use": "lora", "rnak": 8}]}, "argument of method 'lora' 'rnak': did you mean 'rank'"),
     ({"methods": [{"use": "lora", "learning_rat": 1}]}, "'learning_rat': did you mean 'learning_rate'"),
-    ({"methods": [{"use": "lora", "rank": "eight"}]}, "method 'lora', argument 'rank': .*integer"),
-    ({"methods": [{"use": "lora", "rank": [8, "eight"]}]}, "method 'lora', argument 'rank': .*integer"),
+    (
+        {"methods": [{"use": "lora", "rank": "eight"}]},
+        "method 'lora', argument 'rank': must be a whole number, not 'eight'",
+    ),
+    (
+        {"methods": [{"use": "lora", "rank": [8, "eight"]}]},
+        "method 'lora', argument 'rank': must be a whole number, not 'eight'",
+    ),
     ({"methods": [{"use": "lora", "rank": []}]}, "rank: an empty list"),
     ({"methods": [{"use": "lora", "layers": "frist-half"}]}, "unknown choice of layers .*did you mean 'first-half'"),
     ({"methods": [{"use": "lora", "layers": "encodr:all"}]}, "unknown stack of layers .*did you mean 'encoder'"),
     ({"methods": [{"use": "lora", "layers": []}]}, "layers: an empty list leaves nothing to adapt"),
     ({"methods": [{"use": "lora", "modules": 3}]}, "method 'lora', argument 'modules"),
-    ({"methods": [{"use": "lora", "learning_rate": -1}]}, "learning_rate: .*greater than 0"),
+    ({"methods": [{"use": "lora", "learning_rate": -1}]}, "learning_rate: must be above 0, not -1"),
     ({"methods": [3]}, "methods.0: "),
     ({"methods": []}, "methods: .*at least 1"),
     ({"methods": "lora"}, "methods: "),
@@ -410,15 +416,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"tasks": ["gluee"]}, "unknown task 'gluee': did you mean 'glue'"),
     ({"tasks": [{"use": "rte", "shots": 1}]}, "unknown argument of task 'rte' 'shots'"),
     ({"tasks": ["planted_task"]}, "unknown metric 'acuracy': did you mean 'accuracy'"),
-    ({"sizes": [-1]}, r"sizes\.0: .*greater than 0"),
+    ({"sizes": [-1]}, r"sizes\.0: must be above 0 or 'all', not -1"),
     ({"sizes": [10, "al"]}, r"sizes\.1: "),
     ({"sizes": 10}, "sizes: "),
     ({"sizes": []}, "sizes: .*at least 1"),
-    ({"seeds": [0, -1]}, r"seeds\.1: .*greater than or equal to 0"),
-    ({"seeds": ["zero"]}, r"seeds\.0: .*integer"),
+    ({"seeds": [0, -1]}, r"seeds\.1: must be at least 0, not -1"),
+    ({"seeds": ["zero"]}, r"seeds\.0: must be a whole number, not 'zero'"),
     ({"seed": [0]}, "unknown key 'seed': did you mean 'seeds'"),
     ({"train": {"epochs": 3}}, r"unknown key of \[train\] 'epochs': did you mean 'num_train_epochs'"),
-    ({"train": {"max_steps": "many"}}, r"\[train\]: max_steps: .*integer"),
+    ({"train": {"max_steps": "many"}}, r"\[train\]: max_steps: must be a whole number, not 'many'"),
     ({"train": {"max_steps": [1, -2]}}, r"\[train\]: max_steps: "),
     ({"train": {"learning_rate": float("nan")}}, r"\[train\]: learning_rate: "),
     ({"train": {"learning_rate": float("inf")}}, r"\[train\]: learning_rate: .*finite"),
@@ -461,7 +467,7 @@ def test_an_unknown_metric() -> None:
     [
         (b"methods = [", "not TOML: "),
         (b"methods = ['l\xf6ra']\ntasks = ['rte']", "not TOML: "),
-        (b"methods = ['lora']\n", "tasks: Field required"),
+        (b"methods = ['lora']\n", "tasks: is missing"),
         (b"methods = ['lora']\ntask = ['rte']\n", "unknown key 'task': did you mean 'tasks'"),
     ],
 )
@@ -477,7 +483,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, message: str) -> No
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.toml: cannot be read: No such file"):
         expand(tmp_path / "nowhere.toml")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="a folder; give a grid file"):
         expand(tmp_path)
 
 

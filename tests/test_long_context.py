@@ -128,7 +128,7 @@ def test_the_count_is_that_of_the_text() -> None:
 
 
 def test_a_length_below_one_is_refused() -> None:
-    with pytest.raises(UserError, match="argument 'words': Input should be greater than 0"):
+    with pytest.raises(UserError, match="argument 'words': must be above 0"):
         expand({"methods": ["none"], "tasks": [{"use": "long_needle", "words": 0}]})
 
 
@@ -157,7 +157,7 @@ def test_rows_that_do_not_fit_are_refused_not_shortened(tiny_models: dict[str, P
     assert do(100) == ("ok", "")
     for _ in range(2):
         status, error = do(500)
-        assert status == "failed"
+        assert status == "refused"
         asked = re.fullmatch(
             r"(\d+) of (\d+) rows do not fit into max_length = 512, and a row without its middle may lack what is "
             r"asked: ask for fewer words, or raise max_length to (\d+)",
@@ -166,7 +166,7 @@ def test_rows_that_do_not_fit_are_refused_not_shortened(tiny_models: dict[str, P
         assert asked, error
         cut, count, enough = map(int, asked.groups())
     assert cut == count == 12 + 4 + 6
-    assert do(500, max_length=enough - 1)[0] == "failed"
+    assert do(500, max_length=enough - 1)[0] == "refused"
     assert do(500, max_length=enough) == ("ok", "")
 
 

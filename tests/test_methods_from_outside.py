@@ -84,7 +84,7 @@ def test_the_example_is_short() -> None:
 WRONG = {
     "model, rank=4": "put * before its argument 'rank', to be set by name",
     "model, *, rank=4": "its argument 'rank' needs a type, as in n: int = 4",
-    "model, *, rank: int": "argument 'rank': Field required",
+    "model, *, rank: int": "argument 'rank': is missing",
 }
 
 
@@ -118,5 +118,5 @@ def test_what_a_method_must_return(tmp_path: Path) -> None:
     grid.write_text('methods = ["forgetful"]\ntasks = ["pocket_sentiment"]\nsizes = [8]\n')
     done = call("run", grid, "--plugin", plugin, "--store", tmp_path / "r", "--workers", "1")
     METHODS._units.pop("forgetful")
-    assert done.code == 1
+    assert done.code == 2
     assert "error: method forgetful returned NoneType, not an Adapted" in done.err

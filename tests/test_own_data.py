@@ -223,7 +223,7 @@ def refuse(entry: Mapping[str, Any], message: str) -> None:
         ({"metrics": ["f1"], "positive": "eggs"}, "positive must be the label that f1 looks for: ham, spam"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy': did you mean 'accuracy'?"),
         ({"feilds": ["text"]}, "unknown argument of task 'file' 'feilds': did you mean 'fields'?"),
-        ({"max_new_tokens": 0}, "argument 'max_new_tokens': Input should be greater than 0"),
+        ({"max_new_tokens": 0}, "argument 'max_new_tokens': must be above 0, not 0"),
         ({"data": "notes.txt"}, "notes.txt: '.txt' is none of the endings"),
     ],
 )

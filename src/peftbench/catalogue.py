@@ -13,9 +13,20 @@ from peftbench.models import find, known
 from peftbench.registry import Unit, UserError, did_you_mean
 from peftbench.tasks import TASKS, Task, prompt, suite
 
-KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "runs")
+KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "devices", "runs")
 SHOWN = ("model", "method", "task", "metric", "suite", "grid")
 """Kinds that `about` knows."""
+BRIEF = {
+    "models": ("name", "source", "about"),
+    "methods": ("name", "learning_rate", "about"),
+    "tasks": ("name", "kind", "sizes", "metrics"),
+    "suites": ("name", "tasks"),
+    "metrics": ("name", "about"),
+    "weights": ("name", "form", "costs"),
+    "grids": ("name", "sizes", "about"),
+    "devices": ("name", "memory", "source"),
+}
+"""What a listing for people has of each kind: a line each. `show` has the rest, and `--json`."""
 ABILITIES = {
     "decoder": "decoder",
     "encoder-decoder": "encoder–decoder",
@@ -46,6 +57,8 @@ def listing(what: str) -> list[dict[str, Any]]:
         return [_weights(name) for name in weight_sets.names()]
     if what == "grids":
         return [_grid(name) for name in grid.ready()]
+    if what == "devices":
+        return _devices()
     raise did_you_mean("thing to list", what, list(KINDS))
 
 
@@ -90,6 +103,16 @@ def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
         return _grid(name) | {"file": grid.ready()[name].read_text(encoding="utf-8")}
     model = find(name)
     return {"name": name, "source": model.source, "about": model.about, "config": model.config or {}}
+
+
+def _devices() -> list[dict[str, Any]]:
+    # Here, as it takes torch.
+    from peftbench.planning.devices import named
+
+    return [
+        {"name": name, "memory": f"{held.memory_bytes / 1e9:.0f} GB", "watts": held.watts, "source": held.source}
+        for name, held in named().items()
+    ]
 
 
 def _first_line(unit: Unit[Any]) -> str:

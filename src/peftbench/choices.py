@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
-from peftbench.models import QUANTISATIONS, find, fingerprint
+from peftbench.models import QUANTISATIONS, find, fingerprint, known, resolved
 from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
-from peftbench.spec import Choice, Noun, Training
+from peftbench.spec import Choice, Noun, Training, title
 from peftbench.tasks import TASKS, members, resolve
 from peftbench.tasks.scoring import check_facts
 from peftbench.text import problems
@@ -38,13 +38,17 @@ def model_choices(entry: Entry) -> Iterator[Choice]:
     for key in given:
         if key != "quantise":
             raise did_you_mean(f"argument of model '{name}'", key, ["quantise"])
-    found = find(name)
+    found = resolved(find(name))
     # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
-    place = str(found.directory) if found.name != name and found.directory else name
+    place = str(found.directory) if found.directory and name not in known() else found.name
+    called = title(place)
+    if place != called and called in known():
+        called = "/".join(Path(place).parts[-2:])
     for how in values(None, "quantise", given["quantise"]) if given else [None]:
         if how not in (None, *QUANTISATIONS):
             raise did_you_mean(f"value of quantise of model '{name}'", str(how), list(QUANTISATIONS))
-        more = {"arguments": {"quantise": how}, "called": f"{Path(place).name} ({how})"} if how else {}
+        more = {"arguments": {"quantise": how}, "called": f"{called} ({how})"} if how else {}
+        more |= {"called": called} if not how and called != title(place) else {}
         yield Choice(name=place, version=found.version, **more)
 
 
@@ -58,8 +62,8 @@ def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
             check_facts(task, choice.arguments)
             facts = task.facts
             paths = tuple(name for name in facts.files if name in choice.arguments)
-            known = {"version": facts.version, "called": facts.title, "paths": paths}
-            yield choice.model_copy(update=known), own
+            told = {"version": facts.version, "called": facts.title, "paths": paths}
+            yield choice.model_copy(update=told), own
 
 
 def method_choices(

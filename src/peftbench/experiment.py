@@ -25,7 +25,7 @@ from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.methods.placement import check_placed, meant_by, names_of
-from peftbench.models import find
+from peftbench.models import at, is_commit, resolved
 from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
 from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
@@ -33,6 +33,11 @@ from peftbench.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
 from peftbench.tasks.splits import Limits, Splits, split
+from peftbench.text import writable
+
+
+class BrokenMethodError(UserError):
+    """A method that does not keep the contract of methods: a failure, on whatever model."""
 
 
 @dataclass
@@ -49,8 +54,8 @@ class Worker:
 
     def borrow(self, spec: RunSpec) -> Base:
         """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
-        ref = find(spec.model.name)
-        if ref.version != spec.model.version:
+        ref = at(spec.model.name, spec.model.version)
+        if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
         with refusing():
             wanted = (ref, spec.train.precision, quantised(spec))
@@ -182,6 +187,8 @@ def refusing() -> Iterator[None]:
     """What is asked for cannot be run together: a `UserError` from here is a result of the run."""
     try:
         yield
+    except BrokenMethodError:
+        raise
     except UserError as problem:
         raise RefusedError(str(problem)) from problem
 
@@ -231,7 +238,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     names, allowed = names_of(base.model), meant_by(base.model, method, arguments)
     adapted: Adapted = method.function(base.model, **arguments)
     if not isinstance(adapted, Adapted):
-        raise UserError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
+        raise BrokenMethodError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     try:
         if method.facts.trains and not trained:
@@ -342,6 +349,6 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         base_reloaded=found.reloaded,
         seeds=streams(spec.seed),
         **machine.record(),
-        notes=(*found.notes, *trained.notes),
-        error=error,
+        notes=tuple(map(writable, (*found.notes, *trained.notes))),
+        error=None if error is None else writable(error),
     )

@@ -50,8 +50,8 @@ def in_a_line(problem: BaseException) -> str:
 
 
 def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """The error for an unknown name, with those that begin with it, else the nearest known one, else all of them."""
-    longer = sorted({one for one in known if len(name) > 1 and one.casefold().startswith(name.casefold())})
+    """The error for an unknown name, with those that contain it, else the nearest known one, else all of them."""
+    longer = sorted({one for one in known if len(name) > 2 and name.casefold() in one.casefold()})
     near = longer if 0 < len(longer) <= MANY else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = (
         f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(sorted({*known})) or 'none'}"

@@ -6,7 +6,7 @@ from peftbench.analysis.sameness import Comparison, compare
 from peftbench.launch import Options, Watch, ignore
 from peftbench.launch.local import launch
 from peftbench.methods import METHODS
-from peftbench.models import find
+from peftbench.models import at
 from peftbench.registry import UnknownNameError, UserError
 from peftbench.spec import RunResult, RunSpec
 from peftbench.store import Store
@@ -63,7 +63,7 @@ def _check(first: RunResult) -> None:
 def _versions(spec: RunSpec) -> dict[str, int | str]:
     """The versions that the units of a run have here."""
     return {
-        "model": find(spec.model.name).version,
+        "model": at(spec.model.name, spec.model.version).version,
         "method": METHODS[spec.method.name].facts.version,
         "task": resolve(spec.task.name, spec.task.arguments).facts.version,
     }

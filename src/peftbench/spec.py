@@ -122,6 +122,12 @@ class Trial(Noun):
     search: str = ""
 
 
+def title(model: str) -> str:
+    """What tables call a model of this name: an id of the Hub or an alias in full, of a path the last part."""
+    on_hub = model.count("/") == 1 and not model.startswith((".", "~", "/"))
+    return model if on_hub else Path(model).name
+
+
 class RunSpec(Noun):
     """Everything asked of one run, and nothing about where it runs."""
 
@@ -137,7 +143,7 @@ class RunSpec(Noun):
     @property
     def model_name(self) -> str:
         """What tables call the model."""
-        return self.model.called or Path(self.model.name).name
+        return self.model.called or title(self.model.name)
 
     @property
     def id(self) -> str:

@@ -352,9 +352,10 @@ def _nearest(prefix: str, ids: list[str]) -> str:
 LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
-    *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial search tuned training status metric score".split(),
-    *"score_error chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
+    *"id machine_class model model_source model_version method method_version method_arguments task".split(),
+    *"task_version task_arguments fingerprint evaluation size seed trial search tuned training status".split(),
+    *"metric score score_error chance row_scores scores invalid_share validation_loss merged_score".split(),
+    "merged_logit_difference",
     *"learning_rate best_step steps epochs batch_size accumulation train_rows validation_rows test_rows".split(),
     *"truncated_rows precision workers data base_reloaded notes error".split(),
     *Costs.model_fields,
@@ -373,6 +374,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "id": result.id,
         "machine_class": folder.parents[3].name,
         "model": spec.model_name,
+        "model_source": spec.model.name,
         "model_version": str(spec.model.version),
         "method": spec.method.called or spec.method.name,
         "method_version": str(spec.method.version),

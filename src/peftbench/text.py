@@ -3,15 +3,14 @@
 import codecs
 import json
 import re
-import unicodedata
 from typing import Any
 
 from pydantic import ValidationError
 
 MISLEADING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
 """Signs that change the order in which a line is shown, so that it reads as what it is not; and two that are none."""
-HIDDEN = {"Cc", "Cs", "Zl", "Zp"}
-"""Categories of characters that move the cursor, end a line, or cannot be encoded."""
+HIDDEN = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029{MISLEADING}]")
+"""Characters that move the cursor, end a line, mislead, or cannot be encoded."""
 FALLBACK = str.maketrans(
     {
         "–": "-",
@@ -19,7 +18,7 @@ FALLBACK = str.maketrans(
         "−": "-",
         "·": "|",
         "°": "*",
-        "±": "~",
+        "±": "+/-",
         "×": "x",
         "≥": ">",
         "≤": "<",
@@ -44,11 +43,7 @@ def visible(text: object, keep: str = "") -> str:
 
     A terminal would obey them: clear the screen, write other text over what is there, answer with keys.
     """
-    return "".join(sign if sign in keep or not _hidden(sign) else _escape(sign) for sign in str(text))
-
-
-def _hidden(sign: str) -> bool:
-    return sign in MISLEADING or unicodedata.category(sign) in HIDDEN
+    return HIDDEN.sub(lambda sign: sign[0] if sign[0] in keep else _escape(sign[0]), str(text))
 
 
 def _escape(sign: str) -> str:
@@ -57,10 +52,15 @@ def _escape(sign: str) -> str:
     return short or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
 
 
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: lone surrogates, as errors about broken rows may have, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def json_text(content: Any) -> str:
     """A JSON document that holds no control character: those in its texts are JSON's own escapes."""
     text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
-    return "".join(sign if sign == "\n" or not _hidden(sign) else f"\\u{ord(sign):04x}" for sign in text)
+    return HIDDEN.sub(lambda sign: sign[0] if sign[0] == "\n" else f"\\u{ord(sign[0]):04x}", text)
 
 
 def csv_cell(value: Any) -> Any:

@@ -80,7 +80,7 @@ class Study:
     def digest(self) -> str:
         """Eight hexadecimal digits of the search, whatever the method, the task and the number of trials."""
         spec = self.template
-        settings = [spec.train.model_dump(mode="json"), spec.eval.model_dump(mode="json")]
+        settings = [held.model_dump(mode="json", exclude_defaults=True) for held in (spec.train, spec.eval)]
         text = json.dumps([settings, [span.model_dump_json() for span in self.space], self.tune.seeds, self.tune.prune])
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

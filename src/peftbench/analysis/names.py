@@ -1,5 +1,6 @@
 """Names that tell apart what must not be mixed: versions of a model or a task, other data, other ways of testing."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from peftbench.store import arguments, written
@@ -8,11 +9,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TELLING = {
-    "model": ["model_version", "evaluation"],
+    "model": ["model_source", "model_version", "evaluation"],
     "task": ["task_arguments", "task_version", "fingerprint"],
     "method": ["method_version"],
 }
 """Columns that are added to a name where they differ among the runs of that name."""
+
+
+def _suffixes(places: "pd.Series[str]") -> "pd.Series[str]":
+    """Paths by as many of their last parts as tell them apart."""
+    parts = {place: place.strip("/").split("/") for place in set(places)}
+    longest = max(map(len, parts.values()))
+    for count in range(2, longest + 1):
+        found = {place: "/".join(names[-count:]) for place, names in parts.items()}
+        if len(set(found.values())) == len(found):
+            return places.map(found)
+    return places
+
+
+SHORTER: "dict[str, Callable[[pd.Series[str]], pd.Series[str]]]" = {
+    "model_source": _suffixes,
+    # A commit of the Hub has forty digits.
+    "model_version": lambda versions: versions.str[:12],
+}
+"""How what tells models apart is shortened."""
 
 
 def measured(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -27,10 +47,13 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     table = table.copy()
     for name, columns in TELLING.items():
-        group = table[name]
-        for column in columns:
+        for column in (column for column in columns if column in table):
+            # By the names so far: what is told apart already needs no more.
+            group = table[name]
             values = table[column].fillna(table.groupby(group)[column].transform("first")).fillna("").astype(str)
             several = values.groupby(group).transform("nunique") > 1
+            if column in SHORTER and several.any():
+                values = values.where(~several, values.groupby(group).transform(SHORTER[column]))
             table[name] = table[name].where(~several, table[name] + " [" + values + "]")
     return table
 

@@ -1,5 +1,6 @@
 """The verb that answers: which method for this model, this task, these limits."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,8 @@ def advise(
 ) -> None:
     """Which methods to take for a model, a task and limits, by your own runs, by published figures, or by both."""
     plug(plugin)
+    if not math.isfinite(within):
+        raise UserError(f"--within {within:g}: a number of points")
     place = open_store(store)
     if evaluate:
         _evaluate(_evidence(place, published), as_json)

@@ -125,8 +125,9 @@ def architecture(name: str) -> tuple[str, float]:
 def place(question: Asked) -> "Place":
     """Where the question stands among the cells of evidence."""
     from peftbench.analysis.nearness import Place
+    from peftbench.spec import title
 
-    name = question.model.called or Path(question.model.name).name
+    name = question.model.called or title(question.model.name)
     shape, parameters = architecture(question.model.name)
     task = f"any {question.kind}" if question.stands_in else str(question.task)
     return Place(task, question.kind, name, str(question.size), question.rows, parameters, shape)

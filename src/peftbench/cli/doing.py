@@ -107,9 +107,12 @@ def say_fruitless(search: "Search") -> None:
 
 def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
     """Print the leaderboards of some runs, and what else they say."""
+    from peftbench.analysis.conditions import fewer
     from peftbench.report.sections import evidence
 
     table = place.table(ids(specs))
+    for task, rows in fewer(table).items():
+        say(f"note: {task} has no more than {rows:,} training rows", stderr=True)
     tell(table, evidence(table, place.curves(table["id"])), as_json)
 
 

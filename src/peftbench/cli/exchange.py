@@ -72,8 +72,9 @@ def export(
     from peftbench.report.exports import export as write
 
     plug(plugin)
+    wanted = ids_of(expanded(grid, (model, limit, size), open_store(store))) if grid else None
     place = held_store(store)
-    written = write(place, to, form, ids_of(expanded(grid, (model, limit, size), place)) if grid else None)
+    written = write(place, to, form, wanted)
     warn_damaged(place.damaged)
     if as_json:
         print_json({"files": [str(path) for path in written]})

@@ -1,5 +1,6 @@
 """The verb for continuous integration."""
 
+import math
 import tomllib
 import traceback
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def gate(
     """
     from peftbench.launch import Options
 
-    if not margin > 0:
+    if not 0 < margin < math.inf:
         raise UserError(f"--margin {margin:g}: a number of points above 0")
     with _no_verdict():
         options = Options(
@@ -111,7 +112,7 @@ def _no_verdict() -> Iterator[None]:
     except (UserError, typer.Exit):
         raise
     except Exception:
-        typer.echo(f"{traceback.format_exc()}error: no verdict: the gate itself broke", err=True)
+        say(f"{traceback.format_exc()}error: no verdict: the gate itself broke", stderr=True)
         raise typer.Exit(2) from None
 
 

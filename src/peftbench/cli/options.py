@@ -154,6 +154,6 @@ def pair(text: str, option: str = "--set") -> tuple[str, Any]:
 
 def size_of(text: str) -> Any:
     """A number of training rows, or `all`."""
-    if text != "all" and not text.isdigit():
+    if text != "all" and not (text.isascii() and text.isdigit()):
         raise UserError(f"--size {text}: a number of training rows, or all")
     return text if text == "all" else int(text)

@@ -82,8 +82,8 @@ def status(
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
+    search = searched(grid, (model, limit, size), open_store(store)) if grid else None
     place = held_store(store)
-    search = searched(grid, (model, limit, size), place) if grid else None
     wanted = ids(search.asked()) if search else None
     results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
     counts: dict[str, int] = {"ok": 0}
@@ -127,8 +127,8 @@ def report(
 
     plug(plugin)
     sets = weight_sets(weights or ())
+    specs = expanded(grid, (model, limit, size), open_store(store)) if grid else None
     place = held_store(store)
-    specs = expanded(grid, (model, limit, size), place) if grid else None
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     figures, damaged = kept(store)

@@ -2,33 +2,49 @@
 
 import json
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated, Any
 
 import typer
 
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, plug
-from peftbench.cli.output import print_json, print_rows, records, say, warn_damaged
+from peftbench.cli.output import console, print_json, print_rows, records, say, warn_damaged
 from peftbench.registry import UserError, did_you_mean
 
 RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "seed", "status", "score"]
 
 
 def list_units(
-    what: Annotated[str, typer.Argument(help="models, methods, tasks, suites, metrics, weights, grids or runs")],
+    what: Annotated[
+        str, typer.Argument(help="models, methods, tasks, suites, metrics, weights, grids, devices or runs")
+    ],
     store: StoreDir = RESULTS,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: models, methods, tasks, suites, metrics, weights of PSCP, ready grids, or the runs of a store."""
+    """What there is, a line each: models, methods, tasks, suites, metrics, weights of PSCP, ready grids, devices for
+    `--device`, or the runs of a store. `show` has everything about one thing, and --json about all.
+    """
     from peftbench import catalogue
 
     plug(plugin)
     rows = _runs(store) if what == "runs" else catalogue.listing(what)
     if as_json:
         print_json(rows)
-    elif rows:
-        rows = _in_lines(rows) if what == "runs" else rows
+    elif rows and what == "runs":
+        rows = _in_lines(rows)
         print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
+    elif rows:
+        headings = list(catalogue.BRIEF[what])
+        cells = [["–" if row[heading] is None else str(row[heading]) for heading in headings] for row in rows]
+        print_rows(headings, _short(headings, cells))
+
+
+def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
+    """Rows whose last column is cut to the width of the terminal, or of a usual one, so that each is one line."""
+    others = [max(len(row[at]) for row in [headings, *rows]) for at in range(len(headings) - 1)]
+    room = max(console().width - sum(others) - 2 * len(others) - 2, 16)
+    return [[*row[:-1], shorten(row[-1], room, placeholder=" …")] for row in rows]
 
 
 def _runs(store: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
-from peftbench.models import find
+from peftbench.models import Model, find
 from peftbench.registry import UserError, in_a_line
 from peftbench.spec import Choice
 
@@ -65,14 +65,14 @@ def configuration(model: Any) -> Any:
         if not Path(model).is_file():
             raise UserError(f"model {model}: no such file")
         return AutoConfig.from_pretrained(model)
-    ref = find(str(model))
+    ref = model if isinstance(model, Model) else find(str(model))
     if ref.config is not None:
         facts = dict(ref.config)
         return AutoConfig.for_model(facts.pop("model_type"), **facts)
     try:
         return AutoConfig.from_pretrained(ref.source, revision=ref.revision)
     except (OSError, ValueError) as error:
-        raise UserError(f"model {model}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
+        raise UserError(f"model {ref.name}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def on_meta(

@@ -98,7 +98,9 @@ def _data(names: list[str]) -> tuple[str, str]:
 def write(result: RunResult) -> dict[str, Any]:
     """A run of ours in the schema. What it wants and we did not measure is `None`."""
     spec, costs = result.spec, result.costs
-    name = f"{spec.method.name}/{spec.model_name}-{spec.task}-n{spec.size}-s{spec.seed}-{result.id}"
+    # A name of theirs has one slash, after the method.
+    model = spec.model_name.replace("/", "--")
+    name = f"{spec.method.name}/{model}-{spec.task}-n{spec.size}-s{spec.seed}-{result.id}"
     return {
         "run_info": {
             "created_at": None,

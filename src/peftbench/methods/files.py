@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, ValidationError
+
 from peftbench.methods import METHODS, Adapted
-from peftbench.models import Model, find
-from peftbench.registry import UnknownNameError, UserError
+from peftbench.models import Model, find, same
+from peftbench.registry import UnknownNameError, UserError, in_a_line
 from peftbench.seeds import stream
-from peftbench.spec import Choice, RunSpec
+from peftbench.spec import Choice, Noun, RunSpec
+from peftbench.text import problem
 
 ADAPTER, MODEL = "adapter_config.json", "config.json"
 ORIGIN = "peftbench.json"
@@ -46,6 +49,20 @@ class Kept:
         return f"saved {parent}/{name}" if name == "adapter" or name.startswith("checkpoint-") else f"saved {name}"
 
 
+class Origin(Noun):
+    """The content of `ORIGIN`; what later versions add to it is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    run: str
+    seed: int
+    mergeable: bool
+    method: Choice
+    base: str
+    base_version: int | str
+    base_quantised: str | None
+
+
 def examine(folder: Path) -> Kept:
     """What a folder holds. Raises `UserError` if it is not there or holds no trained model."""
     if not folder.is_dir():
@@ -54,17 +71,29 @@ def examine(folder: Path) -> Kept:
         raise UserError(f"adapter {folder}: it has neither {ADAPTER} (peft), {MODEL} (a whole model) nor {TRAINED}")
     config, origin = _json(folder / ADAPTER), _json(folder / ORIGIN)
     if not origin:
-        return Kept(folder, base=config.get("base_model_name_or_path") or "")
-    method = Choice.model_validate(origin["method"])
-    facts = {key: origin[key] for key in ("run", "seed", "mergeable", "base")}
-    return Kept(folder, version=origin["base_version"], quantise=origin["base_quantised"], method=method, **facts)
+        base = config.get("base_model_name_or_path") or ""
+        if not isinstance(base, str):
+            raise UserError(f"adapter {folder}: base_model_name_or_path in its {ADAPTER} must be text, not {base!r}")
+        return Kept(folder, base=base)
+    try:
+        told = Origin.model_validate(origin)
+    except ValidationError as error:
+        raise UserError(f"adapter {folder}: its {ORIGIN} is not what a run writes: {problem(error)}") from None
+    facts = {key: getattr(told, key) for key in ("method", "run", "seed", "mergeable", "base")}
+    return Kept(folder, version=told.base_version, quantise=told.base_quantised, **facts)
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """The table that a file holds; none if it is not there. Raises `UserError` for anything else."""
+    if not path.is_file():
+        return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {error}") from error
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError) as error:
+        raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {in_a_line(error)}") from error
+    if not isinstance(held, dict):
+        raise UserError(f"adapter {path.parent}: its {path.name} holds no table, but {type(held).__name__}")
+    return held
 
 
 def describe(spec: RunSpec, adapted: Adapted, base: Model, quantise: str | None) -> dict[str, Any]:
@@ -82,12 +111,11 @@ def made_by(method: Choice) -> Choice:
 
 def check_base(kept: Kept, base: Model) -> None:
     """Raises `UserError` for an adapter that was made for another base model, by name or by its files' content."""
-    wanted, there = (Path(name).name.casefold() for name in (kept.base, base.address))
     way_out = "give that one with --model, or any_base = true (--any-base) if they are the same"
     if isinstance(kept.version, str) and isinstance(base.version, str):
         if kept.version != base.version:
             raise UserError(f"adapter {kept.folder} was made for other weights of {kept.base}: {way_out}")
-    elif kept.base and wanted != there:
+    elif kept.base and not same(kept.base, base.address):
         raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
 
 

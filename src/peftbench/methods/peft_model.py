@@ -1,5 +1,6 @@
 """From a configuration of the `peft` library to an `Adapted`."""
 
+import json
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -181,6 +182,13 @@ def write(peft_model: Any, folder: Path) -> None:
     """Save it in the library's format."""
     # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
     peft_model.save_pretrained(folder, save_embedding_layers=False)
+    # The library writes sets in an order that is another one in every process, and the id of a saved adapter is by its
+    # files.
+    path = folder / "adapter_config.json"
+    held = json.loads(path.read_text(encoding="utf-8"))
+    sets = [name for name, value in vars(peft_model.active_peft_config).items() if isinstance(value, set)]
+    held |= {name: sorted(held[name]) for name in sets if name in held}
+    path.write_text(json.dumps(held, indent=2, sort_keys=True), encoding="utf-8")
     if peft_model.active_peft_config.peft_type == "LORA":
         readable(peft_model, folder)
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.cache import cache_directory
-from peftbench.registry import UserError, did_you_mean
+from peftbench.registry import UserError, did_you_mean, in_a_line
+from peftbench.spec import title
 
 HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
@@ -46,7 +48,7 @@ class Model:
 @cache
 def known() -> dict[str, Model]:
     """Models by alias."""
-    entries = tomllib.loads(KNOWN.read_text())
+    entries = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
     for entry in entries.values():
         if "bundled" in entry:
             entry["source"] = str(HERE / entry.pop("bundled"))
@@ -56,7 +58,8 @@ def known() -> dict[str, Model]:
 def find(name: str) -> Model:
     """The model of an alias, a directory in Hugging Face format, or a Hub id `org/name`, with the facts of its alias.
 
-    Raises `UserError` for a directory that is not there or holds no model, and for an unknown alias.
+    After `@`, an alias or a Hub id has a revision: a commit, a tag or a branch. Nothing is asked of the Hub. Raises
+    `UserError` for a directory that is not there or holds no model, and for an unknown alias.
     """
     if name in known():
         model = known()[name]
@@ -65,7 +68,15 @@ def find(name: str) -> Model:
     if path.is_dir():
         _check(path)
         return Model(name=path.resolve().name, source=str(path.resolve()), version=fingerprint(path))
-    if name.startswith((".", "~", "/")) or name.count("/") > 1:
+    if name.startswith((".", "~", "/")):
+        raise UserError(f"model {name}: no such directory")
+    plain, at, revision = name.partition("@")
+    if at and revision:
+        model = find(plain)
+        if model.directory:
+            raise UserError(f"model {name}: {plain} is no model of the Hub, so it has no revisions")
+        return replace(model, revision=revision)
+    if name.count("/") > 1:
         raise UserError(f"model {name}: no such directory")
     if "/" in name:
         facts = next((model.config for model in known().values() if model.source == name), None)
@@ -73,21 +84,59 @@ def find(name: str) -> Model:
     raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known()))
 
 
+def resolved(model: Model) -> Model:
+    """A model of the Hub at the commit that its revision means now; any other as it is.
+
+    Where neither the Hub nor the cache of its client can say which commit that is, the model is as it was. Raises
+    `UserError` for a repository or a revision that the Hub does not have.
+    """
+    if model.directory:
+        return model
+    from peftbench.models.hub import commit
+
+    found = commit(model.source, model.revision)
+    return replace(model, revision=found, version=found) if found else model
+
+
+def at(name: str, version: int | str) -> Model:
+    """The model of a name that a run asked for, on the Hub at the commit that is its version."""
+    model = find(name)
+    if model.directory or not is_commit(version):
+        return model
+    return replace(model, revision=str(version), version=version)
+
+
+def is_commit(version: object) -> bool:
+    """Whether a version is a commit of the Hub by its full name."""
+    return isinstance(version, str) and re.fullmatch(r"[0-9a-f]{40}", version) is not None
+
+
 def address(name: str) -> str:
     """How others find the model that a run asked for by `name`; of a directory, which they lack, its last part."""
-    if name in known():
-        return known()[name].address
-    on_hub = name.count("/") == 1 and not name.startswith((".", "~", "/"))
-    return name if on_hub else Path(name).name
+    return known()[name].address if name in known() else title(name)
+
+
+def same(first: str, second: str) -> bool:
+    """Whether two names may be of one base: by organisation where both have one, else by the last part.
+
+    An alias has the organisation of its model; the bundled ones have none, and share theirs with nobody.
+    """
+    names = [known()[name].address if name in known() else name for name in (first, second)]
+    on_hub = ["/" in name and title(name) == name for name in names]
+    if all(on_hub) or any(name in known() and known()[name].directory for name in names):
+        return names[0].casefold() == names[1].casefold()
+    return Path(names[0]).name.casefold() == Path(names[1]).name.casefold()
 
 
 def _check(directory: Path) -> None:
     if not (directory / "config.json").is_file():
         raise UserError(f"model {directory}: it has no config.json; give a directory in Hugging Face format")
     try:
-        json.loads((directory / "config.json").read_text())
-    except ValueError as error:
-        raise UserError(f"model {directory}: its config.json is not JSON: {error}") from error
+        held = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError) as error:
+        raise UserError(f"model {directory}: its config.json is not JSON: {in_a_line(error)}") from error
+    if not isinstance(held, dict):
+        raise UserError(f"model {directory}: its config.json is no table of settings, but {type(held).__name__}")
 
 
 def fingerprint(directory: Path) -> str:

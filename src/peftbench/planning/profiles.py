@@ -22,6 +22,7 @@ from peftbench.engine.quantise import packed_bytes
 from peftbench.engine.rehearsal import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
 from peftbench.experiment import check_possible, quantised
 from peftbench.methods import METHODS, Adapted, given
+from peftbench.models import at
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
 
@@ -104,7 +105,7 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
     method = METHODS[spec.method.name]
     packing = quantised(spec)
     check_possible(method, spec, packing is not None)
-    config = fused(configuration(spec.model.name))
+    config = fused(configuration(at(spec.model.name, spec.model.version)))
     low = _low_precision(spec, config, bf16)
     dtype = torch.bfloat16 if low else torch.float32
     adapted = on_meta(config, spec.method.name, given(spec.method), dtype)

@@ -4,6 +4,7 @@ Ink and grid are drawn in two marker colours that become CSS variables. The same
 """
 
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,14 +75,21 @@ def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str
                 ha="right",
                 fontsize=9,
             )
-        axes.margins(0.14, 0.1)
-        least, most = (end(parameters for _, parameters, _ in points) for end in (min, max))
-        if least == most:
-            axes.set_xlim(least / 3, most * 3)
+        # Said outright: matplotlib loses the level lines where all methods train as many parameters.
+        counts = [math.log(parameters) for _, parameters, _ in points]
+        axes.set_xlim(*map(math.exp, _around(counts, 0.14, 1.0)))
+        ends = [mean.mean + side for _, _, mean in drawn for side in (-mean.sides[0], mean.sides[1])]
+        axes.set_ylim(*_around(ends, 0.1, 0.5))
         frame(axes, "Trainable parameters", "Mean score (95 % interval)")
         figure.draw_without_rendering()
         place(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
         return svg(figure, name, "Mean score against trainable parameters, one point per method")
+
+
+def _around(values: Sequence[float], margin: float, least: float) -> tuple[float, float]:
+    """The ends of an axis that holds some values with a share of their range at either side, `least` of equal ones."""
+    room = margin * (max(values) - min(values)) or least
+    return min(values) - room, max(values) + room
 
 
 def learning_curves(
