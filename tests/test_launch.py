@@ -1,8 +1,10 @@
 """Launching: runs are claimed and done once, whatever methods, machines and other launchers do."""
 
+import errno
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,6 +18,7 @@ import pytest
 
 import peftbench
 from peftbench import machine
+from peftbench.faults import DISK, environment_fault
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
 from peftbench.launch.limits import LEAST, UNKNOWN, Forecasts, Limit
@@ -39,6 +42,11 @@ HEAD = f"""
 import ctypes, errno, os, pathlib, signal, sys, time
 from peftbench.methods import Adapted, method
 {TRAINED}
+def log(path, model, what):
+    "Write down that a run began: methods are also called on a model without values, to count operations."
+    if not next(model.parameters()).is_meta:
+        with open(path, "a") as out:
+            out.write(str(what) + chr(10))
 """
 
 
@@ -85,14 +93,15 @@ def test_what_a_method_does_to_its_process_is_its_row(tmp_path: Path) -> None:
             time.sleep(3600)
         """,
     )
-    methods = ["ends-by-exit", "ends-by-sys-exit", "ends-by-crash", "ends-never", "none"]
-    table = peftbench.run(GRID | {"methods": methods}, tmp_path / "store", plugins=[units], workers=2, timeout=4)
-    rows = table.set_index("method")
+    methods = ["ends-by-exit", "ends-by-sys-exit", "ends-by-crash", "none"]
+    peftbench.run(GRID | {"methods": methods}, tmp_path / "store", plugins=[units], workers=2)
+    peftbench.run(GRID | {"methods": ["ends-never"]}, tmp_path / "store", plugins=[units], workers=1, timeout=1)
+    rows = peftbench.table(tmp_path / "store").set_index("method")
     assert dict(rows["status"]) == dict.fromkeys(methods[:3], "failed") | {"ends-never": "timeout", "none": "ok"}
     assert rows.loc["ends-by-exit", "error"] == "the worker process died with exit code 3, 2 times"
     assert rows.loc["ends-by-sys-exit", "error"] == "the run ended its process: SystemExit: enough"
     assert rows.loc["ends-by-crash", "error"] == "the worker process died with signal SIGSEGV, 2 times"
-    assert str(rows.loc["ends-never", "error"]).startswith("stopped after 4 s, its time limit of 4 s")
+    assert re.match(r"stopped after \d+ s, its time limit of 1 s", str(rows.loc["ends-never", "error"]))
     folders = {path.parents[2].name: path.parent for path in result_files(tmp_path / "store")}
     assert (folders["ends-by-sys-exit"] / "output.txt").read_text() == "before the end\n"
     assert "Fatal Python error: Segmentation fault" in (folders["ends-by-crash"] / "output.txt").read_text()
@@ -112,20 +121,18 @@ def test_a_fault_of_the_machine_is_no_result_of_the_method(tmp_path: Path, monke
         tmp_path,
         "faulty",
         f"""
-        def begun(name):
-            with open({str(tmp_path / "begun")!r}, "a") as log:
-                log.write(name + chr(10))
-            return pathlib.Path({str(tmp_path / "begun")!r}).read_text().split().count(name)
+        LOG = {str(tmp_path / "begun")!r}
 
         @method(learning_rate=1e-3)
         def faulty_for_a_while(model):
-            if begun("a-while") < 3:
+            log(LOG, model, "a-while")
+            if pathlib.Path(LOG).read_text().split().count("a-while") < 3:
                 raise RuntimeError("cannot write") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/cache")
             return trained(model)
 
         @method(learning_rate=1e-3)
         def faulty_by_killing(model):
-            begun("killing")
+            log(LOG, model, "killing")
             os.kill(os.getpid(), signal.SIGKILL)
         """,
     )
@@ -166,6 +173,53 @@ def test_a_full_store_stops_the_grid_with_one_line(tmp_path: Path, monkeypatch: 
     assert peftbench.table(tmp_path / "store")["method"].tolist() == ["none"]
 
 
+def answered(status: int) -> Exception:
+    """The Hub's answer with an error."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = httpx2.Response(status, request=httpx2.Request("GET", "https://hub"))
+    return HfHubHTTPError("an error", response=response)
+
+
+def caused(problem: Exception, cause: Exception) -> Exception:
+    problem.__cause__ = cause
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "of_the_machine"),
+    [
+        *((OSError(number, os.strerror(number)), True) for number in (errno.ENOSPC, errno.EIO, errno.EROFS)),
+        *((OSError(number, os.strerror(number)), True) for number in (errno.EDQUOT, errno.ENFILE, errno.EMFILE)),
+        *((OSError(number, os.strerror(number)), True) for number in (errno.EHOSTUNREACH, errno.ECONNREFUSED)),
+        *((OSError(number, os.strerror(number)), False) for number in (errno.ENOENT, errno.EACCES, errno.EISDIR)),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("the loss is not what it was"), False),
+        (TimeoutError("timed out"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), True),
+        (answered(503), True),
+        (answered(429), True),
+        (answered(404), False),
+        (answered(401), False),
+        (caused(UserError("data set x: cannot be had"), answered(500)), True),
+        (caused(UserError("data set x: cannot be had"), answered(403)), False),
+        (caused(OSError("We couldn't connect to the Hub"), TimeoutError()), True),
+        (KeyError("a name"), False),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_what_is_a_fault_of_the_machine(
+    problem: Exception, of_the_machine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert (environment_fault(problem) is not None) is of_the_machine
+    # Who has said that there is no network has lost none.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    disk = isinstance(problem, OSError) and problem.errno in DISK
+    assert (environment_fault(problem) is not None) is (disk or "No space" in str(problem))
+
+
 # Several launchers
 
 
@@ -173,8 +227,7 @@ COUNTED = """
 @method(learning_rate=1e-3)
 def {name}(model):
     import torch
-    with open({log!r}, "a") as log:
-        log.write(str(torch.initial_seed()) + chr(10))
+    log({log!r}, model, torch.initial_seed())
     return trained(model)
 """
 

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -68,7 +69,7 @@ class Store:
         """Make the folder and prove that it can be written. Raises `UserError`."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
+            probe = self.root / f".probe-{self.owner.token}"
             probe.write_text("x" * 4096)
             probe.unlink()
         except OSError as error:
@@ -371,7 +372,8 @@ def arguments(text: str) -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside its place and rename it there: it is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # A name that no other process has, on this machine or on another that shares the folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     with partial.open("wb") as out:
         out.write(content)
         out.flush()
