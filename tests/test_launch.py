@@ -22,6 +22,7 @@ from peftbench.faults import DISK, environment_fault
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
 from peftbench.launch.limits import LEAST, UNKNOWN, Forecasts, Limit
+from peftbench.methods import METHODS
 from peftbench.registry import UserError, load_plugin
 from peftbench.results.claims import Claims, Owner, myself
 
@@ -470,25 +471,61 @@ def test_a_script_without_a_guard_with_a_method_of_its_own(tmp_path: Path) -> No
     (tmp_path / "helper.py").write_text("import peftbench.methods\nSTEP = 1\n")
     script = tmp_path / "scripts" / "mine.py"
     script.parent.mkdir()
-    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="1e-3"))
+    script.write_text(SCRIPT.format(store=str(tmp_path / "store")))
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"mine": "ok"}
-    (first,) = result_files(tmp_path / "store")
-    # What the script says of its method is part of which run it is: changed, it is another run.
-    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="2e-3"))
-    ids = [
-        subprocess.run([*command, "--plan"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(2)
-    ]
-    assert ids[0] == ids[1]
-    assert ids[0][0] not in first.parent.name
+    (path,) = result_files(tmp_path / "store")
+    version = json.loads(path.read_text())["spec"]["method"]["version"]
+    assert re.fullmatch(r"1-[0-9a-f]{12}", version), "a digest of its code is part of which run it is"
+
+
+OWN = """
+from peftbench.methods import Adapted, method
+WORD, unused = "norm", 1
+@method(learning_rate=1e-3)
+def of_a_script(model, *, rank: int = 2):
+    return [chosen(name) for name in {"norm", "bias"}]
+def chosen(name):
+    return WORD in name
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("", "", True),
+        ('unused = "norm", 1', 'unused = "norm", 2', True),
+        ("def chosen", "# A comment\n\n\ndef chosen", True),
+        ('"bias"', '"bass"', False),
+        ("WORD in name", "WORD not in name", False),
+        ('WORD, unused = "norm"', 'WORD, unused = "bias"', False),
+        ("learning_rate=1e-3", "learning_rate=2e-3", False),
+        ("rank: int = 2", "rank: int = 4", False),
+    ],
+)
+def test_a_changed_unit_of_a_script_is_another_version(
+    old: str, new: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(METHODS)
+    monkeypatch.setattr(METHODS, "_units", dict(METHODS._units))
+    versions = []
+    for code in (OWN, OWN.replace(old, new)):
+        exec(compile(code, "<a cell>", "exec"), {"__name__": "__main__"})
+        versions.append(METHODS["of-a-script"].facts.version)
+        (tmp_path / "script.py").write_text(
+            code + "from peftbench.methods import METHODS\nprint(METHODS['of-a-script'].facts.version)"
+        )
+    assert (versions[0] == versions[1]) is same
+    # Another process, with other hashes, takes it for the same.
+    if not new:
+        other = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=True)
+        assert other.stdout.strip() == versions[1]
 
 
 SCRIPT = """
 from __future__ import annotations
-import sys
 from typing import Any
 import peftbench
 from peftbench.methods import Adapted, method
@@ -498,7 +535,7 @@ WORD = "norm"
 def chosen(name: str) -> bool:
     return WORD in name
 
-@method(learning_rate={rate})
+@method(learning_rate=1e-3)
 def mine(model: Any, *, all_of: bool = False) -> Adapted:
     "Trains norms."
     for name, parameter in model.named_parameters():
@@ -509,8 +546,5 @@ GRID = {{
     "methods": ["mine"], "tasks": ["pocket_topic"], "sizes": [8],
     "train": {{"max_steps": 1, "validation_rows": 4, "max_length": 96}}, "eval": {{"test_rows": 4}},
 }}
-if "--plan" in sys.argv:
-    print(*(spec.id for spec in peftbench.plan(GRID, {store!r})["specs"]))
-else:
-    print(peftbench.run(GRID, {store!r}, workers=1).set_index("method")["status"].to_json())
+print(peftbench.run(GRID, {store!r}, workers=1).set_index("method")["status"].to_json())
 """
