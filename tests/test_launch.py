@@ -291,6 +291,12 @@ def test_a_dead_process_has_no_claim(tmp_path: Path, owner: Owner) -> None:
     )  # fmt: skip
     assert gone.stdout.strip() == "True"
     assert Claims(tmp_path, owner).take("a")
+    # What it left is removed, and what the living have claimed is kept.
+    dead = Owner(**(vars(myself()) | {"started": "1"}))
+    assert Claims(tmp_path, dead).take("c")
+    (tmp_path / ".claims" / ".new.cut-off").write_text(json.dumps(vars(dead)))
+    Claims(tmp_path, owner).clean()
+    assert [path.name for path in (tmp_path / ".claims").glob("*")] == ["a"]
     # A number that was given to another process since is not the same process.
     reused = Owner(**(vars(myself()) | {"started": "1"}))
     assert Claims(tmp_path, reused).take("b")

@@ -259,7 +259,7 @@ def code_digest(function: Callable[..., Any], facts: object) -> str:
         elif inspect.isfunction(one := inspect.unwrap(getattr(one, "__func__", one))):
             names = _code(one.__code__, digest)
             held = {name: one.__globals__[name] for name in names if name in one.__globals__}
-            held |= inspect.getclosurevars(one).nonlocals | {"": (one.__defaults__, one.__kwdefaults__)}
+            held |= {**inspect.getclosurevars(one).nonlocals, "": (one.__defaults__, one.__kwdefaults__)}
         for name, each in sorted(held.items()):
             if inspect.isfunction(each) or inspect.isclass(each) or is_dataclass(each):
                 todo += [each] if getattr(each, "__module__", SCRIPT) == SCRIPT or one is facts else []
