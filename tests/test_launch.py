@@ -1,8 +1,10 @@
 """Launching: runs are claimed and done once, whatever methods, machines and other launchers do."""
 
+import errno
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -16,9 +18,11 @@ import pytest
 
 import peftbench
 from peftbench import machine
+from peftbench.faults import DISK, environment_fault
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
 from peftbench.launch.limits import LEAST, UNKNOWN, Forecasts, Limit
+from peftbench.methods import METHODS
 from peftbench.registry import UserError, load_plugin
 from peftbench.results.claims import Claims, Owner, myself
 
@@ -39,6 +43,11 @@ HEAD = f"""
 import ctypes, errno, os, pathlib, signal, sys, time
 from peftbench.methods import Adapted, method
 {TRAINED}
+def log(path, model, what):
+    "Write down that a run began: methods are also called on a model without values, to count operations."
+    if not next(model.parameters()).is_meta:
+        with open(path, "a") as out:
+            out.write(str(what) + chr(10))
 """
 
 
@@ -85,14 +94,15 @@ def test_what_a_method_does_to_its_process_is_its_row(tmp_path: Path) -> None:
             time.sleep(3600)
         """,
     )
-    methods = ["ends-by-exit", "ends-by-sys-exit", "ends-by-crash", "ends-never", "none"]
-    table = peftbench.run(GRID | {"methods": methods}, tmp_path / "store", plugins=[units], workers=2, timeout=4)
-    rows = table.set_index("method")
+    methods = ["ends-by-exit", "ends-by-sys-exit", "ends-by-crash", "none"]
+    peftbench.run(GRID | {"methods": methods}, tmp_path / "store", plugins=[units], workers=2)
+    peftbench.run(GRID | {"methods": ["ends-never"]}, tmp_path / "store", plugins=[units], workers=1, timeout=1)
+    rows = peftbench.table(tmp_path / "store").set_index("method")
     assert dict(rows["status"]) == dict.fromkeys(methods[:3], "failed") | {"ends-never": "timeout", "none": "ok"}
     assert rows.loc["ends-by-exit", "error"] == "the worker process died with exit code 3, 2 times"
     assert rows.loc["ends-by-sys-exit", "error"] == "the run ended its process: SystemExit: enough"
     assert rows.loc["ends-by-crash", "error"] == "the worker process died with signal SIGSEGV, 2 times"
-    assert str(rows.loc["ends-never", "error"]).startswith("stopped after 4 s, its time limit of 4 s")
+    assert re.match(r"stopped after \d+ s, its time limit of 1 s", str(rows.loc["ends-never", "error"]))
     folders = {path.parents[2].name: path.parent for path in result_files(tmp_path / "store")}
     assert (folders["ends-by-sys-exit"] / "output.txt").read_text() == "before the end\n"
     assert "Fatal Python error: Segmentation fault" in (folders["ends-by-crash"] / "output.txt").read_text()
@@ -112,20 +122,18 @@ def test_a_fault_of_the_machine_is_no_result_of_the_method(tmp_path: Path, monke
         tmp_path,
         "faulty",
         f"""
-        def begun(name):
-            with open({str(tmp_path / "begun")!r}, "a") as log:
-                log.write(name + chr(10))
-            return pathlib.Path({str(tmp_path / "begun")!r}).read_text().split().count(name)
+        LOG = {str(tmp_path / "begun")!r}
 
         @method(learning_rate=1e-3)
         def faulty_for_a_while(model):
-            if begun("a-while") < 3:
+            log(LOG, model, "a-while")
+            if pathlib.Path(LOG).read_text().split().count("a-while") < 3:
                 raise RuntimeError("cannot write") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/cache")
             return trained(model)
 
         @method(learning_rate=1e-3)
         def faulty_by_killing(model):
-            begun("killing")
+            log(LOG, model, "killing")
             os.kill(os.getpid(), signal.SIGKILL)
         """,
     )
@@ -166,6 +174,53 @@ def test_a_full_store_stops_the_grid_with_one_line(tmp_path: Path, monkeypatch: 
     assert peftbench.table(tmp_path / "store")["method"].tolist() == ["none"]
 
 
+def answered(status: int) -> Exception:
+    """The Hub's answer with an error."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    response = httpx2.Response(status, request=httpx2.Request("GET", "https://hub"))
+    return HfHubHTTPError("an error", response=response)
+
+
+def caused(problem: Exception, cause: Exception) -> Exception:
+    problem.__cause__ = cause
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("problem", "of_the_machine"),
+    [
+        *((OSError(number, os.strerror(number)), True) for number in (errno.ENOSPC, errno.EIO, errno.EROFS)),
+        *((OSError(number, os.strerror(number)), True) for number in (errno.EDQUOT, errno.ENFILE, errno.EMFILE)),
+        *((OSError(number, os.strerror(number)), True) for number in (errno.EHOSTUNREACH, errno.ECONNREFUSED)),
+        *((OSError(number, os.strerror(number)), False) for number in (errno.ENOENT, errno.EACCES, errno.EISDIR)),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("the loss is not what it was"), False),
+        (TimeoutError("timed out"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), True),
+        (answered(503), True),
+        (answered(429), True),
+        (answered(404), False),
+        (answered(401), False),
+        (caused(UserError("data set x: cannot be had"), answered(500)), True),
+        (caused(UserError("data set x: cannot be had"), answered(403)), False),
+        (caused(OSError("We couldn't connect to the Hub"), TimeoutError()), True),
+        (KeyError("a name"), False),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_what_is_a_fault_of_the_machine(
+    problem: Exception, of_the_machine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert (environment_fault(problem) is not None) is of_the_machine
+    # Who has said that there is no network has lost none.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    disk = isinstance(problem, OSError) and problem.errno in DISK
+    assert (environment_fault(problem) is not None) is (disk or "No space" in str(problem))
+
+
 # Several launchers
 
 
@@ -173,8 +228,7 @@ COUNTED = """
 @method(learning_rate=1e-3)
 def {name}(model):
     import torch
-    with open({log!r}, "a") as log:
-        log.write(str(torch.initial_seed()) + chr(10))
+    log({log!r}, model, torch.initial_seed())
     return trained(model)
 """
 
@@ -237,6 +291,12 @@ def test_a_dead_process_has_no_claim(tmp_path: Path, owner: Owner) -> None:
     )  # fmt: skip
     assert gone.stdout.strip() == "True"
     assert Claims(tmp_path, owner).take("a")
+    # What it left is removed, and what the living have claimed is kept.
+    dead = Owner(**(vars(myself()) | {"started": "1"}))
+    assert Claims(tmp_path, dead).take("c")
+    (tmp_path / ".claims" / ".new.cut-off").write_text(json.dumps(vars(dead)))
+    Claims(tmp_path, owner).clean()
+    assert [path.name for path in (tmp_path / ".claims").glob("*")] == ["a"]
     # A number that was given to another process since is not the same process.
     reused = Owner(**(vars(myself()) | {"started": "1"}))
     assert Claims(tmp_path, reused).take("b")
@@ -417,25 +477,61 @@ def test_a_script_without_a_guard_with_a_method_of_its_own(tmp_path: Path) -> No
     (tmp_path / "helper.py").write_text("import peftbench.methods\nSTEP = 1\n")
     script = tmp_path / "scripts" / "mine.py"
     script.parent.mkdir()
-    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="1e-3"))
+    script.write_text(SCRIPT.format(store=str(tmp_path / "store")))
     command = [sys.executable, str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"mine": "ok"}
-    (first,) = result_files(tmp_path / "store")
-    # What the script says of its method is part of which run it is: changed, it is another run.
-    script.write_text(SCRIPT.format(store=str(tmp_path / "store"), rate="2e-3"))
-    ids = [
-        subprocess.run([*command, "--plan"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(2)
-    ]
-    assert ids[0] == ids[1]
-    assert ids[0][0] not in first.parent.name
+    (path,) = result_files(tmp_path / "store")
+    version = json.loads(path.read_text())["spec"]["method"]["version"]
+    assert re.fullmatch(r"1-[0-9a-f]{12}", version), "a digest of its code is part of which run it is"
+
+
+OWN = """
+from peftbench.methods import Adapted, method
+WORD, unused = "norm", 1
+@method(learning_rate=1e-3)
+def of_a_script(model, *, rank: int = 2):
+    return [chosen(name) for name in {"norm", "bias"}]
+def chosen(name):
+    return WORD in name
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("", "", True),
+        ('unused = "norm", 1', 'unused = "norm", 2', True),
+        ("def chosen", "# A comment\n\n\ndef chosen", True),
+        ('"bias"', '"bass"', False),
+        ("WORD in name", "WORD not in name", False),
+        ('WORD, unused = "norm"', 'WORD, unused = "bias"', False),
+        ("learning_rate=1e-3", "learning_rate=2e-3", False),
+        ("rank: int = 2", "rank: int = 4", False),
+    ],
+)
+def test_a_changed_unit_of_a_script_is_another_version(
+    old: str, new: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(METHODS)
+    monkeypatch.setattr(METHODS, "_units", dict(METHODS._units))
+    versions = []
+    for code in (OWN, OWN.replace(old, new)):
+        exec(compile(code, "<a cell>", "exec"), {"__name__": "__main__"})
+        versions.append(METHODS["of-a-script"].facts.version)
+        (tmp_path / "script.py").write_text(
+            code + "from peftbench.methods import METHODS\nprint(METHODS['of-a-script'].facts.version)"
+        )
+    assert (versions[0] == versions[1]) is same
+    # Another process, with other hashes, takes it for the same.
+    if not new:
+        other = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=True)
+        assert other.stdout.strip() == versions[1]
 
 
 SCRIPT = """
 from __future__ import annotations
-import sys
 from typing import Any
 import peftbench
 from peftbench.methods import Adapted, method
@@ -445,7 +541,7 @@ WORD = "norm"
 def chosen(name: str) -> bool:
     return WORD in name
 
-@method(learning_rate={rate})
+@method(learning_rate=1e-3)
 def mine(model: Any, *, all_of: bool = False) -> Adapted:
     "Trains norms."
     for name, parameter in model.named_parameters():
@@ -456,8 +552,5 @@ GRID = {{
     "methods": ["mine"], "tasks": ["pocket_topic"], "sizes": [8],
     "train": {{"max_steps": 1, "validation_rows": 4, "max_length": 96}}, "eval": {{"test_rows": 4}},
 }}
-if "--plan" in sys.argv:
-    print(*(spec.id for spec in peftbench.plan(GRID, {store!r})["specs"]))
-else:
-    print(peftbench.run(GRID, {store!r}, workers=1).set_index("method")["status"].to_json())
+print(peftbench.run(GRID, {store!r}, workers=1).set_index("method")["status"].to_json())
 """

@@ -5,6 +5,8 @@ import os
 import signal
 from collections.abc import Iterator
 
+from peftbench.registry import UserError
+
 DISK = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -28,7 +30,7 @@ NETWORK = (
     errno.ETIMEDOUT,
 )
 CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp")
-"""Libraries whose errors of a connection are no `ConnectionError`."""
+"""Libraries whose errors of a connection are no `ConnectionError`; a number after their names (`httpx2`) is cut."""
 LOST = {
     *"ConnectionError ConnectTimeout ReadTimeout Timeout TransportError ChunkedEncodingError".split(),
     *"ProtocolError MaxRetryError NewConnectionError ClientConnectionError".split(),
@@ -39,7 +41,7 @@ OWN_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, sig
 """Signals that a process brings upon itself. Others are sent to it, as the kernel's SIGKILL where memory runs out."""
 
 
-class EnvironmentFaultError(Exception):
+class EnvironmentFaultError(UserError):
     """A run could not be done because of its machine: disk, network, limits of the system. It may be tried again."""
 
 
@@ -90,7 +92,9 @@ def _of_network(problem: BaseException) -> bool:
     status = getattr(getattr(problem, "response", None), "status_code", None)
     if isinstance(status, int):
         return status >= 500 or status in OVERLOADED
-    names = {base.__name__ for base in kind.__mro__ if base.__module__.partition(".")[0] in CLIENTS}
+    names = {
+        base.__name__ for base in kind.__mro__ if base.__module__.partition(".")[0].rstrip("0123456789") in CLIENTS
+    }
     return bool(names & LOST)
 
 

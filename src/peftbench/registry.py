@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -149,7 +149,7 @@ class Registry(Generic[Facts]):
     def add(self, function: Callable[..., Any], facts: Facts) -> None:
         """Register a function under its own name (words joined by `separator`). Two of one name are refused.
 
-        One of a script or a notebook may be defined again: a digest of its code is part of its version.
+        One of a script or a notebook may be defined again: a digest of its code is part of the version it has.
         """
         name = function.__name__.strip("_").replace("_", self.separator)
         held = self._units.get(name)
@@ -157,9 +157,6 @@ class Registry(Generic[Facts]):
             raise UserError(
                 f"two {self.kind}s are called '{name}': in {held.function.__module__} and {function.__module__}"
             )
-        if function.__module__ == SCRIPT and "version" in getattr(facts, "__dataclass_fields__", ()):
-            known: Any = facts
-            facts = replace(known, version=f"{known.version}-{code_digest(function, facts)}")
         self._units[name] = Unit(self.kind, name, function, facts)
 
     def put(self, unit: Unit[Facts]) -> None:
@@ -170,7 +167,7 @@ class Registry(Generic[Facts]):
     def own(self, name: str) -> Unit[Facts] | None:
         """The unit of that name if it is no member of a family, and is registered."""
         self._load()
-        return self._units.get(name)
+        return _versioned(self._units[name]) if name in self._units else None
 
     def add_family(self, family: Family[Facts]) -> None:
         """Register a family of units."""
@@ -220,7 +217,7 @@ class Registry(Generic[Facts]):
             return self._families[family].make(member)
         if name not in self._units:
             raise did_you_mean(self.kind, name, [*self._units, *self._families])
-        return self._units[name]
+        return _versioned(self._units[name])
 
     @property
     def families(self) -> list[str]:
@@ -238,30 +235,51 @@ class Registry(Generic[Facts]):
         return iter(sorted(self._units.values(), key=lambda unit: unit.name))
 
 
+def _versioned(unit: Unit[Facts]) -> Unit[Facts]:
+    """A unit, with a digest of its code as part of its version if it is one of a script. Taken when the unit is asked
+    for, as a script may define what it uses after it.
+    """
+    facts: Any = unit.facts
+    if unit.function.__module__ != SCRIPT or not hasattr(facts, "version"):
+        return unit
+    return replace(unit, facts=replace(facts, version=f"{facts.version}-{code_digest(unit.function, facts)}"))
+
+
 def code_digest(function: Callable[..., Any], facts: object) -> str:
     """Twelve hexadecimal digits of a unit of a script: its facts, its code, and that of what it uses of the script."""
-    digest, seen = hashlib.sha256(repr(_constants(vars(facts))).encode()), set[int]()
-    todo: list[Any] = [function]
+    digest, seen = hashlib.sha256(), set[int]()
+    todo: list[Any] = [function, facts]
     while todo:
         one = todo.pop()
         if id(one) in seen:
             continue
         seen.add(id(one))
-        if inspect.isclass(one):
-            todo += [each for _, each in sorted(vars(one).items()) if inspect.isroutine(each)]
+        held: dict[str, Any] = {}
+        if inspect.isclass(one) or is_dataclass(one):
+            held = {name: each for name, each in vars(one).items() if not name.startswith("__") or name == "__init__"}
         elif inspect.isfunction(one := inspect.unwrap(getattr(one, "__func__", one))):
-            digest.update(repr((one.__defaults__, one.__kwdefaults__)).encode())
-            used = {name: one.__globals__[name] for name in _code(one.__code__, digest) if name in one.__globals__}
-            used |= inspect.getclosurevars(one).nonlocals
-            digest.update(repr(_constants(used)).encode())
-            todo += [each for _, each in sorted(used.items()) if getattr(each, "__module__", None) == SCRIPT]
+            names = _code(one.__code__, digest)
+            held = {name: one.__globals__[name] for name in names if name in one.__globals__}
+            held |= {**inspect.getclosurevars(one).nonlocals, "": (one.__defaults__, one.__kwdefaults__)}
+        for name, each in sorted(held.items()):
+            if inspect.isfunction(each) or inspect.isclass(each) or is_dataclass(each):
+                todo += [each] if getattr(each, "__module__", SCRIPT) == SCRIPT or one is facts else []
+            else:
+                digest.update(f"{name}={_plain(each)};".encode())
     return digest.hexdigest()[:12]
 
 
-def _constants(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Those values that are plain ones, in the order of their names."""
-    plain = (str, int, float, bool, tuple, type(None))
-    return [(name, value) for name, value in sorted(values.items()) if isinstance(value, plain)]
+def _plain(value: Any) -> str:
+    """A value that says the same in every process; the name of its type for one that cannot."""
+    if isinstance(value, str | int | float | bool | bytes | types.NoneType):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_plain(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(_plain, value)))}}}"
+    return type(value).__name__
 
 
 def _code(code: types.CodeType, digest: Any) -> list[str]:
@@ -272,7 +290,7 @@ def _code(code: types.CodeType, digest: Any) -> list[str]:
         if isinstance(constant, types.CodeType):
             names += _code(constant, digest)
         else:
-            digest.update(repr(constant).encode())
+            digest.update(_plain(constant).encode())
     return names
 
 

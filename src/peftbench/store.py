@@ -17,7 +17,6 @@ import gzip
 import io
 import json
 import math
-import os
 import shutil
 import time
 import zlib
@@ -77,7 +76,7 @@ class Store:
         """Make the folder and prove that it can be written. Raises `UserError`."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{os.getpid()}"
+            probe = self.root / f".probe-{self.owner.token}"
             probe.write_text("x" * 4096)
             probe.unlink()
         except OSError as error:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import stat
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ LARGEST = 1 << 28
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file beside its place and rename it there: it is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # A name that no other process has, on this machine or on another that shares the folder.
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     with partial.open("wb") as out:
         out.write(content)
         out.flush()

@@ -140,6 +140,7 @@ class _Pool:
         try:
             with contextlib.suppress(OSError):
                 self.store.clean()
+                self.claims.clean()
             self._staff(count)
             while self.queue or self._busy():
                 for pipe in wait(list(self.hands), TICK):
@@ -283,7 +284,8 @@ class _Pool:
         spec, hand.spec, hand.limit = hand.spec, None, None
         assert spec is not None
         self.claims.drop(spec.id)
-        if data.pop("last"):
+        # One that was told to end takes no other run, though it has finished this one in time.
+        if data.pop("last") or hand.stopped:
             self._retire(hand)
         if kind == "fault":
             self._fault(spec, EVERY if data["store"] else _keys(spec)[1], data["reason"], hand.index)

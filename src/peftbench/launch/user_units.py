@@ -41,6 +41,8 @@ class UserUnits:
                 raise UserError(f"module {name}, which defines a unit: {in_a_line(error)}") from error
         if self.pickled:
             for unit in pickle.loads(self.pickled):  # noqa: S301 (made by the process that started this one)
+                # Its version is that of the script; the main module here is another.
+                unit.function.__module__ = "peftbench_script"
                 REGISTRIES[unit.kind].put(unit)
 
 

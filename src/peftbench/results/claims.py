@@ -106,6 +106,17 @@ class Claims:
             with contextlib.suppress(OSError):
                 path.unlink()
 
+    def clean(self) -> None:
+        """Remove the claims of processes that have provably died, and what else they left here."""
+        for path in list(self.folder.glob("*")):
+            owner = read_owner(path)
+            if owner is None or not owner.dead:
+                continue
+            if path.name.startswith("."):
+                path.unlink(missing_ok=True)
+            elif self.take(path.name):
+                self.drop(path.name)
+
     def beside(self) -> int:
         """How many runs are claimed by processes of this machine."""
         try:
