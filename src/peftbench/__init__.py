@@ -3,7 +3,7 @@
 The public API. Everything heavy is imported when it is first used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from peftbench.engine.estimate import Estimate
     from peftbench.grid import Grid
     from peftbench.launch import Watch
-    from peftbench.spec import RunSpec
+    from peftbench.spec import RunSpec, Score
 
     GridLike = Grid | Mapping[str, Any] | str | Path
 
-__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "table"]
+__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "score", "table"]
 
 
 class Plan(dict[str, Any]):
@@ -89,6 +89,19 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
 
     others = frame(kept(Path(store)))
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
+
+
+def score(
+    metric: str, predictions: "Sequence[str]", references: "Sequence[str | Sequence[str]]", **facts: Any
+) -> "Score":
+    """A metric of answers, on a 0 to 100 scale: its `value`, its `standard_error`, or `why` there is none.
+
+    `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
+    and `details`, a mapping a row.
+    """
+    from peftbench.rescoring import score as score_answers
+
+    return score_answers(metric, predictions, references, **facts)
 
 
 def pscp(

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from peftbench.cli import advising, authoring, data, evaluate, exchange, gate, planning, reproducing, runs, units
+from peftbench.cli import (
+    advising,
+    authoring,
+    data,
+    evaluate,
+    exchange,
+    gate,
+    planning,
+    reproducing,
+    runs,
+    scoring,
+    units,
+)
 from peftbench.registry import UserError
 
 app = typer.Typer(
@@ -16,6 +28,7 @@ app = typer.Typer(
 )
 for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.calibrate, runs.status, runs.report):
     app.command()(verb)
+app.command()(scoring.score)
 app.command()(advising.advise)
 app.command("import")(exchange.import_published)
 app.command()(exchange.export)

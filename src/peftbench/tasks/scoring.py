@@ -49,6 +49,8 @@ def score_all(metrics: Sequence[str], answers: Answers) -> Scored:
 def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
     facts = METRICS[name].facts
     version, signature = facts.version, None
+    if needed := lacking(name, answers, answers.details or [{}] * len(answers.predictions)):
+        return Score(why=f"metric '{name}' needs {needed}", version=version), None
     try:
         measured = score(name, answers)
         signature = facts.signature(answers) if facts.signature else None
