@@ -205,7 +205,8 @@ LATENCIES = ("latency", "batch_latency")
 """How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
 COLUMNS = (
     *"id machine_class model model_version method method_version method_arguments task task_version".split(),
-    *"task_arguments fingerprint evaluation size seed trial tuned training status metric score score_error".split(),
+    *"task_arguments fingerprint evaluation size seed trial tuned training status metric metric_version".split(),
+    *"score score_error".split(),
     *"chance row_scores scores invalid_share validation_loss merged_score merged_logit_difference".split(),
     *"learning_rate best_step steps train_rows data base_reloaded notes error".split(),
     *Costs.model_fields,
@@ -239,6 +240,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "training": written(spec.train.model_dump(mode="json", exclude_defaults=True)),
         **{name: getattr(result, name) for name in AS_FOUND},
         "metric": main,
+        "metric_version": str(score.version) if main else None,
         "score": score.value,
         "score_error": score.standard_error,
         "scores": json.dumps({name: each.value for name, each in scores.items()}),

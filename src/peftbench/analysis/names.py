@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 TELLING = {
     "model": ["model_version", "evaluation"],
-    "task": ["task_arguments", "task_version", "fingerprint"],
+    "task": ["task_arguments", "task_version", "fingerprint", "metric_version"],
     "method": ["method_version"],
 }
 """Columns that are added to a name where they differ among the runs of that name."""
@@ -28,7 +28,7 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
     table = table.copy()
     for name, columns in TELLING.items():
         group = table[name]
-        for column in columns:
+        for column in [column for column in columns if column in table]:
             values = table[column].fillna(table.groupby(group)[column].transform("first")).fillna("").astype(str)
             several = values.groupby(group).transform("nunique") > 1
             table[name] = table[name].where(~several, table[name] + " [" + values + "]")
