@@ -81,6 +81,15 @@ WRONG = {
     "    try: os.write(n, t)\n    except OSError: pass\ndef answer(x): return 0",
     "answers before it is asked": "import os\nfor n in range(3, 64):\n  try: os.write(n, b'{\"value\": 13}\\n' * 9)\n"
     "  except OSError: pass\nimport time; time.sleep(.5)",
+    "calls what runs in the tests' box": r"""
+import json, os
+code = "import os\nfor n in range(64):\n  try: os.write(n, b'[true]\\n')\n  except OSError: pass"
+line = json.dumps({"ask": "call", "with": [{"builtin": "exec"}, code], "named": {}}).encode() + b"\n"
+for n in range(3, 64):
+    try: os.write(n, line)
+    except OSError: pass
+def answer(x): return 0
+""",
     "reads all that is open": """
 import os, re
 found = ''

@@ -37,6 +37,7 @@ FLOORS = {
     "analysis": 4,
     "authoring": 4,
     "evidence": 4,
+    "rescoring": 4,
     "checking": 5,
     "launch": 5,
     "tuning": 5,

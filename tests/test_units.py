@@ -20,7 +20,7 @@ import pytest
 from pydantic_core import to_jsonable_python
 
 from peftbench.methods import METHODS, Method
-from peftbench.metrics import METRICS
+from peftbench.metrics import METRICS, Metric
 from peftbench.registry import Registry, Unit
 from peftbench.spec import Choice, Evaluation, Noun, Training
 from peftbench.tasks import TASKS, Task, prompt
@@ -40,7 +40,7 @@ def current() -> State:
     return {
         "methods": {unit.name: _method(unit) for unit in _own(METHODS)},
         "tasks": {unit.name: _task(unit) for unit in _own(TASKS)},
-        "metrics": {unit.name: {"arguments": _arguments(unit)} for unit in _own(METRICS)},
+        "metrics": {unit.name: _metric(unit) for unit in _own(METRICS)},
         **{noun.__name__: _defaults(noun) for noun in (Choice, Training, Evaluation)},
     }
 
@@ -69,6 +69,10 @@ def _method(unit: Method) -> dict[str, Any]:
         "learning_rate": facts.learning_rate,
         "trains": facts.trains,
     }
+
+
+def _metric(unit: Metric) -> dict[str, Any]:
+    return {"version": unit.facts.version, "arguments": _arguments(unit), "needs": list(unit.facts.needs)}
 
 
 def _task(unit: Task) -> dict[str, Any]:

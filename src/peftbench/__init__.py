@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from peftbench.engine.estimate import Estimate
     from peftbench.grid import Grid
     from peftbench.launch import Watch
-    from peftbench.spec import RunSpec
+    from peftbench.spec import RunSpec, Score
 
     GridLike = Grid | Mapping[str, Any] | str | Path
 
-__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "table"]
+__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "score", "table"]
 
 
 class Plan(dict[str, Any]):
@@ -114,6 +114,19 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
         warnings.warn(f"{path} {why}", stacklevel=2)
     others = frame(rows)
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
+
+
+def score(
+    metric: str, predictions: "Sequence[str]", references: "Sequence[str | Sequence[str]]", **facts: Any
+) -> "Score":
+    """A metric of answers, on a 0 to 100 scale: its `value`, its `standard_error`, or `why` there is none.
+
+    `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
+    and `details`, a mapping a row.
+    """
+    from peftbench.rescoring import score as score_answers
+
+    return score_answers(metric, predictions, references, **facts)
 
 
 def pscp(

@@ -353,8 +353,8 @@ LATENCIES = ("latency", "batch_latency")
 COLUMNS = (
     *"id machine_class model model_source model_version method method_version method_arguments task".split(),
     *"task_version task_arguments fingerprint evaluation size seed trial search tuned training status".split(),
-    *"metric score score_error chance row_scores scores invalid_share validation_loss merged_score".split(),
-    "merged_logit_difference",
+    *"metric metric_version score score_error chance row_scores scores invalid_share validation_loss".split(),
+    *"merged_score merged_logit_difference".split(),
     *"learning_rate best_step steps epochs batch_size accumulation train_rows validation_rows test_rows".split(),
     *"truncated_rows precision workers data base_reloaded notes error".split(),
     *Costs.model_fields,
@@ -389,6 +389,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "training": written(spec.train.model_dump(mode="json", exclude_defaults=True)),
         **{name: getattr(result, name) for name in AS_FOUND},
         "metric": main,
+        "metric_version": str(score.version) if main else None,
         "score": score.value,
         "score_error": score.standard_error,
         "scores": json.dumps({name: each.value for name, each in scores.items()}),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 TELLING = {
     "model": ["model_source", "model_version", "evaluation"],
-    "task": ["task_arguments", "task_version", "fingerprint"],
+    "task": ["task_arguments", "task_version", "fingerprint", "metric_version"],
     "method": ["method_version"],
 }
 """Columns that are added to a name where they differ among the runs of that name."""

@@ -15,6 +15,7 @@ from peftbench.cli import (
     planning,
     reproducing,
     runs,
+    scoring,
     units,
     verifying,
 )
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.calibrate, runs.status, runs.report):
     app.command()(verb)
+app.command()(scoring.score)
 app.command()(advising.advise)
 app.command("import")(exchange.import_published)
 app.command()(exchange.export)

@@ -134,9 +134,14 @@ def calibrate(as_json: AsJson = False) -> None:
 
 
 def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
-    """Say which runs will be refused or will not fit, where a model is large enough for the question."""
+    """Say which metrics cannot be had on this machine, and, where a model is large enough for the question, which runs
+    will be refused or will not fit.
+    """
     from peftbench.planning import is_large
+    from peftbench.tasks.scoring import refusals
 
+    for line in refusals(spec.task for spec in specs):
+        say(f"warning: {line}", stderr=True)
     if any(map(is_large, specs)):
         from peftbench.report.plan import troubles
 

@@ -59,6 +59,7 @@ class MetricFacts:
     `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
     cannot be had on this machine, if it cannot. `version` is raised by a change that gives the same answers another
     score. `signature` says what of the metric depends on the answers, such as the tokens that fit their script.
+    `light`: it imports nothing that takes long, and can be tried when a grid is read.
     """
 
     rowwise: bool
@@ -68,6 +69,7 @@ class MetricFacts:
     needs: tuple[str, ...] = field(default=(), kw_only=True)
     refusal: Callable[[], str | None] | None = field(default=None, kw_only=True)
     version: int = field(default=1, kw_only=True)
+    light: bool = field(default=True, kw_only=True)
     signature: "Callable[[Answers], str] | None" = field(default=None, kw_only=True)
 
 
@@ -101,11 +103,11 @@ def lacking(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) 
     for need in METRICS[name].facts.needs:
         if need in FACTS:
             held = getattr(facts, need)
-            if need == "positive" and held is not None:
+            if need == "positive" and held:
                 known = [label.casefold() for label in facts.labels]
                 if held.casefold() not in known:
                     return f"its positive label '{held}' is none of the labels {', '.join(facts.labels)}"
-            if held is None or held == ():
+            if not held:
                 return {"positive": "a positive label", "labels": "labels"}.get(need, f"a {need}") + " of the task"
         elif details is not None:
             for number, row in enumerate(details, 1):
@@ -171,6 +173,8 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> M
         values = rows[~np.isnan(rows)]
         if not len(values):
             raise UnavailableError("there is no row that it can score")
+        if not np.isfinite(values).all():
+            raise UnavailableError("what it gives is not a number")
         error = values.std() / np.sqrt(len(values) - 1) if len(values) > 1 else np.nan
         return Measured(float(values.mean()), float(error), rows)
     rng, groups = np.random.default_rng(seed), grouped(answers)

@@ -30,7 +30,7 @@ def _tokens(answers: Answers) -> str:
     return f"tokens of sacreBLEU: {', '.join(found)}"
 
 
-@metric(version=2, signature=_tokens, paper="Post (2018), https://aclanthology.org/W18-6319")
+@metric(version=2, light=False, signature=_tokens, paper="Post (2018), https://aclanthology.org/W18-6319")
 def bleu(answers: Answers) -> float:
     """BLEU over all rows together, which may have different numbers of references; a row without any does not count.
 

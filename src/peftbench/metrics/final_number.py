@@ -8,8 +8,8 @@ from peftbench.metrics.numerals import number_of
 
 @metric(rowwise=True, version=2, paper="arXiv:2110.14168")
 def final_number(answers: Answers) -> list[float]:
-    """100 where the final number of the answer equals that of a reference, else 0; a row whose references have no number
-    cannot be scored.
+    """100 where the final number of the answer equals that of a reference, else 0. A row cannot be scored where no
+    reference has a number.
     """
     scores = []
     for prediction, references in zip(answers.predictions, answers.references, strict=True):

@@ -28,15 +28,19 @@ _FORMS = rf"""
 """
 _NUMBER = re.compile(
     rf"""
-    (?P<sign> (?<![\w)\]])- )? (?: [$€£¥](?P<inner>-)? )? (?: {_FORMS} )
+    (?P<sign> (?<![A-Za-zÀ-ɏ\d_)\]])- )? (?: [$€£¥](?P<inner>-)? )? (?: {_FORMS} )
     (?: [eE](?P<e>[-+]?\d{{1,3}})(?!\w) | [ ]?(?:[×*x·]|\\times|\\cdot)[ ]?10\^\{{?(?P<ten>[-+]?\d{{1,3}})\}}? )?
     """,
     re.VERBOSE | re.ASCII,
 )
 _MARK = re.compile(r"####[\s*]*")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"), "-")
-_LATEX = ((r"\{,\}", ","), (r"\\[,;:! ]|~", "\u2009"), (r"\\([$%#])", r"\1"))
-_LATEX += ((r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2"),)
+_LATEX = (
+    (r"\{,\}", ","),
+    (r"\\[,;:! ]|~", "\u2009"),
+    (r"\\([$%#])", r"\1"),
+    (r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2"),
+)
 
 
 def number_of(text: str) -> Fraction | None:

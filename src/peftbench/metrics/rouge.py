@@ -44,19 +44,19 @@ def _scores(kind: str, answers: Answers) -> list[float]:
     return scores
 
 
-@metric(rowwise=True, version=VERSION, paper=PAPER)
+@metric(rowwise=True, version=VERSION, light=False, paper=PAPER)
 def rouge_1(answers: Answers) -> list[float]:
     """Overlap in single words."""
     return _scores("rouge1", answers)
 
 
-@metric(rowwise=True, version=VERSION, paper=PAPER)
+@metric(rowwise=True, version=VERSION, light=False, paper=PAPER)
 def rouge_2(answers: Answers) -> list[float]:
     """Overlap in pairs of adjacent words."""
     return _scores("rouge2", answers)
 
 
-@metric(rowwise=True, version=VERSION, paper=PAPER)
+@metric(rowwise=True, version=VERSION, light=False, paper=PAPER)
 def rouge_l(answers: Answers) -> list[float]:
     """Longest common subsequence of words."""
     return _scores("rougeL", answers)

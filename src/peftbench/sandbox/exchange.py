@@ -76,9 +76,9 @@ def encode(value: Any, keep: Keep) -> Any:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None and isinstance(value, kind):
             return {name: kind.__str__(value)}
-    called = getattr(value, "__name__", None)
-    if isinstance(called, str) and getattr(builtins, called, None) is value:
-        return {"builtin": called}
+    if isinstance(value, type):
+        called = value.__name__
+        return {"type": called} if getattr(builtins, called, None) is value else {"object": keep(value)}
     return {"object": keep(value)}
 
 
@@ -109,10 +109,18 @@ READ: dict[str, Tell] = {
     "complex": lambda content, _: complex(content),
     "Fraction": lambda content, _: __import__("fractions").Fraction(content),
     "Decimal": lambda content, _: __import__("decimal").Decimal(content),
-    "builtin": lambda content, _: getattr(builtins, content),
+    "type": lambda content, _: _type(content),
     "object": lambda content, _: content,
 }
 """How values are read, by the name that they are told under."""
+
+
+def _type(name: str) -> type:
+    """A built-in type; what else is built in, such as `exec`, is nothing that one side gives to the other."""
+    found = getattr(builtins, name)
+    if not isinstance(found, type) or name.startswith("_"):
+        raise ValueError("not a type")
+    return found
 
 
 def same(left: Any, right: Any) -> bool:

@@ -2,15 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from peftbench.metrics import METRICS, Answers, Measured, UnavailableError, invalid_share, lacking, score
 from peftbench.registry import UserError, in_a_line
-from peftbench.spec import Score
-from peftbench.tasks import Example, Source, Task, TaskFacts
+from peftbench.spec import Choice, Score
+from peftbench.tasks import Example, Source, Task, TaskFacts, resolve
 from peftbench.tasks.door import example, read
 
 TRIED = 200
@@ -49,6 +49,8 @@ def score_all(metrics: Sequence[str], answers: Answers) -> Scored:
 def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
     facts = METRICS[name].facts
     version, signature = facts.version, None
+    if needed := lacking(name, answers, answers.details or [{}] * len(answers.predictions)):
+        return Score(why=f"metric '{name}' needs {needed}", version=version), None
     try:
         measured = score(name, answers)
         signature = facts.signature(answers) if facts.signature else None
@@ -106,18 +108,20 @@ def check_facts(task: Task, arguments: Mapping[str, Any]) -> None:
     if source.files or (source.generator and not ours):
         rows = read(source, source.test or source.train, count=None if source.files else TRIED).rows
         examples = [example(task, row, **arguments) for row in rows]
-        return check_metrics(task, examples)
+        return check_metrics(task, examples, light=True)
     for name in task.facts.metrics:
         _check_needs(task, name, None)
     return None
 
 
-def check_metrics(task: Task, examples: Sequence[Example]) -> None:
-    """Raises `UserError` for a metric of a task that cannot work on these rows: right answers of some are scored."""
+def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) -> None:
+    """Raises `UserError` for a metric of a task that cannot work on these rows: right answers of some are scored, by
+    metrics that run no programs; with `light`, by those alone that are quick to import.
+    """
     for name in task.facts.metrics:
         unit = METRICS[name]
         _check_needs(task, name, [one.details for one in examples])
-        if unit.facts.refusal is not None:
+        if unit.facts.refusal is not None or (light and not unit.facts.light):
             continue
         some = examples[:TRIED]
         try:
@@ -128,6 +132,17 @@ def check_metrics(task: Task, examples: Sequence[Example]) -> None:
                 raise _impossible(task, name, f"cannot be had: {problem}") from problem
         except Exception as problem:
             raise _impossible(task, name, f"fails on right answers: {in_a_line(problem)}") from problem
+
+
+def refusals(tasks: Iterable[Choice]) -> list[str]:
+    """Which metrics of tasks cannot be had on this machine, and why; each once."""
+    found = {}
+    for choice in tasks:
+        for name in resolve(choice.name, choice.arguments).facts.metrics:
+            refusal = METRICS[name].facts.refusal
+            if refusal is not None and (str(choice), name) not in found and (why := refusal()):
+                found[str(choice), name] = f"task '{choice}': its metric '{name}' will be missing: {why}"
+    return list(found.values())
 
 
 def _check_needs(task: Task, name: str, details: Sequence[Mapping[str, Any]] | None) -> None:
@@ -186,6 +201,8 @@ def answers_from(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) ->
 
 
 def _example(row: Mapping[str, Any], number: int) -> Example:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"row {number} is no object with 'prediction' and 'references'")
     given, right = row.get("prediction"), row.get("references", row.get("reference"))
     right = [right] if isinstance(right, str) else right
     if (

@@ -1,0 +1,315 @@
+"""Metrics before and after a run: what cannot work is found first, what fails loses itself, kept answers are scored."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import peftbench
+from peftbench.cli import app
+from peftbench.registry import UserError
+
+WORDS = ["good", "bad", "fine", "poor"]
+
+
+def rows(**more: Any) -> list[dict[str, Any]]:
+    return [{"text": f"row {i}", "verdict": WORDS[i % 2], **{k: f(i) for k, f in more.items()}} for i in range(40)]
+
+
+def grid(folder: Path, **entry: Any) -> Path:
+    """A grid of the untouched model on a file of the user's own."""
+    data = folder / "own.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows(number=lambda i: i % 6)))
+    task = {"data": str(data), "fields": ["text"], "target": "verdict"} | entry
+    lines = ", ".join(f"{key} = {json.dumps(value)}" for key, value in task.items())
+    path = folder / "own.toml"
+    path.write_text(f'methods = ["none"]\ntasks = [{{ {lines} }}]\nsizes = [8]\n')
+    return path
+
+
+def cli(*arguments: Any) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "peftbench", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("metric", "entry", "needs"),
+    [
+        ("equation_value", {}, "needs details['gold'] of every row"),
+        ("multirc_em", {"labels": WORDS[:2]}, "needs details['group'] of every row"),
+        ("subject_accuracy", {"labels": WORDS[:2]}, "needs details['subject'] of every row"),
+        ("pass_at_1", {}, "needs details['tests'] of every row"),
+        ("pearson", {"target": "number"}, "needs a scale of the task"),
+        ("spearman", {"target": "number"}, "needs a scale of the task"),
+        ("macro_f1", {}, "needs labels of the task"),
+        ("matthews", {}, "needs labels of the task"),
+        ("multirc_f1a", {"labels": WORDS[:2]}, "needs a positive label of the task"),
+        ("final_number", {}, "cannot be had: there is no row that it can score"),
+    ],
+)
+def test_a_metric_that_cannot_work_is_refused_when_the_grid_is_read(
+    metric: str, entry: dict[str, Any], needs: str, tmp_path: Path
+) -> None:
+    path = grid(tmp_path, metrics=[metric], **entry)
+    with pytest.raises(UserError) as refused:
+        peftbench.plan(path, tmp_path / "store")
+    assert f"task 'own': its metric '{metric}' {needs}" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_metrics_that_can_work_are_not_refused(tmp_path: Path) -> None:
+    for entry in ({"target": "number", "metrics": ["final_number", "exact_match"]}, {"labels": WORDS[:2]}, {}):
+        assert peftbench.plan(grid(tmp_path, **entry), tmp_path / "store")["cells"] == 1
+
+
+PLUGIN = '''
+from peftbench.metrics import metric
+from peftbench.tasks import Example, Source, task
+
+@metric(rowwise=True, needs=("weight",))
+def weighted(answers):
+    return [100.0 * details["weight"] for details in answers.details]
+
+@metric()
+def fragile(answers):
+    """Works on right answers, and not on others."""
+    assert all(given in wanted for given, wanted in zip(answers.predictions, answers.references))
+    return 100.0
+
+@metric()
+def endless(answers):
+    return float("inf")
+
+@metric()
+def broken(answers):
+    raise RuntimeError("no\\nmore")
+
+def made(split, count):
+    return ({"n": str(i)} for i in range(count or 60))
+
+def facts(**more):
+    source = Source("made", generator=made, sizes=(60, 20))
+    return dict(source=source, kind="qa", instruction="?", max_new_tokens=4) | more
+
+@task(**facts(metrics=("weighted",)))
+def unweighted(row):
+    return Example({"n": row["n"]}, "x")
+
+@task(**facts(metrics=("broken",)))
+def unscored(row):
+    return Example({"n": row["n"]}, "x")
+
+@task(**facts(metrics=("exact_match", "fragile", "weighted")))
+def scored(row):
+    return Example({"n": row["n"]}, "x", details={"weight": 0.5, "secret": "not kept"})
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "own_units.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("unweighted", "its metric 'weighted' needs details['weight'] of every row, which row 1 has not"),
+        ("unscored", "its metric 'broken' fails on right answers: RuntimeError: no more"),
+    ],
+)
+def test_so_are_those_of_plugins(task: str, said: str, plugin: Path, tmp_path: Path) -> None:
+    """In a process of its own, as plugins stay."""
+    path = tmp_path / "grid.toml"
+    path.write_text(f'methods = ["none"]\ntasks = ["{task}"]\nsizes = [8]\n')
+    code, out, err = cli("run", path, "--plugin", plugin, "--store", tmp_path / "store")
+    assert (code, out) == (2, "")
+    (line,) = err.strip().splitlines()
+    assert said in line
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_metric_that_fails_loses_only_itself_and_kept_answers_are_scored_again(plugin: Path, tmp_path: Path) -> None:
+    path, store = tmp_path / "grid.toml", tmp_path / "store"
+    path.write_text('methods = ["none"]\ntasks = ["scored"]\nsizes = [8]\n')
+    common = ("--plugin", plugin, "--store", store)
+    assert cli("run", path, *common, "--workers", 1)[0] == 0
+    (file,) = store.glob("*/*/*/*/*/result.json")
+    result = json.loads(file.read_text())
+    assert result["status"] == "ok"
+    assert result["scores"]["exact_match"]["value"] == 0
+    assert result["scores"]["weighted"]["value"] == 50
+    assert "value" not in result["scores"]["fragile"]
+    assert "metric 'fragile' failed: AssertionError" in result["scores"]["fragile"]["why"]
+    lines = gzip.decompress((file.parent / "predictions.jsonl.gz").read_bytes()).splitlines()
+    kept = [json.loads(line) for line in lines]
+    assert {json.dumps(row["details"]) for row in kept} == {'{"weight": 0.5}'}
+
+    # By the run's own metrics, by others, and by one whose definition has changed since.
+    code, out, _ = cli("score", *common, "--json")
+    told = json.loads(out)
+    assert (code, told["same"], [one["metric"] for one in told["scores"]]) == (0, True, list(result["scores"]))
+    code, out, _ = cli(
+        "score", *common, "--json", "--metric", "rouge_l", "--metric", "macro_f1", "--run", result["id"][:6]
+    )
+    rouge, f1 = json.loads(out)["scores"]
+    assert (code, rouge["stored"], rouge["now"]["value"]) == (0, None, 0)
+    assert f1["now"]["why"] == "metric 'macro_f1' needs labels of the task"
+    plugin.write_text(PLUGIN.replace("100.0 * details", "80.0 * details").replace("assert all", "any"))
+    code, out, _ = cli("score", *common)
+    assert code == 1
+    assert "DIFFERS" in out
+    assert json.loads(file.read_text()) == result
+    assert cli("score", *common, "--save")[0] == 0
+    after = json.loads(file.read_text())
+    assert [after["scores"][name]["value"] for name in result["scores"]] == [0, 100, 40]
+    assert {k: v for k, v in after.items() if k != "scores"} == {k: v for k, v in result.items() if k != "scores"}
+    assert cli("score", *common)[0] == 0
+
+
+def test_the_scores_of_a_store(tmp_path: Path) -> None:
+    """Answers as a run keeps them: a metric that failed then is scored now, and others are as they were."""
+    from peftbench.grid import expand
+    from peftbench.spec import RunResult, Score
+    from peftbench.store import Store
+    from peftbench.tasks import TASKS, Example
+    from peftbench.tasks.scoring import facts_of_answers, kept, scored
+
+    (spec,) = expand({"methods": ["none"], "tasks": ["multirc"], "sizes": [8]})
+    examples = [Example({"x": "y"}, "true", details={"group": f"q{i // 2}", "text": "not kept"}) for i in range(4)]
+    given = ["true", "true", "false", "True"]
+    right = scored(TASKS["multirc"], examples, given)
+    assert right.scores["multirc_em"].value == 50
+    broken = right.scores | {"multirc_em": Score(why="metric 'multirc_em' failed: KeyError: 'x'")}
+    facts = facts_of_answers(TASKS["multirc"])
+    result = RunResult(id=spec.id, spec=spec, status="ok", scores=broken, row_scores=right.row_scores, answers=facts)
+    store, answers = Store(tmp_path), kept(examples, given)
+    assert [set(row) for row in answers] == [{"prediction", "references", "details"}] * 4
+    assert answers[0]["details"] == {"group": "q0"}
+    store.finish(store.begin(spec), result, answers)
+
+    told = verb("--store", tmp_path, "--json", code=1)
+    assert [(one["metric"], one["same"]) for one in told["scores"]] == [("multirc_f1a", True), ("multirc_em", False)]
+    assert store.find(spec.id)[0] == result
+    verb("--store", tmp_path, "--json", "--save")
+    assert store.find(spec.id)[0] == result.model_copy(update={"scores": right.scores})
+    assert verb("--store", tmp_path, "--json")["same"] is True
+    other = verb("--store", tmp_path, "--json", "--metric", "pearson", "--metric", "accuracy", "--run", spec.id[:5])
+    assert other["scores"][0]["now"]["why"] == "metric 'pearson' needs a scale of the task"
+    assert other["scores"][1]["now"]["value"] == 75
+    with pytest.raises(UserError, match="no run has answers"):
+        verb("--store", tmp_path / "empty")
+
+
+def test_what_a_metric_gives_must_be_a_number() -> None:
+    from peftbench.metrics import METRICS, Answers, MetricFacts
+    from peftbench.tasks.scoring import score_all
+
+    endless, none = float("inf"), float("nan")
+    for name, rowwise, value in (("endless", False, endless), ("none", False, none), ("endless_rows", True, [endless])):
+        made = lambda _, value=value: value  # noqa: E731
+        made.__name__ = name
+        METRICS.add(made, MetricFacts(rowwise))
+        try:
+            scores = score_all([name, "accuracy"], Answers(["x"], [["x"]])).scores
+        finally:
+            METRICS._units.pop(name)
+        assert (scores[name].value, scores["accuracy"].value) == (None, 100)
+        assert scores[name].why == "what it gives is not a number"
+
+
+def test_scores_of_another_definition_of_a_metric_are_never_averaged() -> None:
+    import pandas as pd
+
+    from peftbench.analysis.names import distinct
+
+    table = pd.DataFrame([{"model": "m", "method": "x", "task": "t", "metric_version": v} for v in ("1", "2", None)])
+    assert distinct(table)["task"].tolist() == ["t [1]", "t [2]", "t [1]"]
+    assert set(distinct(table[1:])["task"]) == {"t"}
+
+
+# ---- answers of a file, and from Python -----------------------------------------------------------------------------
+
+
+def verb(*arguments: Any, code: int = 0) -> Any:
+    done = CliRunner().invoke(app, ["score", *map(str, arguments)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code
+    return json.loads(done.stdout)
+
+
+def test_a_file_of_answers(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    lines = [{"prediction": "Good", "reference": "good"}, {"prediction": "bad", "references": ["good", "fine"]}]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    found = verb(path, "--metric", "accuracy", "--metric", "macro_f1", "--labels", "good,bad", "--json")["scores"]
+    assert found["accuracy"]["value"] == 50
+    assert found["macro_f1"]["value"] == pytest.approx(100 * (2 / 3) / 2)
+    packed = tmp_path / "answers.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert verb(packed, "--metric", "accuracy", "--labels", "good,bad", "--json")["scores"]["accuracy"]["value"] == 50
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ('{"prediction": "x", "references": ["x"]}\n{', ["--metric", "accuracy"], r"line 2: "),
+        ('{"prediction": "x"}', ["--metric", "accuracy"], "row 1 needs a text as 'prediction' and one or more"),
+        ("[]", ["--metric", "accuracy"], "row 1 is no object"),
+        ('{"prediction": 1, "references": ["x"]}', ["--metric", "accuracy"], "row 1 needs"),
+        ("", ["--metric", "accuracy"], "there are none"),
+        ('{"prediction": "x", "reference": "x"}', [], "give at least one --metric"),
+        ('{"prediction": "x", "reference": "x"}', ["--metric", "acuracy"], "did you mean 'accuracy'"),
+        ('{"prediction": "1", "reference": "1"}', ["--metric", "pearson", "--scale", "5"], "--scale 5: give the"),
+    ],
+)
+def test_a_file_that_cannot_be_scored(content: str, options: list[str], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        verb(path, *options, "--json")
+    with pytest.raises(UserError, match="No such file"):
+        verb(tmp_path / "none.jsonl", "--metric", "accuracy")
+
+
+def test_from_python() -> None:
+    assert peftbench.score("exact_match", ["a", "b"], ["a", ["c", "b"]]).value == 100
+    numbers = peftbench.score("pearson", ["1", "2", "4"], ["1", "2", "4"], scale=(0, 5))
+    assert numbers.value == pytest.approx(100)
+    bleu = peftbench.score("bleu", ["电影很好看"], ["电影很好看"])
+    assert bleu.value == pytest.approx(100)
+    assert bleu.signature == "tokens of sacreBLEU: zh"
+    missing = peftbench.score("equation_value", ["1 = 1"], ["1 = 1"])
+    assert (missing.value, missing.why) == (
+        None,
+        "metric 'equation_value' needs details['gold'] of every row, which row 1 has not",
+    )
+    assert peftbench.score("equation_value", ["1 + 1 = 2"], ["x"], details=[{"gold": "2"}]).value == 100
+    with pytest.raises(UserError, match="as many references"):
+        peftbench.score("exact_match", ["a"], [])
+    with pytest.raises(UserError, match="did you mean 'rouge_l'"):
+        peftbench.score("rouge-l", ["a"], ["a"])
+
+
+def test_a_sandbox_that_is_not_there_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peftbench.spec import Choice
+    from peftbench.tasks.scoring import refusals
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("PEFTBENCH_SANDBOX", raising=False)
+    (line,) = refusals([Choice(name="pocket_code"), Choice(name="pocket_topic"), Choice(name="pocket_code")])
+    assert line.startswith("task 'pocket_code': its metric 'pass_at_1' will be missing: no program is run: bubblewrap")
+    assert os.environ["PATH"] == str(tmp_path)
