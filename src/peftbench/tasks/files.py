@@ -157,10 +157,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
+        delimited.check_names(pyarrow.parquet.read_schema(path).names)
         found = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise ValueError(one_line(error)) from error
-    delimited.check_names(found.schema.names)
     rows = _rows(found)
     for column, names in _class_names(found.schema).items():
         for number, row in enumerate(rows, 1):

@@ -9,6 +9,9 @@ from peftbench.tasks.cells import normalised
 MOST = 20_000
 """Rows of each part that are compared; training rows come shuffled, so that the first are a sample."""
 
+MUCH = 0.05
+"""Share of rows cut from which it is a warning."""
+
 
 def exact(one: Example) -> tuple[str, ...]:
     """The fields to the letter."""
@@ -41,11 +44,11 @@ def _overlaps(name: str, part: Sequence[Example], train: Sequence[Example]) -> I
     same, near = (repeated(part, train, key) for key in (exact, alike))
     if near:
         how = "to the letter" if same == near else f"{same} of them to the letter, the others but for case and signs"
-        yield f"{near} of {len(part)} {name} rows ({near / len(part):.1%}) are training rows too, {how}"
+        yield f"{near} of {len(part)} {name} rows ({_percent(near, part)}) are training rows too, {how}"
     passages = {one.group for one in train if one.group}
     shared = sum(one.group in passages for one in part)
     if shared > near:
-        yield f"{shared} of {len(part)} {name} rows ({shared / len(part):.1%}) have a passage or group of training rows"
+        yield f"{shared} of {len(part)} {name} rows ({_percent(shared, part)}) have a passage or group of training rows"
 
 
 def _labels(facts: TaskFacts, train: Sequence[Example], test: Sequence[Example]) -> Iterable[str]:
@@ -59,5 +62,17 @@ def _labels(facts: TaskFacts, train: Sequence[Example], test: Sequence[Example])
         yield f"no test row has {_named(missing)}{positive}"
 
 
+def truncation(cut: int, rows: int, max_length: int) -> tuple[str, ...]:
+    """What is to be said where rows were cut to fit."""
+    if not cut:
+        return ()
+    warning = "warning: " if cut >= MUCH * rows else ""
+    return (f"{warning}{cut} of {rows} rows ({100 * cut / rows:.1f} %) were shortened to max_length = {max_length}",)
+
+
 def _named(labels: Sequence[str]) -> str:
     return f"the label{'s' * (len(labels) > 1)} {', '.join(map(repr, labels))}"
+
+
+def _percent(count: int, part: Sequence[Example]) -> str:
+    return f"{100 * count / len(part):.1f} %"
