@@ -47,7 +47,7 @@ def rows(*labels: str) -> list[dict[str, str]]:
 
 
 @given(counts=st.lists(st.integers(2, 60), min_size=2, max_size=5).filter(lambda counts: sum(counts) >= 20))
-@settings(max_examples=25)
+@settings(max_examples=10)
 def test_labels_are_in_proportion(counts: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
     labels = [f"label {chr(97 + i)}" for i in range(len(counts))]
     given = [label for label, count in zip(labels, counts, strict=True) for _ in range(count)]
@@ -181,11 +181,15 @@ BALANCED = rows(*["no", "yes"] * 20)
 @pytest.mark.parametrize(
     ("train", "test", "remark"),
     [
-        (BALANCED, BALANCED[:4] + rows(), "{n} of 4 test rows ({p} %) are training rows too, to the letter"),
+        (
+            BALANCED,
+            BALANCED[:4],
+            "4 of 4 test rows (100.0 %) are training rows too, to the letter; {n} among those trained on",
+        ),
         (
             BALANCED,
             [{"text": f"NOTE:  {i}!", "y": "no"} for i in range(2)] + [{"text": "other", "y": "yes"}],
-            "{n} of 3 test rows ({p} %) are training rows too, 0 of them to the letter, the others but for case",
+            "2 of 3 test rows (66.7 %) are training rows too, 0 to the letter, the others but for case and punctuation",
         ),
         (BALANCED, [{"text": "other", "y": "no"}], "no test row has the label 'yes', the positive one"),
         (BALANCED, [{"text": "other", "y": "yes"}], "no test row has the label 'no'"),
@@ -209,8 +213,7 @@ def test_what_is_wrong_with_the_rows_is_said(
         " ".join(one.fields["text"].casefold().replace(":", " ").replace("!", "").split()) in trained
         for one in found.test
     )
-    expected = remark.format(n=n, p=f"{100 * n / len(found.test):.1f}")
-    assert any(expected in said for said in found.remarks), found.remarks
+    assert any(remark.format(n=n) in said for said in found.remarks), found.remarks
 
 
 @pytest.mark.parametrize(
@@ -246,8 +249,7 @@ def test_run_and_report_say_it(tiny_models: dict[str, Path], tmp_path: Path) -> 
     files = [(store / "report" / name).read_text() for name in ("leaderboard.md", "index.html")]
     for said in (done.output, report.output, *files):
         text = " ".join(said.replace("\\_", "_").split())
-        assert "6 test rows" in text
-        assert "are training rows too" in text
+        assert "6 of 6 test rows (100.0 %) are training rows too, to the letter" in text
         assert "warning: 46 of 46 rows (100.0 %) were shortened to max_length = 64" in text
     (row,) = peftbench.table(store).to_dict("records")
     assert row["truncated_share"] == 1.0

@@ -266,7 +266,7 @@ TEXT = st.text(st.sampled_from("ab \"',;é"), min_size=1, max_size=8).filter(str
 
 
 @given(texts=st.lists(TEXT, min_size=12, max_size=14, unique_by=str.strip))
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_a_tsv_has_as_many_rows_as_lines(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever its quotes mean: no cell of these has a line break."""
     rows = [["id", "text", "y"], *([f"n{i:02}", text, str(i % 2)] for i, text in enumerate(texts))]

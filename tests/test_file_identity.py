@@ -68,6 +68,7 @@ def test_other_content_or_another_question_is_another_run(tmp_path: Path) -> Non
     assert len(set(found)) == len(found) == 8
 
 
+@pytest.mark.slow
 def test_a_grid_whose_folder_has_moved_has_nothing_to_do(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     write(tmp_path / "one" / "mine.jsonl")
     (tmp_path / "one" / "grid.toml").write_text(GRID.format(model=tiny_models["llama"]))
