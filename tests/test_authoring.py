@@ -316,7 +316,7 @@ def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "LORA", {"use": "prompt-tuning", "tokens": 9000})
     *_, last = check_task("quick", {}).findings
     assert last.problem
-    assert re.match(r"prompt-tuning: failed: the longest row needs \d+ positions .* 9000 virtual tokens", last.said)
+    assert re.match(r"prompt-tuning: refused: the longest row needs \d+ positions .* 9000 virtual tokens", last.said)
 
 
 def mean_tokens(name: str) -> float:

@@ -199,7 +199,11 @@ BALANCED = rows(*["no", "yes"] * 20)
             "all 36 training rows have the label 'no'",
         ),
         (rows(*["no", "maybe"] * 20), [{"text": "a", "y": "yes"}], "no training row has the label 'yes'"),
-        (rows(*["No"] * 2, *["no", "yes"] * 19), [{"text": "a", "y": "yes"}], "2 rows have 'No' in y, read as 'no'"),
+        (
+            rows(*["No"] * 2, *["no", "yes"] * 19),
+            [{"text": "a", "y": "yes"}],
+            "y is 'No' in 2 of the rows, read as 'no'",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_rows_is_said(
@@ -229,7 +233,7 @@ def test_texts_that_differ_in_signs_that_count_are_no_repeats(texts: tuple[str, 
 def test_a_text_that_stands_for_nothing_is_asked_about(tmp_path: Path) -> None:
     given = [{"text": f"t{i}", "y": "nan" if i == 3 else f"answer {i}"} for i in range(12)]
     (said,) = splits(entry(tmp_path / "a.jsonl", given, labels=[])).remarks
-    assert said == "a.jsonl: 1 rows have the text 'nan' in y: is it a missing value?"
+    assert said == "a.jsonl: y is 'nan' in 1 of the rows: is a value missing?"
 
 
 def test_run_and_report_say_it(tiny_models: dict[str, Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import datetime as dt
 import decimal
+import gzip
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -397,6 +398,26 @@ def test_an_encoding_is_used_only_where_a_file_is_not_utf8(tmp_path: Path) -> No
     assert "is its encoding another one?" in refused(entry(path, labels=YES_NO, encoding="ascii"))
     assert "encoding 'cp12' is not known" in refused(entry(path, labels=YES_NO, encoding="cp12"))
     assert "encoding 'hex' is not known" in refused(entry(path, labels=YES_NO, encoding="hex"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,y\na\ud83d,0\n".encode("utf-8", "surrogatepass"), "row 1, line 2; it is half of a character"),
+        ("a.csv", b"PK\x03\x04" + bytes(100), "it is no text, but a zip archive"),
+        ("a.jsonl", gzip.compress(b'{"text": "a", "y": 0}\n' * 12), "it is no text, but compressed by gzip"),
+        ("a.csv", b"text;y\na;0\n", "its first line has one name, with semicolons in it: part cells by commas"),
+        ("a.csv", b"text\ty\na\t0\n", "its first line has one name, with tabs in it: part cells by commas"),
+        ("a.tsv", b"text,y\na,0\n", "its first line has one name, with commas in it: part cells by tabs"),
+        ("a.json", b'{"text": "a"}\n{"text": "b"}', "if it has one on each line, the ending is .jsonl"),
+        ("a.csv", b"text,y\nt\0,0\n" * 12, "row 1: 'text' holds a NUL character at 1"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_as_what_it_is(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert message in refused(entry(tmp_path / name))
 
 
 # ---- cells of JSON and parquet --------------------------------------------------------------------------------------

@@ -135,9 +135,6 @@ def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns, f
         elif not labels and found.casefold() in NOTHINGS:
             nothings[found] += 1
     return (
-        *(f"{path.name}: {n} rows have '{one}' in {target}, read as '{it}'" for (one, it), n in cased.items()),
-        *(
-            f"{path.name}: {n} rows have the text '{one}' in {target}: is it a missing value?"
-            for one, n in nothings.items()
-        ),
+        *(f"{path.name}: {target} is '{one}' in {n} of the rows, read as '{it}'" for (one, it), n in cased.items()),
+        *(f"{path.name}: {target} is '{one}' in {n} of the rows: is a value missing?" for one, n in nothings.items()),
     )
