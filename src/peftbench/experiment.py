@@ -32,6 +32,7 @@ from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec
 from peftbench.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
+from peftbench.tasks.split_checks import truncation
 from peftbench.tasks.splits import Limits, Splits, split
 from peftbench.text import writable
 
@@ -153,7 +154,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     encoder = base.encoder(task.facts, spec.train.max_length)
     with meter.phase("tokenize"):
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
-    found.data = _data_facts(splits, task, (train, validation, test))
+    found.data = _data_facts(splits, task, (train, validation, test), spec.train.max_length)
     with refusing():
         check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
 
@@ -313,8 +314,9 @@ def _costs(found: Found) -> Costs:
     )
 
 
-def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) -> DataFacts:
+def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...], max_length: int) -> DataFacts:
     train, validation, test = map(len, encoded)
+    cut = sum(row.truncated for rows in encoded for row in rows)
     return DataFacts(
         source=f"{splits.origin}: {task.facts.source.name}",
         revision=splits.revision,
@@ -322,7 +324,8 @@ def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...]) 
         train_rows=train,
         validation_rows=validation,
         test_rows=test,
-        truncated_rows=sum(row.truncated for rows in encoded for row in rows),
+        truncated_rows=cut,
+        remarks=(*splits.remarks, *truncation(cut, train + validation + test, max_length)),
     )
 
 

@@ -14,8 +14,19 @@ from typing import Any, Literal
 
 from peftbench.registry import UserError
 from peftbench.tasks import TASKS, Source, Task, members, prompt
-from peftbench.tasks.door import MANIFEST, DataError, HubError, example, is_commit, key, load, manifest, place
-from peftbench.tasks.files import first_row
+from peftbench.tasks.door import (
+    MANIFEST,
+    DataError,
+    HubError,
+    check_names,
+    example,
+    is_commit,
+    key,
+    load,
+    manifest,
+    place,
+)
+from peftbench.tasks.files import class_names, first_row
 
 COLUMNS = (
     *("hub_id", "config", "split", "rows", "columns", "label_names"),
@@ -232,6 +243,7 @@ def _rendering(unit: Task, root: Path, files: Iterable[Path]) -> str:
     """What keeps the first rows of files from being rendered, if anything does."""
     try:
         for file in files:
+            check_names(unit, class_names(root / file))
             prompt(unit.facts, example(unit, first_row(root / file)).fields)
     except DataError as error:
         return str(error)

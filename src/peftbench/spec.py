@@ -238,6 +238,14 @@ class DataFacts(Noun):
     validation_rows: int
     test_rows: int
     truncated_rows: int = 0
+    remarks: tuple[str, ...] = Field(
+        (), description="what a report should say: repeated rows, missing labels, cut rows"
+    )
+
+    @property
+    def truncated_share(self) -> float:
+        """The share of rows that were cut to fit `max_length`."""
+        return self.truncated_rows / max(1, self.train_rows + self.validation_rows + self.test_rows)
 
 
 class Score(Noun):

@@ -14,6 +14,8 @@ TELLING = {
     "method": ["method_version"],
 }
 """Columns that are added to a name where they differ among the runs of that name."""
+CONTENT = r"-[0-9a-f]{16}\b"
+"""In the version of a task that is made of files: the digest of one."""
 
 
 def _suffixes(places: "pd.Series[str]") -> "pd.Series[str]":
@@ -43,9 +45,13 @@ def measured(table: "pd.DataFrame") -> "pd.DataFrame":
 def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with `model`, `task` and `method` names that stand for one thing each; twice is as good as once.
 
-    A run that failed before its data was read has no fingerprint, and counts as one of the first.
+    A run that failed before its data was read has no fingerprint, and counts as one of the first. A file that has been
+    renamed between its runs keeps the first of its names.
     """
     table = table.copy()
+    files = table["task_version"].fillna("").astype(str).str.contains(CONTENT)
+    same = table[files].groupby(["task_arguments", "task_version"])["task"]
+    table.loc[files, "task"] = same.transform("first")
     for name, columns in TELLING.items():
         for column in (column for column in columns if column in table):
             # By the names so far: what is told apart already needs no more.

@@ -1,6 +1,5 @@
 """What can be seen of a task without training: its rows, splits, answers, labels, leaks and lengths."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from peftbench.spec import Training
 from peftbench.tasks import Example, Task
 from peftbench.tasks.door import DataError, example, read
+from peftbench.tasks.split_checks import alike, exact, repeated
 from peftbench.tasks.splits import GENERATED, Splits
 
 LEAK = 0.01
@@ -102,13 +102,12 @@ def balance(task: Task, splits: Splits) -> Finding:
 
 
 def leaks(splits: Splits) -> Finding:
-    """Tested rows whose fields are those of a training row, to the letter or but for case and signs."""
+    """Tested rows whose fields are those of a training row, to the letter or but for case and punctuation."""
     facts: dict[str, Any] = {}
     for name in ("validation", "test"):
         part = parts(splits)[name]
-        for how, key in (("exact", _exact), ("normalised", _normalised)):
-            seen = {key(one) for one in splits.train}
-            count = sum(key(one) in seen for one in part)
+        for how, key in (("exact", exact), ("normalised", alike)):
+            count = repeated(part, splits.train, key)
             facts[f"{name}_{how}"] = {"rows": count, "share": count / len(part)}
     said = "; ".join(
         f"{name}: {facts[f'{name}_exact']['rows']} rows are training rows too, {facts[f'{name}_normalised']['rows']} "
@@ -116,14 +115,6 @@ def leaks(splits: Splits) -> Finding:
         for name in ("validation", "test")
     )
     return Finding("leaks", said, any(fact["share"] > LEAK for fact in facts.values()), facts)
-
-
-def _exact(one: Example) -> tuple[str, ...]:
-    return tuple(one.fields.values())
-
-
-def _normalised(one: Example) -> tuple[str, ...]:
-    return tuple(" ".join(re.findall(r"\w+", text.casefold())) for text in one.fields.values())
 
 
 def parts(splits: Splits) -> dict[str, list[Example]]:

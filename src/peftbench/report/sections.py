@@ -103,5 +103,5 @@ def _made_by(module: str) -> Callable[[Evidence], Section | None]:
 
 
 MAKERS: tuple[Callable[[Evidence], Section | None], ...] = tuple(
-    map(_made_by, ("verdicts", "stability", "scaling", "convergence", "ablation", "fronts", "trials"))
+    map(_made_by, ("data", "verdicts", "stability", "scaling", "convergence", "ablation", "fronts", "trials"))
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 LONGEST = 2**31 - 1
 """Characters of a cell: Python's own limit is 131,072."""
+MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 QUOTES = "quotes = false says that they are text, quotes = true that they enclose cells"
 
 
@@ -29,9 +30,11 @@ def rows(text: str, delimiter: str, quotes: bool | None = None) -> list[dict[str
     Lines without anything are passed over. Raises `ValueError` with the row that cannot be read.
     """
     reading = _chosen(text, delimiter, quotes)
+    names, *records = reading.records or [[]]
+    if len(names) == 1 and (other := next((mark for mark in MARKS if mark in names[0]), None)):
+        raise ValueError(f"its first line has one name, with {MARKS[other]} in it: part cells by {MARKS[delimiter]}")
     if reading.wrong:
         raise ValueError(reading.wrong)
-    names, *records = reading.records or [[]]
     check_names([name for name in names if name])
     # A column without a name, as an index or an empty column at the end, cannot be asked for.
     return [{name: cell for name, cell in zip(names, cells, strict=True) if name} for cells in records]

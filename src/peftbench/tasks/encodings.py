@@ -13,6 +13,8 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Longer ones first: that of UTF-32 begins with that of UTF-16."""
+NO_TEXT = {b"PK\x03\x04": "a zip archive, as spreadsheets are", b"\x1f\x8b": "compressed by gzip", b"PAR1": "parquet"}
+"""How files begin that have the ending of a text file and are none."""
 SHOWN = 40
 LOOKED_AT = 4096
 
@@ -28,6 +30,9 @@ def decoded(content: bytes, encoding: str, parse: Parse) -> str:
     for mark, name in BYTE_ORDER_MARKS:
         if content.startswith(mark):
             return _strictly(content[len(mark) :], name, name, parse)
+    for begin, kind in NO_TEXT.items():
+        if content.startswith(begin):
+            raise ValueError(f"it is no text, but {kind}: save it as text, or give it the ending of what it is")
     if encoding and not _is_utf8(content):
         return _strictly(content, encoding, encoding, parse)
     if wide := _wide(content):
@@ -83,6 +88,8 @@ def _row(text: str, parse: Parse) -> str:
 
 def _guess(content: bytes, start: int) -> str:
     """What the encoding may be, with what it would read there."""
+    if re.match(rb"\xed[\xa0-\xbf][\x80-\xbf]", content[start : start + 3]):
+        return "it is half of a character (a lone surrogate): mend the text"
     begin, end = content.rfind(b"\n", 0, start) + 1, content.find(b"\n", start)
     line = content[begin : end if end >= 0 else len(content)].strip()
     if not re.search(rb"[\x80-\xff]{4}", content):

@@ -138,7 +138,7 @@ def _table(path: Path, _stamp: tuple[int, int], form: Format) -> list[dict[str, 
             rows = parse(decoded(content, form.encoding, parse)) if content else []
         _check_names(rows)
     except (OSError, csv.Error, ValueError) as error:
-        raise DataError(f"data file {path} cannot be read: {one_line(error)}. Mend it") from error
+        raise DataError(f"data file {path} cannot be read: {one_line(error)}") from error
     except RecursionError as error:
         raise DataError(f"data file {path} cannot be read: values lie in each other too deeply. Mend it") from error
     return rows
@@ -157,10 +157,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
+        delimited.check_names(pyarrow.parquet.read_schema(path).names)
         found = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise ValueError(one_line(error)) from error
-    delimited.check_names(found.schema.names)
     rows = _rows(found)
     for column, names in _class_names(found.schema).items():
         for number, row in enumerate(rows, 1):
@@ -217,8 +217,7 @@ def _json(text: str, _form: Format) -> list[dict[str, Any]]:
     rows: list[Any] = []
     place = _past_blanks(text, 0)
     if text[place : place + 1] != "[":
-        json.loads(text)
-        raise ValueError("it is no list of objects")
+        raise ValueError("it is no list of objects; if it has one on each line, the ending is .jsonl")
     place, end = _past_blanks(text, place + 1), "]"
     while text[place : place + 1] != end:
         try:

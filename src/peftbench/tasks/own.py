@@ -70,8 +70,7 @@ def facts(
         raise UserError(f"positive must be the label that f1 looks for: {', '.join(labels) or 'there are no labels'}")
     remarks: list[str] = []
     for path, fewest in zip(paths, (BESIDE_A_TEST, 1) if test else (ALONE,), strict=True):
-        need(path, form, [name for name in (*fields, target, columns[-1]) if name], fewest)
-        remarks += _look(path, stamp(path), form, columns)
+        remarks += _look(path, stamp(path), form, columns, fewest)
     return TaskFacts(
         source=Source(paths[0].name, train=str(data), test=str(test) if test else None, files=form),
         kind="classification" if labels else "qa",
@@ -119,9 +118,10 @@ def _check_labels(labels: Sequence[str]) -> None:
 
 
 @lru_cache(maxsize=64)
-def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns) -> tuple[str, ...]:
+def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns, fewest: int) -> tuple[str, ...]:
     """Every row as an example once, and what is to be said of them. Raises `DataError` with the first wrong row."""
-    target, labels = columns[1:3]
+    fields, target, labels, group = columns
+    need(path, form, [name for name in (*fields, target, group) if name], fewest)
     cased: Counter[tuple[str, str]] = Counter()
     nothings: Counter[str] = Counter()
     for number, row in enumerate(table(path, form), 1):
@@ -135,9 +135,6 @@ def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns) -
         elif not labels and found.casefold() in NOTHINGS:
             nothings[found] += 1
     return (
-        *(f"{path.name}: {n} rows have '{one}' in {target}, read as '{it}'" for (one, it), n in cased.items()),
-        *(
-            f"{path.name}: {n} rows have the text '{one}' in {target}: is it a missing value?"
-            for one, n in nothings.items()
-        ),
+        *(f"{path.name}: {target} is '{one}' in {n} of the rows, read as '{it}'" for (one, it), n in cased.items()),
+        *(f"{path.name}: {target} is '{one}' in {n} of the rows: is a value missing?" for one, n in nothings.items()),
     )

@@ -67,13 +67,20 @@ def split(
         found.rows.revision,
         found.fingerprint,
         (short,) if wanted > len(found.pool) else (),
-        (*task.facts.remarks, *split_checks.remarks(task.facts, train, found.validation, test)),
+        (
+            *task.facts.remarks,
+            *split_checks.overlaps("validation", found.validation, train, found.known[:1]),
+            *split_checks.overlaps("test", test, train, found.known),
+            *split_checks.labels(task.facts, train, test),
+        ),
     )
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What runs of a task have in common: `pool` has what training sets are taken from."""
+    """What runs of a task have in common: `pool` has what training sets are taken from, `known` by what its rows and
+    those of the validation are recognised.
+    """
 
     pool: list[Example]
     validation: list[Example]
@@ -81,6 +88,7 @@ class _Parts:
     rows: Rows
     fingerprint: str
     by_label: bool
+    known: tuple[split_checks.Known, ...]
 
 
 @lru_cache(maxsize=8)
@@ -99,14 +107,15 @@ def _parts(task: Task, arguments: str, validation_rows: int, root: Path | None) 
         reads.insert(1, held)
         validation, pool = _shuffled(held.examples, 0, "validation")[:validation_rows], rest
     else:
-        validation, pool = _held_out(rest, min(validation_rows, len(rest) // 10), "validation", by_label)
+        validation, pool = _held_out(rest, min(validation_rows, max(1, len(rest) // 10)), "validation", by_label)
     if not (validation and pool and tested):
         raise UserError(
             f"task '{task.name}': {len(train.examples)} training rows are too few to hold out what is tested"
         )
     tested = _merged(tested) if task.facts.merge_references else tested
     fingerprint = "-".join(read.rows.fingerprint for read in reads)
-    return _Parts(pool, validation, tested, train.rows, fingerprint, by_label)
+    known = (split_checks.known(pool), split_checks.known(validation))
+    return _Parts(pool, validation, tested, train.rows, fingerprint, by_label, known)
 
 
 @dataclass(frozen=True)
@@ -161,9 +170,9 @@ def _held_out(
         labels.setdefault(_label(group), []).append(group)
     held: list[Example] = []
     pool: list[Example] = []
-    sizes = {label: sum(map(len, part)) for label, part in labels.items()}
-    for label, share in _shares(sizes, count, int(name == "test")).items():
-        taken, left = _filled(labels[label], share, len(labels[label]) - 1)
+    shares = _shares({label: sum(map(len, part)) for label, part in labels.items() if len(part) > 1}, count, name)
+    for label, part in labels.items():
+        taken, left = _filled(part, shares.get(label, 0), len(part) - 1)
         held += taken
         pool += left
     return held, pool
@@ -178,12 +187,12 @@ def _filled(groups: Sequence[list[Example]], count: int, most: int) -> tuple[lis
     return held, pool
 
 
-def _shares(sizes: Mapping[str, int], count: int, least: int) -> dict[str, int]:
-    """`count` divided by sizes, in whole numbers by largest remainders, and at least so many for each."""
+def _shares(sizes: Mapping[str, int], count: int, name: Stream) -> dict[str, int]:
+    """`count` divided by sizes, in whole numbers by largest remainders; of a test at least one for each."""
     exact = {label: count * size / sum(sizes.values()) for label, size in sizes.items()}
     found = {label: math.floor(share) for label, share in exact.items()}
     rest = sorted(sizes, key=lambda label: exact[label] - found[label], reverse=True)[: count - sum(found.values())]
-    return {label: max(least, found[label] + (label in rest)) for label in sizes}
+    return {label: max(int(name == "test"), found[label] + (label in rest)) for label in sizes}
 
 
 def _label(group: Sequence[Example]) -> str:
