@@ -100,10 +100,10 @@ def forward(
         wanted = torch.nn.functional.pad(keep, (virtual, 0)) if isinstance(keep, Tensor) else keep
     if accepts(network, "logits_to_keep"):
         out = network(**inputs, use_cache=cached or adapted.prefix is not None, logits_to_keep=wanted)
-        return out.logits, out.past_key_values, mask
+        return out.logits, getattr(out, "past_key_values", None), mask
     out = network(**inputs, use_cache=cached or adapted.prefix is not None)
     logits = out.logits[wanted] if isinstance(wanted, Tensor) else out.logits[:, -wanted:]
-    return logits, out.past_key_values, mask
+    return logits, getattr(out, "past_key_values", None), mask
 
 
 def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:

@@ -5,7 +5,8 @@ fused kernels, which keep no scores, where the model's makers have it so.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count, shape_wrapper
 from transformers import AttentionInterface
 
 from peftbench.engine.estimate import LENGTH
@@ -22,6 +22,7 @@ from peftbench.engine.meter import Memory, TensorTracker, states, tracked
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer
+from peftbench.engine.valueless import FORMULAS, over
 from peftbench.methods import Adapted
 from peftbench.spec import Training
 
@@ -30,23 +31,6 @@ Shape = tuple[int, int]
 FUSED = "peftbench_fused"
 """The name by which `transformers` knows `_fused`."""
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-
-def _forward_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
-
-
-def _backward_flops(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient, query, key, value))
-
-
-FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
-    _flash: shape_wrapper(_forward_flops),
-    _flash_backward: shape_wrapper(_backward_flops),
-}
-"""Operations of calls, as `torch.utils.flop_counter` counts them; it does not know the fused kernel of a CPU."""
 
 
 class Counts(NamedTuple):
@@ -108,6 +92,10 @@ def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bo
     """
     if not shapes:
         return []
+    return over(adapted.network, lambda: _rehearse(adapted, asked, shapes, low))
+
+
+def _rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bool) -> list[Rehearsal]:
     trainer = Trainer(adapted, asked, 1e-3, "fp32", 0)
     adapted.model.train()
     with tracked(adapted.model, Counter()) as seen, Autocast() if low else nullcontext():
@@ -136,10 +124,14 @@ def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bo
 def glance(adapted: Adapted) -> Counts:
     """What one forward pass of one row of 512 tokens counts, without gradients."""
     adapted.model.eval()
-    with torch.no_grad(), tracked(adapted.model, Counter()) as seen:
-        assert isinstance(seen, Counter)
-        shape(adapted.network.config).pass_over(adapted, LENGTH)
-        return seen.section()[1]
+
+    def count() -> Counts:
+        with torch.no_grad(), tracked(adapted.model, Counter()) as seen:
+            assert isinstance(seen, Counter)
+            shape(adapted.network.config).pass_over(adapted, LENGTH)
+            return seen.section()[1]
+
+    return over(adapted.network, count)
 
 
 class Autocast(TorchFunctionMode):
@@ -156,7 +148,8 @@ class Autocast(TorchFunctionMode):
 
 LOW = {
     *(torch.nn.functional.linear, torch.nn.functional.scaled_dot_product_attention),
-    *(torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.mm, Tensor.matmul, Tensor.__matmul__),
+    *(torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.mm),
+    *(Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.baddbmm, Tensor.addmm, Tensor.mm),
 }
 """Functions that autocast gives bfloat16."""
 
@@ -169,7 +162,9 @@ def fused(config: Any) -> Any:
     """A copy of a configuration whose model, built without values, has the attention that its makers prefer."""
     config = copy.deepcopy(config)
     model = shape(config).auto._model_mapping.get(type(config), None)
-    if getattr(model, "_supports_sdpa", False):
+    # Where classes of attention are listed, there is no other.
+    listed = any(name.endswith("ATTENTION_CLASSES") for name in vars(sys.modules[model.__module__])) if model else True
+    if getattr(model, "_supports_sdpa", False) and not listed:
         config._attn_implementation = FUSED
     return config
 
@@ -186,8 +181,11 @@ def _fused(
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype)
+    # The kernel wants values as wide as queries.
+    width = value.shape[-1]
+    value = torch.nn.functional.pad(value, (0, query.shape[-1] - width))
     out = _flash(query, key, value, 0.0, False, attn_mask=mask, scale=asked.get("scaling"))[0]
-    return out.transpose(1, 2).contiguous(), None
+    return out[..., :width].transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(FUSED, _fused)

@@ -37,7 +37,10 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
         except Exception as error:
             undo()
             _clean(model)
-            if isinstance(error, (ValueError, NotImplementedError)):
+            # Of tensors without values, what is not implemented is of torch.
+            if isinstance(error, ValueError) or (
+                isinstance(error, NotImplementedError) and model.device.type != "meta"
+            ):
                 why = " ".join(str(error).split())[:300]
                 raise UserError(f"peft, on this {model.config.model_type} model: {why}") from error
             raise

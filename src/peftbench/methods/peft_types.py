@@ -144,7 +144,7 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
         raise UserError(f"peft:{kind.lower()} cannot be run here: {REFUSED[kind]}")
     if kind == "SHADOW" and arguments.get("auxiliary_loss_weight"):
         raise UserError("peft:shadow: auxiliary_loss_weight must be 0: logits are computed for answers alone")
-    given = _needed(kind, arguments) | dict(arguments)
+    given = needed(kind, arguments) | dict(arguments)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -153,7 +153,8 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
         raise UserError(f"peft:{kind.lower()}: {_in_a_line(error)}") from error
 
 
-def _needed(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def needed(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that a type cannot do without, if they are not given."""
     fields = {field.name for field in dataclasses.fields(config_class(kind))}
     own: dict[str, dict[str, Any]] = {
         # The number of steps is known when the training begins.

@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from peftbench.engine.estimate import Estimate, configuration, estimate
 from peftbench.engine.meter import Memory
 from peftbench.engine.rehearsal import Counts, Shape
 from peftbench.engine.train import total_steps, validate_every
+from peftbench.methods import given
 from peftbench.planning.devices import Device
 from peftbench.planning.lengths import Rows, rows
 from peftbench.planning.profiles import Profile, profile
@@ -161,7 +163,14 @@ def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
 
 
 def _profile(asked: tuple[RunSpec, tuple[Shape, ...], bool | None]) -> Any:
-    return _tried(partial(profile, *asked))
+    """A profile; else the cell's status, why there is none, and where it can be had what is known all the same."""
+    found = _tried(partial(profile, *asked))
+    if isinstance(found, Profile) or found[0] == "refused":
+        return found
+    spec = asked[0]
+    counted = _tried(lambda: estimate(configuration(spec.model.name), spec.method.name, **given(spec.method)))
+    # Methods that read weights are refused where they are put on some, not before.
+    return (*found, counted) if isinstance(counted, Estimate) else counted if counted[0] == "refused" else found
 
 
 def _tried(make: Callable[[], Any]) -> Any:
@@ -179,7 +188,7 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     spec = runs[0]
     cell = Cell(spec.model_name, str(spec.method), str(spec.task), str(spec.size), len(runs), "fits")
     if not isinstance(found, Profile):
-        return replace(cell, status=found[0], why=found[1])
+        return replace(cell, status=found[0], why=found[1], **_known(found[2:]))
     cell = replace(
         cell,
         trainable_parameters=found.trainable_parameters,
@@ -208,6 +217,12 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
         why = f"needs {memory.total / 1e9:.1f} GB at its peak; there are {room / 1e9:.1f} GB for a run"
         return replace(cell, status="does not fit", why=why)
     return cell
+
+
+def _known(estimated: Sequence[Estimate]) -> dict[str, Any]:
+    """The parameters and operations of an estimate, if there is one."""
+    names = ("trainable_parameters", "total_parameters", "forward_flops_512", "extra_forward_flops_512")
+    return {name: getattr(one, name) for one in estimated for name in names}
 
 
 def _work(spec: RunSpec, found: Profile, known: Rows, device: Device) -> tuple[Counts, float | None]:

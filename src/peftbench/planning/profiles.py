@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig
 
-from peftbench.engine.estimate import configuration, on_meta
+from peftbench.engine.estimate import configuration, on_meta, rebuilt
 from peftbench.engine.load import SMALL_HIDDEN
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantise import packed_bytes
@@ -143,15 +142,13 @@ def untouched(config: Any, dtype: torch.dtype) -> Counts:
 
 @lru_cache(maxsize=16)
 def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
-    facts = json.loads(config_json)
-    config = AutoConfig.for_model(facts.pop("model_type"), **facts)
-    return glance(on_meta(fused(config), "none", {}, dtype))
+    return glance(on_meta(fused(rebuilt(config_json)), "none", {}, dtype))
 
 
 def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
     if spec.train.precision != "auto":
         return spec.train.precision == "bf16"
-    return bool(bf16) if bf16 is not None else int(config.hidden_size) >= SMALL_HIDDEN and _amx()
+    return bool(bf16) if bf16 is not None else int(config.get_text_config().hidden_size) >= SMALL_HIDDEN and _amx()
 
 
 def _amx() -> bool:
