@@ -13,9 +13,9 @@ from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
 from peftbench.metrics import METRICS
 from peftbench.models import QUANTISATIONS, find, fingerprint
-from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged, rates
+from peftbench.ranges import INCOMPARABLE, SHARE_OR_STEPS, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
-from peftbench.spec import Choice, Noun, Training
+from peftbench.spec import Choice, Noun, Training, renamed
 from peftbench.tasks import TASKS, members, resolve
 
 Entry = str | dict[str, Any]
@@ -29,6 +29,14 @@ def named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str):
         raise UserError(f'an entry of {kind}s needs a name: {{ use = "NAME", ... }}')
     return name, given
+
+
+def by_todays_names(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Training settings of a grid, of which some may have an old name."""
+    try:
+        return renamed(settings)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def model_choices(entry: Entry) -> Iterator[Choice]:
@@ -67,6 +75,7 @@ def method_choices(
     `train` holds the settings of the whole grid. Raises `UserError` for a range that is wrong, or that nobody searches.
     """
     name, given = named("method", entry)
+    given = by_todays_names(given, f"method '{name}'")
     held = {key: value for key, value in given.items() if is_range(value)}
     if held and tune is None:
         raise UserError(f"method '{name}': {next(iter(held))} has a range, and the grid no [tune] that would search it")
@@ -107,6 +116,10 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
         for value in span.ends:
             unit.check(method.arguments | {name: value})
         return span.fitted(unit.parameters[name].annotation, unit.parameters[name].default)
+    if name in SHARE_OR_STEPS and not span.among and span.low < 1 <= span.high:
+        raise UserError(
+            f"method '{unit.name}', range of {name}: {span.low} is a share of the steps, {span.high} a number of steps"
+        )
     for value in span.ends:
         try:
             Training(**{name: value})
@@ -115,7 +128,7 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
             raise UserError(f"method '{unit.name}', range of {name}: {value} is wrong: {why}") from None
     field = Training.model_fields[name]
     default = unit.facts.learning_rate if name == "learning_rate" else field.default
-    return span.fitted(field.annotation, default)
+    return span.fitted(field.rebuild_annotation(), default)
 
 
 def choices(

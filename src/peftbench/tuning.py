@@ -205,7 +205,7 @@ def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "
     from optuna.trial import TrialState, create_trial
 
     places = {span.name: span.among.index(tried.settings[span.name]) for span in space if span.among}
-    states = {"ok": TrialState.COMPLETE, **dict.fromkeys(FAULTY, TrialState.FAIL)}
+    states: dict[str, TrialState] = {"ok": TrialState.COMPLETE, **dict.fromkeys(FAULTY, TrialState.FAIL)}
     return create_trial(
         state=states.get(tried.status, TrialState.PRUNED),
         value=tried.loss if tried.status == "ok" else None,

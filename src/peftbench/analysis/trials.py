@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BOARD = ["model", "size", "machine_class"]
-ENDINGS = ("ok", "pruned", *reversed(BAD))
+ENDINGS: tuple[str, ...] = ("ok", "pruned", *reversed(BAD))
 
 
 @dataclass(frozen=True)
