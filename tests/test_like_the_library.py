@@ -1,4 +1,4 @@
-"""The loop against `transformers.Trainer`, the answers against `generate` of the library: the same numbers, step by step.
+"""The loop against `transformers.Trainer`, the answers against the library's `generate`: the same, step by step.
 
 Both get the same start, the same rows in the same order and no dropout. Rows are 10, of which a step takes 4 in two
 micro-batches, so that the last step of an epoch is a partial one. Weight decay, warm-up, a schedule and clipping are
@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer as LibraryTrainer
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
+from transformers import Trainer as LibraryTrainer
 
 from peftbench.engine.ahead import model_inputs
 from peftbench.engine.load import Base
@@ -126,13 +126,17 @@ class OverTokens(InOrder):
     it to be divided already, adds these up, so that a step of two micro-batches has twice the loss of one.
     """
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, _return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         logits = model(**inputs).logits.flatten(0, 1)
-        return torch.nn.functional.cross_entropy(logits, inputs["labels"].flatten(), reduction="sum") / num_items_in_batch
+        return (
+            torch.nn.functional.cross_entropy(logits, inputs["labels"].flatten(), reduction="sum") / num_items_in_batch
+        )
 
 
 def asked_of(method: str) -> Training:
-    # `AdaLoraModel` adds its penalty to the loss of every micro-batch, undivided: with two of them a step pays it twice.
+    # `AdaLoraModel` adds its whole penalty to the loss of every micro-batch: with two of them a step pays it twice.
     one = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1} if method == "adalora" else {}
     return ASKED.model_copy(update=one)
 
@@ -143,8 +147,17 @@ def applied(base: Base, method: str) -> Adapted:
     return adapted
 
 
-def ours(base: Base, method: str, rows: list[Encoded]) -> tuple[list[float], list[str]]:
-    """The loss of each step, and the answers afterwards."""
+def decaying(model: torch.nn.Module, optimizer: Any) -> set[str]:
+    """The names of the parameters that decay."""
+    held = {id(weight) for group in optimizer.param_groups if group["weight_decay"] for weight in group["params"]}
+    return {name for name, weight in model.named_parameters() if id(weight) in held}
+
+
+Found = tuple[list[float], list[str], set[str]]
+"""The loss of each step, the answers afterwards, what decays."""
+
+
+def ours(base: Base, method: str, rows: list[Encoded]) -> Found:
     adapted, losses, penalties = applied(base, method), list[float](), list[float]()
     if (penalty := adapted.penalty) is not None:
 
@@ -162,12 +175,14 @@ def ours(base: Base, method: str, rows: list[Encoded]) -> tuple[list[float], lis
     trainer = Trainer(adapted, asked_of(method), RATE, "fp32", SEED)
     trainer.fit(rows, rows[:2], Meter(), report)
     answers = answer(adapted, base, TASK, Evaluation(answer="generate"), rows[:ANSWERED])
+    decay = decaying(adapted.model, trainer.optimizer(1)[0])
     finish(base, adapted)
     # What is reported is the loss without the penalty; the library reports both together.
-    return [loss + more for loss, more in zip(losses, penalties[-len(losses) :] or [0.0] * len(losses))], answers
+    more = penalties[-len(losses) :] or [0.0] * len(losses)
+    return [loss + term for loss, term in zip(losses, more, strict=True)], answers, decay
 
 
-def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> tuple[list[float], list[str]]:
+def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> Found:
     adapted, asked = applied(base, method), asked_of(method)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -211,8 +226,9 @@ def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> tu
     logged = [line for line in trainer.state.log_history if "loss" in line]
     assert max(line["grad_norm"] for line in logged) > asked.max_grad_norm, "nothing was clipped"
     answers = [generated(adapted, base, row) for row in rows[:ANSWERED]]
+    decay = decaying(adapted.model, trainer.optimizer)
     finish(base, adapted)
-    return [line["loss"] for line in logged], answers
+    return [line["loss"] for line in logged], answers, decay
 
 
 def generated(adapted: Adapted, base: Base, row: Encoded) -> str:
@@ -250,8 +266,9 @@ def test_losses_and_answers_are_those_of_the_library(
     base = bases[model]
     data = split(TASK, {}, 11, 0, Limits(1, 1), None)
     rows = encode(base.encoder(TASK.facts, ASKED.max_length), data.train)[:10]
-    losses, answers = ours(base, method, rows)
-    expected, words = theirs(base, method, rows, tmp_path)
+    losses, answers, decay = ours(base, method, rows)
+    expected, words, library_decay = theirs(base, method, rows, tmp_path)
+    assert decay == library_decay
     assert len(losses) == 6
     assert losses == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert answers == words

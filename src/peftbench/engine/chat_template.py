@@ -17,10 +17,12 @@ from peftbench.registry import UserError
 
 DAY = dt.datetime(2024, 7, 26)
 """The date of templates that show one: the same question must be the same text on every day."""
-DIRECTIVES = [f"%{mark}{letter}" for letter in "aAbBcdDeFfHIjmMpSTuUwWxXyYZz" for mark in ("-", "")]
+LETTERS = "aAbBcdDeFfGhHIjmMpRSTuUVwWxXyYzZ"
+"""What follows a percent sign in the format of a date; after a dash, a number has no leading zeros."""
 CLOCK = (
     "{% macro strftime_now(format) %}{{ format"
-    + "".join(f".replace({directive!r}, {DAY.strftime(directive)!r})" for directive in DIRECTIVES)
+    + "".join(f".replace('%{letter}', {DAY.strftime('%' + letter)!r})" for letter in LETTERS)
+    + "".join(f".replace('%-{letter}', {DAY.strftime('%' + letter).lstrip('0') or '0'!r})" for letter in LETTERS)
     + " }}{% endmacro %}\n"
 )
 """Stands before a template, in place of the library's clock, which no argument can replace. Its end is trimmed."""
