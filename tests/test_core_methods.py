@@ -110,7 +110,7 @@ def test_dora_trains_a_length_of_each_output(bases: dict[str, Base]) -> None:
 def test_loraplus_has_two_rates(bases: dict[str, Base]) -> None:
     base = bases["llama"]
     adapted = apply(base, "loraplus", rank=2, ratio=8.0)
-    optimizer, scheduler = trainer(adapted, 1e-3, warmup_ratio=0.5).optimizer(10)
+    optimizer, scheduler = trainer(adapted, 1e-3, warmup_steps=0.5).optimizer(10)
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
     expected = {id(p): 8e-3 if "lora_B" in name else 1e-3 for name, p in trained(adapted).items()}
     assert rates == pytest.approx(expected)

@@ -172,7 +172,7 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(base: Base, monkeypatc
 def test_a_loss_that_is_not_finite_ends_the_run(base: Base) -> None:
     rows = data(base, 8)
     full = METHODS["full"].function(base.model)
-    trainer = Trainer(full, Training(max_steps=20, warmup_ratio=0, max_grad_norm=1e9), 1e30, "fp32", 0)
+    trainer = Trainer(full, Training(max_steps=20, warmup_steps=0, max_grad_norm=1e9), 1e30, "fp32", 0)
     with pytest.raises(DivergedError, match="loss became"):
         trainer.fit(rows, rows, Meter(), lambda _: None)
     assert base.restore() is True
@@ -359,6 +359,7 @@ def test_plain_models_get_a_cue_and_chat_models_their_template(base: Base, monke
     assert "<|user|>" in chat
     assert chat.endswith("<|assistant|>")
     monkeypatch.setattr(base.tokenizer, "chat_template", None)
+    encoder = Encoder(base.tokenizer, FACTS, 128)
     assert text(base, encoder.prompt({"question": "why?"})).endswith("Answer:")
 
 

@@ -129,7 +129,7 @@ def test_a_model_that_changes_under_a_grid_is_refused(tiny_models: dict[str, Pat
 def test_what_does_not_fit_the_positions_is_refused(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     (spec,) = specs(tiny_models["gpt2"], [{"use": "prompt-tuning", "tokens": 500}])
     result, _ = do(spec, Worker(), tmp_path)
-    assert result.status == "failed"
+    assert result.status == "refused"
     assert "500 virtual tokens, but the model has 512 positions" in str(result.error)
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tiny_models: dict[str, Path], tmp
         ["full"],
         learning_rate=1e20,
         max_grad_norm=1e9,
-        warmup_ratio=0,
+        warmup_steps=0,
         eval_steps=1,
         max_steps=30,
     )

@@ -82,7 +82,7 @@ OTHER: dict[type[Any], dict[str, st.SearchStrategy[Any]]] = {
         "max_steps": st.integers(0, 99),
         "per_device_train_batch_size": st.integers(1, 99),
         "gradient_accumulation_steps": st.integers(1, 99),
-        "warmup_ratio": st.floats(0, 1),
+        "warmup_steps": st.floats(0, 0.99) | st.integers(1, 99).map(float),
         "lr_scheduler_type": st.sampled_from(["cosine", "constant"]),
         "weight_decay": st.floats(0, 1),
         "max_grad_norm": st.floats(0.1, 9),

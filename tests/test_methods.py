@@ -57,7 +57,7 @@ CELLS = [
     for name in sorted({unit.name for unit in METHODS} - {*ELSEWHERE})
     for model, marks in MODELS.items()
 ]
-TRAINING = Training(max_steps=12, eval_steps=0.25, per_device_train_batch_size=4, warmup_ratio=0.0)
+TRAINING = Training(max_steps=12, eval_steps=0.25, per_device_train_batch_size=4, warmup_steps=0)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,15 @@
 """Training settings are chosen by validation, one for all seeds, never by test score."""
 
-import pandas as pd
+import itertools
 
+import pandas as pd
+import pytest
+
+from peftbench.analysis.convergence import convergences
 from peftbench.analysis.leaderboard import leaderboards
-from peftbench.analysis.select import CELL, select
+from peftbench.analysis.names import CELL, distinct
+from peftbench.analysis.select import select
+from peftbench.analysis.trials import searches
 from peftbench.report.tables import remarks
 from synthetic_table import run
 
@@ -55,3 +61,58 @@ def test_the_leaderboard_says_so_and_says_when_trials_were_unequal() -> None:
     assert any("2 for each method" in said for said in remarks(board))
     (board,) = leaderboards(pd.concat([runs, planted({"ia3": (70, 71)})], ignore_index=True))
     assert any("unequal numbers: 1 for ia3, 2 for lora" in said for said in remarks(board))
+
+
+@pytest.mark.parametrize("name", ["max_length", "validation_rows"])
+def test_settings_that_change_what_is_validated_are_never_chosen_among(name: str) -> None:
+    """The lower loss is over other text: each setting has a row, in which learning rates are still chosen among."""
+    short, long = f"{name}=64", f"{name}=128"
+    settings = [f"learning_rate={rate}, {length}" for length in (short, long) for rate in (0.1, 0.2)]
+    losses = dict(zip(settings, [(9.0, 9.0), (8.0, 8.0), (1.0, 1.0), (2.0, 2.0)], strict=True))
+    scores = dict(zip(settings, [(10, 11), (20, 21), (30, 31), (40, 41)], strict=True))
+    (board,) = leaderboards(pd.concat([swept(losses, scores), planted({"ia3": (70, 71)})], ignore_index=True))
+    found = {row.method: row.mean.mean for row in board.rows if row.mean}
+    assert found == {"ia3": 70.5, f"lora [{short}]": 20.5, f"lora [{long}]": 30.5}
+    assert board.trials == {"ia3": 1, f"lora [{short}]": 2, f"lora [{long}]": 2}
+    assert any(f"different {name} are kept apart" in said for said in remarks(board))
+
+
+def test_other_settings_on_other_tasks_are_one_row() -> None:
+    """There is nothing to choose: no cell has runs of both."""
+    parts = [run("lora", task, 0, score=50.0, training=f"max_length={n}") for task, n in (("a", 64), ("b", 128))]
+    (board,) = leaderboards(pd.DataFrame(parts))
+    assert [row.method for row in board.rows] == ["lora"]
+
+
+def test_trials_of_searches_on_other_text_are_not_mixed() -> None:
+    def trial(number: int, length: int, loss: float) -> dict[str, object]:
+        training = f"learning_rate={0.1 * (number + 1)}, max_length={length}"
+        made = run("lora", "a", 1000, score=loss, training=training, trial=number, validation_loss=loss)
+        return made | {"id": f"{length}-{number}", "learning_rate": 0.1 * (number + 1)}
+
+    table = pd.DataFrame([trial(n, length, loss) for (n, length), loss in zip(
+        itertools.product((0, 1), (64, 128)), (5.0, 2.0, 4.0, 1.0), strict=True)])  # fmt: skip
+    (found,) = searches(distinct(table))
+    assert {chosen.method: chosen.validation_loss for chosen in found.chosen} == {
+        "lora [max_length=64]": 4.0,
+        "lora [max_length=128]": 1.0,
+    }
+
+
+def test_losses_on_other_text_have_no_ratio() -> None:
+    table = pd.DataFrame(
+        [
+            run("full", "a", 0, training="max_length=128"),
+            run("lora", "a", 0, training="max_length=128"),
+            run("ia3", "a", 0, training="max_length=64"),
+        ]
+    )
+    curves = pd.DataFrame(
+        [
+            {"id": id_, "step": step, "tokens": step, "seconds": float(step), "validation_loss": 10.0 - step}
+            for id_ in table["id"]
+            for step in range(1, 7)
+        ]
+    )
+    (found,) = convergences(table, curves)
+    assert {pace.method: pace.loss is not None for pace in found.paces} == {"full": True, "lora": True, "ia3": False}

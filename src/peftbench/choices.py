@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
 from peftbench.models import QUANTISATIONS, find, fingerprint, known, resolved
-from peftbench.ranges import INCOMPARABLE, Range, Space, Tune, is_range, ranged, rates
+from peftbench.ranges import INCOMPARABLE, SHARE_OR_STEPS, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
-from peftbench.spec import Choice, Noun, Training, title
+from peftbench.spec import Choice, Noun, Training, renamed, title
 from peftbench.tasks import TASKS, members, resolve
 from peftbench.tasks.scoring import check_facts
 from peftbench.text import problems
@@ -30,6 +30,14 @@ def named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
     if not isinstance(name, str):
         raise UserError(f'an entry of {kind}s needs a name: {{ use = "NAME", ... }}')
     return name, given
+
+
+def by_todays_names(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Training settings of a grid, of which some may have an old name."""
+    try:
+        return renamed(settings)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def model_choices(entry: Entry) -> Iterator[Choice]:
@@ -74,6 +82,7 @@ def method_choices(
     `train` holds the settings of the whole grid. Raises `UserError` for a range that is wrong, or that nobody searches.
     """
     name, given = named("method", entry)
+    given = by_todays_names(given, f"method '{name}'")
     held = {key: value for key, value in given.items() if is_range(value)}
     if held and tune is None:
         raise UserError(f"method '{name}': {next(iter(held))} has a range, and the grid no [tune] that would search it")
@@ -114,6 +123,10 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
         for value in span.ends:
             unit.check(method.arguments | {name: value})
         return span.fitted(unit.parameters[name].annotation, unit.parameters[name].default)
+    if name in SHARE_OR_STEPS and not span.among and span.low < 1 <= span.high:
+        raise UserError(
+            f"method '{unit.name}', range of {name}: {span.low} is a share of the steps, {span.high} a number of steps"
+        )
     for value in span.ends:
         try:
             Training(**{name: value})
@@ -122,7 +135,7 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
             raise UserError(f"method '{unit.name}', range of {name}: its ends {why}") from None
     field = Training.model_fields[name]
     default = unit.facts.learning_rate if name == "learning_rate" else field.default
-    return span.fitted(field.annotation, default)
+    return span.fitted(field.rebuild_annotation(), default)
 
 
 def choices(

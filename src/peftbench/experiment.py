@@ -13,13 +13,21 @@ import torch
 from peftbench import machine
 from peftbench.engine.adapters import save
 from peftbench.engine.beside import Beside
-from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
+from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError, check_weights
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer, check_room
-from peftbench.engine.tokens import Encoded, check_whole, encode
+from peftbench.engine.predict import answer, check_room, is_ranked
+from peftbench.engine.tokens import (
+    Encoded,
+    Encoder,
+    check_choices,
+    check_vocabulary,
+    check_whole,
+    encode,
+    unwritable,
+)
 from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
@@ -151,12 +159,16 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     # Model: resident, and proved unchanged after the run.
     base = worker.borrow(spec)
     found.base, found.costs["load_seconds"] = base.facts(), base.load_seconds
-    encoder = base.encoder(task.facts, spec.train.max_length)
-    with meter.phase("tokenize"):
+    with refusing(), meter.phase("tokenize"):
+        encoder = base.encoder(task.facts, spec.train.max_length)
         train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
-    found.data = _data_facts(splits, task, (train, validation, test), spec.train.max_length)
+    found.data = _data_facts(splits, task, (train, validation, test), encoder.form, spec.train.max_length)
     with refusing():
         check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
+        _check_tokens(encoder, base, is_ranked(task, spec.eval), [*train, *validation, *test])
+    if not is_ranked(task, spec.eval):
+        for part, examples, rows in (("training", splits.train, train), ("test", splits.test, test)):
+            found.notes += [f"{part}: {said}"] if (said := unwritable(encoder, examples, rows)) else []
 
     # Method: after what needs the untouched base; the seed is set before the adapter is created.
     beside = Beside(base, spec.eval)
@@ -164,6 +176,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     with _applied(base, spec, found) as adapted:
         with refusing():
             check_room(base, adapted, task, [*train, *validation, *test])
+        check_weights(adapted.model, "at the start")
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
@@ -256,6 +269,14 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     return adapted
 
 
+def _check_tokens(encoder: Encoder, base: Base, ranked: bool, rows: list[Encoded]) -> None:
+    """Raises `UserError` for tokens that the model does not have, and for choices that are the same tokens."""
+    check_vocabulary(encoder, rows, base.model.get_input_embeddings().weight.shape[0])
+    # The choices of a row matter where they are ranked, the labels of a task always: they are its targets.
+    if ranked or encoder.facts.labels:
+        check_choices(encoder, rows)
+
+
 def _test(
     adapted: Adapted,
     beside: Beside,
@@ -290,7 +311,11 @@ def _merge_fidelity(
     if not spec.eval.merge_fidelity:
         return
     task, examples, rows = tested
-    measured = merged_answers(adapted, base, task, spec.eval, rows)
+    try:
+        measured = merged_answers(adapted, base, task, spec.eval, rows)
+    except DivergedError as problem:
+        found.notes.append(f"no merge fidelity: merged, {problem}")
+        return
     if measured is None:
         found.notes.append(f"{spec.method} cannot be merged: no merge fidelity")
     else:
@@ -314,7 +339,9 @@ def _costs(found: Found) -> Costs:
     )
 
 
-def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...], max_length: int) -> DataFacts:
+def _data_facts(
+    splits: Splits, task: Task, encoded: tuple[list[Encoded], ...], form: dict[str, Any], max_length: int
+) -> DataFacts:
     train, validation, test = map(len, encoded)
     cut = sum(row.truncated for rows in encoded for row in rows)
     return DataFacts(
@@ -326,6 +353,8 @@ def _data_facts(splits: Splits, task: Task, encoded: tuple[list[Encoded], ...], 
         test_rows=test,
         truncated_rows=cut,
         remarks=(*splits.remarks, *truncation(cut, train + validation + test, max_length)),
+        unwritable_targets=sum(row.unwritable for rows in encoded for row in rows),
+        prompt_form=form,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError
 
-from peftbench.choices import Entry, method_choices, model_choices, named, task_choices, values
+from peftbench.choices import Entry, by_todays_names, method_choices, model_choices, named, task_choices, values
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.ranges import Space, Tune, is_range
 from peftbench.registry import UserError, did_you_mean
@@ -183,6 +183,7 @@ def settled(spec: RunSpec, settings: Mapping[str, Any]) -> RunSpec:
 
 
 def _cells(grid: Grid, instead: Sequence[str], limit: int | None) -> list[tuple[RunSpec, Space]]:
+    grid = grid.model_copy(update={"train": by_todays_names(grid.train, "[train]")})
     models = [(choice, _names(entry, choice)) for entry in instead or grid.models for choice in model_choices(entry)]
     located = [_located(entry, Path()) for entry in grid.tasks]
     asked = [(entry, choice) for entry in located for choice, _ in task_choices(entry)]

@@ -15,6 +15,9 @@ DIGITS = 4
 INCOMPARABLE = dict.fromkeys(("validation_rows", "max_length"), "it changes on which text the validation loss is")
 """Settings whose values cannot be compared by validation loss, and why."""
 
+SHARE_OR_STEPS = ("warmup_steps", "eval_steps")
+"""Settings that are a share of all steps under 1, and a number of steps from 1 on."""
+
 
 class Rates(Noun):
     """Learning rates from `low` to `high`."""

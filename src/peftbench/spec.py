@@ -6,10 +6,21 @@ stand in the names.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 SCHEMA = 2
 """Raised when the shape of `RunResult` changes; `peftbench.store` upgrades older files."""
@@ -72,6 +83,27 @@ def _plain(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+RENAMED = {"warmup_ratio": "warmup_steps"}
+"""Old names of training settings, which grids and results may still use: `transformers` 5 dropped `warmup_ratio`."""
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Training settings by the names of today. Raises `ValueError` for one that cannot be read so."""
+    for old, new in RENAMED.items():
+        if old in given and new in given:
+            raise ValueError(f"{old} is the old name of {new}: give one of them")
+    shares = given.get("warmup_ratio")
+    if 1 in (shares if isinstance(shares, list) else [shares]):
+        raise ValueError("warmup_ratio has to be below 1")
+    return {RENAMED.get(name, name): value for name, value in given.items()}
+
+
+def _steps_or_share(steps: float) -> float:
+    if steps > 1 and steps != int(steps):
+        raise ValueError(f"{steps:g} is neither a whole number of steps nor a share below 1")
+    return steps
+
+
 class Training(Noun):
     """How a run trains. Names and meanings are those of `transformers.TrainingArguments` where both have the thing."""
 
@@ -82,10 +114,12 @@ class Training(Noun):
     max_steps: int = Field(-1, ge=-1, description="optimiser steps; over 0 it overrides the epochs")
     per_device_train_batch_size: PositiveInt = 8
     gradient_accumulation_steps: PositiveInt = 1
-    warmup_ratio: float = Field(0.06, ge=0, le=1)
+    warmup_steps: Annotated[NonNegativeFloat, AfterValidator(_steps_or_share)] = Field(
+        0.06, description="a number of steps; under 1, a share of all steps"
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: PositiveFloat = 1.0
+    max_grad_norm: NonNegativeFloat = Field(1.0, description="0: gradients are not clipped")
     eval_steps: float = Field(0.05, gt=0, description="validate every so many steps; under 1, as a share of all steps")
     early_stopping_patience: PositiveInt | None = Field(None, description="stop after so many validations without gain")
     max_length: PositiveInt = Field(512, description="tokens of prompt and target together")
@@ -94,6 +128,11 @@ class Training(Noun):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 where the hardware is good at it"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        return renamed(given) if isinstance(given, dict) else given
 
 
 class Evaluation(Noun):
@@ -159,6 +198,10 @@ class RunSpec(Noun):
             "trial": {"search"},
         }
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
+        training = asked.get("train", {})
+        if training.get("warmup_steps", 1) < 1:
+            # A share was called so when the first runs got their ids.
+            training["warmup_ratio"] = training.pop("warmup_steps")
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -241,6 +284,8 @@ class DataFacts(Noun):
     remarks: tuple[str, ...] = Field(
         (), description="what a report should say: repeated rows, missing labels, cut rows"
     )
+    unwritable_targets: int = Field(0, description="of all rows: the model's tokenizer does not give them back")
+    prompt_form: dict[str, Any] = Field({}, description="which chat template, and how a question is put to it")
 
     @property
     def truncated_share(self) -> float:

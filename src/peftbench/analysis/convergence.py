@@ -9,12 +9,13 @@ it would have needed, and such runs are counted.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
 from peftbench.analysis.cells import MissingCell
+from peftbench.analysis.names import validated_on
 from peftbench.analysis.select import compared
 from peftbench.analysis.sizes import in_order
 
@@ -38,13 +39,14 @@ Point = tuple[float, float, float, float]
 class Reached:
     """What a run took to come near its lowest validation loss, and to that loss, by `MEASURES`.
 
-    `last`: the lowest was that of the last validation.
+    `last`: the lowest was that of the last validation. `on`: what the loss is of; losses on others are not comparable.
     """
 
     near: Mapping[str, float]
     best: Mapping[str, float]
     loss: float
     last: bool
+    on: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Pace:
     """A method at one size: what its runs took, by goal and measure, as a geometric mean, and beside full.
 
     Empty where it lacks cells that are compared; these stand in `missing`. `loss` is the ratio of the lowest losses: a
-    method that learns little is soon near a loss that is high. `still` of `runs` runs had their lowest loss at their
+    method that learns little is soon near a loss that is high; there is none where losses are not of the same text and
+    rows. `still` of `runs` runs had their lowest loss at their
     last validation.
     """
 
@@ -164,7 +167,11 @@ def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell
     ended: dict[Cell, list[tuple[str, str]]] = {}
     for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
         ended.setdefault((task, int(seed)), []).append((id_, status))
-    return {at: _cell(here, curves) for at, here in sorted(ended.items())}
+    on = dict(
+        zip(zip(runs["task"], runs["seed"].astype(int), strict=True), validated_on(runs["training"]), strict=True)
+    )
+    cells = {at: _cell(here, curves) for at, here in sorted(ended.items())}
+    return {at: one if isinstance(one, str) else replace(one, on=on[at]) for at, one in cells.items()}
 
 
 def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[Point]]) -> Reached | str:
@@ -187,7 +194,8 @@ def _pace(method: str, pairs: Sequence[tuple[Reached, Reached | None]], missing:
             taken[goal, measure] = geometric(own).mean
             ratio = _ratio([(getattr(one, goal)[measure], getattr(other, goal)[measure]) for one, other in paired])
             ratios |= {(goal, measure): ratio} if ratio else {}
-    loss = _ratio([(one.loss, other.loss) for one, other in paired])
+    comparable = all(one.on == other.on for one, other in paired)
+    loss = _ratio([(one.loss, other.loss) for one, other in paired]) if comparable else None
     return Pace(method, taken, ratios, loss, len(pairs), sum(one.last for one, _ in pairs), missing)
 
 

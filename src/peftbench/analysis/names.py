@@ -1,13 +1,19 @@
 """Names that tell apart what must not be mixed: versions of a model or a task, other data, other ways of testing."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
+from peftbench.ranges import INCOMPARABLE
+from peftbench.spec import Training
 from peftbench.store import arguments, written
 
 if TYPE_CHECKING:
     import pandas as pd
 
+CELL = ["machine_class", "model", "method", "method_arguments", "task", "task_arguments", "size"]
+"""Columns of what runs differ in beside their training settings and their seed."""
+ROW = ["machine_class", "model", "method", "method_arguments", "size"]
+"""Columns of what stands in one row of a leaderboard."""
 TELLING = {
     "model": ["model_source", "model_version", "evaluation"],
     "task": ["task_arguments", "task_version", "fingerprint", "metric_version"],
@@ -61,7 +67,32 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
             if column in SHORTER and several.any():
                 values = values.where(~several, values.groupby(group).transform(SHORTER[column]))
             table[name] = table[name].where(~several, table[name] + " [" + values + "]")
+    return _by_validation(table)
+
+
+def _by_validation(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table with methods named after the settings by which the validation losses of one cell are not comparable."""
+    for name in INCOMPARABLE if "training" in table else ():
+        values = validated_on(table["training"], (name,))
+        apart = values.groupby([table[column] for column in CELL]).transform("nunique") > 1
+        # On all tasks of a method, so that they are still those of one row.
+        apart = apart.groupby([table[column] for column in ROW]).transform("any")
+        table["method"] = table["method"].where(~apart, table["method"] + " [" + values + "]")
     return table
+
+
+def validated_on(training: "pd.Series[Any]", names: Collection[str] = INCOMPARABLE) -> "pd.Series[str]":
+    """What the validation losses of runs are of: those of their training settings whose values cannot be compared."""
+
+    def told(text: str) -> str:
+        try:
+            given = arguments(text)
+        except ValueError:
+            # Published settings are in their source's words.
+            return ""
+        return written({name: given.get(name, Training.model_fields[name].default) for name in names})
+
+    return training.map({text: told(str(text)) for text in training.unique()}).astype(str)
 
 
 def labels(table: "pd.DataFrame") -> "pd.Series[str]":

@@ -164,8 +164,7 @@ def seed_spread(table: "pd.DataFrame") -> float | None:
     `table` has one row a run (`peftbench.table`). Methods that train nothing have no spread and are left out.
     """
     from peftbench.analysis.cells import good_of
-    from peftbench.analysis.names import distinct, measured
-    from peftbench.analysis.select import CELL
+    from peftbench.analysis.names import CELL, distinct, measured
 
     good = good_of(distinct(measured(table)))
     good = good[good["trainable_parameters"] > 0]

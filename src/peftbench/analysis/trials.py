@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis.names import labels
+from peftbench.analysis.names import distinct, labels
 from peftbench.analysis.plain import plain
 from peftbench.analysis.select import trials_of
 from peftbench.spec import BAD
@@ -79,6 +79,8 @@ class Searches:
 
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
     """The searches in a table with one row a run (`peftbench.table`), by model, size, machine class and seeds."""
+    # Distinct, so that no trial is chosen from searches whose losses cannot be compared.
+    table = distinct(table)
     table = table.assign(label=labels(table), size=table["size"].astype(str))
     trials = trials_of(table)
     if trials.empty:

@@ -13,7 +13,7 @@ from peftbench.methods import METHODS, Method
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec, Training
 
-TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=16, warmup_ratio=0.0)
+TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=16, warmup_steps=0)
 """Of the trial, all its rows in each step: enough for the loss of a random model to fall."""
 
 

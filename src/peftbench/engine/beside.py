@@ -1,5 +1,6 @@
 """What is measured beside the phases of a run: memory of answering; latency and retention, where they are asked for."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,8 @@ class Beside:
             found, notes = latencies(adapted, self._twin, self.base, self.asked, rows)
         if self._text_loss is not None:
             change, said = retention.loss_change(adapted, self.base, self.asked)
-        costs = {"base_text_loss": self._text_loss, "retention_loss_change": change}
+        known = self._text_loss if math.isfinite(self._text_loss or 0.0) else None
+        costs = {"base_text_loss": known, "retention_loss_change": change}
         return {"eval_peak_memory_bytes": peak, **costs}, tuple(found), notes + said
 
 

@@ -8,10 +8,11 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
+from peftbench.engine.endings import check_answers, unusable
 from peftbench.engine.forward import device_of, pad
 from peftbench.engine.load import Base
 from peftbench.engine.shapes import shape
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.tokens import Encoded, written
 from peftbench.methods import Adapted
 from peftbench.registry import UserError
 from peftbench.spec import Evaluation
@@ -20,8 +21,7 @@ from peftbench.tasks import Task
 
 def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> list[str]:
     """The answers to test rows, as text, merged where that is exact."""
-    how = asked.answer
-    ranked = bool(task.facts.labels) if how == "auto" else how == "rank"
+    ranked = is_ranked(task, asked)
     if ranked and not all(row.choices for row in rows):
         raise UserError(f"task '{task.name}' has no choices to rank: use answer = \"generate\"")
     adapted.model.eval()
@@ -35,6 +35,11 @@ def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: li
 
     with low_precision(base), adapted.merge() if adapted.merge is not None and merged else nullcontext():
         return in_batches(rows, size, texts)
+
+
+def is_ranked(task: Task, asked: Evaluation) -> bool:
+    """Whether answers are the likeliest of given choices."""
+    return bool(task.facts.labels) if asked.answer == "auto" else asked.answer == "rank"
 
 
 def low_precision(base: Base) -> AbstractContextManager[Any]:
@@ -61,22 +66,27 @@ def check_room(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) ->
 
 
 def _text(base: Base, ids: list[int]) -> str:
-    return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    return written(base.tokenizer, ids)
 
 
 @torch.no_grad()
 def generate(adapted: Adapted, rows: Sequence[Encoded], ends: Sequence[int], most: int) -> list[list[int]]:
-    """The likeliest next token again and again, at most `most`, until one of `ends`, which is left out."""
+    """The likeliest next token again and again, at most `most`, until one of `ends`, which is left out.
+
+    Raises `DivergedError` where no token is likeliest.
+    """
     calls = shape(adapted.network.config)
     logits, reading = calls.read(adapted, [row.prompt for row in rows])
     stops = torch.tensor(ends, device=logits.device)
-    token = logits.argmax(-1)
-    answers, open_rows = [token], ~torch.isin(token, stops)
+    token, bad = logits.argmax(-1), unusable(logits)
+    answers, open_rows = [token], ~torch.isin(token, stops) & ~bad
     while open_rows.any() and len(answers) < most:
         logits = calls.advance(adapted, token[:, None], reading)[:, -1]
         token = torch.where(open_rows, logits.argmax(-1), ends[0])
-        open_rows &= ~torch.isin(token, stops)
+        bad |= open_rows & unusable(logits)
+        open_rows &= ~torch.isin(token, stops) & ~bad
         answers.append(token)
+    check_answers(bad, rows)
     return [_until(answer, set(ends)) for answer in torch.stack(answers, 1).tolist()]
 
 
@@ -88,7 +98,8 @@ def _until(tokens: list[int], ends: set[int]) -> list[int]:
 def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
     """The index of the likeliest choice of each row, by the log-likelihood of its tokens, its end included.
 
-    The prompt is computed once and shared by the choices, of which each row may have another number.
+    The prompt is computed once and shared by the choices, of which each row may have another number. Raises
+    `DivergedError` where no choice is likeliest.
     """
     calls, on, counts = shape(adapted.network.config), device_of(adapted), [len(row.choices) for row in rows]
     repeats = counts[0] if len(set(counts)) == 1 else torch.tensor(counts, device=on)
@@ -99,14 +110,16 @@ def rank(adapted: Adapted, rows: Sequence[Encoded]) -> list[int]:
     logits = first[:, None].repeat_interleave(repeats, 0)
     if choices.shape[1] > 1:
         logits = torch.cat([logits, calls.advance(adapted, choices[:, :-1], reading, valid[:, :-1])], 1)
-    likelihood = _likelihood(logits, choices, valid).cpu()
-    return [int(each.argmax()) for each in likelihood.split(counts)]
+    likelihood = _likelihood(logits, choices, valid).cpu().split(counts)
+    check_answers(torch.stack([unusable(each) for each in likelihood]), rows)
+    return [int(each.argmax()) for each in likelihood]
 
 
 def _likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-    """Summed log-likelihood of valid tokens [rows]; logits [rows, length, vocabulary]."""
+    """Summed log-likelihood of valid tokens [rows]; logits [rows, length, vocabulary]. NaN stays NaN."""
     each = logits.float().log_softmax(-1).gather(2, tokens[:, :, None])[:, :, 0]
-    return (each * valid).sum(1)
+    # A product with zero would make NaN of minus infinity.
+    return each.where(valid.bool(), 0).sum(1)
 
 
 def in_batches(rows: Sequence[Encoded], size: int, answer: Callable[[list[Encoded]], list[Any]]) -> list[Any]:

@@ -1,6 +1,7 @@
 """What tuning takes away: the loss on general text, of the untouched base and of the tuned model."""
 
 import hashlib
+import math
 import re
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float 
     rows, positions = _rows(base, asked), getattr(base.config, "max_position_embeddings", None)
     if positions is not None and base.shape.positions(adapted, rows, 0) > positions:
         return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
-    return text_loss(adapted, base, rows) - base_loss(base, asked), []
+    change = text_loss(adapted, base, rows) - base_loss(base, asked)
+    return (change, []) if math.isfinite(change) else (None, ["retention: the loss on general text is not finite"])
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from peftbench.engine.ahead import ahead
-from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
+from peftbench.engine.endings import OutOfMemoryError, PrunedError, check_weights, finite
 from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
 from peftbench.engine.predict import in_batches, is_out_of_memory
 from peftbench.engine.quantise import constants
@@ -72,6 +72,7 @@ class Trainer:
         self.low_precision = precision == "bf16"
         self.parameters = self._trainable()
         self.micro_rows = asked.per_device_train_batch_size
+        self._gradients: tuple[int, Tensor] | None = None
         self.step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
 
     def fit(
@@ -84,8 +85,8 @@ class Trainer:
     ) -> Trained:
         """Train on rows, validate as asked, end at the step of the lowest validation loss.
 
-        Raises `DivergedError` for a loss that is not finite, `OutOfMemoryError` when a single row does not fit,
-        `PrunedError` where a trial is above its ceiling; its best step and its curve are then in `trained`.
+        Raises `DivergedError` for a loss, gradient or weight that is not finite, `OutOfMemoryError` when a single row
+        does not fit, `PrunedError` where a trial is above its ceiling; what was found so far is then in `trained`.
         """
         trained, best, ceilings = self.trained, Best(), dict(trial.ceilings) if trial else {}
         total = total_steps(self.asked, len(train))
@@ -105,8 +106,10 @@ class Trainer:
             seconds = meter.seconds["train"]
             report({"step": step, "steps": total, "loss": loss, "tokens_per_second": trained.tokens / seconds})
             if step % every == 0 or step == total:
+                self._check_gradients()
+                check_weights(self.adapted.model, f"after step {step}")
                 with meter.phase("validation"):
-                    held_out = self.loss(validation)
+                    held_out = finite(self.loss(validation), "the validation loss", step)
                 trained.curve.append(_point(trained, seconds, loss, held_out))
                 report({"step": step, "steps": total, "validation_loss": held_out})
                 best.see(step, held_out, self._state)
@@ -134,12 +137,15 @@ class Trainer:
                 made += 1
                 yield [rows[i] for i in shuffled[start : start + self.step_rows]]
 
-    def optimizer(self, total: int) -> tuple[Any, Any]:
-        """AdamW and its schedule for so many steps."""
-        groups = self.adapted.param_groups
-        parameters: Any = groups(self.rate) if groups is not None else self.parameters
-        optimizer = torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.asked.weight_decay)
-        warm = math.ceil(self.asked.warmup_ratio * total)
+    def optimizer(self, total: int, rate: float | None = None) -> tuple[Any, Any]:
+        """AdamW and its schedule for so many steps, as `transformers.Trainer` has them; `rate`: in place of its own."""
+        rate = self.rate if rate is None else rate
+        own, decay = self.adapted.param_groups, self.asked.weight_decay
+        groups = own(rate) if own is not None else [{"params": self.parameters}]
+        if decay:
+            groups = sparing_norms_and_biases(self.adapted.model, groups, decay)
+        optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        warm = warmup_steps(self.asked, total)
         scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
         return self.accelerator.prepare_optimizer(optimizer), scheduler
 
@@ -155,8 +161,8 @@ class Trainer:
                     raise
                 self._make_smaller(error)
                 optimizer.zero_grad(set_to_none=True)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the training loss became {loss} at step {self.trained.steps + 1}")
+        self._check_gradients()
+        finite(loss, "the training loss", self.trained.steps + 1)
         self.update(optimizer, scheduler)
         if after is not None:
             after(self.trained.steps + 1)
@@ -165,9 +171,20 @@ class Trainer:
 
     def update(self, optimizer: Any, scheduler: Any) -> None:
         """Clip the gradients and use them."""
-        self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm or math.inf)
+        if norm is not None and not norm.is_meta:
+            self._gradients = (self.trained.steps + 1, norm)
         optimizer.step()
         scheduler.step()
+
+    def _check_gradients(self) -> None:
+        """Raises `DivergedError` if those of the last step were not finite.
+
+        Looked at only here, where something has been waited for already, so that a GPU does not wait once more a step.
+        """
+        if self._gradients is not None:
+            (step, norm), self._gradients = self._gradients, None
+            finite(norm.item(), "the norm of the gradients", step)
 
     def _make_smaller(self, error: BaseException) -> None:
         if self.micro_rows == 1:
@@ -226,7 +243,8 @@ class Trainer:
         before = self._state()
         on_gpu = torch.cuda.is_available()
         with torch.random.fork_rng(), nullcontext() if on_gpu else tracked(self.adapted.model) as tracker:
-            optimizer, scheduler = self.optimizer(2)
+            # At no rate: what diverges is to be the training, not its measure.
+            optimizer, scheduler = self.optimizer(2, rate=0.0)
             self.step(longest, optimizer, scheduler)
             if tracker is not None:
                 # The step that counts is the second, as there are states from then on.
@@ -234,6 +252,7 @@ class Trainer:
                 tracker.restart()
             self.step(longest, optimizer, scheduler)
         self._load(before)
+        self._gradients = None
         return None if tracker is None else tracker.memory
 
     @contextmanager
@@ -268,6 +287,26 @@ def total_steps(asked: Training, rows: int) -> int:
     return max(1, math.ceil(asked.num_train_epochs * math.ceil(rows / step_rows)))
 
 
+def warmup_steps(asked: Training, total: int) -> int:
+    """Over how many of so many steps the learning rate rises."""
+    return int(asked.warmup_steps) if asked.warmup_steps >= 1 else math.ceil(asked.warmup_steps * total)
+
+
+def sparing_norms_and_biases(model: Any, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
+    """Optimiser groups, each cut in two: what decays, and the norms and biases that `transformers.Trainer` spares."""
+    # Half a second to import, and few runs ask for it.
+    from transformers import Trainer as LibraryTrainer
+
+    decaying = set(LibraryTrainer.get_decay_parameter_names(cast("Any", None), model))
+    spared = {id(parameter) for name, parameter in model.named_parameters() if name not in decaying}
+    cut = []
+    for group in groups:
+        for weight_decay, is_spared in ((group.get("weight_decay", decay), False), (0.0, True)):
+            parts = [parameter for parameter in group["params"] if (id(parameter) in spared) == is_spared]
+            cut += [group | {"params": parts, "weight_decay": weight_decay}] if parts else []
+    return cut
+
+
 def validate_every(asked: Training, total: int) -> int:
     """After how many of so many steps comes a validation."""
     return max(1, round(asked.eval_steps * total) if asked.eval_steps < 1 else int(asked.eval_steps))
@@ -279,8 +318,6 @@ def longest_rows(rows: Sequence[Encoded], count: int) -> list[Encoded]:
 
 
 def _point(trained: Trained, seconds: float, train_loss: float, validation_loss: float) -> Point:
-    if not math.isfinite(validation_loss):
-        raise DivergedError(f"the validation loss became {validation_loss} at step {trained.steps}")
     return Point(
         step=trained.steps,
         tokens=trained.tokens,

@@ -70,19 +70,25 @@ def _read(task: Task, arguments: str, size: Any, limits: Limits, data: Path | No
 
 
 def _counted(spec: RunSpec, task: Task, found: Splits) -> Rows:
-    encoder = _encoder(spec, task)
     seen = found.train[:SEEN]
-    if encoder is not None:
-        lengths = [(len(row.prompt), len(row.target)) for row in encode(encoder, seen)]
-    else:
-        lengths = [_tokens(len(prompt(task.facts, e.fields)), len(e.target), spec, task) for e in seen]
+    try:
+        encoder = _encoder(spec, task)
+        rows = encode(encoder, seen) if encoder is not None else None
+    except UserError:
+        # The run will be refused and say why, which costs next to nothing.
+        rows = None
+    lengths = (
+        [_tokens(len(prompt(task.facts, e.fields)), len(e.target), spec, task) for e in seen]
+        if rows is None
+        else [(len(row.prompt), len(row.target)) for row in rows]
+    )
     return Rows(
         tuple(lengths),
         len(found.train),
         len(found.validation),
         len(found.test),
         task.facts.max_new_tokens,
-        encoder is not None,
+        rows is not None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from peftbench.analysis.cells import MissingCell
 from peftbench.analysis.leaderboard import Leaderboard
 from peftbench.analysis.names import labels
+from peftbench.ranges import INCOMPARABLE
 from peftbench.report import conditions, sensitivity
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns, runs, seeds_text
 from peftbench.report.sections import Section, Sheet
@@ -28,6 +29,7 @@ def remarks(board: Leaderboard) -> list[str]:
     said += _at_chance(board)
     if max(board.trials.values()) > 1:
         said.append(_trials(board))
+    said += _not_chosen(board)
     if board.costs_refused:
         said.append(f"Costs are not compared: {board.costs_refused}.")
     said += [f"No method has a score on {cells}" for cells in grouped(board.unscored)]
@@ -82,6 +84,12 @@ def _trials(board: Leaderboard) -> str:
         return f"{chosen}{counts[0]} for each method."
     each = ", ".join(f"{count} for {method}" for method, count in sorted(trials.items()))
     return f"{chosen}unequal numbers: {each}."
+
+
+def _not_chosen(board: Leaderboard) -> list[str]:
+    """Settings that have rows of their own, as no validation loss can choose among them."""
+    found = [name for name in INCOMPARABLE if any(f"[{name}=" in row.method for row in board.rows)]
+    return [f"Rows of different {name} are kept apart and none is chosen: {INCOMPARABLE[name]}." for name in found]
 
 
 def grouped(missing: Iterable[MissingCell]) -> list[str]:
