@@ -191,7 +191,7 @@ def test_a_type_that_is_refused_is_a_row_with_its_reason(tiny_models: dict[str, 
     every = specs({"use": "peft", "type": "all"}, models=[str(tiny_models["llama"])], sizes=[16], eval={"test_rows": 8})
     (xlora,) = [spec for spec in every if spec.method.name == "peft:xlora"]
     found = run(xlora, Worker(), tmp_path, lambda _event: None)[0]
-    assert found.status == "failed"
+    assert found.status == "refused"
     assert found.error is not None
     assert re.match("peft:xlora cannot be run here: it mixes", found.error)
 

@@ -128,7 +128,7 @@ def forward_flops(adapted: Adapted) -> int:
 
 
 def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
-    """What a method on its base costs before any training, by the names of `Costs`; and what is to be said of it.
+    """What a method on its base costs before any training, not merged, by the names of `Costs`; and what is to be said.
 
     Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
     """
@@ -147,7 +147,7 @@ def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int |
     notes: tuple[str, ...] = ()
     try:
         flops, how = operations(adapted, base, known)
-        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
+        extra = flops - base_flops(base.config)
         notes = (how,) if how else ()
     except Exception as problem:
         # A method for which they cannot be counted can still be run.

@@ -36,7 +36,7 @@ def adalora(
     asked: dict[str, Any] = {"init_r": initial_rank, "target_r": rank, "lora_alpha": alpha, "lora_dropout": dropout}
     asked |= {"deltaT": every, "orth_reg_weight": orthogonality, "target_modules": places(model, modules, layers)}
     config = AdaLoraConfig(**asked, total_step=1)
-    adapted = with_peft(model, config, mergeable=True)
+    adapted = with_peft(model, config)
 
     def prepare(ahead: Ahead) -> None:
         if ahead.steps < 2:

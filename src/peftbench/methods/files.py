@@ -25,7 +25,7 @@ SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 class Kept:
     """A folder of a trained model. `base` and `version` say what it was made for, as far as that is known.
 
-    `seed`: that of the run, which may have chosen the layers. `mergeable`: whether its method can be merged.
+    `seed`: that of the run, which may have chosen the layers.
     """
 
     folder: Path
@@ -35,7 +35,6 @@ class Kept:
     run: str = ""
     quantise: str | None = None
     seed: int | None = None
-    mergeable: bool | None = None
 
     @property
     def called(self) -> str:
@@ -56,7 +55,7 @@ def examine(folder: Path) -> Kept:
     if not origin:
         return Kept(folder, base=config.get("base_model_name_or_path") or "")
     method = Choice.model_validate(origin["method"])
-    facts = {key: origin[key] for key in ("run", "seed", "mergeable", "base")}
+    facts = {key: origin[key] for key in ("run", "seed", "base")}
     return Kept(folder, version=origin["base_version"], quantise=origin["base_quantised"], method=method, **facts)
 
 
@@ -67,11 +66,10 @@ def _json(path: Path) -> dict[str, Any]:
         raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {error}") from error
 
 
-def describe(spec: RunSpec, adapted: Adapted, base: Model, quantise: str | None) -> dict[str, Any]:
+def describe(spec: RunSpec, base: Model, quantise: str | None) -> dict[str, Any]:
     """The content of `ORIGIN`: what made the files, on which base, and how that was quantised."""
     asked = spec.method.model_dump(mode="json", exclude_defaults=True)
     made = {"run": spec.id, "seed": spec.seed, "method": asked}
-    made["mergeable"] = adapted.merge is not None or adapted.lossy_merge is not None
     return made | {"base": base.address, "base_version": base.version, "base_quantised": quantise}
 
 
@@ -128,7 +126,7 @@ def _with_adapter(model: Any, kept: Kept, meta: bool) -> Adapted:
     from peftbench.methods.peft_model import from_files
 
     try:
-        return from_files(model, kept.folder, kept.mergeable, meta)
+        return from_files(model, kept.folder, meta)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(kept.folder, " ".join(str(error).split())[:300]) from error
 

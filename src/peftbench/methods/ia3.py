@@ -15,4 +15,4 @@ def ia3(
     inputs = places(model, feedforward, layers) if feedforward else []
     targets = places(model, modules, layers)
     config = IA3Config(target_modules=targets, feedforward_modules=[name for name in inputs if name in targets])
-    return with_peft(model, config, mergeable=True)
+    return with_peft(model, config)

@@ -8,18 +8,16 @@ from typing import Any
 
 from peftbench.methods import Adapted
 from peftbench.methods.in_place import put_back
-from peftbench.methods.merging import known_warnings_ignored, merged, merged_with_loss
+from peftbench.methods.merging import folded, known_warnings_ignored, merged_with_loss
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
-MERGEABLE_TYPES = ("LORA", "IA3", "LN_TUNING")
-"""Types that are answered merged when they come from files that do not say how their run did."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """How the starts of LoRA are called that change the weights of the base, which the library does not undo."""
 
 
-def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
-    """Apply a `peft` configuration. `mergeable`: the library can fold this type into the base weights.
+def with_peft(model: Any, config: Any) -> Adapted:
+    """Apply a `peft` configuration.
 
     Prompt types are called through the base network, with the prompt as a value: `PeftModel.generate` puts virtual
     tokens before the padding of left-padded batches, which gives wrong answers.
@@ -30,7 +28,7 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     undo = _base_keeper(model, config)
     with known_warnings_ignored():
         try:
-            return _adapted(get_peft_model(model, config), mergeable, undo)
+            return _adapted(get_peft_model(model, config), undo)
         except Exception:
             undo()
             _clean(model)
@@ -50,26 +48,23 @@ def of_decoder(facts: Any) -> dict[str, Any]:
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
 
 
-def from_files(model: Any, folder: Path, mergeable: bool | None = None, meta: bool = False) -> Adapted:
+def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
     """An adapter in the library's format, put on its base to answer; on meta tensors, as it was when it was trained.
 
-    `mergeable`: as of `with_peft`; by default, as types of the core are. Raises `ValueError` for weights that
-    are missing or left over.
+    Raises `ValueError` for weights that are missing or left over.
     """
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
-    if mergeable is None:
-        mergeable = config.peft_type in MERGEABLE_TYPES
     if meta:
         config.inference_mode = False
         if hasattr(config, "init_lora_weights"):
             # Its start is of no matter, and may need the weights of the base.
             config.init_lora_weights = True
-        return with_peft(model, config, mergeable)
+        return with_peft(model, config)
     undo = _base_keeper(model, config)
     try:
-        return _adapted(_read(model, folder, config.is_prompt_learning).eval(), mergeable, undo)
+        return _adapted(_read(model, folder, config.is_prompt_learning).eval(), undo)
     except Exception:
         undo()
         _clean(model)
@@ -115,7 +110,7 @@ def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
     return put_back(host.weight for host in hosts if hasattr(host, "weight"))
 
 
-def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adapted:
+def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
     save, remove = partial(write, peft_model), partial(_remove, peft_model, undo)
@@ -127,7 +122,9 @@ def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adap
     else:
         # Quantised weights cannot hold the sum: they would be quantised anew.
         if not getattr(network, "is_quantized", False):
-            adapted.merge = partial(merged, peft_model) if mergeable else None
+            adapted.merge = (
+                partial(folded, peft_model) if hasattr(type(peft_model.base_model), "merge_adapter") else None
+            )
         elif config.peft_type == "LORA":
             adapted.lossy_merge = partial(merged_with_loss, peft_model)
         # Types that give away rank, or take it back, as they train.

@@ -183,7 +183,7 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
         notes.append("trained without its auxiliary loss")
     config = configure(kind, fitted | given)
     try:
-        adapted = with_peft(model, config, mergeable=_merges(model, kind, arguments))
+        adapted = with_peft(model, config)
     except (ValueError, TypeError, ImportError, AttributeError, NotImplementedError) as error:
         raise UserError(f"peft:{kind.lower()} on this {model.config.model_type} model: {_in_a_line(error)}") from error
     if kind == "ADALORA":
@@ -249,7 +249,6 @@ def _fits(name: str, asked: Any) -> bool:
 
 SHARE = {"C3A": "block_size", "VBLORA": "vector_length", "ROAD": "group_size"}
 """Sizes that must divide the widths of every layer."""
-WHERE = ("target_modules", "feedforward_modules", "layers", "layers_to_transform", "layers_pattern", "token_indices")
 MOST = {"SHIRA": "r", "FOURIERFT": "n_frequency", "WAVEFT": "n_frequency"}
 """Sizes that the smallest layer bounds."""
 
@@ -274,18 +273,3 @@ def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
     else:
         fits = min(default, *(a * b // (a + b) if kind == "SHIRA" else a * b for a, b in shapes))
     return {name: fits} if fits != default else {}
-
-
-def _merges(model: Any, kind: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether folding this type into the weights was measured to be exact: for linear layers, and for what the library
-    does by default. Numbers are sizes; any other argument may make it another method.
-    """
-    variants = [
-        name
-        for name, value in arguments.items()
-        if not isinstance(value, (int, float)) or isinstance(value, bool)
-        if name not in WHERE
-    ]
-    plain = not any(type(module).__name__ == "Conv1D" for module in model.modules())
-    measured = capabilities().get(f"peft:{kind.lower()}", {})
-    return plain and not variants and measured.get("merge") is True
