@@ -74,7 +74,8 @@ def test_base_and_adapted_are_told_apart(base: Base, clock: Clock) -> None:
     adapted: Adapted = METHODS["lora"].function(base.model, modules=("q", "v"))
     clock.takes(adapted.network, 3 / 256)
     adapted, merging = decide(adapted, base, ROWS)
-    assert merging is not None and merging.exact
+    assert merging is not None
+    assert merging.exact
     clock.now = 0.0
     (one, many), notes = latencies(adapted, twin, base, Evaluation(per_device_eval_batch_size=3), ROWS)
     assert notes == []

@@ -35,7 +35,7 @@ length, and the head that only targets go through, are a percent or two of the w
 class Profile:
     """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
 
-    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 for what is expected to merge exactly.
+    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is expected.
     """
 
     trainable_parameters: int
