@@ -15,9 +15,9 @@ from peftbench.engine.load import Base
 from peftbench.engine.quantise import numbers
 from peftbench.engine.shapes import head_apart, shape
 from peftbench.methods import METHODS, Adapted, given
-from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
 from peftbench.models import find
+from peftbench.models.files import weight_bytes
 from peftbench.registry import UserError, in_a_line
 from peftbench.spec import Choice
 

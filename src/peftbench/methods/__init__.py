@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.models import fingerprint
+from peftbench.models.files import identity
 from peftbench.registry import Family, Registry, Unit, UserError
 from peftbench.spec import Choice
 
@@ -114,7 +114,7 @@ def given(choice: Choice) -> dict[str, Any]:
     key = METHODS[choice.name].facts.folder
     if not key:
         return choice.arguments
-    if fingerprint(Path(choice.place)) != choice.arguments[key]:
+    if identity(Path(choice.place)) != choice.arguments[key]:
         raise UserError(f"{choice.place} has changed since the command was given: give it again")
     return choice.arguments | {key: choice.place}
 

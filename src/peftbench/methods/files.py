@@ -8,15 +8,11 @@ from typing import Any
 
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import Model, find
+from peftbench.models.files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
 from peftbench.registry import UnknownNameError, UserError
 from peftbench.seeds import stream
 from peftbench.spec import Choice, RunSpec
 
-ADAPTER, MODEL = "adapter_config.json", "config.json"
-ORIGIN = "peftbench.json"
-"""What a run of ours says beside the weights it keeps: its id and seed, its method, its base."""
-TRAINED = "trained.safetensors"
-"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 """Facts of a configuration in which a fully trained model and its base agree."""
 
@@ -49,7 +45,7 @@ def examine(folder: Path) -> Kept:
     """What a folder holds. Raises `UserError` if it is not there or holds no trained model."""
     if not folder.is_dir():
         raise UserError(f"adapter {folder}: no such directory")
-    if not any((folder / name).is_file() for name in (ADAPTER, MODEL, TRAINED)):
+    if kind(folder) is None:
         raise UserError(f"adapter {folder}: it has neither {ADAPTER} (peft), {MODEL} (a whole model) nor {TRAINED}")
     config, origin = _json(folder / ADAPTER), _json(folder / ORIGIN)
     if not origin:
@@ -89,11 +85,6 @@ def check_base(kept: Kept, base: Model) -> None:
         raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of the weight files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
-
-
 def put_on(model: Any, folder: Path, method: Choice | None = None, seed: int = 0, any_base: bool = False) -> Adapted:
     """The trained model of a folder on its base, ready to answer; on meta tensors as it was when it was trained.
 
@@ -115,9 +106,10 @@ def put_on(model: Any, folder: Path, method: Choice | None = None, seed: int = 0
 
 
 def _adapted(model: Any, kept: Kept, meta: bool) -> Adapted:
-    if (kept.folder / ADAPTER).is_file():
+    known = kind(kept.folder)
+    if known == ADAPTER:
         return _with_adapter(model, kept, meta)
-    if (kept.folder / MODEL).is_file():
+    if known == MODEL:
         return _whole(model, kept.folder, meta)
     return _of_method(model, kept, meta)
 
