@@ -47,7 +47,7 @@ FLOORS = {
 """A room imports from lower floors and from itself. `__main__` scripts stand on the roof."""
 FILE_LINES, UNIT_LINES, BODY_LINES = 500, 100, 60
 SHARED = {
-    "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_types", "singular"},
+    "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_options", "peft_types", "singular"},
     "tasks": {"door", "files", "long_context", "own", "pocket", "scoring", "splits"},
     "metrics": {"codebleu", "confusion", "rouge"},
 }

@@ -90,7 +90,7 @@ def test_weights_in_two_formats_count_once(tiny_models: dict[str, Path], tmp_pat
 
 def test_a_missing_part_is_said(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     folder = whole(tiny_models["llama"], tmp_path / "red", max_shard_size="1MB")
-    shard = sorted(folder.glob("*.safetensors"))[0]
+    shard = min(folder.glob("*.safetensors"))
     shard.unlink()
     with pytest.raises(UserError, match=f"{shard.name} is not there"):
         identity(folder)

@@ -9,11 +9,15 @@ from typing import Any
 from peftbench.methods import Adapted
 from peftbench.methods.in_place import put_back
 from peftbench.methods.merging import folded, known_warnings_ignored, merged_with_loss
+from peftbench.methods.peft_options import check_saved
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""How the starts of LoRA are called that change the weights of the base, which the library does not undo."""
+"""How the starts of LoRA are called that change the weights of the base, which the library does not undo.
+
+So does its variant KaSA.
+"""
 
 
 def with_peft(model: Any, config: Any) -> Adapted:
@@ -56,6 +60,7 @@ def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
+    check_saved(config)
     if meta:
         config.inference_mode = False
         if hasattr(config, "init_lora_weights"):
@@ -103,7 +108,8 @@ def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
     from peft.tuners.tuners_utils import check_target_module_exists
 
     start = getattr(config, "init_lora_weights", None)
-    if not (isinstance(start, str) and start.startswith(CHANGES_BASE) and config.target_modules):
+    changes = (isinstance(start, str) and start.startswith(CHANGES_BASE)) or getattr(config, "kasa_config", None)
+    if not (changes and config.target_modules):
         return put_back(())
     named = model.named_modules()
     hosts = [module for name, module in named if name and check_target_module_exists(config, name)]
@@ -122,13 +128,15 @@ def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
     else:
         # Quantised weights cannot hold the sum: they would be quantised anew.
         if not getattr(network, "is_quantized", False):
-            adapted.merge = (
-                partial(folded, peft_model) if hasattr(type(peft_model.base_model), "merge_adapter") else None
-            )
+            merges = hasattr(type(peft_model.base_model), "merge_adapter")
+            adapted.merge = partial(folded, peft_model) if merges else None
         elif config.peft_type == "LORA":
             adapted.lossy_merge = partial(merged_with_loss, peft_model)
         # Types that give away rank, or take it back, as they train.
         adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
+        if getattr(config, "kasa_config", None):
+            # The library leaves it to the loop to add this to the loss.
+            adapted.penalty = peft_model.base_model._get_kasa_loss
         _tell_task(peft_model.base_model)
         _keep_ranks(peft_model)
     return adapted

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
-from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities
+from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities, peft_options
 from peftbench.methods.low_rank import from_orthonormal
 from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
 from peftbench.models.places import GROUPS, ROLES, Layers, norms, places, within
@@ -136,7 +136,12 @@ def _known(annotation: Any) -> Any:
 
 def check(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raises `UserError` with the library's reason for arguments that it does not take, or ours for a type."""
+    _check_options(kind, arguments)
     configure(kind, {name: value for name, value in arguments.items() if name != "layers"})
+
+
+def _check_options(kind: str, arguments: Mapping[str, Any]) -> None:
+    peft_options.check(kind, arguments, {name: p.default for name, p in signature(kind).parameters.items()})
 
 
 def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
@@ -173,6 +178,7 @@ def _in_a_line(error: Exception) -> str:
 
 def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     """A model with a type on it. Raises `UserError` with the reason for one that cannot be."""
+    _check_options(kind, arguments)
     given = {name: value for name, value in arguments.items() if name != "layers"}
     found, notes = _placed(model, kind, arguments)
     given |= found
@@ -222,10 +228,10 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
 
 def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The arguments that say where a type goes, as full names of modules, and what was chosen for the user."""
-    asked, layers = given.get("target_modules"), given.get("layers", "all")
-    known = signature(kind).parameters
-    if "layers" not in known:
+    asked, known = given.get("target_modules"), signature(kind).parameters
+    if "layers" not in known or (asked == [] and given.get("target_parameters")):
         return {}, []
+    layers = _layers(given)
     if kind == "LN_TUNING" and asked is None:
         return {"target_modules": norms(model, layers)}, []
     if kind == "LN_TUNING" or (isinstance(asked, str) and asked not in {*ROLES, *GROUPS}):
@@ -233,12 +239,25 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
         names = [name for name, _ in model.named_modules() if _fits(name, asked)]
         return ({"target_modules": within(model, names, layers)} if layers != "all" else {}), []
     feeding = "feedforward_modules" in known
-    roles = asked or (("k", "v", "down") if feeding else MODULES)
+    roles = (("k", "v", "down") if feeding else MODULES) if asked is None else asked
     found = {"target_modules": places(model, roles, layers)}
     if feeding:
         inner = given.get("feedforward_modules", [role for role in roles if role == "down"])
         found["feedforward_modules"] = places(model, inner, layers) if inner else inner
+    if given.get("layers_to_transform") is not None:
+        # Full names say it, and with them the library would not look at the numbers.
+        found["layers_to_transform"] = None
     return found, [] if asked else [f"put on {', '.join(roles)}"]
+
+
+def _layers(given: Mapping[str, Any]) -> Any:
+    """The choice of layers, which the library's own argument for it makes too."""
+    numbers, layers = given.get("layers_to_transform"), given.get("layers", "all")
+    if numbers is None:
+        return layers
+    if layers != "all":
+        raise UserError("layers and layers_to_transform both choose layers: give one of them")
+    return [numbers] if isinstance(numbers, int) else list(numbers)
 
 
 def _fits(name: str, asked: Any) -> bool:
