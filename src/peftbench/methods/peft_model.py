@@ -34,8 +34,7 @@ def with_peft(model: Any, config: Any) -> Adapted:
         try:
             return _adapted(get_peft_model(model, config), undo)
         except Exception:
-            undo()
-            _clean(model)
+            _take_off(model, undo)
             raise
 
 
@@ -71,8 +70,7 @@ def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
     try:
         return _adapted(_read(model, folder, config.is_prompt_learning).eval(), undo)
     except Exception:
-        undo()
-        _clean(model)
+        _take_off(model, undo)
         raise
 
 
@@ -89,11 +87,16 @@ def _read(model: Any, folder: Path, prompts: bool) -> Any:
             raise ValueError(problem) from problem
         if prompts:
             return adapted
+        # The ranks of AdaLoRA have been cut to those of the file, which the library would do once more.
+        config = adapted.active_peft_config
+        ranks = getattr(config, "rank_pattern", None)
+        config.rank_pattern = None
         # Again as float32: in a base of lower precision the first time has rounded what copies its layers.
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
+        config.rank_pattern = ranks
         if left_over := found.unexpected_keys:
             raise ValueError(f"{len(left_over)} of its tensors have no place there, as {left_over[0]}")
         return adapted
@@ -188,6 +191,13 @@ def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
         peft_model.unload()
     undo()
     _clean(peft_model.get_base_model())
+
+
+def _take_off(network: Any, undo: Callable[[], None]) -> None:
+    """Off with what was put on before something went wrong."""
+    _unwrap(network)
+    undo()
+    _clean(network)
 
 
 def _clean(network: Any) -> None:
