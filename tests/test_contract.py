@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from peftbench.checking import capabilities, contract
 from peftbench.cli import app
-from peftbench.methods import FOUR_BIT, METHODS, Adapted
+from peftbench.methods import FOUR_BIT, METHODS
 from peftbench.methods import capabilities as written
 from peftbench.methods.peft_types import REFUSED, types
 from peftbench.registry import UserError
@@ -178,21 +178,3 @@ def test_everything_measured_again() -> None:
     assert {n: comparable(row) for n, row in found.items()} == {
         n: comparable(row) for n, row in written().items() if n in found
     }
-
-
-def test_what_the_library_merges_is_offered_only_where_it_was_exact(tiny_models: dict[str, Path]) -> None:
-    from peftbench.engine.load import Base
-    from peftbench.models import find
-
-    llama, gpt2 = (Base(find(str(tiny_models[name])), "fp32") for name in ("llama", "gpt2"))
-
-    def offered(base: Base, name: str, **arguments: Any) -> bool:
-        adapted: Adapted = METHODS[name].function(base.model, **arguments)
-        if adapted.remove is not None:
-            adapted.remove()
-        return adapted.merge is not None
-
-    assert offered(llama, "peft:vera", r=8, target_modules=["q", "down"])
-    assert not offered(llama, "peft:lora", lora_bias=True)  # the library does not merge this variant
-    assert not offered(llama, "peft:lily")
-    assert not offered(gpt2, "peft:lora")  # measured on linear layers

@@ -12,6 +12,7 @@ import peftbench
 from peftbench.engine.adapters import load, save
 from peftbench.engine.ahead import model_inputs
 from peftbench.engine.load import Base, checksum
+from peftbench.engine.merging import exactly
 from peftbench.engine.meter import Meter
 from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer, summed_loss
@@ -211,7 +212,7 @@ def test_the_budget_of_adalora_falls(bases: dict[str, Base], tmp_path: Path) -> 
     # Whatever step was the best, it is what is saved, and what is merged.
     best = logits(adapted, data[:4])
     assert adapted.merge is not None
-    with adapted.merge():
+    with exactly(adapted, adapted.merge):
         assert torch.allclose(logits(adapted, data[:4]), best, atol=1e-4)
     save(adapted, tmp_path / "adapter")
     finish(base, adapted)

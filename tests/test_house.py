@@ -53,7 +53,17 @@ FLOORS = {
 """A room imports from lower floors and from itself. `__main__` scripts stand on the roof."""
 FILE_LINES, UNIT_LINES, BODY_LINES = 500, 100, 60
 SHARED = {
-    "methods": {"files", "in_place", "low_rank", "merging", "peft_model", "peft_types", "placement", "singular"},
+    "methods": {
+        "files",
+        "in_place",
+        "low_rank",
+        "merging",
+        "peft_model",
+        "peft_options",
+        "peft_types",
+        "placement",
+        "singular",
+    },
     "tasks": {
         *("cells", "delimited", "door", "encodings", "files", "long_context"),
         *("own", "pocket", "scoring", "split_checks", "splits"),

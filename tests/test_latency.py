@@ -12,6 +12,7 @@ from peftbench.engine import latency
 from peftbench.engine.beside import peak_memory
 from peftbench.engine.latency import Twin, by_turns, latencies, middling, summed_up, token_times
 from peftbench.engine.load import Base
+from peftbench.engine.merging import decide
 from peftbench.engine.meter import tensor_bytes
 from peftbench.engine.quantise import Quantise, constants
 from peftbench.engine.tokens import Encoded
@@ -72,7 +73,10 @@ def test_base_and_adapted_are_told_apart(base: Base, clock: Clock) -> None:
     clock.takes(twin.model, 1 / 128)
     adapted: Adapted = METHODS["lora"].function(base.model, modules=("q", "v"))
     clock.takes(adapted.network, 3 / 256)
-    assert adapted.merge is not None
+    adapted, merging = decide(adapted, base, ROWS)
+    assert merging is not None
+    assert merging.exact
+    clock.now = 0.0
     (one, many), notes = latencies(adapted, twin, base, Evaluation(per_device_eval_batch_size=3), ROWS)
     assert notes == []
     assert (one.rows, many.rows) == (1, 3)
@@ -167,9 +171,11 @@ def test_prompts_leave_room_for_the_new_tokens(tiny_models: dict[str, Path]) -> 
     assert one.base_median_ms > 0
 
 
-def test_memory_of_answering_grows_with_the_batch_and_knows_no_merging(base: Base) -> None:
+def test_memory_of_answering_grows_with_the_batch_and_has_no_copies_of_merged_weights(base: Base) -> None:
     task = TASKS["pocket_sentiment"]
     adapted: Adapted = METHODS["lora"].function(base.model, modules=("q", "v"))
+    adapted, _ = decide(adapted, base, ROWS)
+    assert adapted.merge is not None
     weights = tensor_bytes(adapted.model.parameters())
 
     def peak(rows: int, of: Adapted = adapted) -> int:
@@ -178,7 +184,9 @@ def test_memory_of_answering_grows_with_the_batch_and_knows_no_merging(base: Bas
 
     assert weights < peak(1) < peak(5)
     assert peak(5) == peak(64), "to the byte, and no more rows than there are"
-    assert peak(5, replace(adapted, merge=None)) == peak(5)
+    unmerged = peak(5, replace(adapted, merge=None))
+    # Of the update of a layer, which is not computed apart when it is merged.
+    assert 0 <= unmerged - peak(5) < weights / 10
 
 
 @pytest.mark.parametrize("method", ["none", "lora", "full", "prompt-tuning"])

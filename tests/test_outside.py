@@ -177,7 +177,7 @@ def unfit(folder: Path, model: Path, tmp_path: Path) -> str:
     (spec,) = specs(model, [{"use": "saved", "folder": str(folder), "any_base": True}])
     worker = Worker()
     result, _ = do(spec, worker, tmp_path / "run")
-    assert result.status == "failed"
+    assert result.status == "refused"
     assert result.costs.adapter_bytes is None
     after, _ = do(specs(model, ["none"])[0], worker, tmp_path / "run")
     assert after.status == "ok"
@@ -271,7 +271,7 @@ def test_our_adapters_load_in_plain_peft(model: str, tiny_models: dict[str, Path
             with torch.no_grad():
                 ours = forward(adapted, ids, torch.ones_like(ids))[0][:, virtual:]
             folder = tmp_path / unit.name
-            save(adapted, folder, origin=describe(asked, adapted, base.ref, None))
+            save(adapted, folder, origin=describe(asked, base.ref, None))
             plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models[model]), folder).eval()
             with torch.no_grad():
                 theirs = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, virtual:]

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods.files import examine
-from peftbench.models import QUANTISATIONS, find, fingerprint, known, resolved
+from peftbench.models import QUANTISATIONS, find, known, resolved
+from peftbench.models.files import identity
 from peftbench.ranges import INCOMPARABLE, SHARE_OR_STEPS, Range, Space, Tune, is_range, ranged, rates
 from peftbench.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.spec import Choice, Noun, Training, renamed, title
@@ -168,7 +169,7 @@ def _by_content(method: Choice, key: str) -> Choice:
     """A choice in which the content of a folder of files stands for its path; `key` is the argument that names it."""
     folder = Path(method.arguments[key]).expanduser().absolute()
     kept = examine(folder)
-    arguments = method.arguments | {key: fingerprint(folder)}
+    arguments = method.arguments | {key: identity(folder)}
     return method.model_copy(update={"arguments": arguments, "called": kept.called, "place": str(folder)})
 
 

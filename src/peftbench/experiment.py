@@ -17,6 +17,7 @@ from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedErro
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
+from peftbench.engine.merging import decide
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_room, is_ranked
 from peftbench.engine.tokens import (
@@ -36,7 +37,7 @@ from peftbench.methods.placement import check_placed, meant_by, names_of
 from peftbench.models import at, is_commit, resolved
 from peftbench.registry import RefusedError, UserError, in_a_line
 from peftbench.seeds import stream, streams
-from peftbench.spec import Costs, DataFacts, Latency, Merged, RunResult, RunSpec, Status
+from peftbench.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
 from peftbench.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks.scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
@@ -92,6 +93,7 @@ class Found:
     meter: Meter = field(default_factory=Meter)
     scored: Scored = NOTHING
     answers: dict[str, Any] = field(default_factory=dict)
+    merging: Merging | None = None
     merged: Merged | None = None
     latency: tuple[Latency, ...] = ()
     chance: float | None = None
@@ -190,7 +192,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
 
         # Save, for its size at least.
         if found.trained.steps:
-            origin = describe(spec, adapted, base.ref, base.quantise)
+            origin = describe(spec, base.ref, base.quantise)
             with TemporaryDirectory(prefix="peftbench-") as elsewhere:
                 place = folder if worker.keep_adapters else Path(elsewhere)
                 found.costs["adapter_bytes"] = save(adapted, place / "adapter", origin=origin)
@@ -211,6 +213,8 @@ def refusing() -> Iterator[None]:
 def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     """The base model with the method on it, measured; taken off when the context is left."""
     method = METHODS[spec.method.name]
+    # Files that have changed since are no refusal.
+    given(spec.method)
     with refusing():
         adapted = adapt(base, method, spec)
     try:
@@ -286,6 +290,7 @@ def _test(
     folder: Path,
 ) -> None:
     task, examples, rows = tested
+    adapted = _merged_if_exact(adapted, beside.base, rows, found)
     with found.meter.phase("eval"):
         predictions = answer(adapted, beside.base, task, spec.eval, rows)
     _score(task, examples, predictions, found, folder)
@@ -293,6 +298,16 @@ def _test(
     costs, found.latency, notes = beside.measure(adapted, task, rows)
     found.costs |= costs
     found.notes += notes
+
+
+def _merged_if_exact(adapted: Adapted, base: Base, rows: list[Encoded], found: Found) -> Adapted:
+    """The adapted model with a merge where that is proved exact, and its costs."""
+    adapted, found.merging = decide(adapted, base, rows)
+    if found.merging is not None and not found.merging.exact:
+        found.notes.append(f"answered unmerged: {found.merging.why}")
+    elif found.merging is not None and found.costs["extra_forward_flops_512"] is not None:
+        found.costs["extra_forward_flops_512"] = 0
+    return adapted
 
 
 def _score(task: Task, examples: list[Example], predictions: list[str], found: Found, folder: Path) -> None:
@@ -366,6 +381,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         spec=spec,
         status=status,
         **(found.scored if status == "ok" else found.scored._replace(scores={}, row_scores=None))._asdict(),
+        merging=found.merging,
         merged=found.merged if status == "ok" else None,
         chance=found.chance,
         answers=found.answers,

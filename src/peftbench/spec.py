@@ -306,6 +306,18 @@ class Score(Noun):
     signature: str | None = None
 
 
+class Merging(Noun):
+    """Whether merging the trained adapter into the base was proved exact, on some test rows of the run.
+
+    Answers, latency, memory and extra FLOPs are those of the merged model if it is, else of the unmerged one.
+    """
+
+    exact: bool
+    max_logit_difference: float | None = Field(None, description="merged to unmerged; none if merging is impossible")
+    tolerance: float | None = Field(None, description="largest difference that rounding explains in this precision")
+    why: str | None = Field(None, description="why it is not exact")
+
+
 class Merged(Noun):
     """What a run would have found with its adapter merged into the base. Never what it is ranked by."""
 
@@ -321,6 +333,7 @@ class RunResult(Noun):
     spec: RunSpec
     status: Status
     scores: dict[str, Score] = {}
+    merging: Merging | None = Field(None, description="none: the method does not claim that it can be merged")
     merged: Merged | None = Field(None, description="measured where `merge_fidelity` is asked for")
     chance: float | None = Field(
         None, description="main metric of the best answer that is the same for all test rows; none where text is free"

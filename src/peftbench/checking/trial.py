@@ -168,10 +168,7 @@ class Trial:
         return Finding("answers", said, same < SHOWN, {"same": same})
 
     def merges(self) -> Finding:
-        """Where merging is offered, the merged model is the same function, and taking it apart restores every bit.
-
-        Where it is not offered and the library has it, it is tried all the same, to see whether it could be.
-        """
+        """Where merging is offered, the merged model is the same function, or a `UserError` says why it is not."""
         with self.lent() as adapted:
             self.fit(adapted, self.rate)
             best, offered = self.logits(adapted), adapted.merge is not None
@@ -179,9 +176,10 @@ class Trial:
                 with _merging(adapted):
                     apart = _apart(self.logits(adapted), best)
                 restored = bool(self.logits(adapted).equal(best))
+            except UserError as reason:
+                return Finding("merge", f"refused: {reason}", facts={"merge": False, "why": str(reason)})
             except Exception as error:
-                why = str(error) or "the library does not merge it"
-                return Finding("merge", f"{in_a_line(error)}", offered, {"merge": False, "why": why})
+                return Finding("merge", in_a_line(error), offered, {"merge": False, "why": str(error)})
         said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
         said += "" if restored else ", and are others when it is taken apart again"
         exact = apart < MERGED and restored
@@ -270,13 +268,13 @@ class Trial:
 
 
 def _merging(adapted: "Adapted") -> Any:
-    from peftbench.methods.merging import merged
+    from peftbench.engine.merging import exactly
 
-    if fold := adapted.merge or adapted.lossy_merge:
-        return fold()
-    if not hasattr(adapted.model, "merge_adapter"):
-        raise NotImplementedError("nothing to fold into the weights")
-    return merged(adapted.model)
+    if adapted.merge is not None:
+        return exactly(adapted, adapted.merge)
+    if adapted.lossy_merge is not None:
+        return adapted.lossy_merge()
+    raise NotImplementedError("nothing to fold into the weights")
 
 
 def _apart(one: "Tensor", other: "Tensor") -> float:

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from peftbench.engine.load import Base
 from peftbench.methods import Adapted
-from peftbench.methods.files import ORIGIN, TRAINED, put_on, weight_bytes
+from peftbench.methods.files import put_on
+from peftbench.models.files import ORIGIN, TRAINED, weight_bytes
 from peftbench.spec import Choice
 
 

@@ -1,7 +1,9 @@
 """What is measured beside the phases of a run: memory of answering; latency and retention, where they are asked for."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,17 +43,18 @@ class Beside:
 
 
 def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> int:
-    """Highest bytes while the batch of the longest prompts is answered once more, not merged.
+    """Highest bytes while the batch of the longest prompts is answered once more, merged as the run is answered.
 
-    Not in the timed phase, as following tensors slows it; not merged, as the copies from which the weights are restored
-    are no cost of the method.
+    Not in the timed phase, as following tensors slows it. The copies from which merged weights are put back are left
+    out: they are no cost of the method.
     """
     longest = sorted(rows, key=lambda row: len(row.prompt))[-rows_at_once(adapted, base, asked) :]
-    plain = replace(adapted, merge=None)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        answer(plain, base, task, asked, longest)
-        return torch.cuda.max_memory_allocated()
-    with tracked(adapted.model) as tracker:
-        answer(plain, base, task, asked, longest)
+    once_more = partial(answer, replace(adapted, merge=None), base, task, asked, longest)
+    with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            once_more()
+            return torch.cuda.max_memory_allocated() - copies
+        with tracked(adapted.model) as tracker:
+            once_more()
     return int(tracker.peak)

@@ -18,10 +18,10 @@ from peftbench.engine.quantise import numbers
 from peftbench.engine.shapes import head_apart, shape
 from peftbench.engine.valueless import GROUPED, GROUPED_FORMULAS, over
 from peftbench.methods import METHODS, Adapted, given
-from peftbench.methods.files import weight_bytes
 from peftbench.methods.peft_model import with_peft
 from peftbench.methods.peft_types import needed, types
 from peftbench.models import Model, find
+from peftbench.models.files import weight_bytes
 from peftbench.models.places import stacks, within
 from peftbench.registry import UserError, in_a_line
 from peftbench.spec import Choice
@@ -239,7 +239,7 @@ def _flops(adapted: Adapted) -> int:
 
 
 def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
-    """What a method on its base costs before any training, by the names of `Costs`; and what is to be said of it.
+    """What a method on its base costs before any training, not merged, by the names of `Costs`; and what is to be said.
 
     Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
     """
@@ -258,8 +258,8 @@ def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int |
     notes: tuple[str, ...] = ()
     try:
         flops, how = operations(adapted, base, known)
+        extra = flops - base_flops(base.config)
         notes = (how,) if how else ()
-        extra = 0 if adapted.merge is not None else flops - base_flops(base.config)
     except Exception as problem:
         # A method for which they cannot be counted can still be run.
         notes = (f"floating-point operations cannot be counted: {in_a_line(problem)}",)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from peftbench.engine.load import Base
-from peftbench.engine.predict import answer
+from peftbench.engine.predict import answer, low_precision
 from peftbench.engine.shapes import shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
@@ -28,15 +28,16 @@ def merged_answers(
     fold = adapted.merge or adapted.lossy_merge
     if fold is None:
         return None
-    before = _logits(adapted, rows[:ROWS])
+    before = _logits(adapted, base, rows[:ROWS])
     with fold():
-        difference = (_logits(adapted, rows[:ROWS]) - before).abs().max().item()
+        difference = (_logits(adapted, base, rows[:ROWS]) - before).abs().max().item()
         return answer(replace(adapted, merge=None), base, task, asked, rows), difference
 
 
 @torch.no_grad()
-def _logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
+def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
     """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
     adapted.model.eval()
     calls = shape(adapted.network.config)
-    return torch.cat([calls.read(adapted, [row.prompt])[0].float() for row in rows])
+    with low_precision(base):
+        return torch.cat([calls.read(adapted, [row.prompt])[0].float() for row in rows])

@@ -4,7 +4,6 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -67,8 +66,7 @@ def latencies(
     for size in dict.fromkeys((1, batch)):
         prompts = middling([row.prompt[:most] for row in rows], size)
         try:
-            with low_precision(base):
-                found.append(summed_up(size, by_turns(_turns(adapted, plain, prompts))))
+            found.append(summed_up(size, by_turns(_turns(adapted, plain, base, prompts))))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -90,18 +88,19 @@ def middling(prompts: Sequence[list[int]], count: int) -> list[list[int]]:
     return list(islice(cycle(ordered[start : start + count]), count))
 
 
-def _turns(adapted: Adapted, plain: Adapted, prompts: list[list[int]]) -> dict[str, Turn]:
+def _turns(adapted: Adapted, plain: Adapted, base: Base, prompts: list[list[int]]) -> dict[str, Turn]:
     merge = adapted.merge
+
+    def timed(model: Adapted) -> list[float]:
+        with low_precision(base):
+            return token_times(model, prompts)
 
     def merged() -> list[float]:
         assert merge is not None
         with merge():
-            return token_times(replace(adapted, merge=None), prompts)
+            return timed(adapted)
 
-    turns: dict[str, Turn] = {
-        "base": lambda: token_times(plain, prompts),
-        "unmerged": lambda: token_times(adapted, prompts),
-    }
+    turns: dict[str, Turn] = {"base": lambda: timed(plain), "unmerged": lambda: timed(adapted)}
     return turns if merge is None else turns | {"merged": merged}
 
 

@@ -20,12 +20,11 @@ from peftbench.tasks import Task
 
 
 def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> list[str]:
-    """The answers to test rows, as text, merged where that is exact."""
+    """The answers to test rows, as text; merged if the adapted model has a merge (see `peftbench.engine.merging`)."""
     ranked = is_ranked(task, asked)
     if ranked and not all(row.choices for row in rows):
         raise UserError(f"task '{task.name}' has no choices to rank: use answer = \"generate\"")
     adapted.model.eval()
-    merged = adapted.merge is not None and base.dtype == torch.float32
     size = rows_at_once(adapted, base, asked)
 
     def texts(batch: list[Encoded]) -> list[str]:
@@ -33,7 +32,8 @@ def answer(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: li
             return [row.words[i] for row, i in zip(batch, rank(adapted, batch), strict=True)]
         return [_text(base, ids) for ids in generate(adapted, batch, base.ends, task.facts.max_new_tokens)]
 
-    with low_precision(base), adapted.merge() if adapted.merge is not None and merged else nullcontext():
+    # The update is added up in full precision, so outside of autocast.
+    with adapted.merge() if adapted.merge is not None else nullcontext(), low_precision(base):
         return in_batches(rows, size, texts)
 
 

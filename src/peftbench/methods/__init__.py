@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.models import fingerprint
+from peftbench.models.files import identity
 from peftbench.registry import Family, Registry, Unit, UserError
 from peftbench.spec import Choice
 
@@ -45,10 +45,11 @@ class Adapted:
 
     - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input (the encoder's).
     - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input (the decoder's) in every layer.
-    - `merge()`: a context in which the adapter is folded into the base weights, exactly restored when it is left. Given
-      only where the merged model computes the same function.
-    - `lossy_merge()`: the same where merging rounds, as into quantised weights. It is measured when a run asks for it,
-      and never used for answers.
+    - `merge()`: a context in which the adapter is folded into the base weights. Every run proves on its trained model
+      that the merged one computes the same function, and answers unmerged where it does not, or where this raises.
+      Tensors and attributes of modules are put back bit for bit by the caller; anything else when the context is left.
+    - `lossy_merge()`: the same where merging rounds, as into quantised weights, and all is put back when it is left. It
+      is measured when a run asks for it, and never used for answers.
     - `prepare(ahead)`: called once before training, for what depends on the data or on the number of steps. Its time is
       training time. It may replace parameters, but not their number.
     - `penalty()`: a term that is added to the loss of each step, and is no part of the loss that is reported.
@@ -65,8 +66,8 @@ class Adapted:
     network: Any
     soft_prompt: Callable[[int], Any] | None = None
     prefix: Callable[[int], Any] | None = None
-    merge: Callable[[], AbstractContextManager[None]] | None = None
-    lossy_merge: Callable[[], AbstractContextManager[None]] | None = None
+    merge: Callable[[], AbstractContextManager[Any]] | None = None
+    lossy_merge: Callable[[], AbstractContextManager[Any]] | None = None
     prepare: Callable[[Ahead], None] | None = None
     penalty: Callable[[], Any] | None = None
     after_step: Callable[[int], None] | None = None
@@ -116,7 +117,7 @@ def given(choice: Choice) -> dict[str, Any]:
     key = METHODS[choice.name].facts.folder
     if not key:
         return choice.arguments
-    if fingerprint(Path(choice.place)) != choice.arguments[key]:
+    if identity(Path(choice.place)) != choice.arguments[key]:
         raise UserError(f"{choice.place} has changed since the command was given: give it again")
     return choice.arguments | {key: choice.place}
 

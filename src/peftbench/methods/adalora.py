@@ -37,7 +37,7 @@ def adalora(
     targets, notes = fitted(model, modules, DEFAULT, layers)
     asked |= {"deltaT": every, "orth_reg_weight": orthogonality, "target_modules": targets}
     config = AdaLoraConfig(**asked, total_step=1)
-    adapted = with_peft(model, config, mergeable=True)
+    adapted = with_peft(model, config)
     adapted.notes += notes
 
     def prepare(ahead: Ahead) -> None:

@@ -10,16 +10,12 @@ from pydantic import ConfigDict, ValidationError
 
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import Model, find, same
+from peftbench.models.files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
 from peftbench.registry import UnknownNameError, UserError, in_a_line
 from peftbench.seeds import stream
 from peftbench.spec import Choice, Noun, RunSpec
 from peftbench.text import problem
 
-ADAPTER, MODEL = "adapter_config.json", "config.json"
-ORIGIN = "peftbench.json"
-"""What a run of ours says beside the weights it keeps: its id and seed, its method, its base."""
-TRAINED = "trained.safetensors"
-"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 """Facts of a configuration in which a fully trained model and its base agree."""
 
@@ -28,7 +24,7 @@ SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 class Kept:
     """A folder of a trained model. `base` and `version` say what it was made for, as far as that is known.
 
-    `seed`: that of the run, which may have chosen the layers. `mergeable`: whether its method can be merged.
+    `seed`: that of the run, which may have chosen the layers.
     """
 
     folder: Path
@@ -38,7 +34,6 @@ class Kept:
     run: str = ""
     quantise: str | None = None
     seed: int | None = None
-    mergeable: bool | None = None
 
     @property
     def called(self) -> str:
@@ -67,7 +62,7 @@ def examine(folder: Path) -> Kept:
     """What a folder holds. Raises `UserError` if it is not there or holds no trained model."""
     if not folder.is_dir():
         raise UserError(f"adapter {folder}: no such directory")
-    if not any((folder / name).is_file() for name in (ADAPTER, MODEL, TRAINED)):
+    if kind(folder) is None:
         raise UserError(f"adapter {folder}: it has neither {ADAPTER} (peft), {MODEL} (a whole model) nor {TRAINED}")
     config, origin = _json(folder / ADAPTER), _json(folder / ORIGIN)
     if not origin:
@@ -79,7 +74,7 @@ def examine(folder: Path) -> Kept:
         told = Origin.model_validate(origin)
     except ValidationError as error:
         raise UserError(f"adapter {folder}: its {ORIGIN} is not what a run writes: {problem(error)}") from None
-    facts = {key: getattr(told, key) for key in ("method", "run", "seed", "mergeable", "base")}
+    facts = {key: getattr(told, key) for key in ("method", "run", "seed", "base")}
     return Kept(folder, version=told.base_version, quantise=told.base_quantised, **facts)
 
 
@@ -96,11 +91,10 @@ def _json(path: Path) -> dict[str, Any]:
     return held
 
 
-def describe(spec: RunSpec, adapted: Adapted, base: Model, quantise: str | None) -> dict[str, Any]:
+def describe(spec: RunSpec, base: Model, quantise: str | None) -> dict[str, Any]:
     """The content of `ORIGIN`: what made the files, on which base, and how that was quantised."""
     asked = spec.method.model_dump(mode="json", exclude_defaults=True)
     made = {"run": spec.id, "seed": spec.seed, "method": asked}
-    made["mergeable"] = adapted.merge is not None or adapted.lossy_merge is not None
     return made | {"base": base.address, "base_version": base.version, "base_quantised": quantise}
 
 
@@ -117,11 +111,6 @@ def check_base(kept: Kept, base: Model) -> None:
             raise UserError(f"adapter {kept.folder} was made for other weights of {kept.base}: {way_out}")
     elif kept.base and not same(kept.base, base.address):
         raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
-
-
-def weight_bytes(folder: Path) -> int:
-    """Bytes of the weight files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin"})
 
 
 def put_on(model: Any, folder: Path, method: Choice | None = None, seed: int = 0, any_base: bool = False) -> Adapted:
@@ -145,9 +134,10 @@ def put_on(model: Any, folder: Path, method: Choice | None = None, seed: int = 0
 
 
 def _adapted(model: Any, kept: Kept, meta: bool) -> Adapted:
-    if (kept.folder / ADAPTER).is_file():
+    known = kind(kept.folder)
+    if known == ADAPTER:
         return _with_adapter(model, kept, meta)
-    if (kept.folder / MODEL).is_file():
+    if known == MODEL:
         return _whole(model, kept.folder, meta)
     return _of_method(model, kept, meta)
 
@@ -156,7 +146,7 @@ def _with_adapter(model: Any, kept: Kept, meta: bool) -> Adapted:
     from peftbench.methods.peft_model import from_files
 
     try:
-        return from_files(model, kept.folder, kept.mergeable, meta)
+        return from_files(model, kept.folder, meta)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _unfit(kept.folder, " ".join(str(error).split())[:300]) from error
 

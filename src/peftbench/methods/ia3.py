@@ -19,6 +19,6 @@ def ia3(
     find = playing if tuple(feedforward) == FEEDFORWARD else places
     inputs = find(model, feedforward, layers) if feedforward else []
     config = IA3Config(target_modules=targets, feedforward_modules=[name for name in inputs if name in targets])
-    adapted = with_peft(model, config, mergeable=True)
+    adapted = with_peft(model, config)
     adapted.notes += notes
     return adapted

@@ -10,4 +10,4 @@ def lntuning(model: Any, *, layers: Layers = "all") -> Adapted:
     """LN tuning: the weights of every normalisation layer, with `all` layers the final one too."""
     from peft import LNTuningConfig
 
-    return with_peft(model, LNTuningConfig(target_modules=norms(model, layers)), mergeable=True)
+    return with_peft(model, LNTuningConfig(target_modules=norms(model, layers)))

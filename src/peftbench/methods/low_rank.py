@@ -51,7 +51,7 @@ def low_rank(
     # The library says that alpha is a whole number, and works with any.
     asked: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": targets}
     config = LoraConfig(**asked, **variant)
-    adapted = with_peft(model, config, mergeable=True)
+    adapted = with_peft(model, config)
     adapted.notes += notes
     if size[2] is not None:
         adapted.notes += (f"rank {rank}, alpha {alpha:g}: the largest rank of at most {size[2]:,} parameters",)

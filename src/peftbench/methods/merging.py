@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from peftbench.registry import UserError, in_a_line
+
 KNOWN_WARNINGS = (
     "Unsupported layer type",
     "fan_in_fan_out is set to False",
-    "Unmerge result can be inaccurate",
     "Merge lora module to",
     "The PEFT config's `base_model_name_or_path` was renamed",
 )
@@ -16,7 +17,7 @@ KNOWN_WARNINGS = (
 
 @contextmanager
 def known_warnings_ignored() -> Iterator[None]:
-    """Without what does not apply: layers and bases are checked here, and unmerging puts copies back."""
+    """Without what does not apply: layers and bases are checked here, and merged weights are put back from copies."""
     with warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message)
@@ -24,26 +25,17 @@ def known_warnings_ignored() -> Iterator[None]:
 
 
 @contextmanager
-def merged(peft_model: Any) -> Iterator[None]:
-    """Merge, then put copies of the weights back: unmerging by subtraction would leave rounding behind."""
-    import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def folded(peft_model: Any) -> Iterator[None]:
+    """Merge by the library, which may refuse: raises `UserError` with its reason.
 
-    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
-    weights = [weight for layer in layers for weight in layer.get_base_layer().parameters()]
-    # The tensor as well as its values: another one may lie otherwise in memory, and products with it round otherwise.
-    kept = [(weight, weight.data, weight.detach().clone()) for weight in weights]
-    try:
-        peft_model.merge_adapter()
-        yield
-    finally:
+    Unmerging, which subtracts and rounds, and which some types lack, is left out: the caller puts everything back.
+    """
+    with known_warnings_ignored():
         try:
-            with known_warnings_ignored():
-                peft_model.unmerge_adapter()
-        finally:
-            with torch.no_grad():
-                for weight, held, copy in kept:
-                    weight.data = held.copy_(copy)
+            peft_model.merge_adapter()
+        except Exception as error:
+            raise UserError(f"peft does not merge it: {in_a_line(error)}") from error
+    yield
 
 
 @contextmanager

@@ -9,20 +9,22 @@ from typing import Any
 
 from peftbench.methods import Adapted
 from peftbench.methods.in_place import put_back
-from peftbench.methods.merging import known_warnings_ignored, merged, merged_with_loss
+from peftbench.methods.merging import folded, known_warnings_ignored, merged_with_loss
+from peftbench.methods.peft_options import check_saved
 from peftbench.methods.placement import names_kept, readable, targeted
 from peftbench.registry import UserError
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
-MERGEABLE_TYPES = ("LORA", "IA3", "LN_TUNING")
-"""Types that are answered merged when they come from files that do not say how their run did."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""How the starts of LoRA are called that change the weights of the base, which the library does not undo."""
+"""How the starts of LoRA are called that change the weights of the base, which the library does not undo.
+
+So does its variant KaSA.
+"""
 
 
-def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
-    """Apply a `peft` configuration. `mergeable`: the library can fold this type into the base weights.
+def with_peft(model: Any, config: Any) -> Adapted:
+    """Apply a `peft` configuration.
 
     Prompt types are called through the base network, with the prompt as a value: `PeftModel.generate` puts virtual
     tokens before the padding of left-padded batches, which gives wrong answers.
@@ -33,10 +35,9 @@ def with_peft(model: Any, config: Any, mergeable: bool = False) -> Adapted:
     undo, asked = _base_keeper(model, config), targeted(model, config)
     with known_warnings_ignored(), names_kept(model, config):
         try:
-            adapted = _adapted(get_peft_model(model, config), mergeable, undo)
+            adapted = _adapted(get_peft_model(model, config), undo)
         except Exception as error:
-            undo()
-            _clean(model)
+            _take_off(model, undo)
             # Of tensors without values, what is not implemented is of torch.
             if isinstance(error, ValueError) or (
                 isinstance(error, NotImplementedError) and model.device.type != "meta"
@@ -61,29 +62,26 @@ def of_decoder(facts: Any) -> dict[str, Any]:
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
 
 
-def from_files(model: Any, folder: Path, mergeable: bool | None = None, meta: bool = False) -> Adapted:
+def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
     """An adapter in the library's format, put on its base to answer; on meta tensors, as it was when it was trained.
 
-    `mergeable`: as of `with_peft`; by default, as types of the core are. Raises `ValueError` for weights that
-    are missing or left over.
+    Raises `ValueError` for weights that are missing or left over.
     """
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
-    if mergeable is None:
-        mergeable = config.peft_type in MERGEABLE_TYPES
+    check_saved(config)
     if meta:
         config.inference_mode = False
         if hasattr(config, "init_lora_weights"):
             # Its start is of no matter, and may need the weights of the base.
             config.init_lora_weights = True
-        return with_peft(model, config, mergeable)
+        return with_peft(model, config)
     undo = _base_keeper(model, config)
     try:
-        return _adapted(_read(model, folder, config.is_prompt_learning).eval(), mergeable, undo)
+        return _adapted(_read(model, folder, config.is_prompt_learning).eval(), undo)
     except Exception:
-        undo()
-        _clean(model)
+        _take_off(model, undo)
         raise
 
 
@@ -100,11 +98,16 @@ def _read(model: Any, folder: Path, prompts: bool) -> Any:
             raise ValueError(problem) from problem
         if prompts:
             return adapted
+        # The ranks of AdaLoRA have been cut to those of the file, which the library would do once more.
+        config = adapted.active_peft_config
+        ranks = getattr(config, "rank_pattern", None)
+        config.rank_pattern = None
         # Again as float32: in a base of lower precision the first time has rounded what copies its layers.
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
+        config.rank_pattern = ranks
         if left_over := found.unexpected_keys:
             raise ValueError(f"{len(left_over)} of its tensors have no place there, as {left_over[0]}")
         return adapted
@@ -119,14 +122,15 @@ def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
     from peft.tuners.tuners_utils import check_target_module_exists
 
     start = getattr(config, "init_lora_weights", None)
-    if not (isinstance(start, str) and start.startswith(CHANGES_BASE) and config.target_modules):
+    changes = (isinstance(start, str) and start.startswith(CHANGES_BASE)) or getattr(config, "kasa_config", None)
+    if not (changes and config.target_modules):
         return put_back(())
     named = model.named_modules()
     hosts = [module for name, module in named if name and check_target_module_exists(config, name)]
     return put_back(host.weight for host in hosts if hasattr(host, "weight"))
 
 
-def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adapted:
+def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
     save, remove = partial(write, peft_model), partial(_remove, peft_model, undo)
@@ -138,11 +142,15 @@ def _adapted(peft_model: Any, mergeable: bool, undo: Callable[[], None]) -> Adap
     else:
         # Quantised weights cannot hold the sum: they would be quantised anew.
         if not getattr(network, "is_quantized", False):
-            adapted.merge = partial(merged, peft_model) if mergeable else None
+            merges = hasattr(type(peft_model.base_model), "merge_adapter")
+            adapted.merge = partial(folded, peft_model) if merges else None
         elif config.peft_type == "LORA":
             adapted.lossy_merge = partial(merged_with_loss, peft_model)
         # Types that give away rank, or take it back, as they train.
         adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
+        if getattr(config, "kasa_config", None):
+            # The library leaves it to the loop to add this to the loss.
+            adapted.penalty = peft_model.base_model._get_kasa_loss
         _tell_task(peft_model.base_model)
         _keep_ranks(peft_model)
     return adapted
@@ -203,6 +211,13 @@ def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
         peft_model.unload()
     undo()
     _clean(peft_model.get_base_model())
+
+
+def _take_off(network: Any, undo: Callable[[], None]) -> None:
+    """Off with what was put on before something went wrong."""
+    _unwrap(network)
+    undo()
+    _clean(network)
 
 
 def _clean(network: Any) -> None:

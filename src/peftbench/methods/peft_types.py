@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
-from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities
+from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, capabilities, peft_options
 from peftbench.methods.low_rank import from_orthonormal
 from peftbench.methods.peft_model import PREFIX_TYPES, of_decoder, with_peft, write
-from peftbench.methods.placement import ELSEWHERE, in_layers
+from peftbench.methods.placement import ELSEWHERE
 from peftbench.models.places import GROUPS, ROLES, Layers, fitted, norms, places, playing, said, weights, within
 from peftbench.registry import UserError, did_you_mean
 
@@ -135,7 +135,12 @@ def _known(annotation: Any) -> Any:
 
 def check(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raises `UserError` with the library's reason for arguments that it does not take, or ours for a type."""
+    _check_options(kind, arguments)
     configure(kind, {name: value for name, value in arguments.items() if name != "layers"})
+
+
+def _check_options(kind: str, arguments: Mapping[str, Any]) -> None:
+    peft_options.check(kind, arguments, {name: p.default for name, p in signature(kind).parameters.items()})
 
 
 def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
@@ -173,6 +178,7 @@ def _in_a_line(error: Exception) -> str:
 
 def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     """A model with a type on it. Raises `UserError` with the reason for one that cannot be."""
+    _check_options(kind, arguments)
     given = {name: value for name, value in arguments.items() if name != "layers"}
     found, notes = _placed(model, kind, arguments)
     given |= found
@@ -183,7 +189,7 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
         notes.append("trained without its auxiliary loss")
     config = configure(kind, fitted | given)
     try:
-        adapted = with_peft(model, config, mergeable=_merges(model, kind, arguments))
+        adapted = with_peft(model, config)
     except (UserError, TypeError, ImportError, AttributeError) as error:
         why = _in_a_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         raise UserError(f"peft:{kind.lower()} on this {model.config.model_type} model: {why}") from error
@@ -223,10 +229,10 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
 
 def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The arguments that say where a type goes, as full names of modules, and what was chosen for the user."""
-    asked, layers = given.get("target_modules"), given.get("layers", "all")
-    known = signature(kind).parameters
+    asked, known = given.get("target_modules"), signature(kind).parameters
     if "layers" not in known:
         return {}, []
+    layers = _layers(given)
     if stacks := given.get("target_parameters"):
         # Weights that no layer owns, as of experts. The library's own target is no module then.
         found: dict[str, Any] = {"target_parameters": weights(model, stacks, layers), "target_modules": []}
@@ -243,12 +249,14 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     default = ("k", "v", "down") if feeding else MODULES
     roles = asked or default
     targets, notes = fitted(model, roles, () if asked else default, layers)
-    targets = in_layers(targets, given)
     found = {"target_modules": targets}
     if feeding:
         inner = given.get("feedforward_modules")
         usual = playing(model, "down", layers) if "down" in roles else []
         found["feedforward_modules"] = usual if inner is None else places(model, inner, layers) if inner else inner
+    if given.get("layers_to_transform") is not None:
+        # Full names say it, and with them the library would not look at the numbers.
+        found["layers_to_transform"] = None
     return found, [] if asked else list(notes) or [f"put on {', '.join(roles)}"]
 
 
@@ -267,6 +275,16 @@ def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
     return places(model, asked, layers)
 
 
+def _layers(given: Mapping[str, Any]) -> Any:
+    """The choice of layers, which the library's own argument for it makes too."""
+    numbers, layers = given.get("layers_to_transform"), given.get("layers", "all")
+    if numbers is None:
+        return layers
+    if layers != "all":
+        raise UserError("layers and layers_to_transform both choose layers: give one of them")
+    return [numbers] if isinstance(numbers, int) else list(numbers)
+
+
 def _fits(name: str, asked: Any) -> bool:
     if isinstance(asked, str):
         return re.fullmatch(asked, name) is not None
@@ -275,7 +293,6 @@ def _fits(name: str, asked: Any) -> bool:
 
 SHARE = {"C3A": "block_size", "VBLORA": "vector_length", "ROAD": "group_size"}
 """Sizes that must divide the widths of every layer."""
-WHERE = ("target_modules", "feedforward_modules", "layers", "layers_to_transform", "layers_pattern", "token_indices")
 MOST = {"SHIRA": "r", "FOURIERFT": "n_frequency", "WAVEFT": "n_frequency"}
 """Sizes that the smallest layer bounds."""
 
@@ -300,18 +317,3 @@ def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
     else:
         fits = min(default, *(a * b // (a + b) if kind == "SHIRA" else a * b for a, b in shapes))
     return {name: fits} if fits != default else {}
-
-
-def _merges(model: Any, kind: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether folding this type into the weights was measured to be exact: for linear layers, and for what the library
-    does by default. Numbers are sizes; any other argument may make it another method.
-    """
-    variants = [
-        name
-        for name, value in arguments.items()
-        if not isinstance(value, (int, float)) or isinstance(value, bool)
-        if name not in WHERE
-    ]
-    plain = not any(type(module).__name__ == "Conv1D" for module in model.modules())
-    measured = capabilities().get(f"peft:{kind.lower()}", {})
-    return plain and not variants and measured.get("merge") is True

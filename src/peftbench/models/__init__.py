@@ -144,11 +144,11 @@ def fingerprint(directory: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*")):
         if path.suffix in {".safetensors", ".bin", ".json", ".model", ".jinja"} and path.is_file():
-            digest.update(f"{path.name} {_digest(path)};".encode())
+            digest.update(f"{path.name} {file_digest(path)};".encode())
     return digest.hexdigest()[:8]
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file; that of a large one is kept, and computed again when its size or time changes."""
     stat = path.stat()
     asked = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"

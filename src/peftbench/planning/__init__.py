@@ -1,8 +1,8 @@
 """What runs will cost, before any of them is done."""
 
 from peftbench import machine
-from peftbench.methods.files import weight_bytes
 from peftbench.models import find
+from peftbench.models.files import weight_bytes
 from peftbench.spec import RunSpec
 
 SHARE = 0.02

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from peftbench.engine.estimate import configuration, on_meta, rebuilt
 from peftbench.engine.load import SMALL_HIDDEN
+from peftbench.engine.merging import is_possible
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantise import packed_bytes
 from peftbench.engine.rehearsal import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
@@ -34,7 +35,7 @@ length, and the head that only targets go through, are a percent or two of the w
 class Profile:
     """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
 
-    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 for what merges exactly, as in a run.
+    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is expected.
     """
 
     trainable_parameters: int
@@ -115,6 +116,8 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
         parameter.data = parameter.data.float()
     total = sum(p.numel() for p in adapted.model.parameters())
     forward = glance(adapted)
+    # Weights that are packed cannot hold the sum.
+    merges = packing is None and is_possible(adapted)
     adapter_bytes = saved_bytes(adapted) if trained else 0
     if spec.train.gradient_checkpointing:
         # What is computed again is computed where no mode of the caller's reaches.
@@ -129,7 +132,7 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
         sum(p.numel() * p.element_size() for p in adapted.model.parameters()) - saved,
         adapter_bytes,
         forward,
-        0 if adapted.merge is not None else forward.flops - untouched(config, dtype).flops,
+        0 if merges else forward.flops - untouched(config, dtype).flops,
         chosen,
         tuple(rehearsals),
     )

@@ -1,0 +1,86 @@
+"""Options of `peft`'s configurations that would do nothing here, or need what is not done here: refused by name.
+
+The test of options (`tests/test_peft_options.py`) goes through the fields of every configuration of the installed
+library: each changes what is trained or how, is refused here, or is on the test's list of those that cannot.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peftbench.registry import UserError
+
+UNUSED = "peft does not use it for this type"
+QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
+MEGATRON = "it needs the parallel layers of Megatron-LM"
+ALORA = (
+    "its adapter acts from these tokens on, which the library looks for in a forward pass of its own; prompts here do "
+    "not have them"
+)
+ARROW = "it chooses among adapters that were trained before; here there is one"
+SAMPLED = "its own term of the loss needs the same backward pass as the loss, which here are two"
+MEASURE = "it is a measure of the model, and is taken from it"
+SOURCES = "it starts from prompts that were trained before; here there are none"
+OTHER_STEPS = "it needs a pass of the library's own over data before training"
+STARTS = {
+    "eva": f"{OTHER_STEPS}, by which layers exchange ranks",
+    "corda": OTHER_STEPS,
+    "lora_ga": OTHER_STEPS,
+    "loftq": "it is for a base that is quantised afterwards: use a quantised model",
+}
+"""Starts of LoRA by name."""
+SHARED = {"layers_pattern": "layers are counted in the order of the model: layers_to_transform is enough"}
+OPTIONS: dict[str, dict[str, str]] = {
+    "LORA": {
+        "alora_invocation_tokens": ALORA,
+        "arrow_config": ARROW,
+        "monteclora_config": SAMPLED,
+        **dict.fromkeys(("megatron_config", "megatron_core"), MEGATRON),
+        **dict.fromkeys(("use_qalora", "qalora_group_size"), QALORA),
+        "loftq_config": STARTS["loftq"],
+        **{f"{start}_config": f"init_lora_weights = {start}: {STARTS[start]}" for start in ("eva", "corda", "lora_ga")},
+    },
+    "ADALORA": dict.fromkeys(
+        (
+            *("r", "rank_pattern", "alpha_pattern", "use_rslora", "lora_bias", "use_qalora", "qalora_group_size"),
+            *("megatron_config", "megatron_core", "alora_invocation_tokens", "use_bdlora"),
+            *("arrow_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+            *("velora_config", "monteclora_config", "kasa_config"),
+        ),
+        UNUSED,
+    ),
+    "HIRA": {"rank_pattern": UNUSED},
+    "SHADOW": {"layers_to_transform": UNUSED},
+    **{
+        kind: dict.fromkeys(("token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"), MEASURE)
+        for kind in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE", "MULTITASK_PROMPT_TUNING")
+    },
+}
+"""Reasons by type and option."""
+OPTIONS["MULTITASK_PROMPT_TUNING"] |= dict.fromkeys(
+    ("prompt_tuning_init_state_dict_path", "prompt_tuning_init_task"), SOURCES
+)
+
+
+def check(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raises `UserError` for an option that is given another value than its default and is refused."""
+    reasons = SHARED | OPTIONS.get(kind, {})
+    for name, value in given.items():
+        if name in reasons and value != defaults.get(name):
+            raise UserError(f"peft:{kind.lower()} cannot be run with {name}: {reasons[name]}")
+    start = given.get("init_lora_weights")
+    if isinstance(start, str) and (start in STARTS or kind == "ADALORA"):
+        reason = UNUSED if kind == "ADALORA" else STARTS[start]
+        raise UserError(f"peft:{kind.lower()} cannot be run with init_lora_weights = {start}: {reason}")
+
+
+def check_saved(config: Any) -> None:
+    """Raises `ValueError` for an adapter that was trained elsewhere with what would be left out here."""
+    for name, reason in (("alora_invocation_tokens", ALORA), ("arrow_config", ARROW)):
+        if getattr(config, name, None):
+            raise ValueError(f"it has {name}: {reason}")
+    start = getattr(config, "init_lora_weights", None)
+    if start in ("corda", "lora_ga"):
+        raise ValueError(
+            f"init_lora_weights = {start} changed its base, which its files do not have: save it with "
+            "path_initial_model_for_weight_conversion"
+        )
