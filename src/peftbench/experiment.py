@@ -12,12 +12,13 @@ import torch
 from peftbench import machine
 from peftbench.engine.adapters import save
 from peftbench.engine.beside import Beside
+from peftbench.engine.decoding import NOTES
 from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer, check_room
+from peftbench.engine.predict import answer, check_fits, decoding
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import Report, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
@@ -136,7 +137,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
         with refusing():
-            check_room(base, adapted, task, [*train, *validation, *test])
+            check_fits(base, adapted, task, [*train, *validation, *test])
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
@@ -221,8 +222,10 @@ def _test(
     adapted: Adapted, beside: Beside, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
 ) -> None:
     task, examples, rows = tested
+    how = decoding(adapted, beside.base, task, spec.eval, rows)
+    found.notes += [NOTES[how]] if how in NOTES else []
     with found.meter.phase("eval"):
-        predictions = answer(adapted, beside.base, task, spec.eval, rows)
+        predictions = answer(adapted, beside.base, task, spec.eval, rows, how)
     _score(task, examples, predictions, found)
     _merge_fidelity(adapted, beside.base, spec, tested, found)
     costs, found.latency, notes = beside.measure(adapted, task, rows)

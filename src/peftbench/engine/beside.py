@@ -9,7 +9,7 @@ from peftbench.engine import retention
 from peftbench.engine.latency import Twin, latencies
 from peftbench.engine.load import Base
 from peftbench.engine.meter import tracked
-from peftbench.engine.predict import answer, rows_at_once
+from peftbench.engine.predict import answer, decoding
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.spec import Evaluation, Latency
@@ -31,7 +31,8 @@ class Beside:
         found, change, notes, said = list[Latency](), None, list[str](), list[str]()
         peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
-            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows)
+            how = decoding(adapted, self.base, task, self.asked, rows)
+            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows, how)
         if self._text_loss is not None:
             change, said = retention.loss_change(adapted, self.base, self.asked)
         costs = {"base_text_loss": self._text_loss, "retention_loss_change": change}
@@ -44,12 +45,13 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     Not in the timed phase, as following tensors slows it; not merged, as the copies from which the weights are restored
     are no cost of the method.
     """
-    longest = sorted(rows, key=lambda row: len(row.prompt))[-rows_at_once(adapted, base, asked) :]
+    how = decoding(adapted, base, task, asked, rows)
+    longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
     plain = replace(adapted, merge=None)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        answer(plain, base, task, asked, longest)
+        answer(plain, base, task, asked, longest, how)
         return torch.cuda.max_memory_allocated()
     with tracked(adapted.model) as tracker:
-        answer(plain, base, task, asked, longest)
+        answer(plain, base, task, asked, longest, how)
     return int(tracker.peak)

@@ -39,4 +39,4 @@ def _logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
     adapted.model.eval()
     calls = shape(adapted.network.config)
-    return torch.cat([calls.read(adapted, [row.prompt])[0].float() for row in rows])
+    return torch.cat([calls.target_logits(adapted, [Encoded(row.prompt, [0])]).float() for row in rows])

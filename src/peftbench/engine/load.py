@@ -9,8 +9,9 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.engine.decoding import Decoding
 from peftbench.engine.quantise import Quantise, keep_exact, loading
-from peftbench.engine.shapes import shape
+from peftbench.engine.shapes import shape, text_config
 from peftbench.engine.tokens import Encoder
 from peftbench.models import Model
 from peftbench.registry import UserError
@@ -37,7 +38,7 @@ def has_fast_bf16(config: Any) -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_amx = bool(torch.cpu._is_amx_tile_supported())
-    return has_amx and int(config.hidden_size) >= SMALL_HIDDEN
+    return has_amx and int(text_config(config).hidden_size) >= SMALL_HIDDEN
 
 
 class Base:
@@ -65,6 +66,8 @@ class Base:
         self.load_seconds = 0.0
         self.text_losses: dict[str, float] = {}
         """What `peftbench.engine.retention` measured of it, by text."""
+        self.decodings: dict[tuple[Any, ...], Decoding] = {}
+        """How what is on it answers (`peftbench.engine.predict.decoding`)."""
         self.model = self._load()
         self.checksum = checksum(self.model)
 
@@ -99,6 +102,11 @@ class Base:
         }
 
     @property
+    def exact(self) -> bool:
+        """Whether all that the model computes is computed in float32."""
+        return self.dtype == torch.float32 and self.quantise is None
+
+    @property
     def ends(self) -> list[int]:
         """The tokens that end an answer: the tokenizer's own, then those the model's makers name for generation."""
         named = self.model.generation_config.eos_token_id
@@ -107,6 +115,7 @@ class Base:
 
     def restore(self) -> bool:
         """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
+        self.decodings.clear()
         self.model.requires_grad_(False).eval()
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()

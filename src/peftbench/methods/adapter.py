@@ -25,7 +25,7 @@ def adapter(
     meant = places(model, modules, layers)
     if not (ends := [place for place in places(model, PLACES[form], layers) if place in meant]):
         raise UserError(f"adapter: those of form '{form}' stand at {' and '.join(PLACES[form])}: put that into modules")
-    width = model.config.hidden_size
+    width = model.config.get_text_config().hidden_size
     hosts = [model.get_submodule(end) for end in ends]
     hooks = []
     if form == "parallel":
