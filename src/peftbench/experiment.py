@@ -13,13 +13,14 @@ import torch
 from peftbench import machine
 from peftbench.engine.adapters import save
 from peftbench.engine.beside import Beside
+from peftbench.engine.decoding import NOTES
 from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError, check_weights
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer, check_room, is_ranked
+from peftbench.engine.predict import answer, check_fits, decoding, is_ranked
 from peftbench.engine.tokens import (
     Encoded,
     Encoder,
@@ -167,8 +168,9 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     found.data = _data_facts(splits, task, (train, validation, test), encoder.form, spec.train.max_length)
     with refusing():
         check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
-        _check_tokens(encoder, base, is_ranked(task, spec.eval), [*train, *validation, *test])
-    if not is_ranked(task, spec.eval):
+        ranked = is_ranked(task, spec.eval, test)
+        _check_tokens(encoder, base, ranked, [*train, *validation, *test])
+    if not ranked:
         for part, examples, rows in (("training", splits.train, train), ("test", splits.test, test)):
             found.notes += [f"{part}: {said}"] if (said := unwritable(encoder, examples, rows)) else []
 
@@ -177,7 +179,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
         with refusing():
-            check_room(base, adapted, task, [*train, *validation, *test])
+            check_fits(base, adapted, task, [*train, *validation, *test])
         check_weights(adapted.model, "at the start")
 
         # Train, and go back to the best step.
@@ -291,8 +293,10 @@ def _test(
 ) -> None:
     task, examples, rows = tested
     adapted = _merged_if_exact(adapted, beside.base, rows, found)
+    how = decoding(adapted, beside.base, task, spec.eval, rows)
+    found.notes += [NOTES[how]] if how in NOTES else []
     with found.meter.phase("eval"):
-        predictions = answer(adapted, beside.base, task, spec.eval, rows)
+        predictions = answer(adapted, beside.base, task, spec.eval, rows, how)
     _score(task, examples, predictions, found, folder)
     _merge_fidelity(adapted, beside.base, spec, tested, found)
     costs, found.latency, notes = beside.measure(adapted, task, rows)

@@ -156,15 +156,17 @@ class Trial:
         return Finding("seed", f"trained again with the same seed: {'the same' if same else 'other'} numbers", not same)
 
     def answers(self, adapted: "Adapted") -> Finding:
-        """A padded batch with a cache gives what each row gives alone and without one."""
-        from peftbench.engine.predict import generate
+        """Rows answered together, as runs do it on this model, are what each row gives alone and without a cache."""
+        from peftbench.engine.decoding import choose
+        from peftbench.engine.predict import decoded, generate
 
         adapted.model.eval()
         end, shown = self.base.tokenizer.eos_token_id, self.rows[:SHOWN]
-        together = generate(adapted, shown, [end], TOKENS)
+        how = choose(adapted, shown, False, self.base.exact)
+        together = decoded(shown, how, SHOWN, lambda batch, cached: generate(adapted, batch, [end], TOKENS, cached))
         alone = [plain.answer(adapted, row.prompt, TOKENS, end) for row in shown]
         same = sum(one == other for one, other in zip(together, alone, strict=True))
-        said = f"{same} of {SHOWN} of a padded batch with a cache are those of the row alone without"
+        said = f"{same} of {SHOWN} answered together ({how}) are those of the row alone and without a cache"
         return Finding("answers", said, same < SHOWN, {"same": same})
 
     def merges(self) -> Finding:

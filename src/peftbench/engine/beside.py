@@ -12,7 +12,7 @@ from peftbench.engine import retention
 from peftbench.engine.latency import Twin, latencies
 from peftbench.engine.load import Base
 from peftbench.engine.meter import tracked
-from peftbench.engine.predict import answer, rows_at_once
+from peftbench.engine.predict import answer, decoding
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.spec import Evaluation, Latency
@@ -34,7 +34,8 @@ class Beside:
         found, change, notes, said = list[Latency](), None, list[str](), list[str]()
         peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
-            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows)
+            how = decoding(adapted, self.base, task, self.asked, rows)
+            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows, how)
         if self._text_loss is not None:
             change, said = retention.loss_change(adapted, self.base, self.asked)
         known = self._text_loss if math.isfinite(self._text_loss or 0.0) else None
@@ -48,8 +49,9 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     Not in the timed phase, as following tensors slows it. The copies from which merged weights are put back are left
     out: they are no cost of the method.
     """
-    longest = sorted(rows, key=lambda row: len(row.prompt))[-rows_at_once(adapted, base, asked) :]
-    once_more = partial(answer, replace(adapted, merge=None), base, task, asked, longest)
+    how = decoding(adapted, base, task, asked, rows)
+    longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
+    once_more = partial(answer, replace(adapted, merge=None), base, task, asked, longest, how)
     with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

@@ -162,13 +162,13 @@ def configuration(model: Any) -> Any:
     if str(model).endswith("config.json"):
         if not Path(model).is_file():
             raise UserError(f"model {model}: no such file")
-        return AutoConfig.from_pretrained(model)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
     ref = model if isinstance(model, Model) else find(str(model))
     if ref.config is not None:
         facts = dict(ref.config)
         return AutoConfig.for_model(facts.pop("model_type"), **facts)
     try:
-        return AutoConfig.from_pretrained(ref.source, revision=ref.revision)
+        return AutoConfig.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"model {ref.name}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
 

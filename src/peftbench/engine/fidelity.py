@@ -40,4 +40,4 @@ def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
     adapted.model.eval()
     calls = shape(adapted.network.config)
     with low_precision(base):
-        return torch.cat([calls.read(adapted, [row.prompt])[0].float() for row in rows])
+        return torch.cat([calls.target_logits(adapted, [Encoded(row.prompt, [0])]).float() for row in rows])

@@ -6,8 +6,9 @@ instead stands in `seq2seq.py`, under the same names.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,31 +20,50 @@ from peftbench.methods import Adapted
 
 auto: Any = AutoModelForCausalLM
 encoder = Encoder
+CACHES = ("past_key_values", "cache_params", "state")
+"""What networks call the argument, and the field of their output, that holds what they have read: keys and values, or
+the states of recurrent layers."""
 
 
 @dataclass
 class Reading:
     """A batch of prompts as read, and of what has been answered: all that is needed to go on.
 
-    `mask` [batch, positions] is that of the input and, in a decoder, of what follows it; `source` [batch, length,
-    hidden] is what an encoder made of the input.
+    `mask` [batch, positions] is that of the input and, in a decoder, of what follows it; `source` is what an encoder
+    made of the input, as its output; `padded`: whether some prompts have padding before them.
     """
 
     cache: Any
     mask: Tensor
-    source: Tensor | None = None
+    source: Any = None
+    padded: bool = False
 
     def repeat(self, times: int | Tensor) -> None:
         """Every row so many times, one after the other."""
-        self.cache.batch_repeat_interleave(times)
-        self.mask = self.mask.repeat_interleave(times, 0)
+        rows = torch.arange(len(self.mask), device=self.mask.device).repeat_interleave(times)
+        self.mask = self.mask[rows]
+        if isinstance(self.cache, list):
+            self.cache = [state.index_select(0, rows) for state in self.cache]
+        else:
+            # What beam search asks of a cache is the one thing that all kinds of caches can do with their rows.
+            self.cache.reorder_cache(rows)
         if self.source is not None:
-            self.source = self.source.repeat_interleave(times, 0)
+            self.source["last_hidden_state"] = self.source["last_hidden_state"][rows]
 
 
 def accepts(network: torch.nn.Module, argument: str) -> bool:
     """Whether a network's forward takes an argument."""
-    return argument in inspect.signature(type(network).forward).parameters
+    return argument in _parameters(type(network).forward)
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def cache_name(network: torch.nn.Module) -> str | None:
+    """What a network calls its cache; none if it keeps nothing of what it has read."""
+    return next((name for name in CACHES if accepts(network, name)), None)
 
 
 def device_of(adapted: Adapted) -> torch.device:
@@ -67,7 +87,7 @@ def pad(rows: Sequence[list[int]], value: int, side: str, on: torch.device) -> t
 def forward(
     adapted: Adapted, ids: Tensor, mask: Tensor | None, keep: Tensor | int | None = None, *, cached: bool = False
 ) -> tuple[Tensor, Any, Tensor | None]:
-    """Logits, cache and full attention mask of an input.
+    """Logits, cache (none if the network has none) and full attention mask of an input.
 
     `ids` [batch, length] and `mask` [batch, length], padded on either side, or no mask for an unpadded input. `keep`
     [batch, length], boolean: the positions whose logits are wanted, which come back as [positions, vocabulary]; as a
@@ -92,18 +112,30 @@ def forward(
             inputs["position_ids"] = torch.arange(seen, seen + width, device="meta")[None]
     elif mask is not None:
         inputs["attention_mask"] = mask
-        if accepts(network, "position_ids"):
+        if accepts(network, "position_ids") and _padded_on_the_left(mask):
             seen = mask.shape[1] - ids.shape[1] - virtual
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, seen:]
     wanted: Tensor | int = 1 if cached else 0
     if keep is not None:
         wanted = torch.nn.functional.pad(keep, (virtual, 0)) if isinstance(keep, Tensor) else keep
+    if accepts(network, "use_cache"):
+        inputs["use_cache"] = cached or adapted.prefix is not None
     if accepts(network, "logits_to_keep"):
-        out = network(**inputs, use_cache=cached or adapted.prefix is not None, logits_to_keep=wanted)
-        return out.logits, getattr(out, "past_key_values", None), mask
-    out = network(**inputs, use_cache=cached or adapted.prefix is not None)
+        out = network(**inputs, logits_to_keep=wanted)
+        return out.logits, _cache(network, out), mask
+    out = network(**inputs)
     logits = out.logits[wanted] if isinstance(wanted, Tensor) else out.logits[:, -wanted:]
-    return logits, getattr(out, "past_key_values", None), mask
+    return logits, _cache(network, out), mask
+
+
+def _padded_on_the_left(mask: Tensor) -> bool:
+    """Whether positions have to be given. Else the model counts them itself, from wherever it does: RoBERTa from 2."""
+    return bool((mask[:, 1:] > mask[:, :-1]).any())
+
+
+def _cache(network: torch.nn.Module, out: Any) -> Any:
+    name = cache_name(network)
+    return None if name is None else getattr(out, name, None)
 
 
 def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
@@ -124,7 +156,7 @@ def read(adapted: Adapted, prompts: Sequence[list[int]]) -> tuple[Tensor, Readin
     ids, mask = pad(prompts, 0, "left", device_of(adapted))
     logits, cache, full = forward(adapted, ids, mask, cached=True)
     assert full is not None
-    return logits[:, -1], Reading(cache, full)
+    return logits[:, -1], Reading(cache, full, padded=len(set(map(len, prompts))) > 1)
 
 
 def advance(adapted: Adapted, ids: Tensor, reading: Reading, valid: Tensor | None = None) -> Tensor:
@@ -132,13 +164,18 @@ def advance(adapted: Adapted, ids: Tensor, reading: Reading, valid: Tensor | Non
 
     `valid`: which of them are no padding, which stands on the right; by default all.
     """
+    network, name = adapted.network, cache_name(adapted.network)
+    if name is None or reading.cache is None:
+        raise NotImplementedError(f"{type(network).__name__} gives no cache of what it has read")
     more = torch.ones_like(ids) if valid is None else valid
     reading.mask = torch.cat([reading.mask, more], 1)
-    inputs = {"input_ids": ids, "attention_mask": reading.mask, "past_key_values": reading.cache}
-    if accepts(adapted.network, "position_ids"):
+    # A recurrent state has no positions: a mask is of what is read now.
+    seen = reading.mask if name == "past_key_values" else more
+    inputs = {"input_ids": ids, "attention_mask": seen, name: reading.cache}
+    if accepts(network, "position_ids") and reading.padded:
         inputs["position_ids"] = (reading.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    out = adapted.network(**inputs, use_cache=True)
-    reading.cache = out.past_key_values
+    out = network(**inputs, use_cache=True)
+    reading.cache = _cache(network, out)
     logits: Tensor = out.logits
     return logits
 

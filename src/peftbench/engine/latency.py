@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch.nn import Parameter
 
+from peftbench.engine.decoding import CACHED, Decoding, next_logits
 from peftbench.engine.load import Base
 from peftbench.engine.meter import wait
-from peftbench.engine.predict import is_out_of_memory, low_precision, rows_at_once
+from peftbench.engine.predict import is_out_of_memory, low_precision
 from peftbench.engine.quantise import constants
-from peftbench.engine.shapes import shape
+from peftbench.engine.shapes import positions
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.spec import Evaluation, Latency
@@ -57,14 +58,20 @@ class Twin:
 
 
 def latencies(
-    adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded]
+    adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded], how: Decoding = "padded"
 ) -> tuple[list[Latency], list[str]]:
-    """At a batch of one row and at that of evaluation, with notes on what did not fit in memory and is missing."""
+    """At a batch of one row and at that of evaluation, with notes on what is missing: what did not fit in memory, and
+    all of it where answers are computed without a cache, as there is no time of one more token then.
+    """
+    if how not in CACHED:
+        return [], ["latency: not measured, as this model answers without a cache"]
     adapted.model.eval()
     plain, found, notes = twin.plain(), list[Latency](), list[str]()
-    most, batch = _room(adapted, base), rows_at_once(adapted, base, asked)
+    most, batch = _room(adapted, base), asked.per_device_eval_batch_size
     for size in dict.fromkeys((1, batch)):
         prompts = middling([row.prompt[:most] for row in rows], size)
+        if how == "same-length":
+            prompts = [prompt[: min(map(len, prompts))] for prompt in prompts]
         try:
             found.append(summed_up(size, by_turns(_turns(adapted, plain, base, prompts))))
         except (RuntimeError, MemoryError) as error:
@@ -77,8 +84,8 @@ def latencies(
 
 def _room(adapted: Adapted, base: Base) -> int | None:
     """How many tokens of a prompt leave room for the new ones."""
-    positions = getattr(base.config, "max_position_embeddings", None)
-    return None if positions is None else max(1, positions - adapted.virtual_tokens - TOKENS)
+    most = positions(base.config)
+    return None if most is None else max(1, most - adapted.virtual_tokens - TOKENS)
 
 
 def middling(prompts: Sequence[list[int]], count: int) -> list[list[int]]:
@@ -107,13 +114,12 @@ def _turns(adapted: Adapted, plain: Adapted, base: Base, prompts: list[list[int]
 @torch.no_grad()
 def token_times(adapted: Adapted, prompts: Sequence[list[int]], tokens: int = TOKENS) -> list[float]:
     """Seconds from one token to the next of greedy answers to prompts, all of them together."""
-    calls = shape(adapted.network.config)
-    logits, reading = calls.read(adapted, prompts)
-    token, times = logits.argmax(-1), []
+    steps = next_logits(adapted, prompts)
+    token, times = next(steps).argmax(-1), []
     for _ in range(tokens):
         wait()
         started = clock()
-        token = calls.advance(adapted, token[:, None], reading)[:, -1].argmax(-1)
+        token = steps.send(token).argmax(-1)
         wait()
         times.append(clock() - started)
     return times

@@ -9,10 +9,12 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.engine.decoding import Decoding
 from peftbench.engine.quantise import Quantise, keep_exact, loading
-from peftbench.engine.shapes import shape
+from peftbench.engine.shapes import shape, text_config
 from peftbench.engine.tokens import Encoder
 from peftbench.models import Model
+from peftbench.models.weights import cannot_load, read
 from peftbench.registry import UserError
 from peftbench.tasks import TaskFacts
 
@@ -37,7 +39,7 @@ def has_fast_bf16(config: Any) -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has_amx = bool(torch.cpu._is_amx_tile_supported())
-    return has_amx and int(config.hidden_size) >= SMALL_HIDDEN
+    return has_amx and int(text_config(config).hidden_size) >= SMALL_HIDDEN
 
 
 class Base:
@@ -51,12 +53,15 @@ class Base:
         self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto", quantise: Quantise | None = None
     ) -> None:
         self.ref, self.precision, self.quantise = ref, precision, quantise
+        asked: dict[str, Any] = {"revision": ref.revision, "trust_remote_code": False}
         try:
-            self.config = AutoConfig.from_pretrained(ref.source, revision=ref.revision)
-            self.tokenizer = AutoTokenizer.from_pretrained(ref.source, revision=ref.revision)
-        except (OSError, ValueError) as error:
-            raise UserError(f"model {ref.name}: cannot be loaded from {ref.source}: {_first_line(error)}") from error
+            self.config = AutoConfig.from_pretrained(ref.source, **asked)
+            self.tokenizer = AutoTokenizer.from_pretrained(ref.source, **asked)
+        except Exception as error:
+            raise cannot_load(f"model {ref.name} in {ref.source}", error) from error
         self.shape = shape(self.config)
+        if type(self.config) not in self.shape.auto._model_mapping:
+            raise UserError(f"model {ref.name}: transformers has no language model of type '{self.config.model_type}'")
         bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision_used = "bf16" if bf16 else "fp32"
@@ -65,18 +70,16 @@ class Base:
         self.load_seconds = 0.0
         self.text_losses: dict[str, float] = {}
         """What `peftbench.engine.retention` measured of it, by text."""
+        self.decodings: dict[tuple[Any, ...], Decoding] = {}
+        """How what is on it answers (`peftbench.engine.predict.decoding`)."""
         self.model = self._load()
         self.checksum = checksum(self.model)
 
     def _load(self) -> Any:
         started = time.perf_counter()
         quantised = loading(self.quantise, self.dtype, device())
-        try:
-            model: Any = self.shape.auto.from_pretrained(
-                self.ref.source, revision=self.ref.revision, dtype=self.dtype, **quantised
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"model {self.ref.name}: cannot be loaded: {_first_line(error)}") from error
+        asked = {"revision": self.ref.revision, "dtype": self.dtype, **quantised}
+        model = read(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
         model = (model if quantised else model.to(device())).requires_grad_(False).eval()
         keep_exact(model)
         # What adapters say they were made for, in place of a path of this machine.
@@ -99,6 +102,11 @@ class Base:
         }
 
     @property
+    def exact(self) -> bool:
+        """Whether all that the model computes is computed in float32."""
+        return self.dtype == torch.float32 and self.quantise is None
+
+    @property
     def ends(self) -> list[int]:
         """The tokens that end an answer: the tokenizer's own, then those the model's makers name for generation."""
         named = self.model.generation_config.eos_token_id
@@ -107,6 +115,7 @@ class Base:
 
     def restore(self) -> bool:
         """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
+        self.decodings.clear()
         self.model.requires_grad_(False).eval()
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
@@ -146,7 +155,3 @@ def _weighted_sum(tensor: torch.Tensor) -> int:
         places = torch.arange(1, len(chunk) + 1, device=tensor.device) + number * CHUNK
         total += (chunk.long() * (2 * places + 1)).sum()
     return int(total.item())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -9,7 +9,7 @@ import torch
 
 from peftbench.engine.load import Base
 from peftbench.engine.predict import in_batches, low_precision
-from peftbench.engine.shapes import shape
+from peftbench.engine.shapes import positions, shape
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import Adapted
 from peftbench.registry import UserError
@@ -42,8 +42,8 @@ def base_loss(base: Base, asked: Evaluation) -> float:
 
 def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float | None, list[str]]:
     """By how much the loss of the adapted model, not merged, is above that of its base; or why it cannot be had."""
-    rows, positions = _rows(base, asked), getattr(base.config, "max_position_embeddings", None)
-    if positions is not None and base.shape.positions(adapted, rows, 0) > positions:
+    rows, most = _rows(base, asked), positions(base.config)
+    if most is not None and base.shape.positions(adapted, rows, 0) > most:
         return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
     change = text_loss(adapted, base, rows) - base_loss(base, asked)
     return (change, []) if math.isfinite(change) else (None, ["retention: the loss on general text is not finite"])
@@ -66,8 +66,7 @@ def text_loss(adapted: Adapted, base: Base, rows: list[Encoded]) -> float:
 
 
 def _rows(base: Base, asked: Evaluation) -> list[Encoded]:
-    positions = getattr(base.config, "max_position_embeddings", None) or 2 * LENGTH
-    most, encoder = min(LENGTH, positions // 2), base.shape.encoder
+    most, encoder = min(LENGTH, (positions(base.config) or 2 * LENGTH) // 2), base.shape.encoder
     rows = [encoder.passage(base.tokenizer, text, most) for text in passages(_text(asked))]
     if not (scored := [row for row in rows if row.prompt and row.target]):
         raise UserError(f"{asked.retention_text}: too short a text for retention")

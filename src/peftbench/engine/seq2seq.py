@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
-from transformers.modeling_outputs import BaseModelOutput
 
 from peftbench.engine.forward import Reading, after_ones, device_of, pad
 from peftbench.engine.tokens import Encoded, SourceEncoder
@@ -38,16 +37,17 @@ def target_logits(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
 def read(adapted: Adapted, prompts: Sequence[list[int]]) -> tuple[Tensor, Reading]:
     """Logits [batch, vocabulary] of the first token of each answer, and what is needed to go on."""
     inputs = _source(adapted, *pad(prompts, 0, "right", device_of(adapted)))
-    source = adapted.network.get_encoder()(**inputs).last_hidden_state
-    reading = Reading(_prefix(adapted, len(prompts)).get("past_key_values"), inputs["attention_mask"], source)
-    first = torch.full((len(prompts), 1), start_token(adapted.network), device=source.device)
+    source = adapted.network.get_encoder()(**inputs)
+    mask = inputs["attention_mask"]
+    reading = Reading(_prefix(adapted, len(prompts)).get("past_key_values"), mask, source)
+    first = torch.full((len(prompts), 1), start_token(adapted.network), device=mask.device)
     return advance(adapted, first, reading)[:, -1], reading
 
 
 def advance(adapted: Adapted, ids: Tensor, reading: Reading, _valid: Tensor | None = None) -> Tensor:
     """Logits [batch, length, vocabulary] of tokens [batch, length] that follow in the answers, padded on the right."""
     out = adapted.network(
-        encoder_outputs=BaseModelOutput(last_hidden_state=reading.source),
+        encoder_outputs=reading.source,
         attention_mask=reading.mask,
         decoder_input_ids=ids,
         past_key_values=reading.cache,

@@ -14,6 +14,9 @@ from peftbench.engine.forward import Reading
 from peftbench.engine.tokens import Encoded, Encoder
 from peftbench.methods import Adapted
 
+POSITIONS = ("max_position_embeddings", "max_seq_len", "max_encoder_position_embeddings")
+"""What configurations call the number of positions of a model."""
+
 
 class Shape(Protocol):
     """What the engine asks of a shape. `auto` is the class of `transformers` that builds such models, `encoder` what
@@ -43,3 +46,19 @@ def head_apart(config: Any) -> bool:
     v1.1 and FLAN-T5 say so by what remains of their `tie_word_embeddings = false`; all of mT5 and UMT5 are so.
     """
     return config.model_type in ("mt5", "umt5") or not getattr(config, "scale_decoder_outputs", True)
+
+
+def text_config(config: Any) -> Any:
+    """The part of a `transformers` configuration that is of the language model: of a composite model, its text."""
+    try:
+        return config.get_text_config()
+    except ValueError:
+        # An encoder–decoder of two models, each with a configuration of its own.
+        return config
+
+
+def positions(config: Any) -> int | None:
+    """How many positions a model has; none if no number bounds them, as where they are relative."""
+    text = text_config(config)
+    found = [getattr(text, name, None) for name in POSITIONS]
+    return min((int(each) for each in found if each), default=None)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, ValidationError
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import Model, find, same
 from peftbench.models.files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
+from peftbench.models.weights import cannot_load, read
 from peftbench.registry import UnknownNameError, UserError, in_a_line
 from peftbench.seeds import stream
 from peftbench.spec import Choice, Noun, RunSpec
@@ -156,14 +157,17 @@ def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
     import torch
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise cannot_load(f"adapter {folder}", error) from error
     for fact in SHAPE:
-        asked, there = getattr(config, fact, None), getattr(model.config, fact, None)
+        asked, there = (getattr(each.get_text_config(), fact, None) for each in (config, model.config))
         if asked != there:
             raise _unfit(folder, f"its {fact} is {asked}, not {there}; it can be a model of its own, with method none")
     if meta:
         return Adapted(model.requires_grad_(True), model)
-    network: Any = type(model).from_pretrained(folder, dtype=torch.float32)
+    network = read(type(model), folder, config, f"adapter {folder}", dtype=torch.float32)
     return Adapted(network.to(model.device).eval(), network)
 
 

@@ -33,6 +33,7 @@ def with_peft(model: Any, config: Any) -> Adapted:
 
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     undo, asked = _base_keeper(model, config), targeted(model, config)
+    _tell_heads(model.config.get_text_config(), config)
     with known_warnings_ignored(), names_kept(model, config):
         try:
             adapted = _adapted(get_peft_model(model, config), undo)
@@ -60,6 +61,15 @@ def of_decoder(facts: Any) -> dict[str, Any]:
     layers = getattr(facts, "num_decoder_layers", None) or facts.decoder_layers
     width = heads * getattr(facts, "d_kv", facts.d_model // heads)
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
+
+
+def _tell_heads(facts: Any, config: Any) -> None:
+    """Fill in the number of heads, which the library wants of every model under the names of the commonest.
+
+    A model without attention has none; virtual tokens at the input do not need them.
+    """
+    if config.is_prompt_learning and not {"num_attention_heads", "n_head", "num_heads"} & set(facts.to_dict()):
+        config.num_attention_heads = config.num_attention_heads or getattr(facts, "num_attention_heads", None) or 1
 
 
 def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:

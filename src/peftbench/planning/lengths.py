@@ -103,7 +103,7 @@ def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
     if not Path(ref.source).is_dir():
         return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.source)
+        tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=False)
     except (OSError, ValueError):
         return None
     return shape(configuration(spec.model.name)).encoder(tokenizer, task.facts, spec.train.max_length)

@@ -20,6 +20,7 @@ from peftbench.engine.merging import is_possible
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantise import packed_bytes
 from peftbench.engine.rehearsal import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
+from peftbench.engine.shapes import text_config
 from peftbench.experiment import check_possible, quantised
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.models import at
@@ -151,7 +152,7 @@ def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
 def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
     if spec.train.precision != "auto":
         return spec.train.precision == "bf16"
-    return bool(bf16) if bf16 is not None else int(config.get_text_config().hidden_size) >= SMALL_HIDDEN and _amx()
+    return bool(bf16) if bf16 is not None else int(text_config(config).hidden_size) >= SMALL_HIDDEN and _amx()
 
 
 def _amx() -> bool:
