@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peftbench.cli.options import RESULTS, AsJson, Plugins, StoreDir, open_store, plug
-from peftbench.cli.output import print_json, print_rows, say, warn_corrupt
+from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.registry import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def score(
     if not ids:
         raise UserError(f"store {store}: no run has answers; run a grid first")
     found = rescore(place, ids, metric or (), save)
-    warn_corrupt(place)
+    warn_damaged(place.damaged)
     differ = sum(not line.same for line in found)
     if as_json:
         print_json({"same": not differ, "scores": [_row(line) for line in found]})
