@@ -120,21 +120,26 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("task", "said"),
-    [
-        ("unweighted", "its metric 'weighted' needs details['weight'] of every row, which row 1 has not"),
-        ("unscored", "its metric 'broken' fails on right answers: RuntimeError: no more"),
-    ],
-)
-def test_so_are_those_of_plugins(task: str, said: str, plugin: Path, tmp_path: Path) -> None:
+def test_so_are_those_of_plugins(plugin: Path, tmp_path: Path) -> None:
     """In a process of its own, as plugins stay."""
-    path = tmp_path / "grid.toml"
-    path.write_text(f'methods = ["none"]\ntasks = ["{task}"]\nsizes = [8]\n')
-    code, out, err = cli("run", path, "--plugin", plugin, "--store", tmp_path / "store")
-    assert (code, out) == (2, "")
-    (line,) = err.strip().splitlines()
-    assert said in line
+    said = {
+        "unweighted": "its metric 'weighted' needs details['weight'] of every row, which row 1 has not",
+        "unscored": "its metric 'broken' fails on right answers: RuntimeError: no more",
+    }
+    for task in said:
+        (tmp_path / f"{task}.toml").write_text(f'methods = ["none"]\ntasks = ["{task}"]\nsizes = [8]\n')
+    program = f"""
+import sys
+from peftbench.cli import main
+for task in {list(said)}:
+    sys.argv = ["peftbench", "run", task + ".toml", "--plugin", {str(plugin)!r}, "--store", "store"]
+    try: main()
+    except SystemExit as end: print(end.code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.split() == ["2", "2"]
+    for line, wanted in zip(done.stderr.strip().splitlines(), said.values(), strict=True):
+        assert wanted in line
     assert not (tmp_path / "store").exists()
 
 
