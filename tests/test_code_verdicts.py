@@ -68,6 +68,9 @@ WRONG = {
     "a text that equals all": "class S(str):\n  __eq__ = lambda s, o: True\n  __hash__ = str.__hash__\n"
     "def answer(x): return S()",
     "a list that equals all": "class L(list):\n  __eq__ = lambda s, o: True\ndef answer(x): return L()",
+    "imports what is not there": "import numpy\ndef answer(x): return x + 10",
+    "imports what is not there when called": "def answer(x): import numpy; return x + 10",
+    "says that tests cannot tell": "def answer(x): raise ImportError('numpy')",
     "a float that is nothing": "def answer(x): return float('nan')",
     "a name for all": "class answer:\n  def __new__(c, x): return object.__new__(c)\n  __eq__ = lambda s, o: True",
     "no assertions": "import builtins as b\nc = b.compile\nb.compile = lambda s, f, m, *a, **k: c(s, f, m, optimize=2)\n"
@@ -168,6 +171,7 @@ def test_right_programs_pass_assertions() -> None:
     assert [name for name, passed in found.items() if passed is not True] == []
 
 
+UNIT_TEST = "class T(unittest.TestCase):\n  def test(self): self.assertEqual(f(3), 3)"
 ASSERTED: list[tuple[str, list[str], bool | None]] = [
     # What is equal is what is equal in Python, but truth values are no numbers.
     ("def f(x): return True", ["assert f(1) == 1"], False),
@@ -198,6 +202,9 @@ ASSERTED: list[tuple[str, list[str], bool | None]] = [
      "  def pop(self): return self.a.pop()\n  def __len__(self): return len(self.a)",
      ["s = Stack()", "s.push(1).push(2)", "assert s.pop() == 2", "assert len(s) == 1", "assert s.a == [1]"], True),
     ("class V:\n  def __init__(self, a): self.a = a\n  def __eq__(self, o): return self.a == o.a", ["assert V(1) == V(1)", "assert V(1) != V(2)"], True),
+    ("def f(x): return x", ["import unittest", UNIT_TEST, "unittest.main()"], True),
+    ("def f(x): return 0", ["import unittest", UNIT_TEST, "unittest.main()"], False),
+    ("import sys\ndef f(x): sys.exit(0)", ["import unittest", UNIT_TEST, "unittest.main()"], False),
     # Tests that cannot tell.
     ("def f(x): return x", [], None),
     ("def f(x): return x", ["", "  "], None),
@@ -292,6 +299,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("boo(", {}, None),
     ("boo(", {"inputs": [], "outputs": []}, None),
     ("boo(", {"fn_name": "f", "inputs": [], "outputs": []}, None),
+    ("def f(x): return x", {"fn_name": "f", "inputs": [1], "outputs": [1]}, None),
+    ("print(1)", {"inputs": "1", "outputs": "1"}, None),
     ("print(1)", {"inputs": ["a", "b"], "outputs": ["1"]}, None),
     ("print(1)", {"inputs": ["a"], "outputs": ["1"], "comparison": "apples"}, None),
     # Texts that are no programs.

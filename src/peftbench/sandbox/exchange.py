@@ -218,9 +218,11 @@ def _error(names: Sequence[str]) -> Exception:
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
             try:
-                return kind()
+                error = kind()
             except TypeError:
                 break
+            error.__cause__ = ProgramError(", ".join(names[:1]))
+            return error
     return ProgramError(", ".join(names[:1]))
 
 
