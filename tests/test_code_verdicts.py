@@ -172,6 +172,13 @@ def test_right_programs_pass_assertions() -> None:
 
 
 UNIT_TEST = "class T(unittest.TestCase):\n  def test(self): self.assertEqual(f(3), 3)"
+OWN_ERRORS = """
+class Own(LookupError): pass
+class Narrower(Own): pass
+def f(x):
+    if x < 0: raise Narrower('x')
+    return x
+"""
 ASSERTED: list[tuple[str, list[str], bool | None]] = [
     # What is equal is what is equal in Python, but truth values are no numbers.
     ("def f(x): return True", ["assert f(1) == 1"], False),
@@ -196,6 +203,11 @@ ASSERTED: list[tuple[str, list[str], bool | None]] = [
     ("def f(x):\n  if x < 0: raise ValueError('x')\n  return x", ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], True),
     ("def f(x): return x", ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], False),
     ("def f(x): raise AssertionError", ["assert f(1) == 1"], False),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept Own: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept Narrower: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept LookupError: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], False),
+    (OWN_ERRORS, ["try:\n  f(1)\n  assert False\nexcept Own: pass"], False),
     ("def f(x): return x", ["def check(candidate):\n  assert candidate(2) == 2\n", "check(f)"], True),
     ("def sum(a, b): return a + b", ["assert sum(1, 2) == 3"], True),
     ("class Stack:\n  def __init__(self): self.a = []\n  def push(self, x): self.a.append(x); return self\n"
