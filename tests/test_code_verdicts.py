@@ -68,6 +68,9 @@ WRONG = {
     "a text that equals all": "class S(str):\n  __eq__ = lambda s, o: True\n  __hash__ = str.__hash__\n"
     "def answer(x): return S()",
     "a list that equals all": "class L(list):\n  __eq__ = lambda s, o: True\ndef answer(x): return L()",
+    "imports what is not there": "import numpy\ndef answer(x): return x + 10",
+    "imports what is not there when called": "def answer(x): import numpy; return x + 10",
+    "says that tests cannot tell": "def answer(x): raise ImportError('numpy')",
     "a float that is nothing": "def answer(x): return float('nan')",
     "a name for all": "class answer:\n  def __new__(c, x): return object.__new__(c)\n  __eq__ = lambda s, o: True",
     "no assertions": "import builtins as b\nc = b.compile\nb.compile = lambda s, f, m, *a, **k: c(s, f, m, optimize=2)\n"
@@ -168,6 +171,14 @@ def test_right_programs_pass_assertions() -> None:
     assert [name for name, passed in found.items() if passed is not True] == []
 
 
+UNIT_TEST = "class T(unittest.TestCase):\n  def test(self): self.assertEqual(f(3), 3)"
+OWN_ERRORS = """
+class Own(LookupError): pass
+class Narrower(Own): pass
+def f(x):
+    if x < 0: raise Narrower('x')
+    return x
+"""
 ASSERTED: list[tuple[str, list[str], bool | None]] = [
     # What is equal is what is equal in Python, but truth values are no numbers.
     ("def f(x): return True", ["assert f(1) == 1"], False),
@@ -192,12 +203,20 @@ ASSERTED: list[tuple[str, list[str], bool | None]] = [
     ("def f(x):\n  if x < 0: raise ValueError('x')\n  return x", ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], True),
     ("def f(x): return x", ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], False),
     ("def f(x): raise AssertionError", ["assert f(1) == 1"], False),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept Own: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept Narrower: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept LookupError: pass"], True),
+    (OWN_ERRORS, ["try:\n  f(-1)\n  assert False\nexcept ValueError: pass"], False),
+    (OWN_ERRORS, ["try:\n  f(1)\n  assert False\nexcept Own: pass"], False),
     ("def f(x): return x", ["def check(candidate):\n  assert candidate(2) == 2\n", "check(f)"], True),
     ("def sum(a, b): return a + b", ["assert sum(1, 2) == 3"], True),
     ("class Stack:\n  def __init__(self): self.a = []\n  def push(self, x): self.a.append(x); return self\n"
      "  def pop(self): return self.a.pop()\n  def __len__(self): return len(self.a)",
      ["s = Stack()", "s.push(1).push(2)", "assert s.pop() == 2", "assert len(s) == 1", "assert s.a == [1]"], True),
     ("class V:\n  def __init__(self, a): self.a = a\n  def __eq__(self, o): return self.a == o.a", ["assert V(1) == V(1)", "assert V(1) != V(2)"], True),
+    ("def f(x): return x", ["import unittest", UNIT_TEST, "unittest.main()"], True),
+    ("def f(x): return 0", ["import unittest", UNIT_TEST, "unittest.main()"], False),
+    ("import sys\ndef f(x): sys.exit(0)", ["import unittest", UNIT_TEST, "unittest.main()"], False),
     # Tests that cannot tell.
     ("def f(x): return x", [], None),
     ("def f(x): return x", ["", "  "], None),
@@ -292,6 +311,8 @@ CASES: list[tuple[str, dict[str, Any], bool | None]] = [
     ("boo(", {}, None),
     ("boo(", {"inputs": [], "outputs": []}, None),
     ("boo(", {"fn_name": "f", "inputs": [], "outputs": []}, None),
+    ("def f(x): return x", {"fn_name": "f", "inputs": [1], "outputs": [1]}, None),
+    ("print(1)", {"inputs": "1", "outputs": "1"}, None),
     ("print(1)", {"inputs": ["a", "b"], "outputs": ["1"]}, None),
     ("print(1)", {"inputs": ["a"], "outputs": ["1"], "comparison": "apples"}, None),
     # Texts that are no programs.
@@ -404,6 +425,7 @@ def overload() -> Iterator[Callable[[int], None]]:
         process.wait()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the kernel does not tell who waits")  # noqa: PTH110
 def test_a_verdict_does_not_depend_on_load(overload: Callable[[int], None]) -> None:
     """With a clock that would not do for half of the work if the time of others counted."""
     overload(3 * len(os.sched_getaffinity(0)))

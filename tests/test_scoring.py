@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 import peftbench
 from peftbench.cli import app
 from peftbench.registry import UserError
+from peftbench.tasks import TASKS, Example
+from peftbench.tasks.scoring import check_metrics
 
 WORDS = ["good", "bad", "fine", "poor"]
 
@@ -103,6 +105,10 @@ def facts(**more):
 def unweighted(row):
     return Example({"n": row["n"]}, "x")
 
+@task(**facts(metrics=("weighted",), source=Source("late", generator=made, sizes=(60, 300))))
+def late(row):
+    return Example({"n": row["n"]}, "x", details={"weight": 1.0} if int(row["n"]) < 250 else {})
+
 @task(**facts(metrics=("broken",)))
 def unscored(row):
     return Example({"n": row["n"]}, "x")
@@ -120,22 +126,65 @@ def plugin(tmp_path: Path) -> Path:
     return path
 
 
+def test_so_are_those_of_plugins(plugin: Path, tmp_path: Path) -> None:
+    """In a process of its own, as plugins stay."""
+    said = {
+        "unweighted": "its metric 'weighted' needs details['weight'] of every row, which row 1 has not",
+        "unscored": "its metric 'broken' fails on right answers: RuntimeError: no more",
+    }
+    for task in said:
+        (tmp_path / f"{task}.toml").write_text(f'methods = ["none"]\ntasks = ["{task}"]\nsizes = [8]\n')
+    program = f"""
+import sys
+from peftbench.cli import main
+for task in {list(said)}:
+    sys.argv = ["peftbench", "run", task + ".toml", "--plugin", {str(plugin)!r}, "--store", "store"]
+    try: main()
+    except SystemExit as end: print(end.code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout.split() == ["2", "2"]
+    for line, wanted in zip(done.stderr.strip().splitlines(), said.values(), strict=True):
+        assert wanted in line
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_rows_that_were_not_seen_when_the_grid_was_read_are_looked_at_before_training(
+    plugin: Path, tmp_path: Path
+) -> None:
+    path, store = tmp_path / "grid.toml", tmp_path / "store"
+    path.write_text('methods = ["lora"]\ntasks = ["late"]\nsizes = [8]\n')
+    cli("run", path, "--plugin", plugin, "--store", store, "--workers", 1)
+    (file,) = store.glob("*/*/*/*/*/result.json")
+    result = json.loads(file.read_text())
+    assert (result["status"], result.get("steps")) == ("failed", None)
+    assert "its metric 'weighted' needs details['weight'] of every row, which row" in result["error"]
+
+
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "example", "said"),
     [
-        ("unweighted", "its metric 'weighted' needs details['weight'] of every row, which row 1 has not"),
-        ("unscored", "its metric 'broken' fails on right answers: RuntimeError: no more"),
+        (
+            "svamp",
+            Example({}, "1 = 1", details={"gold": "five"}),
+            "'equation_value' fails on right answers: ValueError",
+        ),
+        ("svamp", Example({}, "1 = 1"), "'equation_value' needs details['gold'] of every row, which row 1 has not"),
+        (
+            "stsb",
+            Example({}, "7"),
+            "'pearson' fails on right answers: ValueError: reference '7' is no number from 0 to 5",
+        ),
+        ("gsm8k", Example({}, "seven"), "'final_number' cannot be had: there is no row that it can score"),
+        ("samsum", Example({}, "..."), "'rouge_l' cannot be had: there is no row that it can score"),
+        ("mmlu", Example({}, "A", details={"subject": ""}), "'subject_accuracy' needs details['subject'] of every row"),
     ],
 )
-def test_so_are_those_of_plugins(task: str, said: str, plugin: Path, tmp_path: Path) -> None:
-    """In a process of its own, as plugins stay."""
-    path = tmp_path / "grid.toml"
-    path.write_text(f'methods = ["none"]\ntasks = ["{task}"]\nsizes = [8]\n')
-    code, out, err = cli("run", path, "--plugin", plugin, "--store", tmp_path / "store")
-    assert (code, out) == (2, "")
-    (line,) = err.strip().splitlines()
-    assert said in line
-    assert not (tmp_path / "store").exists()
+def test_right_answers_are_scored_first(task: str, example: Example, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check_metrics(TASKS[task], [example, example])
+    assert said in str(refused.value)
 
 
 @pytest.mark.slow
@@ -182,7 +231,6 @@ def test_the_scores_of_a_store(tmp_path: Path) -> None:
     from peftbench.grid import expand
     from peftbench.spec import RunResult, Score
     from peftbench.store import Store
-    from peftbench.tasks import TASKS, Example
     from peftbench.tasks.scoring import facts_of_answers, kept, scored
 
     (spec,) = expand({"methods": ["none"], "tasks": ["multirc"], "sizes": [8]})

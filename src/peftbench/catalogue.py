@@ -96,7 +96,15 @@ def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
         unit = TASKS[name]
         return _task(unit) | {"about": unit.doc, "arguments": _arguments(unit)} | _example(unit, data)
     if kind == "metric":
-        return {"name": name, "about": METRICS[name].doc}
+        facts = METRICS[name].facts
+        needs = ", ".join(facts.needs) or "nothing but answers"
+        return {
+            "name": name,
+            "version": facts.version,
+            "needs": needs,
+            "paper": facts.paper,
+            "about": METRICS[name].doc,
+        }
     if kind == "suite":
         return _suite(name)
     if kind == "grid":

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,10 +92,13 @@ def patiently(attempt: Callable[[], tuple[Found, bool]]) -> Found:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Of all processes of this user on this machine, one at a time."""
+    """Of all processes of this user on this machine, one at a time; where a file cannot be locked, nobody waits."""
     path = Path(tempfile.gettempdir(), f"peftbench-sandbox-{os.getuid()}.lock")
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with suppress(OSError):
+            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            file = stack.enter_context(os.fdopen(number, "rb+"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -10,7 +10,7 @@ import operator
 import symtable
 import sys
 
-from peftbench.sandbox.exchange import Channel, report_to, same
+from peftbench.sandbox.exchange import Channel, ProgramError, report_to, same
 
 TYPE_CHECKING = False  # as in `exchange.py`
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
 
     channel.answers["call"] = called_back
     text = given["tests"]
-    names: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins, COMPARE: _compare}
+    module = type(sys)("__main__")
+    sys.modules["__main__"] = module  # where `unittest.main` looks for tests
+    names = module.__dict__
+    names |= {"__builtins__": builtins, COMPARE: _compare}
     try:
         tree = ast.fix_missing_locations(Comparing().visit(ast.parse(text)))
         code = compile(tree, "tests.py", "exec")
@@ -48,7 +51,12 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
         names |= {name: importlib.import_module(name) for name in modules}
         names |= {name: channel.ask("name", name) for name in wanted if channel.ask("has", name) is True}
         exec(code, names)  # noqa: S102
+    except SystemExit as end:
+        # As `unittest.main` does; what the program raises is no `SystemExit` on this side.
+        return report_to(report, [True] if not end.code else [False, "the tests ended early"])
     except ImportError as error:
+        if isinstance(error.__cause__, ProgramError):
+            return report_to(report, [False, "the program imports what is not there"])
         return report_to(report, [None, f"the tests import what is not there: {error}"])
     except BaseException as error:
         return report_to(report, [False, f"{type(error).__name__}: {error}"[:300]])

@@ -39,7 +39,7 @@ class Limits:
     processes: int = 32
     file_bytes: int = 16 << 20
     output_bytes: int = 4 << 20
-    resident_bytes: int = 2 << 30
+    resident_bytes: int = 1 << 30
     files: int = 10_000
 
 

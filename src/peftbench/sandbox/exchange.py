@@ -73,12 +73,15 @@ def encode(value: Any, keep: Keep) -> Any:
         if isinstance(value, kind):
             return tell(value, lambda one: encode(one, keep))
     for name, module in IMPORTED.items():
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None and isinstance(value, kind):
-            return {name: kind.__str__(value)}
+        imported: Any = getattr(sys.modules.get(module), name, None)
+        if imported is not None and isinstance(value, imported):
+            return {name: imported.__str__(value)}
     if isinstance(value, type):
         called = value.__name__
-        return {"type": called} if getattr(builtins, called, None) is value else {"object": keep(value)}
+        if getattr(builtins, called, None) is value:
+            return {"type": called}
+        if issubclass(value, Exception):
+            return {"error": [kind.__name__ for kind in value.__mro__]}
     return {"object": keep(value)}
 
 
@@ -110,6 +113,7 @@ READ: dict[str, Tell] = {
     "Fraction": lambda content, _: __import__("fractions").Fraction(content),
     "Decimal": lambda content, _: __import__("decimal").Decimal(content),
     "type": lambda content, _: _type(content),
+    "error": lambda content, _: _error_class(content),
     "object": lambda content, _: content,
 }
 """How values are read, by the name that they are told under."""
@@ -121,6 +125,21 @@ def _type(name: str) -> type:
     if not isinstance(found, type) or name.startswith("_"):
         raise ValueError("not a type")
     return found
+
+
+ERRORS: dict[str, type[Exception]] = {}
+"""Classes that stand for exceptions of the other side, by name."""
+
+
+def _error_class(names: Sequence[str]) -> type[Exception]:
+    """A class for an exception of the other side, derived from the built-in one that it is derived from."""
+    base = next(filter(None, map(_built_in_error, names)), Exception)
+    return ERRORS.setdefault(names[0], type(names[0], (base,), {}))
+
+
+def _built_in_error(name: str) -> type[Exception] | None:
+    kind = getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def same(left: Any, right: Any) -> bool:
@@ -213,15 +232,18 @@ class EndedError(ProgramError):
 
 
 def _error(names: Sequence[str]) -> Exception:
-    """The nearest built-in exception; what would end a process is an error like any other here."""
+    """The nearest exception that this side knows; what would end a process is an error like any other here."""
+    cause = ProgramError(", ".join(names[:1]))
     for name in names:
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
+        kind = ERRORS.get(name) or _built_in_error(name)
+        if kind is not None and kind is not Exception:
             try:
-                return kind()
-            except TypeError:
+                error = kind()
+            except TypeError:  # it cannot be made of nothing
                 break
-    return ProgramError(", ".join(names[:1]))
+            error.__cause__ = cause
+            return error
+    return cause
 
 
 def _become(held: Any, now: Any) -> None:

@@ -54,17 +54,21 @@ def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
     """As `passes`, with the reason if the tests cannot tell."""
     limits = limits or Limits()
     if not isinstance(tests, Mapping):
-        text = "\n".join(tests)
+        text = tests if isinstance(tests, str) else "\n".join(map(str, tests))
         return _holds(program, text, limits) if text.strip() else Verdict(None, "there are no tests")
     comparison = tests.get("comparison", "exact")
     if comparison not in COMPARISONS:
         return Verdict(None, f"the comparison '{comparison}' is none of {', '.join(COMPARISONS)}")
-    inputs, outputs = tests.get("inputs") or [], tests.get("outputs") or []
+    inputs, outputs, name = tests.get("inputs") or [], tests.get("outputs") or [], tests.get("fn_name")
+    if not isinstance(inputs, list) or not isinstance(outputs, list):
+        return Verdict(None, "inputs and outputs are no lists")
+    if name and not all(isinstance(given, list) for given in inputs):
+        return Verdict(None, "an input is no list of arguments")
     if len(inputs) != len(outputs):
         return Verdict(None, f"there are {len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:
         return Verdict(None, "there are no tests")
-    apps, name = comparison == "apps", tests.get("fn_name")
+    apps = comparison == "apps"
     for given, wanted in zip(inputs, outputs, strict=True):
         if name:
             right = _returns(program, str(name), given, wanted, apps, limits)

@@ -65,13 +65,10 @@ def _memory(place: Path) -> int:
 
 
 def _waited(place: Path) -> float | None:
-    """Seconds that the threads of a process were ready to run and did not, together."""
-    waited = 0.0
-    try:
+    """Seconds that the threads of a process were ready to run and did not, together; 0 of a process that has ended."""
+    found = []
+    with suppress(OSError):
         for task in (place / "task").iterdir():
-            waited += int((task / "schedstat").read_text().split()[1]) / 1e9
-    except FileNotFoundError:
-        return 0.0 if not place.exists() else None
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return waited
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+                found.append(int((task / "schedstat").read_text().split()[1]) / 1e9)
+    return sum(found) if found or not place.exists() else None
