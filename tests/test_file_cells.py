@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import peftbench
 from conftest import SHARED
+from peftbench import mirror
 from peftbench.tasks import Example, resolve
 from peftbench.tasks.splits import Limits, split
 
@@ -189,18 +190,22 @@ def test_class_labels_are_read_by_the_names_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_counts_labels_in_another_order_is_refused(tmp_path: Path) -> None:
-    for split_ in ("train", "validation"):
-        path = tmp_path / "nyu-mll" / "glue" / "sst2" / f"{split_}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        features = {"label": {"names": ["positive", "negative"], "_type": "ClassLabel"}}
-        table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
-        pq.write_table(
-            table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), path
-        )
-    with pytest.raises(
-        peftbench.UserError, match=r"'label' counts positive, negative, and the task negative, positive"
-    ):
-        split(resolve("sst2", {}), {}, "all", 0, Limits(), tmp_path)
+    wrong = "0 in its column 'label' is positive by the source, and negative by the task"
+    for names, refused in ((["positive", "negative"], True), (["negative", "positive"], False), (["a", "b"], False)):
+        for split_ in ("train", "validation"):
+            path = tmp_path / "nyu-mll" / "glue" / "sst2" / f"{split_}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            features = {"label": {"names": names, "_type": "ClassLabel"}}
+            table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
+            meta = {"huggingface": json.dumps({"info": {"features": features}})}
+            pq.write_table(table.replace_schema_metadata(meta), path)
+        problems = [finding.problem for finding in mirror.check(tmp_path) if finding.name == "sst2"]
+        if refused:
+            with pytest.raises(peftbench.UserError, match=wrong):
+                split(resolve("sst2", {}), {}, "all", 0, Limits(5), tmp_path)
+            assert wrong in problems[0]
+        else:
+            assert problems == [""]
 
 
 # ---- CSV and TSV ----------------------------------------------------------------------------------------------------
