@@ -6,6 +6,7 @@ import decimal
 import gzip
 import io
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 import peftbench
 from conftest import SHARED
+from peftbench import mirror
 from peftbench.tasks import Example, resolve
 from peftbench.tasks.splits import Limits, split
 
@@ -189,18 +191,22 @@ def test_class_labels_are_read_by_the_names_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_mirror_that_counts_labels_in_another_order_is_refused(tmp_path: Path) -> None:
-    for split_ in ("train", "validation"):
-        path = tmp_path / "nyu-mll" / "glue" / "sst2" / f"{split_}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        features = {"label": {"names": ["positive", "negative"], "_type": "ClassLabel"}}
-        table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
-        pq.write_table(
-            table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})}), path
-        )
-    with pytest.raises(
-        peftbench.UserError, match=r"'label' counts positive, negative, and the task negative, positive"
-    ):
-        split(resolve("sst2", {}), {}, "all", 0, Limits(), tmp_path)
+    wrong = "0 in its column 'label' is positive by the source, and negative by the task"
+    for names, refused in ((["positive", "negative"], True), (["negative", "positive"], False), (["a", "b"], False)):
+        for split_ in ("train", "validation"):
+            path = tmp_path / "nyu-mll" / "glue" / "sst2" / f"{split_}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            features = {"label": {"names": names, "_type": "ClassLabel"}}
+            table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
+            meta = {"huggingface": json.dumps({"info": {"features": features}})}
+            pq.write_table(table.replace_schema_metadata(meta), path)
+        problems = [finding.problem for finding in mirror.check(tmp_path) if finding.name == "sst2"]
+        if refused:
+            with pytest.raises(peftbench.UserError, match=wrong):
+                split(resolve("sst2", {}), {}, "all", 0, Limits(5), tmp_path)
+            assert wrong in problems[0]
+        else:
+            assert problems == [""]
 
 
 # ---- CSV and TSV ----------------------------------------------------------------------------------------------------
@@ -520,6 +526,40 @@ def test_columns_of_one_name_are_refused(ending: str, tmp_path: Path) -> None:
 def test_cells_of_mixed_types_mean_the_same(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", twelve(y=[1, "1", 1.0, " 1 ", "1.0"]))
     assert {one.target for one in read(entry(path, labels=["0", "1"]))} == {"1"}
+
+
+PIECES = [
+    *(b"\0", b'"', b"\n", b"\r", b",", b"\t", b"\xff", b"\xed\xa0\x80", b"{", b"}", b"[", b"]", b"NaN", b"1e999", b"-"),
+    *(b"\xef\xbb\xbf", b"\xff\xfe", b"null", b"\\ud800", b"true", b"\xe9", b";", b'""'),
+]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_a_damaged_file_is_read_or_refused_in_one_line(ending: str, tmp_path: Path) -> None:
+    rows, whole = twelve(y=[0, 1]), tmp_path / f"whole{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), whole)
+    elif ending == ".json":
+        whole.write_text(json.dumps(rows))
+    elif ending == ".jsonl":
+        lines(whole, rows)
+    else:
+        delimited(whole, [["text", "y"], *([f'"{row["text"]}', str(row["y"])] for row in rows)], csv.QUOTE_MINIMAL)
+    rng = random.Random(ending)
+    for number in range(40):
+        content = bytearray(whole.read_bytes())
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            place = rng.randrange(len(content) + 1)
+            content[place : place + rng.choice([0, 0, 1, 5])] = rng.choice(PIECES)
+        path = tmp_path / f"{number}{ending}"
+        path.write_bytes(content if rng.random() < 0.9 else content[: len(content) // 2])
+        said = ""
+        try:
+            read(entry(path, labels=YES_NO))
+        except peftbench.UserError as error:
+            said = str(error)
+        assert "\n" not in said
+        said.encode("utf-8")
 
 
 # ---- the files of a trial -------------------------------------------------------------------------------------------

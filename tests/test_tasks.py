@@ -156,7 +156,7 @@ def test_a_label_in_digits(given: int | str, first: int, name: str) -> None:
     assert label(("no", "yes"), given, first) == name
 
 
-@pytest.mark.parametrize("given", ["", "-1", "0", "3", "yes", " 1", "1.0", "\u00b2"])
+@pytest.mark.parametrize("given", ["", "-1", "0", "3", "yes", " 1", "1.0", "\u00b2", "\u0661", "True"])
 def test_a_text_without_a_label_is_refused(given: str) -> None:
     with pytest.raises(IndexError, match="has no name"):
         label(("no", "yes"), given, first=1)

@@ -243,8 +243,10 @@ def _rendering(unit: Task, root: Path, files: Iterable[Path]) -> str:
     """What keeps the first rows of files from being rendered, if anything does."""
     try:
         for file in files:
-            check_names(unit, class_names(root / file))
-            prompt(unit.facts, example(unit, first_row(root / file)).fields)
+            row = first_row(root / file)
+            made = example(unit, row)
+            check_names(unit, class_names(root / file), [row], [made])
+            prompt(unit.facts, made.fields)
     except DataError as error:
         return str(error)
     return ""

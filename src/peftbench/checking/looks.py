@@ -98,6 +98,8 @@ def balance(task: Task, splits: Splits) -> Finding:
     said = ", ".join(f"{label} {100 * share:.0f} %" for label, share in shares["train"].items())
     said += f"; the largest alone scores {100 * max(shares['test'].values()):.0f} in accuracy on the test rows"
     said += f"; never in training: {', '.join(missing)}" if missing else ""
+    untested = [label for label in task.facts.labels if not shares["test"][label]]
+    said += f"; never in the test: {', '.join(untested)}" if untested else ""
     return Finding("labels", said, bool(missing), shares)
 
 

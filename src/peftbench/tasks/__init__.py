@@ -135,7 +135,7 @@ def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
 
     Raises `IndexError` for one without a name, as -1 and the empty text, which stand for a hidden label.
     """
-    place = int(index) - first if str(index).isdecimal() else -1
+    place = int(index) - first if str(index).isascii() and str(index).isdecimal() else -1
     if not 0 <= place < len(labels):
         raise IndexError(f"label {index!r} has no name (is it hidden?)")
     return labels[place]

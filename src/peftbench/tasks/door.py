@@ -148,16 +148,27 @@ def example(task: Task, row: Row, **arguments: Any) -> Example:
     return made
 
 
-def check_names(task: Task, names: Mapping[str, Sequence[str]]) -> None:
-    """Raises `DataError` if a source counts the labels of a task in another order than the task does."""
-    labels = [label.casefold() for label in task.facts.labels]
-    for column, given in names.items():
-        counted = [name.casefold() for name in given]
-        if sorted(counted) == sorted(labels) and counted != labels:
-            raise DataError(
-                f"task '{task.name}', data set {title(task.facts.source)}: its column '{column}' counts "
-                f"{', '.join(given)}, and the task {', '.join(task.facts.labels)}. Was another data set meant?"
-            )
+def check_names(task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[Row], made: Sequence[Example]) -> None:
+    """Raises `DataError` if a task gives class labels other names than its source does (`names`, by column).
+
+    That is so where the one column that has the names of the task's labels tells the label, but not by its name.
+    """
+    labels = sorted(label.casefold() for label in task.facts.labels)
+    columns = [column for column, given in names.items() if sorted(map(str.casefold, given)) == labels]
+    if len(columns) != 1:
+        return
+    column, given = columns[0], names[columns[0]]
+    told: dict[int, set[str]] = {}
+    for row, one in zip(rows, made, strict=True):
+        if isinstance(row[column], int) and 0 <= row[column] < len(given):
+            told.setdefault(row[column], set()).add(one.target)
+    if all(len(targets) == 1 for targets in told.values()):
+        for value, (target,) in told.items():
+            if target.casefold() != given[value].casefold():
+                raise DataError(
+                    f"task '{task.name}', data set {title(task.facts.source)}: {value} in its column '{column}' is "
+                    f"{given[value]} by the source, and {target} by the task. Was another data set meant?"
+                )
 
 
 def title(source: Source) -> str:

@@ -136,8 +136,9 @@ def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Rea
     """The rows as examples, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
     try:
         rows = read(task.facts.source, name, root, GENERATED.get(name))
-        check_names(task, rows.names)
-        return _Read(rows, _examples(task, name, rows.rows, json.loads(arguments)))
+        made = _examples(task, name, rows.rows, json.loads(arguments))
+        check_names(task, rows.names, rows.rows, made)
+        return _Read(rows, made)
     except DataError as error:
         return error
 
