@@ -81,7 +81,7 @@ def test_an_error_is_one_line_without_control_characters(tmp_path: Path) -> None
     assert_one_line(call("show", "lorr\x1b[0m"), r"\x1b[0m")
 
 
-BROKEN = {
+BROKEN: dict[str, str | bytes] = {
     "a list": "[1, 2]",
     "a number": "7",
     "a text": '"x"',

@@ -104,10 +104,15 @@ def test_the_commit_is_part_of_what_is_asked(place: Place) -> None:
     assert changed[0].id != main[0].id, "a changed upstream is another run"
     assert kept[0].id == main[0].id
     assert len({spec.id for spec in both}) == 2
-    # Without a network and without a cache nothing is known, and a commit is what it is.
-    offline, commit_alone = place.expand("org-a/tiny", f"org-a/tiny@{commit}", HF_HUB_OFFLINE="1")
+    # Without a network the cache says what was last meant; without that nothing is known, and a commit is what it is.
+    nowhere = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(place.root / "empty")}
+    (last,) = place.expand("org-a/tiny", HF_HUB_OFFLINE="1")
+    assert last[0].id == changed[0].id
+    offline, commit_alone = place.expand("org-a/tiny", f"org-a/tiny@{commit}", **nowhere)
     assert offline[0].model.version == 1
     assert commit_alone[0].id == main[0].id
+    (away,) = place.expand("org-a/tiny", HF_ENDPOINT="http://127.0.0.1:9")
+    assert away[0].id == changed[0].id, "a Hub that cannot be reached is as no network"
 
 
 @pytest.mark.slow

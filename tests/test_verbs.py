@@ -277,6 +277,17 @@ def test_no_error_is_in_the_words_of_a_library(line: str, tmp_path: Path) -> Non
     assert not any(words in done.err for words in PYDANTIC), done.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["run demo --limit 0", "run demo --limit x", "plan demo --workers 1.5", "gate lora --seeds 1", "check task"],
+)
+def test_no_option_is_refused_in_the_words_of_a_library(words: str) -> None:
+    done = call(*words.split())
+    assert (done.code, done.out) == (2, "")
+    assert not any(said in done.err for said in PYDANTIC), done.err
+    assert done.err.splitlines()[-1].startswith("Error: ")
+
+
 # Terminals that are not what they should be
 
 

@@ -10,6 +10,7 @@ from peftbench.analysis import weight_sets
 from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
 from peftbench.models import find, known
+from peftbench.planning import devices
 from peftbench.registry import Unit, UserError, did_you_mean
 from peftbench.tasks import TASKS, Task, prompt, suite
 
@@ -114,12 +115,9 @@ def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
 
 
 def _devices() -> list[dict[str, Any]]:
-    # Here, as it takes torch.
-    from peftbench.planning.devices import named
-
     return [
         {"name": name, "memory": f"{held.memory_bytes / 1e9:.0f} GB", "watts": held.watts, "source": held.source}
-        for name, held in named().items()
+        for name, held in devices.named().items()
     ]
 
 

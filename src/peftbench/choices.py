@@ -132,8 +132,8 @@ def _fitted(span: Range, unit: Unit[Any], method: Choice) -> Range:
         try:
             Training(**{name: value})
         except ValidationError as error:
-            _, why = problems(error)
-            raise UserError(f"method '{unit.name}', range of {name}: its ends {why}") from None
+            why = problems(error)[1].partition(", not ")[0]
+            raise UserError(f"method '{unit.name}', range of {name}: {value} is wrong: it {why}") from None
     field = Training.model_fields[name]
     default = unit.facts.learning_rate if name == "learning_rate" else field.default
     return span.fitted(field.rebuild_annotation(), default)

@@ -22,9 +22,14 @@ def conditions(runs: "pd.DataFrame") -> Conditions:
     idle = runs["trainable_parameters"] == 0
     runs.loc[idle, ["learning_rate", "epochs", "steps", "batch_size", "accumulation"]] = None
     return {
-        str(label): {fact: tuple(sorted(own[fact].dropna().unique().tolist())) for fact in FACTS}
+        str(label): {fact: tuple(sorted(map(_whole, own[fact].dropna().unique().tolist()))) for fact in FACTS}
         for label, own in runs.groupby("label")
     }
+
+
+def _whole(value: Any) -> Any:
+    """A count as a whole number, whatever a column with gaps makes of it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def with_shares(runs: "pd.DataFrame") -> "pd.DataFrame":

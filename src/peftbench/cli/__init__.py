@@ -2,8 +2,11 @@
 
 import io
 import sys
+from typing import Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from peftbench.cli import (
     advising,
@@ -20,10 +23,24 @@ from peftbench.cli import (
     verifying,
 )
 from peftbench.registry import UserError
-from peftbench.text import visible
+from peftbench.text import problems, visible
+
+
+class Verbs(TyperGroup):
+    """All verbs; what is wrong with the value of an option is said in the words of the other errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message = problems(error.__cause__)[1]
+            raise
+
 
 app = typer.Typer(
     name="peftbench",
+    cls=Verbs,
     help="Which parameter-efficient fine-tuning method should I use, and is the difference real?",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -44,7 +44,7 @@ def advise(
     prefer: Annotated[
         str, typer.Option(help="what comes first: quality, memory, time, speed, size, or weights of PSCP")
     ] = "quality",
-    within: Annotated[float, typer.Option(min=0, help="points given up for a lower cost that comes first")] = 2.0,
+    within: Annotated[float, typer.Option(help="points given up for a lower cost that comes first")] = 2.0,
     device: OnDevice = "here",
     store: StoreDir = RESULTS,
     data: DataDir = None,
@@ -56,8 +56,8 @@ def advise(
 ) -> None:
     """Which methods to take for a model, a task and limits, by your own runs, by published figures, or by both."""
     plug(plugin)
-    if not math.isfinite(within):
-        raise UserError(f"--within {within:g}: a number of points")
+    if not 0 <= within < math.inf:
+        raise UserError(f"--within {within:g}: a number of points, 0 or more")
     place = open_store(store)
     if evaluate:
         _evaluate(_evidence(place, published), as_json)

@@ -13,7 +13,7 @@ from peftbench.engine.decoding import Decoding
 from peftbench.engine.quantise import Quantise, keep_exact, loading
 from peftbench.engine.shapes import shape, text_config
 from peftbench.engine.tokens import Encoder
-from peftbench.models import Model
+from peftbench.models import Model, is_commit
 from peftbench.models.weights import cannot_load, read
 from peftbench.registry import UserError
 from peftbench.tasks import TaskFacts
@@ -98,7 +98,7 @@ class Base:
             "precision": self.precision_used,
             **({"quantised": self.quantise} if self.quantise else {}),
             "attention": self.model.config._attn_implementation,
-            "commit": getattr(self.config, "_commit_hash", None),
+            "commit": self.ref.revision if is_commit(self.ref.revision) else getattr(self.config, "_commit_hash", None),
         }
 
     @property

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peftbench import machine
 from peftbench.cache import cache_directory
-from peftbench.engine.rehearsal import Counts
 from peftbench.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from peftbench.engine.rehearsal import Counts
 
 HERE = "here"
 REACHED = {"flops": 0.4, "bandwidth": 0.7}
@@ -38,7 +41,7 @@ class Device:
     watts: float | None = None
     source: str = ""
 
-    def seconds(self, counts: Counts) -> float | None:
+    def seconds(self, counts: "Counts") -> float | None:
         """How long so much work takes."""
         if self.rates is None:
             return None
