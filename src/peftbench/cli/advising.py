@@ -111,7 +111,7 @@ def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]"
             say(f"store {place.root}: no scores; by published figures instead", stderr=True)
         bundled = evidence.gather(evidence.bundled())
         rows = dict.fromkeys([*evidence.kept(place.root), *(row for held in bundled.rows.values() for row in held)])
-        frame = asking.aliases(evidence.frame(rows))
+        frame = asking.told_apart(asking.aliases(evidence.frame(rows)))
         found[True] = cells(frame, asking.known(frame, place), published=True)
     return found
 
