@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -362,6 +363,72 @@ def test_regret_of_published_figures(tmp_path: Path) -> None:
     assert lost[ADVISOR] <= lost[ALWAYS] + 0.5
     assert lost[ADVISOR] < lost[RANDOM] / 4
     assert 0.85 <= found["covered"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"method": "peft:lora", "method_arguments": "r=14", "published_as": "lora/M-rank14-target-mlp-bdlora"}, "mlp"),
+        ({"method": "peft:lora", "method_arguments": "r=32", "published_as": "lora/M-rank32-mica"}, "mica"),
+        ({"method": "lora", "method_arguments": "rank=8", "published_as": "lora/M-rank16"}, "rank16"),
+        ({"method": "ia3", "method_arguments": "", "published_as": "ia3/M-lr_0.005"}, "lr_0.005"),
+        ({"method": "LORA", "method_arguments": "r=32", "published_as": "lora/M-rank32-lorafa"}, "not a method here"),
+        ({"method": "lora", "method_arguments": "ranks=8", "published_as": ""}, "not a method here: .*did you mean"),
+        ({"method": "lora", "method_arguments": "rank=16", "published_as": "lora/M-rank16-lr_0.001"}, ""),
+        ({"method": "rslora", "method_arguments": "rank=64", "published_as": "lora/M-rank64-rslora"}, ""),
+        ({"method": "peft:miss", "method_arguments": 'init_weights="bat"', "published_as": "miss/M-bat"}, ""),
+        ({"method": "lora", "method_arguments": "", "published_as": ""}, ""),
+    ],
+)
+def test_whether_settings_are_those_of_the_experiment(row: dict[str, str], why: str) -> None:
+    from peftbench.evidence.settings import unlike
+
+    found = unlike(row | {"model": "org/M", "learning_rate": 0.001})
+    assert bool(found) == bool(why), found
+    assert not why or re.search(why, found)
+
+
+def test_no_method_is_credited_with_the_runs_of_another(tmp_path: Path) -> None:
+    """Every entry that is ranked is the method and the settings that its source had; the others are refused."""
+    question = ["--task", "gsm8k", "--rows", "1000", "--top", "6", "--model", "smollm2-135m", "--device", "h100-80gb"]
+    done = CliRunner().invoke(app, ["advise", "--store", str(tmp_path), *question, "--json"], catch_exceptions=False)
+    (advice,) = json.loads(done.stdout)["advice"]
+    rows = [row for held in evidence.gather(evidence.bundled()).rows.values() for row in held]
+    by_id = dict(zip(evidence.frame(rows)["id"], rows, strict=True))
+    ranked = [option for option in advice["methods"] if option["rank"]]
+    assert ranked
+    for option in ranked:
+        for row in map(by_id.__getitem__, option["evidence"]):
+            assert row.method == option["start"]["use"]
+            assert not re.search("bdlora|mica|lorafa|para$|fast$|vector", row.published_as)
+            if "learning_rate" in option["start"]:
+                assert row.learning_rate == option["start"]["learning_rate"]
+    foreign = [option for option in advice["methods"] if "published_as" in option["start"]]
+    assert all(option["verdict"] == "refused" for option in foreign)
+
+
+def test_what_is_refused_for_want_of_positions_is_not_recommended(tmp_path: Path) -> None:
+    """On the bundled model, whose rows are known: a prompt longer than its context."""
+    (tmp_path / "grid.toml").write_text(
+        'models = ["pocket"]\nmethods = [{ use = "prompt-tuning", tokens = [10, 2000] }]\n'
+        'tasks = ["pocket_topic"]\nsizes = [16]\n'
+    )
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "grid.toml"), "--json"], catch_exceptions=False)
+    short, long = sorted(json.loads(done.stdout)["cells"], key=lambda cell: len(cell["method"]))
+    assert short["status"] == "fits"
+    assert long["status"] == "refused"
+    assert "2000 virtual tokens, and the model has" in long["why"]
+
+
+def test_where_nothing_fits_the_least_is_said() -> None:
+    predicted = {"lora": Predicted({"peak_memory_bytes": 30e9}), "ia3": Predicted({"peak_memory_bytes": 26e9})}
+    found = asked(by_kind(), Question(place(), {"peak_memory_bytes": 24e9}), predicted)
+    assert found.ranked == ()
+    assert data(found, {"lora": {}, "ia3": {}})["least"] == {"method": "ia3", "needed": {"peak_memory_bytes": 26e9}}
+    told = section(found, {"lora": {}, "ia3": {}}).remarks[0]
+    assert told.endswith("Nearest to the limits is ia3: it needs peak memory of 26 GB, not 24 GB.")
+    fits = asked(by_kind(), Question(place(), {"peak_memory_bytes": 27e9}), predicted)
+    assert fits.least is None
 
 
 def test_advice_is_plain_values() -> None:

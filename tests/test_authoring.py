@@ -53,6 +53,30 @@ def test_a_new_task_and_a_new_method_run_at_once(tmp_path: Path, tiny_models: di
     ]
 
 
+@pytest.mark.slow
+def test_a_new_method_passes_its_own_check_on_both_shapes() -> None:
+    """The two commands that a newcomer gives."""
+    assert call("new", "method", "checked-method").code == 0
+    done = call("check", "method", "checked-method", "--plugin", "checked_method.py", "--json")
+    assert done.code == 0, done.out
+    assert done.json["problems"] == 0
+    for shape in ("decoder", "encoder-decoder"):
+        found = {finding["about"]: finding for finding in done.json["findings"][shape]}
+        assert found["trains"]["facts"]["trainable_parameters"] > 0
+        assert "saved" in found
+
+
+def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
+    from test_placement import build, put
+
+    load_plugin(str(authoring.write("method", "either-shape", tmp_path / "either_shape.py")))
+    for kind in ("llama", "switch_transformers"):
+        adapted = put(build(kind), {"use": "either-shape", "layers": [0]})
+        names = [name for name, p in adapted.model.named_parameters() if p.requires_grad]
+        assert names
+        assert all(re.search(r"(layers|block)\.0\.", name) for name in names)
+
+
 def test_the_template_says_every_fact(tmp_path: Path) -> None:
     text = authoring.write("task", "said_task", tmp_path / "said_task.py").read_text()
     asked = text[text.index("@task(") : text.index("def said_task")]

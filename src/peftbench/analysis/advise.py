@@ -108,6 +108,14 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Least:
+    """A method that is over some limits, and how much of each it needs."""
+
+    method: str
+    needed: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Advice:
     """The answer by one sort of evidence. `options`: ranked first, then those that are not known to fit, then the rest.
 
@@ -119,6 +127,24 @@ class Advice:
     options: tuple[Option, ...]
     unasked: tuple[str, ...]
     places: tuple[Place, ...]
+
+    @property
+    def least(self) -> "Least | None":
+        """Where no method fits: the one that exceeds the limits by the smallest factor, and what it would take."""
+        over = [
+            Least(option.method, {cost: option.costs[cost] for cost in self._exceeded(option)})
+            for option in self.options
+            if option.verdict == "does not fit"
+        ]
+        limits = self.question.limits
+        return min(
+            over if not self.ranked else (),
+            key=lambda least: (max(value / limits[cost] for cost, value in least.needed.items()), least.method),
+            default=None,
+        )
+
+    def _exceeded(self, option: Option) -> list[str]:
+        return [cost for cost, most in self.question.limits.items() if option.costs.get(cost, -math.inf) > most]
 
     @property
     def ranked(self) -> tuple[Option, ...]:

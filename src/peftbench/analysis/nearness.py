@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 ROWS, PARAMETERS = 1e4, 1e9
 """What stands for a number of training rows or parameters that is not known: similarities need some number."""
-SETTINGS = ("id", "status", "method", "method_arguments", "learning_rate")
-"""What is kept of the row that settings are taken from."""
+SETTINGS = ("id", "status", "method", "method_arguments", "learning_rate", "unlike")
+"""What is kept of the row that settings are taken from, where it has them."""
 POOLED = 2.0
 """Degrees of freedom that the spread of seeds over all cells counts as, beside a cell's own."""
 
@@ -156,7 +156,7 @@ def _scored(runs: "pd.DataFrame", pooled: float) -> Scored:
         variance=(own + POOLED * pooled) / (n - 1 + POOLED) / n + (fmean(errors) if errors else 0.0),
         seeds=n,
         ids=tuple(map(str, good["id"])),
-        first={column: good.iloc[0][column] for column in SETTINGS},
+        first={column: good.iloc[0][column] for column in SETTINGS if column in good},
         by_seed={
             int(seed): score
             for seed, score in zip(good["seed"], scores, strict=True)

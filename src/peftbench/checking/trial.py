@@ -260,6 +260,8 @@ class Trial:
         facts = {"loaded": flops, "meta": None}
         try:
             known = estimate(self.base.config, self.asked.method.name, **self.asked.method.arguments)
+            if known.forward_flops_512 is None:
+                raise ValueError("; ".join(known.notes))
             facts["meta"] = known.forward_flops_512
         except Exception as error:
             said = f"{flops:,} in 512 tokens, counted on the loaded model: {in_a_line(error)}"

@@ -116,7 +116,7 @@ def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]"
         figures, damaged = evidence.kept(place.root)
         warn_damaged(damaged)
         rows = dict.fromkeys([*figures, *(row for held in bundled.rows.values() for row in held)])
-        frame = asking.aliases(evidence.frame(rows))
+        frame = asking.told_apart(asking.aliases(evidence.frame(rows)))
         found[True] = cells(frame, asking.known(frame, place), published=True)
     return found
 

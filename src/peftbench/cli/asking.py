@@ -159,7 +159,10 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
     from peftbench.spec import RunSpec, Training
     from peftbench.store import arguments
 
+    if row.get("unlike"):
+        return Start({"published_as": f"{row['method']}({row['method_arguments']})"}, None, str(row["unlike"]))
     entry = {"use": row["method"], **arguments(row["method_arguments"])}
+    entry.pop("learning_rate", None)
     rate = row["learning_rate"]
     rate = None if rate is None or math.isnan(rate) else float(rate)
     try:
@@ -204,7 +207,7 @@ def predict(
     found = {}
     for label, one in starts.items():
         if one.spec is None:
-            found[label] = Predicted(why=one.why)
+            found[label] = Predicted(refused=one.why)
             continue
         cell = cells[one.spec.id]
         trains = METHODS[one.spec.method.name].facts.trains
@@ -263,6 +266,29 @@ def aliases(published: "pd.DataFrame") -> "pd.DataFrame":
 
     names = {model.source: name for name, model in models().items() if not model.directory}
     return published.assign(model=published["model"].replace(names))
+
+
+def told_apart(published: "pd.DataFrame") -> "pd.DataFrame":
+    """Published rows with a column that says why one is not the method and the settings that it stands under.
+
+    Such a row is no evidence for them: its arguments are then what its source calls it, which makes it a variant of its
+    own.
+    """
+    from peftbench.evidence.settings import unlike
+
+    why = published.apply(unlike, axis=1)
+    called = published["published_as"].where(published["published_as"] != "", published["method_arguments"])
+    settings = published["method_arguments"].where(why == "", called)
+    # Two rates of one method are two experiments, not two seeds of one.
+    alike = ["source", "model", "task", "method", "method_arguments"]
+    several = published.groupby(alike)["learning_rate"].transform("nunique") > 1
+    rates = (
+        settings
+        + settings.map(lambda text: ", " if text else "")
+        + "learning_rate="
+        + published["learning_rate"].map(str)
+    )
+    return published.assign(unlike=why, method_arguments=settings.where((why != "") | ~several, rates))
 
 
 def nearest_settings(model: "Model", place_of: "Place", labels: Sequence[str]) -> dict[str, Mapping[str, Any]]:

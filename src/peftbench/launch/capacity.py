@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peftbench import machine
-from peftbench.models.files import weight_bytes
 from peftbench.models import find
+from peftbench.models.files import weight_bytes
 from peftbench.registry import UserError
 from peftbench.spec import RunSpec
 

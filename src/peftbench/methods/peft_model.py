@@ -39,10 +39,9 @@ def with_peft(model: Any, config: Any) -> Adapted:
             adapted = _adapted(get_peft_model(model, config), undo)
         except Exception as error:
             _take_off(model, undo)
-            # Of tensors without values, what is not implemented is of torch.
-            if isinstance(error, ValueError) or (
-                isinstance(error, NotImplementedError) and model.device.type != "meta"
-            ):
+            # What torch does not have for tensors without values is no reason of the library's.
+            of_torch = isinstance(error, NotImplementedError) and "meta" in str(error).lower()
+            if isinstance(error, (ValueError, NotImplementedError)) and not of_torch:
                 why = " ".join(str(error).split())[:300]
                 raise UserError(f"peft, on this {model.config.model_type} model: {why}") from error
             raise

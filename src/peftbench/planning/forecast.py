@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from peftbench.engine.estimate import Estimate, configuration, estimate
 from peftbench.engine.meter import Memory
 from peftbench.engine.rehearsal import Counts, Shape
+from peftbench.engine.shapes import shape
+from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import total_steps, validate_every
 from peftbench.methods import given
 from peftbench.planning.devices import Device
@@ -200,6 +203,9 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     if not isinstance(known, Rows):
         return replace(cell, status="not known", why=known[1])
     cell = replace(cell, test_rows=known.test_rows)
+    if why := no_room(spec, found, known):
+        # Lengths that were judged, not read, may be wrong.
+        return replace(cell, status="refused" if known.known else "not known", why=why)
     device, room = on
     memory = found.at(longest(spec, known)).peak if found.rehearsals else Memory(found.weight_bytes, 0, 0, 0)
     held: dict[str, Any] = memory.costs()
@@ -217,6 +223,21 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
         why = f"needs {memory.total / 1e9:.1f} GB at its peak; there are {room / 1e9:.1f} GB for a run"
         return replace(cell, status="does not fit", why=why)
     return cell
+
+
+def no_room(spec: RunSpec, found: Profile, known: Rows) -> str:
+    """Why the longest row will be refused for want of positions, as in a run; empty if it will not be."""
+    config = configuration(spec.model.name)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    prompted: Any = SimpleNamespace(virtual_tokens=found.virtual_tokens, soft_prompt=found.soft_prompt or None)
+    rows = [Encoded([0] * prompt, [0] * target) for prompt, target in known.train]
+    needed = shape(config).positions(prompted, rows, known.longest_answer)
+    if positions is None or needed <= positions:
+        return ""
+    return (
+        f"the longest row needs {needed} positions with its answer and {found.virtual_tokens} virtual tokens, "
+        f"and the model has {positions}"
+    )
 
 
 def _known(estimated: Sequence[Estimate]) -> dict[str, Any]:

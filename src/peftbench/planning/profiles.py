@@ -36,7 +36,9 @@ length, and the head that only targets go through, are a percent or two of the w
 class Profile:
     """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
 
-    `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is expected.
+    `virtual_tokens` stand before the input, of an encoder–decoder before that of the encoder if they are a
+    `soft_prompt`. `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is
+    expected.
     """
 
     trainable_parameters: int
@@ -47,6 +49,8 @@ class Profile:
     extra_forward_flops_512: int
     shapes: tuple[Shape, ...]
     rehearsals: tuple[Rehearsal, ...]
+    virtual_tokens: int = 0
+    soft_prompt: bool = False
 
     def at(self, shape: Shape) -> Rehearsal:
         """The step on rows of a length: of those rehearsed exactly, of others by what they have in common.
@@ -136,6 +140,8 @@ def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profi
         0 if merges else forward.flops - untouched(config, dtype).flops,
         chosen,
         tuple(rehearsals),
+        adapted.virtual_tokens,
+        adapted.soft_prompt is not None,
     )
 
 

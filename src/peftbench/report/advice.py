@@ -48,9 +48,20 @@ def section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Sect
         f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry(starts[o.method])}, {_rests(o)}"
         for o in advice.ranked
     ]
-    told = told or ["No method is known to fit."]
+    told = told or [f"No method is known to fit. {_least(advice)}".strip()]
     unknown = [f"Not known: {line}" for line in [*unknowns(advice), *remarks]]
     return Section("advice", title(advice), "", tuple(sheets), remarks=(*told, *unknown))
+
+
+def _least(advice: Advice) -> str:
+    """The method that comes nearest to the limits, and what it needs."""
+    if (least := advice.least) is None:
+        return ""
+    needed = ", ".join(
+        f"{NAMES[cost][0]} of {NAMES[cost][1](value)}, not {NAMES[cost][1](advice.question.limits[cost])}"
+        for cost, value in least.needed.items()
+    )
+    return f"Nearest to the limits is {least.method}: it needs {needed}."
 
 
 def title(advice: Advice) -> str:
@@ -208,6 +219,7 @@ def data(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> dict[st
             "within": question.within,
         },
         "recommended": advice.ranked[0].method if advice.ranked else None,
+        "least": {"method": least.method, "needed": dict(least.needed)} if (least := advice.least) else None,
         "methods": [_option(option, advice, starts) for option in advice.options],
         "unknown": [*unknowns(advice), *remarks],
         "cells": len(advice.places),
