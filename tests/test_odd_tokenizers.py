@@ -6,6 +6,7 @@ The tokenizers are the bundled one with other parts. That of the bundled decoder
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,8 +31,11 @@ from peftbench.engine.tokens import (
     unwritable,
     written,
 )
+from peftbench.experiment import Worker, run
+from peftbench.grid import expand
 from peftbench.models import find
 from peftbench.registry import UserError
+from peftbench.spec import RunResult
 from peftbench.tasks import TASKS, Example, TaskFacts
 
 FACTS = TaskFacts(
@@ -262,6 +266,53 @@ def test_a_prompt_without_room_for_its_fields_is_refused() -> None:
 
 
 # Whole runs
+
+
+def done(model: Path, task: str, folder: Path) -> RunResult:
+    grid: dict[str, Any] = {"models": [str(model)], "methods": ["none"], "tasks": [task], "sizes": [16]}
+    (spec,) = expand(grid | {"eval": {"test_rows": 4}})
+    folder.mkdir()
+    return run(spec, Worker(), folder, lambda _: None)[0]
+
+
+def test_a_result_says_how_it_was_asked_and_what_cannot_be_answered(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    tokenizer(lower=True, template=NEEDS_SYSTEM + THINKS).save_pretrained(tmp_path / "model")
+    found = {task: done(tmp_path / "model", task, tmp_path / task) for task in ("pocket_data_to_text", "pocket_topic")}
+    for task, result in found.items():
+        assert result.status == "ok", result.error
+        assert result.data is not None
+        assert result.data.prompt_form == {
+            "chat_template": "default",
+            "system_turn": "empty",
+            "enable_thinking": False,
+        }
+        rows = result.data.train_rows + result.data.validation_rows + result.data.test_rows
+        said = [note for note in result.notes if "cannot be written" in note]
+        if task == "pocket_data_to_text":
+            assert result.data.unwritable_targets == rows
+            assert [note.partition(":")[0] for note in said] == ["training", "test"]
+        else:
+            # Ranked choices are answered letter for letter.
+            assert not said
+
+
+def test_labels_that_a_tokenizer_does_not_tell_apart_refuse_the_run(
+    tiny_models: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_models["llama"], tmp_path / "model")
+    made = tokenizer(template=CHATML)
+    made.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])
+    made.save_pretrained(tmp_path / "model")
+    data = tmp_path / "rows.csv"
+    data.write_text("text,verdict\n" + "".join(f"row {i},{'pâté' if i % 2 else 'pate'}\n" for i in range(40)))
+    entry = {"data": str(data), "fields": ["text"], "target": "verdict", "labels": ["pate", "pâté"]}
+    (spec,) = expand({"models": [str(tmp_path / "model")], "methods": ["none"], "tasks": [entry], "sizes": [8]})
+    result, _ = run(spec, Worker(), tmp_path, lambda _: None)
+    assert result.status == "refused"
+    assert "does not tell the choices 'pate' and 'pâté' apart" in str(result.error)
 
 
 @pytest.mark.slow
