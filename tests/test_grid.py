@@ -1,5 +1,7 @@
 """Grids: what they multiply out to, which runs are the same run, and one clear line for each mistake."""
 
+import hashlib
+import json
 import subprocess
 import sys
 import typing
@@ -500,3 +502,58 @@ def test_expanding_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Old names
+
+
+def warmed(**train: Any) -> RunSpec:
+    grid: dict[str, Any] = {"methods": ["lora"], "tasks": ["pocket_sentiment"], "sizes": [16], "train": train}
+    (spec,) = expand(grid)
+    return spec
+
+
+def test_a_share_of_warm_up_has_the_id_that_it_had_under_its_old_name() -> None:
+    """`warmup_ratio` became `warmup_steps`, as in `transformers` 5; the ids are those that results already have."""
+    assert warmed().id == warmed(warmup_ratio=0.06).id == warmed(warmup_steps=0.06).id
+    for share in (0.0, 0.1):
+        old = warmed(warmup_ratio=share)
+        assert old == warmed(warmup_steps=share)
+        content = old.model_dump(mode="json", exclude_defaults=True, exclude={"method": {"called", "place"}})
+        content["train"] = {"warmup_ratio": share}
+        asked = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        assert old.id == asked
+    assert len({warmed(warmup_steps=steps).id for steps in (0, 0.1, 1, 2, 50)}) == 5
+
+
+def test_results_with_the_old_name_are_read() -> None:
+    spec = warmed(warmup_steps=0.1)
+    written = spec.model_dump(mode="json")
+    written["train"]["warmup_ratio"] = written["train"].pop("warmup_steps")
+    assert RunSpec.model_validate(written) == spec
+
+
+def test_warm_up_by_its_old_name_is_swept_and_given_to_methods() -> None:
+    grid: dict[str, Any] = {"tasks": ["pocket_sentiment"], "sizes": [16]}
+    swept = expand(grid | {"methods": ["lora"], "train": {"warmup_ratio": [0.0, 0.1]}})
+    own = expand(grid | {"methods": [{"use": "lora", "warmup_ratio": [0.0, 0.1]}], "train": {"warmup_steps": 5}})
+    assert swept == own
+    assert [spec.train.warmup_steps for spec in swept] == [0.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"warmup_ratio": 0.1, "warmup_steps": 5}, "old name of warmup_steps: give one"),
+        ({"warmup_ratio": 1}, "has to be below 1"),
+        ({"warmup_ratio": [0.5, 1.0]}, "has to be below 1"),
+        ({"warmup_steps": 1.5}, "neither a whole number of steps nor a share"),
+        ({"warmup_steps": -1}, "greater than or equal to 0"),
+        ({"warmup_step": 5}, "did you mean 'warmup_steps'"),
+    ],
+)
+def test_wrong_warm_ups_are_refused_in_a_line(train: dict[str, Any], words: str) -> None:
+    grid = {"methods": ["lora"], "tasks": ["pocket_sentiment"], "train": train}
+    with pytest.raises(UserError, match=words) as caught:
+        expand(grid)
+    assert "\n" not in str(caught.value)

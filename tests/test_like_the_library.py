@@ -241,8 +241,9 @@ def generated(adapted: Adapted, base: Base, row: Encoded) -> str:
     # Not that of the model's makers, which may force tokens: the answer is the likeliest token again and again.
     greedy = GenerationConfig(max_new_tokens=TASK.facts.max_new_tokens, eos_token_id=base.ends, pad_token_id=0)
     greedy.decoder_start_token_id = getattr(base.config, "decoder_start_token_id", None)
-    # `generate` makes T5 a cache of as many layers as its encoder has.
-    greedy.use_cache = base.config.model_type != "t5"
+    # `generate` makes T5 a cache of as many layers as its encoder has. A prefix brings a cache along, and without one
+    # the library puts it before each token anew.
+    greedy.use_cache = base.config.model_type != "t5" or adapted.prefix is not None
     with torch.no_grad():
         found = adapted.model.eval().generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy

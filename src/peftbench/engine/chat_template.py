@@ -82,11 +82,11 @@ def chat_of(tokenizer: Any) -> Chat | None:
     if templates is None:
         return None
     if isinstance(templates, dict):
-        name = "default"
+        name = next(iter(templates)) if len(templates) == 1 else "default"
         if name not in templates:
             raise UserError(
                 f"its tokenizer has several chat templates ({', '.join(sorted(templates))}) and none is called "
-                "default: give the one that is meant that name in its folder (chat_template.jinja)"
+                "default: copy the one that is meant to chat_template.jinja in the model's folder"
             )
         templates = templates[name]
     problem = "what it shows does not contain the question"

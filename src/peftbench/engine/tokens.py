@@ -116,22 +116,28 @@ class Encoder:
         Nothing else of a prompt is ever cut. Raises `UserError` if that leaves no room.
         """
         tokens = {name: bare(self.tokenizer, text) for name, text in fields.items()}
+        sizes = [len(ids) for ids in tokens.values()]
         room = self.prompt_tokens - len(self.prompt(dict.fromkeys(fields, "")))
-        while True:
-            length = common_length([len(ids) for ids in tokens.values()], max(0, room))
-            cut = {name: self._without_middle(text, tokens[name], length) for name, text in fields.items()}
-            ids = self.prompt(cut)
-            # In its line a field may take other tokens than alone.
-            excess = len(ids) - self.prompt_tokens
-            if excess <= 0:
-                return ids
-            if room <= 0:
-                needed = len(ids) + self.facts.max_new_tokens
-                raise UserError(
-                    f"max_length = {self.prompt_tokens + self.answer_tokens} leaves {self.prompt_tokens} tokens for a "
-                    f"prompt, of which {len(ids)} go to instruction, labels and names: raise max_length over {needed}"
-                )
-            room -= excess
+        length, found, ids = common_length(sizes, max(0, room)), list[int](), list[int]()
+        # In its line, and where it was cut, a field takes other tokens than alone, so the length is found by trying.
+        fitting, too_long = -1, max(sizes, default=0) + 1
+        while fitting + 1 < too_long:
+            ids = self.prompt({name: self._without_middle(text, tokens[name], length) for name, text in fields.items()})
+            spare = (self.prompt_tokens - len(ids)) // max(1, sum(size > length for size in sizes))
+            if spare >= 0:
+                found, fitting = ids, length
+            else:
+                too_long = length
+            if spare == 0:
+                break
+            length = min(max(length + spare, fitting + 1), too_long - 1)
+        if not found:
+            raise UserError(
+                f"max_length = {self.prompt_tokens + self.answer_tokens} leaves {self.prompt_tokens} tokens for a "
+                f"prompt, and one with no more of its fields than their names takes {len(ids)}: "
+                f"raise max_length over {len(ids) + self.facts.max_new_tokens}"
+            )
+        return found
 
     def _without_middle(self, text: str, ids: list[int], most: int) -> str:
         if len(ids) <= most:
