@@ -217,6 +217,7 @@ def config_of(base: Base, kind: str, arguments: dict[str, Any]) -> Any:
     """The configuration that a method of ours would give the library for these arguments."""
     places = {"TOKENIZER": base.ref.source, "OTHER": find("pocket-t5").source, "MODEL": base.ref.source}
     given = {name: places.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}
+    given.pop("STEPS", None)
     unit = METHODS[f"peft:{kind.lower()}"]
     adapted: Adapted = unit.function(base.model, **unit.check(given))
     config = adapted.model.active_peft_config

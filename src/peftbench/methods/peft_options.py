@@ -9,7 +9,7 @@ from typing import Any
 
 from peftbench.registry import UserError
 
-UNUSED = "peft does not use it for this type"
+UNUSED = "peft does not have it for this type"
 QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
 MEGATRON = "it needs the parallel layers of Megatron-LM"
 ALORA = (
@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, str]] = {
             *("r", "rank_pattern", "alpha_pattern", "use_rslora", "lora_bias", "use_qalora", "qalora_group_size"),
             *("megatron_config", "megatron_core", "alora_invocation_tokens", "use_bdlora"),
             *("arrow_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-            *("velora_config", "monteclora_config", "kasa_config"),
+            *("velora_config", "monteclora_config", "kasa_config", "use_dora", "target_parameters"),
         ),
         UNUSED,
     ),
