@@ -46,12 +46,20 @@ EVERYWHERE: dict[str, Any] = {
     **{name: {} for name in ("monteclora_config", "arrow_config", "megatron_config")},
     "megatron_core": "other",
     "tokenizer_kwargs": {"use_fast": True},
-    "module_dropout": 0.1,
+    "module_dropout": 0.3,
+    "prompt_tuning_init_state_dict_path": "prompts.bin",
 }
 """Values of options by name, where none can be told from the default."""
 Context = dict[str, Any]
 TEXT = {"prompt_tuning_init": "TEXT", "tokenizer_name_or_path": "TOKENIZER", "prompt_tuning_init_text": "one word"}
-ASA = {"use_asa": True, "asa_target_subspaces": 3, "init_warmup": 1, "final_warmup": 3, "mask_interval": 1, "STEPS": 12}
+ASA = {
+    "use_asa": True,
+    "asa_target_subspaces": 3,
+    "init_warmup": 1,
+    "final_warmup": 10,
+    "mask_interval": 3,
+    "STEPS": 12,
+}
 BUDGET = {"init_r": 6, "target_r": 3, "tfinal": 1, "STEPS": 12}
 ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
     "ADALORA": {
@@ -80,7 +88,7 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
                 "asa_schedule_exponent": 1.0,
             }.items()
         },
-        "svd_threshold": ({"use_dynamic_rank": True, "subspace_rank": 8}, 0.999),
+        "svd_threshold": ({"use_dynamic_rank": True, "subspace_rank": 8, "num_subspaces": 2}, 0.9),
     },
     "ADAPTION_PROMPT": {"adapter_len": ({}, 5), "adapter_layers": ({}, 1)},
     "BOFT": {"boft_block_num": ({"boft_block_size": 0, "boft_block_num": 4}, 8)},
@@ -138,8 +146,16 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
         "lora_alpha": ({"r": 4}, 3),
         "lora_dropout": ({"r": 4}, 0.5),
     },
-    "TINYLORA": {"init_v_bound": ({"init_weights": False}, 0.5), "weight_tying": ({}, 1.0)},
+    "TINYLORA": {
+        "init_v_bound": ({"init_weights": "uniform"}, 0.5),
+        "init_weights": ({}, "uniform"),
+        "weight_tying": ({}, 1.0),
+    },
     "TRAINABLE_TOKENS": {"target_modules": ({}, ["lm_head"]), "token_indices": ({}, [5, 6])},
+    "MISS": {"mini_r": ({"init_weights": "mini", "r": 4}, 2)},
+    "OSF": {"effective_rank": ({}, 4), "target_svd_config": ({}, {"model.layers.0.self_attn.q_proj": 3})},
+    "PEANUT": {"act_fn": ({}, "gelu")},
+    "WAVEFT": {"wavelet_family": ({}, "sym2")},
     "LN_TUNING": {"target_modules": ({}, ["input_layernorm"])},
     "LOKR": {
         "decompose_both": ({"r": 1, "decompose_factor": 4}, True),
@@ -160,6 +176,7 @@ INERT: dict[tuple[str, str], str] = {
     ("SUPERTUNING", "save_precomputed_indices"): KEEPS,
     ("FROD", "progressbar"): "what is shown",
     ("FROD", "runtime_offload_base_weight"): "where the base's weights are kept meanwhile",
+    ("POLY", "poly_type"): "the library knows one value",
     ("SHIRA", "mask_type"): "the library knows one value",
 }
 """Options that cannot change the function, and why."""
@@ -297,6 +314,7 @@ def test_every_option_changes_something_or_is_refused(kind: str, bases: dict[str
         ("lora", {"layers_to_transform": [0], "layers_pattern": "layers"}),
         ("adalora", {"use_rslora": True}),
         ("adalora", {"init_lora_weights": "gaussian"}),
+        ("tinylora", {"init_weights": False}),
         ("hira", {"rank_pattern": {"q_proj": 2}}),
         ("prompt_tuning", {"token_dim": 32}),
     ],
@@ -314,6 +332,7 @@ def test_what_is_not_done_here_is_refused_by_name(kind: str, arguments: Context)
     ("kind", "name"),
     [
         ("LORA", "layers_to_transform"),
+        ("LILY", "stride_A"),
         ("LORA", "kasa_config"),
         ("IA3", "target_modules"),
     ],
