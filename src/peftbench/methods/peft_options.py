@@ -56,6 +56,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         UNUSED,
     ),
     "HIRA": {"rank_pattern": UNUSED},
+    "OFT": {"module_dropout": UNUSED},
+    "OSF": {"target_svd_config": UNUSED},
     "SHADOW": {"layers_to_transform": UNUSED},
     **{
         kind: dict.fromkeys(("token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"), MEASURE)

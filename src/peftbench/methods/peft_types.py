@@ -244,7 +244,7 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
         return ({"target_modules": within(model, names, layers)} if layers != "all" else {}), []
     feeding = "feedforward_modules" in known
     roles = (("k", "v", "down") if feeding else MODULES) if asked is None else asked
-    found = {"target_modules": places(model, roles, layers)}
+    found: dict[str, Any] = {"target_modules": places(model, roles, layers)}
     if feeding:
         inner = given.get("feedforward_modules", [role for role in roles if role == "down"])
         found["feedforward_modules"] = places(model, inner, layers) if inner else inner
