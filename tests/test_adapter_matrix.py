@@ -139,7 +139,8 @@ def bases(
 def lora(**options: Any) -> Any:
     from peft import LoraConfig
 
-    return LoraConfig(**{"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]} | options)
+    asked: dict[str, Any] = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+    return LoraConfig(**asked | options)
 
 
 def of(kind: str, **options: Any) -> Any:
@@ -217,6 +218,7 @@ def config_of(base: Base, kind: str, arguments: dict[str, Any]) -> Any:
     """The configuration that a method of ours would give the library for these arguments."""
     places = {"TOKENIZER": base.ref.source, "OTHER": find("pocket-t5").source, "MODEL": base.ref.source}
     given = {name: places.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}
+    given.pop("STEPS", None)
     unit = METHODS[f"peft:{kind.lower()}"]
     adapted: Adapted = unit.function(base.model, **unit.check(given))
     config = adapted.model.active_peft_config

@@ -9,7 +9,7 @@ from typing import Any
 
 from peftbench.registry import UserError
 
-UNUSED = "peft does not use it for this type"
+UNUSED = "peft does not have it for this type"
 QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
 MEGATRON = "it needs the parallel layers of Megatron-LM"
 ALORA = (
@@ -27,7 +27,14 @@ STARTS = {
     "lora_ga": OTHER_STEPS,
     "loftq": "it is for a base that is quantised afterwards: use a quantised model",
 }
-"""Starts of LoRA by name."""
+OTHER_STARTS = ("gaussian", "pissa", "olora", "orthogonal", "mica")
+"""Starts of LoRA by name: those that are refused, with the reason, and those that are not."""
+VALUES: dict[str, dict[str, Mapping[Any, str]]] = {
+    "LORA": {"init_lora_weights": STARTS},
+    "ADALORA": {"init_lora_weights": dict.fromkeys((*STARTS, *OTHER_STARTS), UNUSED)},
+    "TINYLORA": {"init_weights": {False: "what is trained would start at whatever is in memory"}},
+}
+"""Reasons by type, option and value."""
 SHARED = {"layers_pattern": "layers are counted in the order of the model: layers_to_transform is enough"}
 OPTIONS: dict[str, dict[str, str]] = {
     "LORA": {
@@ -44,11 +51,13 @@ OPTIONS: dict[str, dict[str, str]] = {
             *("r", "rank_pattern", "alpha_pattern", "use_rslora", "lora_bias", "use_qalora", "qalora_group_size"),
             *("megatron_config", "megatron_core", "alora_invocation_tokens", "use_bdlora"),
             *("arrow_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-            *("velora_config", "monteclora_config", "kasa_config"),
+            *("velora_config", "monteclora_config", "kasa_config", "use_dora", "target_parameters"),
         ),
         UNUSED,
     ),
     "HIRA": {"rank_pattern": UNUSED},
+    "OFT": {"module_dropout": UNUSED},
+    "OSF": {"target_svd_config": UNUSED},
     "SHADOW": {"layers_to_transform": UNUSED},
     **{
         kind: dict.fromkeys(("token_dim", "num_attention_heads", "num_layers", "num_transformer_submodules"), MEASURE)
@@ -67,10 +76,10 @@ def check(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
     for name, value in given.items():
         if name in reasons and value != defaults.get(name):
             raise UserError(f"peft:{kind.lower()} cannot be run with {name}: {reasons[name]}")
-    start = given.get("init_lora_weights")
-    if isinstance(start, str) and (start in STARTS or kind == "ADALORA"):
-        reason = UNUSED if kind == "ADALORA" else STARTS[start]
-        raise UserError(f"peft:{kind.lower()} cannot be run with init_lora_weights = {start}: {reason}")
+    for name, values in VALUES.get(kind, {}).items():
+        value = given.get(name)
+        if isinstance(value, str | bool) and value in values:
+            raise UserError(f"peft:{kind.lower()} cannot be run with {name} = {value}: {values[value]}")
 
 
 def check_saved(config: Any) -> None:

@@ -8,7 +8,7 @@ import inspect
 import re
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from math import gcd
 from pathlib import Path
@@ -42,6 +42,8 @@ RATES = {
 }
 """Default learning rates of types that the core has, or that are like one of them."""
 RATE = 1e-3
+OURS = {"LILY": ", 2"}
+"""What is added to the library's version, where a change here has altered results of a type."""
 
 
 def types() -> list[str]:
@@ -71,7 +73,7 @@ def facts(kind: str) -> MethodFacts:
         learning_rate=RATES.get(kind, RATE),
         # More than one are those of its variants.
         paper=f"arXiv:{papers.pop()}" if len(papers) == 1 else "",
-        version="peft " + ".".join(version("peft").split(".")[:2]),
+        version="peft " + ".".join(version("peft").split(".")[:2]) + OURS.get(kind, ""),
         gradient_checkpointing=cached if kind in PREFIX_TYPES else "",
         quantised=_unlike_quantised(kind),
     )
@@ -150,6 +152,8 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
     if kind == "SHADOW" and arguments.get("auxiliary_loss_weight"):
         raise UserError("peft:shadow: auxiliary_loss_weight must be 0: logits are computed for answers alone")
     given = needed(kind, arguments) | dict(arguments)
+    if kind == "ADALORA" and given.get("init_r", 12) <= given.get("target_r", 8):
+        raise UserError("peft:adalora: init_r, the rank at the start, must be more than target_r, that of the end")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -254,6 +258,8 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
         inner = given.get("feedforward_modules")
         usual = playing(model, "down", layers) if "down" in roles else []
         found["feedforward_modules"] = usual if inner is None else places(model, inner, layers) if inner else inner
+    if kind == "LILY":
+        found |= _by_ends(model, found["target_modules"], given.get("exclude_modules"))
     if given.get("layers_to_transform") is not None:
         # Full names say it, and with them the library would not look at the numbers.
         found["layers_to_transform"] = None
@@ -273,6 +279,15 @@ def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
             raise UserError(f"target_modules: '{asked}' fits no module of this model in the layers '{said(layers)}'")
         return found
     return places(model, asked, layers)
+
+
+def _by_ends(model: Any, names: Sequence[str], excluded: Any) -> dict[str, Any]:
+    """The same modules by the ends of their names, for a type that shares weights among those of one end."""
+    ends = sorted({name.rpartition(".")[2] for name in names})
+    others = [name for name, _ in model.named_modules() if name not in names and _fits(name, ends)]
+    if isinstance(excluded, str) and others:
+        raise UserError("peft:lily: exclude_modules must be a list where layers are chosen")
+    return {"target_modules": ends, "exclude_modules": excluded if not others else [*(excluded or ()), *others]}
 
 
 def _layers(given: Mapping[str, Any]) -> Any:
