@@ -21,6 +21,7 @@ from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_fits, decoding
 from peftbench.engine.tokens import Encoded, check_whole, encode
 from peftbench.engine.train import Report, Trained, Trainer
+from peftbench.engine.unchanged import ProcessState, listed
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
 from peftbench.models import find
@@ -36,13 +37,20 @@ from peftbench.tasks.splits import Limits, Splits, split
 class Worker:
     """What stays between the runs of one process: the resident base model, and where data is.
 
-    `broken`: the GPU has failed in a way that only a new process mends.
+    `broken`: only a new process mends what has happened: the GPU has failed, or a run has changed the process.
     """
 
     data: Path | None = None
     keep_adapters: bool = False
     base: Base | None = None
     broken: bool = False
+    process: ProcessState | None = None
+
+    def watch(self) -> None:
+        """Take note of the process as it is, before a run."""
+        if self.process is None:
+            self.process = ProcessState()
+        self.process.see()
 
     def borrow(self, spec: RunSpec) -> Base:
         """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
@@ -57,15 +65,21 @@ class Worker:
         return self.base
 
     def restore(self, found: "Found") -> None:
-        """Make sure the base is as it was; if that cannot be done, the next run loads it."""
+        """Make sure the base and the process are as they were; if not, the next run loads it, or has a new process."""
         base, self.base = self.base, None
+        if self.process is not None and (changed := self.process.changed()):
+            self.broken = True
+            found.notes.append(f"the run left its process changed, which was not used again: {listed(changed)}")
         if base is None or self.broken:
             return
         try:
             found.reloaded = base.restore()
             self.base = base
         except Exception as problem:
-            found.notes.append(f"the base model could not be loaded again after the run: {in_a_line(problem)}")
+            self.broken = True
+            found.notes.append(f"the base model could not be restored after the run: {in_a_line(problem)}")
+        if base.left:
+            found.notes.append(f"the run left the base model changed, which was loaded anew: {listed(list(base.left))}")
 
 
 @dataclass
@@ -90,6 +104,7 @@ class Found:
 def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[RunResult, list[dict[str, Any]]]:
     """Do one run. Returns its result and its predictions; whatever goes wrong in it is its result."""
     found = Found()
+    worker.watch()
     status, error = _attempt(spec, worker, folder, report, found)
     # After the attempt, when nothing holds on to its tensors any more.
     worker.restore(found)
