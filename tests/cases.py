@@ -36,7 +36,8 @@ def make(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 def _script(folder: Path) -> ModuleType:
     found = importlib.util.spec_from_file_location("make_models", CASES / "models" / "make_models.py")
-    assert found is not None and found.loader is not None
+    assert found is not None
+    assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     with mock.patch.dict(os.environ, {"CASES_OUT": str(folder)}), mock.patch.dict(sys.modules, make_models=module):
         found.loader.exec_module(module)

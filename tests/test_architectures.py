@@ -1,4 +1,4 @@
-"""Every architecture is trained and answered as each row alone and without a cache, by the library `transformers`, says."""
+"""Training and answers on every architecture are those of `transformers` on each row alone and without a cache."""
 
 import datetime as dt
 import math
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cases
 import pytest
 import torch
 
+import cases
 from peftbench.checking import contract
 from peftbench.engine.decoding import choose
 from peftbench.engine.load import Base
-from peftbench.engine.predict import check_fits
+from peftbench.engine.predict import answer, check_fits
 from peftbench.engine.shapes import positions
 from peftbench.engine.tokens import Encoded, encode
 from peftbench.experiment import Worker, adapt, run
@@ -22,7 +22,7 @@ from peftbench.grid import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.registry import UserError
-from peftbench.spec import RunResult, RunSpec
+from peftbench.spec import Evaluation, RunResult, RunSpec
 from peftbench.tasks import TASKS
 from peftbench.tasks.splits import Limits, split
 
@@ -32,7 +32,7 @@ UNLIKE = ["mamba", "jamba", "gemma3", "bloom", "mixtral"]
 """Recurrent, hybrid, composite with a sliding window, without positions, with experts."""
 DAY = int(os.environ.get("PEFTBENCH_ROTATION", dt.date.today().timetuple().tm_yday))
 TASK = "pocket_sentiment"
-ROWS = 5
+ROWS = 4
 
 
 @pytest.fixture(scope="session")
@@ -148,16 +148,12 @@ def test_a_third_of_the_architectures_keep_the_contract_of_methods(name: str, fo
         assert not [finding for finding in findings if finding.problem], (method, findings)
 
 
-@pytest.mark.parametrize("name", ["gemma3", "mistral", "modernbert_decoder", "mpt"])
-@pytest.mark.parametrize("how", ["rank", "generate"])
+@pytest.mark.parametrize(("name", "how"), [("gemma3", "rank"), ("gemma3", "generate"), ("mpt", "rank")])
 def test_answers_after_a_prefix_do_not_depend_on_the_batch(name: str, how: str, folder: Path) -> None:
     """Padding stands between a prefix and its text: it uses up a sliding window, and moves what is told by distance."""
     base, task = Base(find(str(made(folder, name))), "fp32"), TASKS[TASK]
     rows = encode(base.encoder(task.facts, 256), split(task, {}, 8, 0, Limits(ROWS, 12), None).test)
     for adapted in with_method(base, "prefix-tuning", tokens=12):
-        from peftbench.engine.predict import answer
-        from peftbench.spec import Evaluation
-
         found = []
         for size in (32, 1):
             base.decodings.clear()

@@ -173,7 +173,8 @@ def _content(value: Any, met: dict[int, Any], depth: int) -> Any:
         return type(value), [_frozen(each, met, depth) for each in value]
     if isinstance(value, (PreTrainedConfig, GenerationConfig)) or type(value).__module__.startswith("transformers."):
         # Saving a model writes the type of its weights into its configuration, as a text.
-        return type(value), {key: _frozen(each, met, depth) for key, each in vars(value).items() if key != "dtype"}
+        held = getattr(value, "__dict__", {})
+        return type(value), {key: _frozen(each, met, depth) for key, each in held.items() if key != "dtype"}
     return value
 
 
