@@ -82,7 +82,8 @@ def logits(network: Any, row: Encoded, answer: list[int]) -> torch.Tensor:
         found = network(input_ids=prompt, decoder_input_ids=before, use_cache=False).logits[0]
     else:
         found = network(input_ids=torch.tensor([[*row.prompt, *answer]]), use_cache=False).logits[0]
-    return found[-len(answer) - 1 :].float().log_softmax(-1)
+    last: torch.Tensor = found[-len(answer) - 1 :].float().log_softmax(-1)
+    return last
 
 
 def likelihood(network: Any, row: Encoded, answer: list[int]) -> float:
@@ -111,7 +112,7 @@ def right(model: Path, kept: Path) -> tuple[list[str], list[str], float]:
     ]
     texts = [generated(network, row, task.facts.max_new_tokens, base.ends) for row in rows]
     loss = -sum(likelihood(network, row, row.target) for row in held) / sum(len(row.target) for row in held)
-    return ranked, [base.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in texts], loss
+    return ranked, [str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in texts], loss
 
 
 def light_check(model: Path, tmp_path: Path) -> None:
