@@ -16,7 +16,7 @@ from peftbench.engine.decoding import NOTES
 from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
-from peftbench.engine.load import Base
+from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_fits, decoding
 from peftbench.engine.tokens import Encoded, check_whole, encode
@@ -75,9 +75,11 @@ class Worker:
         try:
             found.reloaded = base.restore()
             self.base = base
-        except Exception as problem:
+        except NotRestoredError as problem:
             self.broken = True
-            found.notes.append(f"the base model could not be restored after the run: {in_a_line(problem)}")
+            found.notes.append(f"the run left its process changed, which was not used again: {problem}")
+        except Exception as problem:
+            found.notes.append(f"the base model could not be loaded again after the run: {in_a_line(problem)}")
         if base.left:
             found.notes.append(f"the run left the base model changed, which was loaded anew: {listed(list(base.left))}")
 

@@ -41,6 +41,10 @@ def has_fast_bf16(config: Any) -> bool:
     return has_amx and int(text_config(config).hidden_size) >= SMALL_HIDDEN
 
 
+class NotRestoredError(Exception):
+    """A base model that was loaded anew is not what it was before."""
+
+
 class Base:
     """A base model with its tokenizer, kept in memory.
 
@@ -119,7 +123,7 @@ class Base:
     def restore(self) -> bool:
         """Make sure the model is as it was loaded. Returns whether it had to be loaded anew; `left` says why.
 
-        Raises `RuntimeError` if that does not help: something else than the model has changed.
+        Raises `NotRestoredError` if that does not help: something else than the model has changed.
         """
         self.decodings.clear()
         self.left = ()
@@ -141,7 +145,7 @@ class Base:
             torch.cuda.empty_cache()
         self.model = self._load()
         if self._sung() != self.canary or checksum(self.model) != self.checksum:
-            raise RuntimeError("loaded anew, the base model is not what it was")
+            raise NotRestoredError("loaded anew, the base model is not what it was")
         self.state = ModelState(self.model)
         return True
 
