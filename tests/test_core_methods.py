@@ -11,11 +11,12 @@ import torch
 import peftbench
 from peftbench.engine.adapters import load, save
 from peftbench.engine.ahead import model_inputs
-from peftbench.engine.load import Base, checksum
+from peftbench.engine.load import Base
 from peftbench.engine.merging import exactly
 from peftbench.engine.meter import Meter
 from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer, summed_loss
+from peftbench.engine.unchanged import checksum
 from peftbench.methods import METHODS, Adapted, Ahead
 from peftbench.models import find
 from peftbench.registry import UserError

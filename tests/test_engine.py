@@ -16,11 +16,12 @@ from peftbench.engine import train as training
 from peftbench.engine.endings import DivergedError, OutOfMemoryError
 from peftbench.engine.estimate import estimate
 from peftbench.engine.forward import forward, pad
-from peftbench.engine.load import Base, checksum
+from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tensor_bytes, tracked
 from peftbench.engine.predict import answer, generate, in_batches, rank
 from peftbench.engine.tokens import GAP, Encoded, Encoder, encode
 from peftbench.engine.train import Trainer, summed_loss
+from peftbench.engine.unchanged import checksum
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.seeds import Stream, stream

@@ -11,9 +11,10 @@ import torch
 from peftbench import experiment
 from peftbench.analysis.leaderboard import leaderboards
 from peftbench.analysis.sameness import compare
-from peftbench.engine.load import Base, checksum
+from peftbench.engine.load import Base
 from peftbench.engine.predict import in_batches
 from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.unchanged import checksum
 from peftbench.experiment import Worker, run
 from peftbench.grid import expand
 from peftbench.models import find

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from peftbench.engine.forward import forward
-from peftbench.engine.load import Base, checksum
+from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tracked
 from peftbench.engine.quantise import constants
 from peftbench.engine.train import Trainer
+from peftbench.engine.unchanged import checksum
 from peftbench.experiment import Worker, run
 from peftbench.grid import expand
 from peftbench.methods import METHODS, Adapted

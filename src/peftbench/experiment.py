@@ -17,7 +17,7 @@ from peftbench.engine.decoding import NOTES
 from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError, check_weights
 from peftbench.engine.estimate import sizes
 from peftbench.engine.fidelity import merged_answers
-from peftbench.engine.load import Base
+from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import Meter
 from peftbench.engine.predict import answer, check_fits, decoding, is_ranked
@@ -31,6 +31,7 @@ from peftbench.engine.tokens import (
     unwritable,
 )
 from peftbench.engine.train import Report, Trained, Trainer
+from peftbench.engine.unchanged import ProcessState, listed
 from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods.files import describe, made_by
@@ -55,13 +56,20 @@ class BrokenMethodError(UserError):
 class Worker:
     """What stays between the runs of one process: the resident base model, and where data is.
 
-    `broken`: the GPU has failed in a way that only a new process mends.
+    `broken`: only a new process mends what has happened: the GPU has failed, or a run has changed the process.
     """
 
     data: Path | None = None
     keep_adapters: bool = False
     base: Base | None = None
     broken: bool = False
+    process: ProcessState | None = None
+
+    def watch(self) -> None:
+        """Take note of the process as it is, before a run."""
+        if self.process is None:
+            self.process = ProcessState()
+        self.process.see()
 
     def borrow(self, spec: RunSpec) -> Base:
         """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
@@ -76,15 +84,23 @@ class Worker:
         return self.base
 
     def restore(self, found: "Found") -> None:
-        """Make sure the base is as it was; if that cannot be done, the next run loads it."""
+        """Make sure the base and the process are as they were; if not, the next run loads it, or has a new process."""
         base, self.base = self.base, None
+        if self.process is not None and (changed := self.process.changed()):
+            self.broken = True
+            found.notes.append(f"the run left its process changed, which was not used again: {listed(changed)}")
         if base is None or self.broken:
             return
         try:
             found.reloaded = base.restore()
             self.base = base
+        except NotRestoredError as problem:
+            self.broken = True
+            found.notes.append(f"the run left its process changed, which was not used again: {problem}")
         except Exception as problem:
             found.notes.append(f"the base model could not be loaded again after the run: {in_a_line(problem)}")
+        if base.left:
+            found.notes.append(f"the run left the base model changed, which was loaded anew: {listed(list(base.left))}")
 
 
 @dataclass
@@ -114,6 +130,7 @@ def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[Ru
     Raises `EnvironmentFaultError` for what is wrong with the machine, which is no result of the run.
     """
     found = Found()
+    worker.watch()
     try:
         status, error = _attempt(spec, worker, folder, report, found)
     finally:

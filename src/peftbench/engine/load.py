@@ -1,7 +1,6 @@
 """The resident base model: loaded once, lent to many runs, proved unchanged after each."""
 
 import gc
-import hashlib
 import time
 from typing import Any, Literal
 
@@ -12,7 +11,9 @@ from transformers.utils import logging
 from peftbench.engine.decoding import Decoding
 from peftbench.engine.quantise import Quantise, keep_exact, loading
 from peftbench.engine.shapes import shape, text_config
-from peftbench.engine.tokens import Encoder
+from peftbench.engine.tokens import Encoded, Encoder
+from peftbench.engine.unchanged import ModelState, checksum, digest
+from peftbench.methods import Adapted
 from peftbench.models import Model, is_commit
 from peftbench.models.weights import cannot_load, read
 from peftbench.registry import UserError
@@ -21,12 +22,10 @@ from peftbench.tasks import TaskFacts
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
+ANSWERS = "what it says"
+"""Of a model of which nothing else is known to have changed."""
 SMALL_HIDDEN = 512
 """Below this width bfloat16 does not pay on a CPU (docs/design.md)."""
-
-
-CHUNK = 1 << 22
-"""Numbers taken at a time by the checksum, so that it needs little memory beside the model."""
 
 
 def device() -> torch.device:
@@ -42,11 +41,16 @@ def has_fast_bf16(config: Any) -> bool:
     return has_amx and int(text_config(config).hidden_size) >= SMALL_HIDDEN
 
 
+class NotRestoredError(Exception):
+    """A base model that was loaded anew is not what it was before."""
+
+
 class Base:
     """A base model with its tokenizer, kept in memory.
 
-    `checksum` covers every tensor (bits, type, shape) and the type of every module; `restore` proves that a run left
-    both as they were, or loads the model anew.
+    `checksum` covers every weight (bits, type, shape) and the type of every module. `restore` proves that a run left
+    them, and all else that calls depend on, as they were, or loads the model anew. `canary` is a digest of what it says
+    to fixed tokens, if it says the same twice.
     """
 
     def __init__(
@@ -73,7 +77,10 @@ class Base:
         self.decodings: dict[tuple[Any, ...], Decoding] = {}
         """How what is on it answers (`peftbench.engine.predict.decoding`)."""
         self.model = self._load()
-        self.checksum = checksum(self.model)
+        self.left: tuple[str, ...] = ()
+        self.canary: str | None = ""
+        self.canary = first if (first := self._sung()) == self._sung() else None
+        self.checksum, self.state = checksum(self.model), ModelState(self.model)
 
     def _load(self) -> Any:
         started = time.perf_counter()
@@ -114,44 +121,43 @@ class Base:
         return list(dict.fromkeys([self.tokenizer.eos_token_id, *others]))
 
     def restore(self) -> bool:
-        """Make sure the model is as it was loaded. Returns whether it had to be loaded anew."""
+        """Make sure the model is as it was loaded. Returns whether it had to be loaded anew; `left` says why.
+
+        Raises `NotRestoredError` if that does not help: something else than the model has changed.
+        """
         self.decodings.clear()
+        self.left = ()
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self.model.requires_grad_(False).eval()
         if self.model.is_gradient_checkpointing:
             self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()
-        if checksum(self.model) == self.checksum:
+        sung = self._sung()
+        changed = self.state.changed(self.model)
+        if not changed and sung == self.canary:
             return False
+        # What a method trains in place it says by asking for gradients; what else it changes its user should know.
+        self.left = tuple(name for name in changed if name not in trained) if changed else (ANSWERS,)
         # The old one goes before the new one comes: there may be no room for two.
         self.model = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.model = self._load()
+        if self._sung() != self.canary or checksum(self.model) != self.checksum:
+            raise NotRestoredError("loaded anew, the base model is not what it was")
+        self.state = ModelState(self.model)
         return True
 
-
-def checksum(model: torch.nn.Module) -> str:
-    """Sixteen hexadecimal digits of a model's modules, their hooks, and its tensors, bit for bit."""
-    digest = hashlib.sha256()
-    for name, module in model.named_modules():
-        hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
-        digest.update(f"{name}:{type(module).__name__}:{hooks};".encode())
-    for name, tensor in model.state_dict().items():
-        bits = torch.hash_tensor(tensor).view(torch.int64).item()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:{bits}:{_weighted_sum(tensor)};".encode())
-    return digest.hexdigest()[:16]
-
-
-def _weighted_sum(tensor: torch.Tensor) -> int:
-    """The sum of a tensor's bits as integers, each times its place, modulo 2**64.
-
-    `torch.hash_tensor` is an exclusive or, which does not see two equal changes, nor two values that change places.
-    """
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    flat = tensor.detach().contiguous().flatten().view(whole)
-    total = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    for number, chunk in enumerate(flat.split(CHUNK)):
-        places = torch.arange(1, len(chunk) + 1, device=tensor.device) + number * CHUNK
-        total += (chunk.long() * (2 * places + 1)).sum()
-    return int(total.item())
+    def _sung(self) -> str | None:
+        """A digest of the logits of a few fixed tokens; none for a model that does not give the same twice."""
+        if self.canary is None:
+            return None
+        row = Encoded([token % len(self.tokenizer) for token in range(11, 18)], [3, 5])
+        try:
+            low = self.dtype == torch.bfloat16
+            with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
+                return digest(self.shape.target_logits(Adapted(self.model, self.model), [row]))
+        except Exception as error:
+            # What is wrong with it, a run will say; but what could be called must go on to be.
+            return type(error).__name__
