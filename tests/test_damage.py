@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from peftbench.core.files import parse_json
 from peftbench.spec import Choice, RunResult, RunSpec, Score
-from peftbench.store import Store
+from peftbench.store import Store, write_predictions
 from sealing import rewrite
 
 VERBS = (["status"], ["list", "runs"], ["report"], ["verify"])
@@ -152,6 +152,21 @@ def test_a_result_that_contradicts_itself_counts_as_missing(
     place = Store(store)
     assert len(place.results()) == 1
     assert list(place.damaged) == [path]
+
+
+def test_scores_that_are_not_those_of_the_answers_are_found_by_verify(store: Path) -> None:
+    path = next(path for path in files_of(store) if path.name == "result.json")
+    answers = [{"prediction": "sea", "references": ["sea"]}] * 2
+    write_predictions(path.parent, answers)
+    rewrite(path, lambda _: None)
+    assert len(Store(store).results()) == 2
+    done = peftbench("verify", str(store), "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert list(told["damaged"]) == [str(path)]
+    assert "its accuracy is 50.0, and that of its answers is 100.0" in told["damaged"][str(path)]
+    assert peftbench("score", "--store", str(store), "--save").returncode == 0
+    assert peftbench("verify", str(store)).returncode == 0
 
 
 def deep(path: Path) -> None:

@@ -13,7 +13,7 @@ from peftbench.registry import UserError
 from peftbench.spec import RunResult, Score
 from peftbench.store import Store, read_predictions
 from peftbench.tasks import Task, resolve
-from peftbench.tasks.scoring import answers_from, facts_of_answers, score_all
+from peftbench.tasks.scoring import Scored, answers_from, facts_of_answers, score_all
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,27 @@ def rescore(store: Store, ids: Sequence[str], metrics: Sequence[str] = (), save:
     Raises `UserError` for an unknown metric, a run that is not there, or one whose answers cannot be scored.
     """
     _known(metrics)
-    found = []
+    found, held = [], store.results()
     for id_ in ids:
-        result, folder = store.find(id_)
-        task = resolve(result.spec.task.name, result.spec.task.arguments)
-        names = tuple(metrics) or tuple(result.scores) or task.facts.metrics
-        scored = score_all(names, _kept(result, folder, task))
-        lines = [Rescored(result.id, name, result.scores.get(name), scored.scores[name]) for name in names]
+        result, folder = store.find(id_, held)
+        lines, scored = rescored(result, folder, metrics)
         found += lines
         if save and any(line.stored != line.now for line in lines):
-            main = next(iter(result.scores), names[0])
-            rows = {"row_scores": scored.row_scores} if names[0] == main else {}
-            store.rescore(result.id, {"scores": {**result.scores, **scored.scores}, **rows})
+            main = next(iter(result.scores), lines[0].metric)
+            rows = {"row_scores": scored.row_scores} if lines[0].metric == main else {}
+            store.rescore(result, folder, {"scores": {**result.scores, **scored.scores}, **rows})
     return found
+
+
+def rescored(result: RunResult, folder: Path, metrics: Sequence[str] = ()) -> tuple[list[Rescored], Scored]:
+    """The kept answers of one run, scored by its own metrics or by these.
+
+    Raises `UserError` for an unknown metric, or for answers that cannot be scored.
+    """
+    task = resolve(result.spec.task.name, result.spec.task.arguments)
+    names = tuple(metrics) or tuple(result.scores) or task.facts.metrics
+    scored = score_all(names, _kept(result, folder, task))
+    return [Rescored(result.id, name, result.scores.get(name), scored.scores[name]) for name in names], scored
 
 
 def _known(metrics: Sequence[str]) -> None:

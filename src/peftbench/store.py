@@ -215,9 +215,8 @@ class Store:
         found = sorted(self.root.glob(f"*/*/*/*/*/{RESULT}"))
         return [path for path in found if not path.parent.name.endswith(".corrupt")]
 
-    def rescore(self, id_: str, scored: Mapping[str, Any]) -> None:
+    def rescore(self, result: RunResult, folder: Path, scored: Mapping[str, Any]) -> None:
         """Put other scores into the result of a run: fields of `RunResult` that scoring its answers gives."""
-        result, folder = self.find(id_)
         _write_result(folder, result.model_copy(update=dict(scored)))
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
@@ -229,9 +228,12 @@ class Store:
         """The answers of a run: prediction and references, one a test row."""
         return read_predictions(self.find(id_)[1])
 
-    def find(self, prefix: str) -> tuple[RunResult, Path]:
-        """The result whose id starts with `prefix`. Raises `UserError` if there is none or more than one."""
-        results = self.results()
+    def find(self, prefix: str, results: Mapping[str, tuple[RunResult, Path]] | None = None) -> tuple[RunResult, Path]:
+        """The result whose id starts with `prefix`, in the store or among `results` that have been read from it.
+
+        Raises `UserError` if there is none or more than one.
+        """
+        results = self.results() if results is None else results
         found = [id_ for id_ in results if id_.startswith(prefix)]
         if not found:
             for path, why in self.damaged.items():

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.evidence import kept
+from peftbench.registry import UserError
+from peftbench.rescoring import rescored
 from peftbench.results.digests import DamagedError, unseal
-from peftbench.spec import SCHEMA
+from peftbench.spec import SCHEMA, RunResult
 from peftbench.store import Store
 
 
@@ -33,15 +35,36 @@ def verify(store: Store, found: Verification) -> Iterator[Path]:
     """Check all runs and published figures of a store, and add what is found to `found`; yields each path when done.
 
     Every file is read whole, whatever was found before. See `peftbench.store.check_consistent` for what a result must
-    agree with.
+    agree with; its kept answers must also have its scores, where the version of the metric is the same.
     """
     for path, result in store.scan(reread=True):
         if isinstance(result, DamagedError):
             found.damaged[result.path] = result.why
             found.again.append(path.parent)
         else:
-            found.whole += 1
+            for line in _wrong_scores(result, path.parent):
+                found.damaged[path] = line
+            found.whole += path not in found.damaged
             found.unsealed += not unseal(path, SCHEMA)[1]
         yield path
     damaged: Mapping[Path, str] = kept(store.root)[1]
     found.damaged.update(damaged)
+
+
+def _wrong_scores(result: RunResult, folder: Path) -> Iterator[str]:
+    """What is wrong with scores that are not those of the kept answers."""
+    if not result.scores:
+        return
+    try:
+        lines, _ = rescored(result, folder)
+    except (UserError, LookupError):
+        # The task or a metric is not known here, as of a plugin, or what it needs of each row was too large to keep.
+        return
+    for line in lines:
+        stored = line.stored
+        comparable = stored is not None and stored.value is not None and line.now.value is not None
+        if stored is not None and comparable and stored.version == line.now.version and not line.same:
+            yield (
+                f"its {line.metric} is {stored.value}, and that of its answers is {line.now.value}: "
+                f"`peftbench score --run {line.id} --save` puts that right"
+            )
