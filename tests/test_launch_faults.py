@@ -355,7 +355,7 @@ def test_a_forecast_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.
         if rates is not None:
             keep(rates)
         forecasts = Forecasts(None)
-        known, seconds = wait_for(lambda made=forecasts: made.seconds(spec) if made.seconds(spec)[0] else None)
+        known, seconds = wait_for(lambda made=forecasts: made.seconds(spec) if made.seconds(spec)[0] else None, 600)
         assert known
         assert seconds is None if rates is None else 0 < seconds < 100
 
