@@ -252,11 +252,8 @@ def test_launchers_share_a_grid(tmp_path: Path) -> None:
     assert len(begun) == len(set(begun)) == 8
     assert sum(kinds.count("done") for kinds in told.values()) == 8
     assert [kinds.count("done") + kinds.count("elsewhere") for kinds in told.values()] == [8] * 2
-    assert {json.loads(path.read_text())["settings"]["workers"] for path in result_files(tmp_path / "store")} <= {
-        1,
-        2,
-        3,
-    }
+    beside = {json.loads(path.read_text())["settings"]["workers"] for path in result_files(tmp_path / "store")}
+    assert beside <= {1, 2}
     assert_clean(tmp_path / "store")
 
 

@@ -98,8 +98,8 @@ def test_every_bad_method_is_one_row_and_the_grid_goes_on(tmp_path: Path) -> Non
         "closes-fds": ("failed", "died with exit code 1, 2 times"),
         "chdirs": ("ok", ""),
         "stdout-flood": ("ok", ""),
-        "hang": ("timeout", "its time limit of 25 s"),
-        "hang-deaf": ("timeout", "its time limit of 25 s"),
+        "hang": ("timeout", "its time limit of 10 s"),
+        "hang-deaf": ("timeout", "its time limit of 10 s"),
         "bitfit": ("ok", ""),
     }
     # What `alloc` takes is bounded, as the machine's memory is others' too.
@@ -109,16 +109,16 @@ def test_every_bad_method_is_one_row_and_the_grid_goes_on(tmp_path: Path) -> Non
         "    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])\n"
         "    resource.setrlimit(resource.RLIMIT_AS, 2 * (pages * resource.getpagesize() + (1 << 30),))\n"
     )
-    grid, store = grid_file(tmp_path, json.dumps(list(expected))), Path("store")
-    given = command(grid, store, "--plugin", FAULTS / "bad_methods.py", "--plugin", tmp_path / "bound.py", "--json")
-    given += ["--workers", "2", "--timeout", "25s"]
-    done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
+    plugins = ("--plugin", FAULTS / "bad_methods.py", "--plugin", tmp_path / "bound.py")
+    for methods, limit in (([name for name in expected if "hang" not in name], "20m"), (list(expected), "10s")):
+        given = command(grid_file(tmp_path, json.dumps(methods)), Path("store"), *plugins, "--timeout", limit, "--json")
+        done = subprocess.run(given, cwd=tmp_path, capture_output=True, text=True, timeout=1500, check=False)
+        assert "\x1b" not in done.stderr
     table = peftbench.table(tmp_path / "store").set_index("method")
     assert dict(table["status"]) == {name: status for name, (status, _) in expected.items()}, done.stderr
     for name, (_, why) in expected.items():
         assert why in str(table.loc[name, "error"])
     assert len(json.loads(done.stdout)["runs"]) == len(expected), "what methods print stays out of the output"
-    assert "\x1b" not in done.stderr
     assert_clean(tmp_path / "store")
 
 
@@ -355,7 +355,7 @@ def test_a_forecast_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.
         if rates is not None:
             keep(rates)
         forecasts = Forecasts(None)
-        known, seconds = wait_for(lambda made=forecasts: made.seconds(spec) if made.seconds(spec)[0] else None)
+        known, seconds = wait_for(lambda made=forecasts: made.seconds(spec) if made.seconds(spec)[0] else None, 600)
         assert known
         assert seconds is None if rates is None else 0 < seconds < 100
 
