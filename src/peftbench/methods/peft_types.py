@@ -206,7 +206,7 @@ def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
 def _measures(model: Any, kind: str) -> dict[str, Any]:
     """Sizes that the model decides and the library would not find, or find wrong."""
     if kind == "ADAPTION_PROMPT":
-        return {"adapter_layers": int(model.config.num_hidden_layers)}
+        return {"adapter_layers": int(model.config.get_text_config().num_hidden_layers)}
     if kind in PREFIX_TYPES:
         return dict(of_decoder(model.config))
     # For an encoder–decoder the library would make two prompts, of which it uses the encoder's alone.
