@@ -44,7 +44,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 """Every core method that trains, without dropout. `qlora` is LoRA on a base that no CPU trains in float32."""
 MODELS = ("llama", "gpt2", "t5")
 """With norms alone, with norms and biases, and an encoder–decoder."""
-FAST = (("full", "gpt2"), ("loraplus", "llama"), ("prompt-tuning", "llama"))
+FAST = (("full", "gpt2"), ("loraplus", "llama"))
 CELLS = [
     pytest.param(method, model, id=f"{method}-{model}", marks=() if (method, model) in FAST else pytest.mark.slow)
     for method in ARGUMENTS
