@@ -58,11 +58,14 @@ class ProcessState:
     def __init__(self) -> None:
         self.code: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {}
         self._seen: set[str] = set()
+        self.channels = _channels()
         self.see()
 
     def see(self) -> None:
         """Take everything as it is now, modules that are new too: libraries are imported when they are needed."""
-        self.settings, self.environment, self.channels = _settings(), dict(os.environ), _channels()
+        self.settings, self.environment = _settings(), dict(os.environ)
+        # Those of libraries, which open them later, may come and go.
+        self.channels &= _channels()
         for space, before in self.code.values():
             before.update({key: space.get(key) for key, value in before.items() if space.get(key) is not value})
         for name in [name for name in sys.modules if name not in self._seen]:
