@@ -53,20 +53,21 @@ class ModelState:
 
 
 class ProcessState:
-    """What a process is: the code of its libraries, the settings of torch and of the process.
-
-    It has to be told (`see`) of modules that were imported since, as libraries are imported when they are needed.
-    """
+    """What a process is, at the time of `see`: the code of its libraries, the settings of torch and of the process."""
 
     def __init__(self) -> None:
-        self.settings, self.environment = _settings(), dict(os.environ)
-        self.channels = _channels()
         self.code: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {}
         self._seen: set[str] = set()
+        self.channels = _channels()
         self.see()
 
     def see(self) -> None:
-        """Take modules that are new as they are now."""
+        """Take everything as it is now, modules that are new too: libraries are imported when they are needed."""
+        self.settings, self.environment = _settings(), dict(os.environ)
+        # Those of libraries, which open them later, may come and go.
+        self.channels &= _channels()
+        for space, before in self.code.values():
+            before.update({key: space.get(key) for key, value in before.items() if space.get(key) is not value})
         for name in [name for name in sys.modules if name not in self._seen]:
             self._seen.add(name)
             if name in STANDARD or name.partition(".")[0] in LIBRARIES:
@@ -74,7 +75,7 @@ class ProcessState:
                     self.code[called] = space, {key: value for key, value in space.items() if isinstance(value, CODE)}
 
     def changed(self) -> list[str]:
-        """What is other than it was: functions and classes by name, settings, environment variables, channels."""
+        """What has become other since: functions and classes by name, settings, environment variables, channels."""
         code = [
             f"{name}.{key}"
             for name, (space, before) in self.code.items()
