@@ -388,6 +388,7 @@ def test_whether_settings_are_those_of_the_experiment(row: dict[str, str], why: 
     assert not why or re.search(why, found)
 
 
+@pytest.mark.slow
 def test_no_method_is_credited_with_the_runs_of_another(tmp_path: Path) -> None:
     """Every entry that is ranked is the method and the settings that its source had; the others are refused."""
     question = ["--task", "gsm8k", "--rows", "1000", "--top", "6", "--model", "smollm2-135m", "--device", "h100-80gb"]
