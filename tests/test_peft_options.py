@@ -334,7 +334,6 @@ def test_what_is_not_done_here_is_refused_by_name(kind: str, arguments: Context)
     ("kind", "name"),
     [
         ("LORA", "layers_to_transform"),
-        ("LILY", "stride_A"),
         ("LORA", "kasa_config"),
         ("IA3", "target_modules"),
     ],

@@ -9,6 +9,13 @@ from typing import Any
 
 from peftbench.registry import UserError
 
+ANSWERS = {
+    "LILY": "its layers mix experts by the mean over all tokens of a call, padding too: an answer would depend on the "
+    "rows that it shares a batch with, and on the key-value cache",
+    "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
+    "answering in batches needs",
+}
+"""Types that cannot answer as others do."""
 UNUSED = "peft does not have it for this type"
 QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
 MEGATRON = "it needs the parallel layers of Megatron-LM"
@@ -84,6 +91,8 @@ def check(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
 
 def check_saved(config: Any) -> None:
     """Raises `ValueError` for an adapter that was trained elsewhere with what would be left out here."""
+    if config.peft_type in ANSWERS:
+        raise ValueError(f"peft:{config.peft_type.lower()}: {ANSWERS[config.peft_type]}")
     for name, reason in (("alora_invocation_tokens", ALORA), ("arrow_config", ARROW)):
         if getattr(config, name, None):
             raise ValueError(f"it has {name}: {reason}")

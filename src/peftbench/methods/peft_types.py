@@ -8,7 +8,7 @@ import inspect
 import re
 import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import gcd
 from pathlib import Path
@@ -32,8 +32,7 @@ ELSEWHERE = ("ADAPTION_PROMPT", "SHADOW", "TRAINABLE_TOKENS")
 REFUSED = {
     "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; here the "
     "loss is taken over answers alone",
-    "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
-    "answering in batches needs",
+    **peft_options.ANSWERS,
 }
 RATES = {
     **dict.fromkeys(("LORA", "ADALORA"), 2e-4),
@@ -43,8 +42,6 @@ RATES = {
 }
 """Default learning rates of types that the core has, or that are like one of them."""
 RATE = 1e-3
-OURS = {"LILY": ", 2"}
-"""What is added to the library's version, where a change here has altered results of a type."""
 
 
 def types() -> list[str]:
@@ -74,7 +71,7 @@ def facts(kind: str) -> MethodFacts:
         learning_rate=RATES.get(kind, RATE),
         # More than one are those of its variants.
         paper=f"arXiv:{papers.pop()}" if len(papers) == 1 else "",
-        version="peft " + ".".join(version("peft").split(".")[:2]) + OURS.get(kind, ""),
+        version="peft " + ".".join(version("peft").split(".")[:2]),
         gradient_checkpointing=cached if kind in PREFIX_TYPES else "",
         quantised=_unlike_quantised(kind),
     )
@@ -248,21 +245,10 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     if feeding:
         inner = given.get("feedforward_modules", [role for role in roles if role == "down"])
         found["feedforward_modules"] = places(model, inner, layers) if inner else inner
-    if kind == "LILY":
-        found |= _by_ends(model, found["target_modules"], given.get("exclude_modules"))
     if given.get("layers_to_transform") is not None:
         # Full names say it, and with them the library would not look at the numbers.
         found["layers_to_transform"] = None
     return found, [] if asked else [f"put on {', '.join(roles)}"]
-
-
-def _by_ends(model: Any, names: Sequence[str], excluded: Any) -> dict[str, Any]:
-    """The same modules by the ends of their names, for a type that shares weights among those of one end."""
-    ends = sorted({name.rpartition(".")[2] for name in names})
-    others = [name for name, _ in model.named_modules() if name not in names and _fits(name, ends)]
-    if isinstance(excluded, str) and others:
-        raise UserError("peft:lily: exclude_modules must be a list where layers are chosen")
-    return {"target_modules": ends, "exclude_modules": excluded if not others else [*(excluded or ()), *others]}
 
 
 def _layers(given: Mapping[str, Any]) -> Any:
