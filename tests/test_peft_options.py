@@ -122,7 +122,7 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
         "num_cayley_neumann_terms": ({"use_cayley_neumann": True}, 1),
         "cayley_neumann_eps": ({"use_cayley_neumann": True}, 1e-3),
     },
-    "PVERA": {"generator_seed": ({"sample_at_inference": True, "generator_seed": 1}, 2)},
+    "PVERA": {"generator_seed": ({}, 2)},
     "P_TUNING": {
         "encoder_hidden_size": ({}, 24),
         "encoder_num_layers": ({"encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 16}, 1),
@@ -317,6 +317,7 @@ def test_every_option_changes_something_or_is_refused(kind: str, bases: dict[str
         ("adalora", {"init_lora_weights": "gaussian"}),
         ("tinylora", {"init_weights": False}),
         ("oft", {"module_dropout": 0.5}),
+        ("pvera", {"sample_at_inference": True}),
         ("hira", {"rank_pattern": {"q_proj": 2}}),
         ("prompt_tuning", {"token_dim": 32}),
     ],
@@ -334,7 +335,6 @@ def test_what_is_not_done_here_is_refused_by_name(kind: str, arguments: Context)
     ("kind", "name"),
     [
         ("LORA", "layers_to_transform"),
-        ("LILY", "stride_A"),
         ("LORA", "kasa_config"),
         ("IA3", "target_modules"),
     ],

@@ -9,6 +9,13 @@ from typing import Any
 
 from peftbench.registry import UserError
 
+ANSWERS = {
+    "LILY": "its layers mix experts by the mean over all tokens of a call, padding too: an answer would depend on the "
+    "rows that it shares a batch with, and on the key-value cache",
+    "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
+    "answering in batches needs",
+}
+"""Types that cannot answer as others do."""
 UNUSED = "peft does not have it for this type"
 QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
 MEGATRON = "it needs the parallel layers of Megatron-LM"
@@ -18,6 +25,7 @@ ALORA = (
 )
 ARROW = "it chooses among adapters that were trained before; here there is one"
 SAMPLED = "its own term of the loss needs the same backward pass as the loss, which here are two"
+SAMPLING = "answers would be drawn at random, and no two runs be alike"
 MEASURE = "it is a measure of the model, and is taken from it"
 SOURCES = "it starts from prompts that were trained before; here there are none"
 OTHER_STEPS = "it needs a pass of the library's own over data before training"
@@ -57,6 +65,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     ),
     "HIRA": {"rank_pattern": UNUSED},
     "OFT": {"module_dropout": UNUSED},
+    "PVERA": dict.fromkeys(("sample_at_inference", "generator_seed"), SAMPLING),
     "OSF": {"target_svd_config": UNUSED},
     "SHADOW": {"layers_to_transform": UNUSED},
     **{
@@ -84,7 +93,13 @@ def check(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> N
 
 def check_saved(config: Any) -> None:
     """Raises `ValueError` for an adapter that was trained elsewhere with what would be left out here."""
-    for name, reason in (("alora_invocation_tokens", ALORA), ("arrow_config", ARROW)):
+    if config.peft_type in ANSWERS:
+        raise ValueError(f"peft:{config.peft_type.lower()}: {ANSWERS[config.peft_type]}")
+    for name, reason in (
+        ("alora_invocation_tokens", ALORA),
+        ("arrow_config", ARROW),
+        ("sample_at_inference", SAMPLING),
+    ):
         if getattr(config, name, None):
             raise ValueError(f"it has {name}: {reason}")
     start = getattr(config, "init_lora_weights", None)

@@ -8,7 +8,7 @@ import inspect
 import re
 import typing
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from math import gcd
 from pathlib import Path
@@ -31,8 +31,7 @@ TRAINED_TOKENS = 64
 REFUSED = {
     "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; here the "
     "loss is taken over answers alone",
-    "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
-    "answering in batches needs",
+    **peft_options.ANSWERS,
 }
 RATES = {
     **dict.fromkeys(("LORA", "ADALORA"), 2e-4),
@@ -42,8 +41,6 @@ RATES = {
 }
 """Default learning rates of types that the core has, or that are like one of them."""
 RATE = 1e-3
-OURS = {"LILY": ", 2"}
-"""What is added to the library's version, where a change here has altered results of a type."""
 
 
 def types() -> list[str]:
@@ -73,7 +70,7 @@ def facts(kind: str) -> MethodFacts:
         learning_rate=RATES.get(kind, RATE),
         # More than one are those of its variants.
         paper=f"arXiv:{papers.pop()}" if len(papers) == 1 else "",
-        version="peft " + ".".join(version("peft").split(".")[:2]) + OURS.get(kind, ""),
+        version="peft " + ".".join(version("peft").split(".")[:2]),
         gradient_checkpointing=cached if kind in PREFIX_TYPES else "",
         quantised=_unlike_quantised(kind),
     )
@@ -258,8 +255,6 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
         inner = given.get("feedforward_modules")
         usual = playing(model, "down", layers) if "down" in roles else []
         found["feedforward_modules"] = usual if inner is None else places(model, inner, layers) if inner else inner
-    if kind == "LILY":
-        found |= _by_ends(model, found["target_modules"], given.get("exclude_modules"))
     if given.get("layers_to_transform") is not None:
         # Full names say it, and with them the library would not look at the numbers.
         found["layers_to_transform"] = None
@@ -279,15 +274,6 @@ def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
             raise UserError(f"target_modules: '{asked}' fits no module of this model in the layers '{said(layers)}'")
         return found
     return places(model, asked, layers)
-
-
-def _by_ends(model: Any, names: Sequence[str], excluded: Any) -> dict[str, Any]:
-    """The same modules by the ends of their names, for a type that shares weights among those of one end."""
-    ends = sorted({name.rpartition(".")[2] for name in names})
-    others = [name for name, _ in model.named_modules() if name not in names and _fits(name, ends)]
-    if isinstance(excluded, str) and others:
-        raise UserError("peft:lily: exclude_modules must be a list where layers are chosen")
-    return {"target_modules": ends, "exclude_modules": excluded if not others else [*(excluded or ()), *others]}
 
 
 def _layers(given: Mapping[str, Any]) -> Any:
