@@ -52,7 +52,7 @@ def targets(model: Path) -> list[str]:
     linear = [
         name.rpartition(".")[2]
         for name, module in network.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and "vision" not in name
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and "vision" not in name
     ]
     # Of recurrent layers, whose kernels read the last one's weight as it is.
     return sorted({*linear} - {"lm_head", "head", "embed_out", "output", "out_proj", "decoder"})[:3]
