@@ -52,10 +52,11 @@ def targets(model: Path) -> list[str]:
     linear = [
         name.rpartition(".")[2]
         for name, module in network.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and "vision" not in name
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and "vision" not in name
     ]
-    # Of recurrent layers, whose kernels read the last one's weight as it is.
-    return sorted({*linear} - {"lm_head", "head", "embed_out", "output", "out_proj", "decoder"})[:3]
+    # The library refuses the last layer of recurrent blocks, and one of the two that are fused in experts.
+    refused = {"out_proj", "gate_proj", "up_proj", "down_proj"}
+    return sorted({*linear} - {"lm_head", "head", "embed_out", "output", "decoder"} - refused)[:3]
 
 
 def spec(model: Path, how: str, size: int = 3) -> RunSpec:
