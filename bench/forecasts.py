@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from peftbench.engine.load import Base
-from peftbench.engine.rehearsal import FORMULAS, Shape
+from peftbench.engine.rehearsal import Shape
 from peftbench.engine.tokens import Encoded
 from peftbench.engine.train import Trainer
+from peftbench.engine.valueless import FORMULAS
 from peftbench.experiment import adapt
 from peftbench.grid import expand
 from peftbench.methods import METHODS

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from conftest import SHARED
 from peftbench.checking import tiny
+from peftbench.engine.decoding import choose
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
-from peftbench.engine.predict import generate, rows_at_once
+from peftbench.engine.predict import decoded, generate
 from peftbench.engine.tokens import Encoded
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods.peft_types import REFUSED, types
 from peftbench.models import find
 from peftbench.registry import UserError
-from peftbench.spec import Evaluation
 from test_peft_options import INERT, ONE_BY_ONE, other_values, own_options
 
 NOISE, MERGED = 3e-5, 1e-4
@@ -96,6 +96,10 @@ def greedy(logits: Callable[[Sequence[int], Sequence[int]], Tensor], prompt: Seq
     return found
 
 
+def answers_of(model: Adapted, base: Base, batch: list[Encoded], cached: bool) -> list[list[int]]:
+    return generate(model, batch, base.ends, TOKENS, cached)
+
+
 def compare(base: Base, folder: Path) -> str:
     """How an adapter is answered, `merged` or `unmerged`; fails unless both ways give what the library gives."""
     unit = METHODS["saved"]
@@ -107,15 +111,11 @@ def compare(base: Base, folder: Path) -> str:
         ready, found = decide(adapted, base, ROWS)
         for model, noise in ((adapted, NOISE), (ready, MERGED)):
             model.model.eval()
-            batch = min(len(ROWS), rows_at_once(model, base, Evaluation()))
             merge = model.merge if model is ready else None
             with merge() if merge is not None else nullcontext(), torch.no_grad():
                 ours = torch.cat([base.shape.read(model, [row.prompt])[0] for row in ROWS])
-                said = [
-                    answer
-                    for start in range(0, len(ROWS), batch)
-                    for answer in generate(model, ROWS[start : start + batch], base.ends, TOKENS)
-                ]
+                how = choose(model, ROWS, ranked=False, exact=base.exact)
+                said = decoded(ROWS, how, len(ROWS), partial(answers_of, model, base))
             apart = float((ours - right).abs().max() / right.abs().max())
             assert apart < noise, f"{'merged' if merge else 'unmerged'}: {apart:.1e}"
             assert said == answers

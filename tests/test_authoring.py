@@ -69,7 +69,7 @@ def test_a_new_method_passes_its_own_check_on_both_shapes() -> None:
 def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
     from test_placement import build, put
 
-    load_plugin(str(authoring.write("method", "either-shape", tmp_path / "either_shape.py")))
+    load_plugin(authoring.write("method", "either-shape", tmp_path / "either_shape.py"))
     for kind in ("llama", "switch_transformers"):
         adapted = put(build(kind), {"use": "either-shape", "layers": [0]})
         names = [name for name, p in adapted.model.named_parameters() if p.requires_grad]

@@ -38,7 +38,7 @@ def config(kind: str) -> Any:
             key: deeper(value) if isinstance(value, dict) else MORE.get(key, value) for key, value in facts.items()
         }
         if "layer_types" in found:
-            found["layer_types"] = found["layer_types"] * 2
+            found["layer_types"] = [*found["layer_types"], *found["layer_types"]]
         return found
 
     return AutoConfig.for_model(kind, **deeper(FOUR[kind]))
@@ -52,7 +52,7 @@ def applied(config: Any, name: str, **arguments: Any) -> int | str:
         adapted = adapt(base, METHODS[name], spec)
     except UserError as problem:
         return str(problem)
-    return sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+    return sum(int(p.numel()) for p in adapted.model.parameters() if p.requires_grad)
 
 
 def estimated(config: Any, name: str, **arguments: Any) -> Estimate | str:

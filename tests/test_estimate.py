@@ -42,6 +42,8 @@ def estimated(row: dict[str, str]) -> tuple[int, int]:
         # When to prune, which the library demands and which changes no count.
         asked["total_step"] = 1
     found = peftbench.estimate(row["model"], methods.get(row["method"], asked))
+    assert found.trainable_parameters is not None
+    assert found.total_parameters is not None
     return found.trainable_parameters, found.total_parameters
 
 
@@ -84,6 +86,8 @@ def test_our_methods_on_llama_3_8b(method: str, trainable: int, extra_tflops: fl
     """Our defaults are the paper's; FLOPs over the base forward pass of 7.822 TFLOP, to 0.01."""
     found = peftbench.estimate("llama-3-8b", method)
     assert found.trainable_parameters == trainable
+    assert found.forward_flops_512 is not None
+    assert found.extra_forward_flops_512 is not None
     assert found.extra_forward_flops_512 / 1e12 == pytest.approx(extra_tflops, abs=0.01)
     assert (found.forward_flops_512 - found.extra_forward_flops_512) / 1e12 == pytest.approx(7.822, abs=5e-4)
 

@@ -57,7 +57,12 @@ def test_other_content_or_another_question_is_another_run(tmp_path: Path) -> Non
     path = write(tmp_path / "mine.jsonl")
     later = write(tmp_path / "later.jsonl", ROWS[:4])
     (first,) = run_ids(entry(path))
-    others = [{"fields": ["other"]}, {"labels": ["yes", "no"]}, {"instruction": "Well?"}, {"test": str(later)}]
+    others: list[dict[str, Any]] = [
+        {"fields": ["other"]},
+        {"labels": ["yes", "no"]},
+        {"instruction": "Well?"},
+        {"test": str(later)},
+    ]
     found = [first, *(run_ids(entry(path, **other))[0] for other in others)]
     write(later, ROWS[:5])
     found += run_ids(entry(path, test=str(later)))

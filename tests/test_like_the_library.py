@@ -108,7 +108,7 @@ class AfterStep(TrainerCallback):
     def __init__(self, told: Any) -> None:
         self.told = told
 
-    def on_optimizer_step(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         self.told(state.global_step + 1)
 
 
@@ -209,7 +209,7 @@ def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> Fo
         optimizer = create_loraplus_optimizer(
             adapted.model, torch.optim.AdamW, lr=RATE, loraplus_lr_ratio=ratio, loraplus_weight_decay=asked.weight_decay
         )
-    callbacks = []
+    callbacks: list[TrainerCallback] = []
     if method == "adalora":
         assert adapted.prepare is not None
         adapted.prepare(Ahead(6, lambda: iter(())))
@@ -217,7 +217,7 @@ def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> Fo
     trainer = (OverTokens if base.config.is_encoder_decoder and method != "adalora" else InOrder)(
         model=adapted.model,
         args=arguments,
-        train_dataset=list(rows),  # type: ignore[arg-type]
+        train_dataset=list(rows),
         data_collator=partial(model_inputs, base.model),
         optimizers=(optimizer, None),
         callbacks=callbacks,

@@ -146,7 +146,8 @@ def test_gradients_that_are_not_finite(base: Base) -> None:
     def penalty() -> torch.Tensor:
         # Its value is zero and its slope infinite, from the third step on; the two before are those of the meter.
         steps[0] += 1
-        return (scale - scale.detach()).abs().sqrt().sum() if steps[0] >= 5 else 0 * scale.sum()
+        total: torch.Tensor = (scale - scale.detach()).abs().sqrt().sum() if steps[0] >= 5 else 0 * scale.sum()
+        return total
 
     adapted.penalty = penalty
     with pytest.raises(DivergedError, match=r"the norm of the gradients became (nan|inf) at step 3"):

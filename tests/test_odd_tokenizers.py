@@ -67,7 +67,10 @@ def tokenizer(**parts: Any) -> Any:
     made = AutoTokenizer.from_pretrained(find("pocket").source)
     made.chat_template = parts.get("template")
     names = {token: made.convert_ids_to_tokens(token) for token in (END, BEGIN)}
-    around = [names[token] for token in parts.get("before", ())], [names[token] for token in parts.get("after", ())]
+    around: Any = (
+        [names[token] for token in parts.get("before", ())],
+        [names[token] for token in parts.get("after", ())],
+    )
     if any(around):
         single = " ".join([*around[0], "$A", *around[1]])
         special = [(name, token) for token, name in names.items()]

@@ -181,7 +181,7 @@ INERT: dict[tuple[str, str], str] = {
     ("SHIRA", "mask_type"): "the library knows one value",
 }
 """Options that cannot change the function, here at least, and why."""
-STEPS = Training(max_steps=4, eval_steps=1.0, per_device_train_batch_size=2, warmup_ratio=0.0)
+STEPS = Training(max_steps=4, eval_steps=1.0, per_device_train_batch_size=2, warmup_steps=0)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,12 @@ SIZE: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, 
 WIDE = SIZE | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 GQA = WIDE | {"num_key_value_heads": 2}
 MOE = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-DEEPSEEK = {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1, "kv_lora_rank": 16}
+DEEPSEEK: dict[str, Any] = {
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 16,
+}
 DEEPSEEK |= {"q_lora_rank": None, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
 DEEPSEEK |= {"n_group": 1, "topk_group": 1, "num_key_value_heads": 4}
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

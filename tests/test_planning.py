@@ -17,9 +17,10 @@ from peftbench.cli.planning import _left, warn
 from peftbench.engine.adapters import save
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Memory
-from peftbench.engine.rehearsal import FORMULAS, Counts, Rehearsal
+from peftbench.engine.rehearsal import Counts, Rehearsal
 from peftbench.engine.tokens import Encoded, encode
 from peftbench.engine.train import Trainer, longest_rows
+from peftbench.engine.valueless import FORMULAS
 from peftbench.experiment import adapt
 from peftbench.grid import expand
 from peftbench.methods import METHODS

@@ -68,8 +68,10 @@ def test_settings_that_change_what_is_validated_are_never_chosen_among(name: str
     """The lower loss is over other text: each setting has a row, in which learning rates are still chosen among."""
     short, long = f"{name}=64", f"{name}=128"
     settings = [f"learning_rate={rate}, {length}" for length in (short, long) for rate in (0.1, 0.2)]
-    losses = dict(zip(settings, [(9.0, 9.0), (8.0, 8.0), (1.0, 1.0), (2.0, 2.0)], strict=True))
-    scores = dict(zip(settings, [(10, 11), (20, 21), (30, 31), (40, 41)], strict=True))
+    losses: dict[str, tuple[float, ...]] = dict(
+        zip(settings, [(9.0, 9.0), (8.0, 8.0), (1.0, 1.0), (2.0, 2.0)], strict=True)
+    )
+    scores: dict[str, tuple[float, ...]] = dict(zip(settings, [(10, 11), (20, 21), (30, 31), (40, 41)], strict=True))
     (board,) = leaderboards(pd.concat([swept(losses, scores), planted({"ia3": (70, 71)})], ignore_index=True))
     found = {row.method: row.mean.mean for row in board.rows if row.mean}
     assert found == {"ia3": 70.5, f"lora [{short}]": 20.5, f"lora [{long}]": 30.5}

@@ -233,7 +233,7 @@ def test_a_configuration_with_a_head_of_its_own_is_counted_as_one() -> None:
     from transformers import MT5Config, T5Config
 
     sizes: dict[str, Any] = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    totals = [
+    totals: list[Any] = [
         peftbench.estimate(config, "none").total_parameters
         for config in (T5Config(**sizes), T5Config(**(sizes | {"tie_word_embeddings": False})), MT5Config(**sizes))
     ]
