@@ -55,7 +55,7 @@ def targets(model: Path) -> list[str]:
         if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and "vision" not in name
     ]
     # The library refuses the last layer of recurrent blocks, and one of the two that are fused in experts.
-    refused = {"out_proj", "gate_proj", "up_proj", "down_proj"}
+    refused = {"dt_proj", "out_proj", "gate_proj", "up_proj", "down_proj"}
     return sorted({*linear} - {"lm_head", "head", "embed_out", "output", "decoder"} - refused)[:3]
 
 

@@ -133,9 +133,9 @@ def moved_method(model, *, layers: int = 1) -> Adapted:
     max_new_tokens=8,
     files=("words",),
 )
-def moved_task(row, *, words: Path) -> Example:
+def moved_task(row, *, words: str) -> Example:
     """Rows that depend on a file."""
-    return Example({"text": row["text"] + words.read_text()}, row["text"])
+    return Example({"text": row["text"] + Path(words).read_text()}, row["text"])
 '''
 
 

@@ -548,7 +548,7 @@ def test_warm_up_by_its_old_name_is_swept_and_given_to_methods() -> None:
         ({"warmup_ratio": 1}, "has to be below 1"),
         ({"warmup_ratio": [0.5, 1.0]}, "has to be below 1"),
         ({"warmup_steps": 1.5}, "neither a whole number of steps nor a share"),
-        ({"warmup_steps": -1}, "greater than or equal to 0"),
+        ({"warmup_steps": -1}, "must be at least 0"),
         ({"warmup_step": 5}, "did you mean 'warmup_steps'"),
     ],
 )

@@ -171,7 +171,7 @@ def test_rows_that_do_not_fit_are_refused_not_shortened(tiny_models: dict[str, P
 
 
 def test_other_tasks_are_shortened_as_before(tiny_models: dict[str, Path], tmp_path: Path) -> None:
-    asked = grid(tiny_models["llama"], 1, max_length=24) | {"tasks": ["pocket_sentiment"]}
+    asked = grid(tiny_models["llama"], 1, max_length=32) | {"tasks": ["pocket_sentiment"]}
     (spec,) = expand(asked)
     result, _ = run(spec, Worker(), tmp_path, lambda _event: None)
     assert result.status == "ok"

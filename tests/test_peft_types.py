@@ -78,11 +78,11 @@ def test_all_types_are_runs_even_those_that_will_be_refused() -> None:
         ({"use": "peft", "type": []}, "method 'peft' needs type"),
         ({"use": "peft", "type": "VERRA"}, "unknown type of peft 'verra': did you mean 'vera'"),
         ({"use": "peft", "type": "VERA", "rr": 8}, "unknown argument of method 'peft:vera' 'rr': did you mean 'r'"),
-        ({"use": "peft", "type": "VERA", "r": "many"}, "method 'peft:vera', argument 'r': .*valid integer"),
+        ({"use": "peft", "type": "VERA", "r": "many"}, "method 'peft:vera', argument 'r': must be a whole number"),
         ({"use": "peft", "type": "VERA", "layers": "frist-half"}, "did you mean 'first-half'"),
         (
             {"use": "peft", "type": "LORA", "init_lora_weights": "pisa"},
-            r"init_lora_weights': .*boolean.*; or: .*'pissa'",
+            r"init_lora_weights': must be true or false or one of .*'pissa'",
         ),
         ({"use": "peft", "type": "OFT", "r": 4}, "peft:oft: You can only specify either r"),
         ({"use": "peft", "type": "XLORA"}, "peft:xlora cannot be run here: it mixes"),

@@ -215,7 +215,7 @@ def test_what_cannot_be_is_said(tiny_models: dict[str, Path], tmp_path: Path, mo
         (qlora, "qlora needs a base quantised to nf4, not int8"),
     ):
         result, _ = do(spec, worker, tmp_path)
-        assert (result.status, message in str(result.error)) == ("failed", True), result.error
+        assert (result.status, message in str(result.error)) == ("refused", True), result.error
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     (spec,) = specs([{"use": llama, "quantise": "nf4"}], ["none"])
     result, _ = do(spec, Worker(), tmp_path)

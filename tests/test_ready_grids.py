@@ -40,10 +40,11 @@ def test_it_has_a_page(name: str) -> None:
     assert f"peftbench run {name} --size pocket" in page
 
 
-def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_that_name_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("demo").write_text('methods = ["none"]\ntasks = ["pocket_topic"]\n')
-    assert len(expand("demo")) == 1
+    assert len(expand("demo")) > 1
+    assert len(expand("./demo")) == 1
 
 
 def test_keys_of_an_edition_take_the_place_of_the_grids_own() -> None:

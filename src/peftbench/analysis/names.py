@@ -55,9 +55,10 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
     renamed between its runs keeps the first of its names.
     """
     table = table.copy()
-    files = table["task_version"].fillna("").astype(str).str.contains(CONTENT)
-    same = table[files].groupby(["task_arguments", "task_version"])["task"]
-    table.loc[files, "task"] = same.transform("first")
+    if "task_version" in table:
+        files = table["task_version"].fillna("").astype(str).str.contains(CONTENT)
+        same = table[files].groupby(["task_arguments", "task_version"])["task"]
+        table.loc[files, "task"] = same.transform("first")
     for name, columns in TELLING.items():
         for column in (column for column in columns if column in table):
             # By the names so far: what is told apart already needs no more.

@@ -52,7 +52,6 @@ class Origin(Noun):
 
     run: str
     seed: int
-    mergeable: bool
     method: Choice
     base: str
     base_version: int | str

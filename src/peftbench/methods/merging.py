@@ -45,8 +45,9 @@ def merged_with_loss(peft_model: Any) -> Iterator[None]:
 
     layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
     hosts = [layer.get_base_layer() for layer in layers]
-    # A layer of eight bits has a state beside its weight.
-    marked = [[each for each in (host.weight, getattr(host, "state", None)) if each is not None] for host in hosts]
+    # A layer of eight bits has a state beside its weight, and one of four bits an attribute that merging sets anew.
+    parts_of = [(host.weight, getattr(host, "state", None), host) for host in hosts]
+    marked = [[each for each in parts if each is not None] for parts in parts_of]
     kept = [[(each, dict(vars(each))) for each in parts] for parts in marked]
     try:
         with known_warnings_ignored():
