@@ -356,6 +356,7 @@ def test_from_published_figures_alone(tmp_path: Path) -> None:
     assert any("pocket" in line for line in advice["unknown"])
 
 
+@pytest.mark.slow
 def test_regret_of_published_figures(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["advise", "--store", str(tmp_path), "--evaluate", "--json"], catch_exceptions=False)
     found = json.loads(done.stdout)["published"]

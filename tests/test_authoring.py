@@ -328,6 +328,7 @@ def coin(row: Row) -> Example:
     return Example({"word": row["word"]}, "ab"[row["label"]])
 
 
+@pytest.mark.slow
 def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, "quick", labelled, coin, labels=("a", "b"), metrics=("accuracy",))
     monkeypatch.setattr(training, "TOKENS", 500)

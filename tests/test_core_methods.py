@@ -55,6 +55,7 @@ def fit(adapted: Adapted, base: Base, **asked: Any) -> Trainer:
 # Counts
 
 
+@pytest.mark.slow
 def test_parameters_on_llama_3_8b() -> None:
     wide, kv, mlp, layers = LLAMA_3_8B.values()
     every = ("q", "k", "v", "o", "gate", "up", "down")
@@ -69,6 +70,7 @@ def test_parameters_on_llama_3_8b() -> None:
     assert half == 14_680_064 / 2
 
 
+@pytest.mark.slow
 def test_parameters_of_other_published_settings() -> None:
     """AdaLoRA on Llama-2-7B (q, v, rank 12), LoRA on T5-base (q, v, rank 8), all biases of Qwen2.5-7B."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM

@@ -176,6 +176,7 @@ MEASURED = table().query("method in ['full', 'lora', 'vera', 'none']")
 BOARDS = {pool: [board.to_dict() for board in leaderboards(MEASURED, pool_machines=pool)] for pool in (False, True)}
 
 
+@pytest.mark.slow
 @given(st.lists(ROWS, max_size=12), st.booleans(), st.randoms())
 @settings(max_examples=15)
 def test_published_rows_change_nothing_of_the_measured_leaderboard(rows: list[Published], pool: bool, rnd: Any) -> None:

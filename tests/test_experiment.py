@@ -102,6 +102,7 @@ def test_a_base_that_cannot_be_restored_is_not_used_again(
     assert (after.status, again) == ("ok", answers)
 
 
+@pytest.mark.slow
 def test_precisions_may_follow_each_other(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     worker = Worker()
     for precision in ("fp32", "bf16", "fp32"):

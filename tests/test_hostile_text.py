@@ -138,6 +138,7 @@ print(fingerprint(Path(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_the_same_in_every_process(tiny_models: dict[str, Path], tmp_path: Path) -> None:
     """Python's order of a set of texts is by a hash that differs from process to process."""
     found = [

@@ -137,6 +137,7 @@ def test_fetch_keeps_what_is_whole(place: Place) -> None:
     assert not any("glue" in request["path"] for request in place.hub.requests[before:])
 
 
+@pytest.mark.slow
 def test_fetch_goes_on_after_failures_and_resumes(place: Place) -> None:
     place.serve("sst2")
     place.serve("boolq", revision="0" * 40)
@@ -168,6 +169,7 @@ def test_fetch_goes_on_after_failures_and_resumes(place: Place) -> None:
     assert (code, [one["status"] for one in done.values()]) == (0, 4 * ["fetched"] + 2 * ["kept"])
 
 
+@pytest.mark.slow
 def test_fetch_over_a_dropped_connection(place: Place) -> None:
     place.serve("sst2")
     place.hub.faults["drop-after"] = 20_000

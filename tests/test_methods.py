@@ -52,8 +52,10 @@ REFUSED = {("olora", "gpt2"): "Conv1D"}
 LATER = pytest.mark.contract
 MODELS: dict[str, Any] = {"llama": (), "gpt2": LATER, "qwen": LATER, "t5": LATER, "flan": LATER, "bart": LATER}
 """Shapes of models; the default suite has no time for all."""
+VARIANTS = ("dora", "rslora", "olora", "loraplus", "svft")
+"""Methods that differ from others by a detail, for which the default suite has no time either."""
 CELLS = [
-    pytest.param(name, model, marks=marks)
+    pytest.param(name, model, marks=LATER if name in VARIANTS else marks)
     for name in sorted({unit.name for unit in METHODS} - {*ELSEWHERE})
     for model, marks in MODELS.items()
 ]

@@ -140,6 +140,7 @@ def test_a_model_of_the_hub_is_run_at_its_commit(place: Place) -> None:
     )
 
 
+@pytest.mark.slow
 def test_no_two_models_have_one_name_on_a_board(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
     """Of one last name, on the Hub and in folders; and at two commits."""
     models = [

@@ -107,6 +107,7 @@ def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str,
         assert getattr(step.peak, part) == pytest.approx(getattr(found, part), abs=0.05 * found.total)
 
 
+@pytest.mark.slow
 def test_lengths_between_those_rehearsed() -> None:
     asked = spec("lora")
     told = profile(asked, [(20, 4), (50, 2), (100, 8), (150, 40), (250, 6), (400, 30)])
@@ -168,6 +169,7 @@ def test_what_cannot_be_is_named_and_the_rest_goes_on() -> None:
     assert [forecast(specs, both, workers=n).cells[0].status for n in (1, 2)] == ["fits", "does not fit"]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_is_rehearsed_too() -> None:
     plain, saved = (
         profile(spec("lora", train={"gradient_checkpointing": on}), [(200, 4)]).rehearsals[0] for on in (False, True)

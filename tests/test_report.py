@@ -107,6 +107,7 @@ def test_the_page_says_ties_gaps_and_failures(page: str) -> None:
     assert "1~" in text
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     runs = table()
     both = [write(evidence(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]

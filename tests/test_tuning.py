@@ -271,6 +271,7 @@ def test_ceilings_stand_in_the_spec_unless_pruning_is_off() -> None:
         assert held == ({4, 5} if prune else set())
 
 
+@pytest.mark.slow
 def test_training_stops_above_a_ceiling_and_keeps_what_it_had(tmp_path: Path) -> None:
     import peftbench
 
