@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import peftbench
-from peftbench import machine
+from peftbench.core import resources
 from peftbench.faults import DISK, environment_fault
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
@@ -394,8 +394,8 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
 
 def control_group(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str, files: dict[str, str]) -> None:
     (folder / "cgroup").write_text(lines)
-    monkeypatch.setattr(machine, "CONTROL_GROUP", folder / "cgroup")
-    monkeypatch.setattr(machine, "CONTROL_GROUPS", folder / "fs")
+    monkeypatch.setattr(resources, "CONTROL_GROUP", folder / "cgroup")
+    monkeypatch.setattr(resources, "CONTROL_GROUPS", folder / "fs")
     for name, text in files.items():
         (folder / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "fs" / name).write_text(text + "\n")
@@ -425,10 +425,10 @@ def test_what_a_process_may_use(
     memory: int | None,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(6)))
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 64_000_000_000)
+    monkeypatch.setattr(resources, "memory_bytes", lambda: 64_000_000_000)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     control_group(tmp_path, monkeypatch, lines, files)
-    assert (machine.usable_cpus(), machine.usable_memory()) == (cpus, memory or 64_000_000_000)
+    assert (resources.usable_cpus(), resources.usable_memory()) == (cpus, memory or 64_000_000_000)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert default_workers() == min(cpus, (memory or 64_000_000_000) // 1_500_000_000)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -439,7 +439,7 @@ def test_what_a_process_may_use(
 def test_workers_fit_into_memory_with_their_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control_group(tmp_path, monkeypatch, "0::/", {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 8_000_000_000)
+    monkeypatch.setattr(resources, "memory_bytes", lambda: 8_000_000_000)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     specs = peftbench.plan(GRID, "/nowhere")["specs"]
     assert default_workers() == 5

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from peftbench.core.resources import memory_bytes
 from peftbench.registry import PLUGIN
 
 PACKAGES = (
@@ -31,7 +32,6 @@ VARIABLES = (
 ).split()
 """Variables of the environment that change last digits or memory."""
 SOURCE = (".py", ".toml", ".json")
-CONTROL_GROUP, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -61,60 +61,6 @@ def facts() -> dict[str, Any]:
             "python": platform.python_version(),
         }
     )
-
-
-def memory_bytes() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def usable_cpus() -> int:
-    """Cores that this process may use: by its affinity, the quotas of its control groups, and what Slurm gave it."""
-    bounds = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    for folder in _control_groups("cpu"):
-        quota, period = _numbers(folder / "cpu.max") or (
-            _numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us") or (0, 0)
-        )
-        if quota > 0 and period > 0:
-            bounds.append(quota // period)
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if "SLURM_JOB_ID" in os.environ and slurm.isdigit():
-        bounds.append(int(slurm))
-    return max(1, min(bounds))
-
-
-def usable_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or what its control groups allow."""
-    limits = [
-        _numbers(folder / name)
-        for folder in _control_groups("memory")
-        for name in ("memory.max", "memory.limit_in_bytes")
-    ]
-    return min([memory_bytes(), *(limit[0] for limit in limits if limit)])
-
-
-def _control_groups(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups that bound it, innermost first: of version 2 and of version 1."""
-    try:
-        lines = CONTROL_GROUP.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, names, inner = line.split(":", 2)
-        if names and controller not in names.split(","):
-            continue
-        root = CONTROL_GROUPS / controller if names else CONTROL_GROUPS
-        place = root / inner.strip("/")
-        # Within a container the path is that of the host, and the root is the group.
-        yield from [place, *(parent for parent in place.parents if parent.is_relative_to(root))]
-
-
-def _numbers(path: Path) -> tuple[int, ...]:
-    """The numbers of a file of a control group; none where there is no file, or no limit ("max")."""
-    try:
-        return tuple(int(part) for part in path.read_text().split())
-    except (OSError, ValueError):
-        return ()
 
 
 def machine_class() -> str:

@@ -6,12 +6,12 @@ which commit, and the checksum that proves the file whole.
 
 import csv
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from peftbench.core.files import replacing
 from peftbench.registry import UserError
 from peftbench.tasks import TASKS, Source, Task, members, prompt
 from peftbench.tasks.door import (
@@ -121,7 +121,9 @@ def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
     data, commit = load(asked.source, asked.split)
     file = root / place(asked.source, asked.split)
     try:
-        _atomically(file, data.to_parquet)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as partial:
+            data.to_parquet(partial)
         line = _line(asked, data, commit, checksum(file))
         _write_manifest(root, manifest(root) | {key(asked.source, asked.split): line})
     except OSError as error:
@@ -179,27 +181,10 @@ def _line(asked: Wanted, data: Any, commit: str | None, digest: str) -> dict[str
 
 def _write_manifest(root: Path, lines: dict[tuple[str, str, str], dict[str, str]]) -> None:
     headings = list(dict.fromkeys([*COLUMNS, *(name for line in lines.values() for name in line)]))
-
-    def write(partial: Path) -> None:
-        with partial.open("w", encoding="utf-8", newline="") as out:
-            writer = csv.DictWriter(out, headings, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(lines.values())
-
-    _atomically(root / MANIFEST, write)
-
-
-def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file beside `path`, and put it in its place once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(root / MANIFEST) as partial, partial.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, headings, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines.values())
 
 
 def _check_file(root: Path, file: Path, line: dict[str, str] | None) -> Finding:

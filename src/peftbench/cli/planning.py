@@ -152,13 +152,13 @@ def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
 def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
     from rich.progress import Progress
 
-    from peftbench import machine
+    from peftbench.core.resources import usable_cpus
     from peftbench.launch.capacity import default_workers
     from peftbench.planning.devices import HERE
     from peftbench.planning.devices import device as named
     from peftbench.planning.forecast import forecast
 
-    on, processes = named(device), min(machine.usable_cpus(), 4)
+    on, processes = named(device), min(usable_cpus(), 4)
     count = workers or (default_workers(specs) if device == HERE else 1)
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)

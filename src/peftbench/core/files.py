@@ -5,6 +5,8 @@ import math
 import os
 import stat
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,25 @@ LARGEST = 1 << 28
 """Bytes of the largest file that is read into memory whole."""
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to be written, which takes its place when the context is left: it is whole or not there.
+
+    Its name ends as that of `path`, and no other process has it, on this machine or on another that shares the folder.
+    """
+    partial = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it there: it is whole or not there."""
-    # A name that no other process has, on this machine or on another that shares the folder.
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    with partial.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    """Write a file so that it is whole or not there."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def sync(path: Path) -> None:

@@ -129,7 +129,7 @@ class Base:
         self.left = ()
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self.model.requires_grad_(False).eval()
-        if self.model.is_gradient_checkpointing:
+        if self.model.is_activation_checkpointing:
             self.model.gradient_checkpointing_disable()
             self.model.disable_input_require_grads()
         sung = self._sung()

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.cache import cache_directory
+from peftbench.core.files import replacing
 from peftbench.engine.chat_template import DAY, chat_of
 from peftbench.registry import UserError
 from peftbench.tasks import Example, TaskFacts, prompt
@@ -311,12 +311,11 @@ def _read(path: Path) -> list[Encoded] | None:
 def _write(path: Path, rows: Sequence[Encoded]) -> None:
     parts = [part for row in rows for part in (row.prompt, row.target)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(
-        partial,
-        ids=np.array([i for part in parts for i in part], dtype=np.int32),
-        ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
-        truncated=np.array([row.truncated for row in rows]),
-        unwritable=np.array([row.unwritable for row in rows]),
-    )
-    partial.replace(path)
+    with replacing(path) as partial:
+        np.savez(
+            partial,
+            ids=np.array([i for part in parts for i in part], dtype=np.int32),
+            ends=np.cumsum([len(part) for part in parts], dtype=np.int64),
+            truncated=np.array([row.truncated for row in rows]),
+            unwritable=np.array([row.unwritable for row in rows]),
+        )

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from peftbench import machine
+from peftbench.core import resources
 from peftbench.models import find
 from peftbench.models.files import weight_bytes
 from peftbench.registry import UserError
@@ -24,7 +24,7 @@ def default_workers(specs: Iterable[RunSpec] = ()) -> int:
         return gpus
     names = {spec.model.name for spec in specs}
     need = WORKER_BYTES + COPIES * max(map(_weights, names), default=0)
-    return max(1, min(machine.usable_cpus(), machine.usable_memory() // need))
+    return max(1, min(resources.usable_cpus(), resources.usable_memory() // need))
 
 
 def visible_gpus() -> int:

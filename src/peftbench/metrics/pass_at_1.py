@@ -1,11 +1,11 @@
 """Share of programs that pass their tests, run in the sandbox."""
 
 import math
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from peftbench.core.resources import usable_cpus
 from peftbench.metrics import Answers, UnavailableError, metric
 from peftbench.sandbox import RefusedError, mode
 from peftbench.sandbox.trial import Verdict, judge
@@ -36,7 +36,7 @@ def pass_at_1(answers: Answers) -> list[float]:
 
     try:
         mode()
-        with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(WORKERS, usable_cpus())) as pool:
             details = answers.details or [{}] * len(answers.predictions)
             verdicts = list(pool.map(row, zip(answers.predictions, details, strict=True)))
     except RefusedError as error:

@@ -1,6 +1,6 @@
 """What runs will cost, before any of them is done."""
 
-from peftbench import machine
+from peftbench.core.resources import memory_bytes
 from peftbench.models import find
 from peftbench.models.files import weight_bytes
 from peftbench.spec import RunSpec
@@ -14,4 +14,4 @@ def is_large(spec: RunSpec) -> bool:
     ref = find(spec.model.name)
     if ref.directory is None:
         return ref.config is not None
-    return weight_bytes(ref.directory) > SHARE * machine.memory_bytes()
+    return weight_bytes(ref.directory) > SHARE * memory_bytes()

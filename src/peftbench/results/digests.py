@@ -36,7 +36,7 @@ def seal(content: Mapping[str, Any], folder: Path) -> bytes:
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != RESULT and not path.name.startswith(f".{RESULT}.")
+        if path.is_file() and path.name != RESULT and not path.name.endswith(f".{RESULT}")
     }
     text = json.dumps({**content, "files": files, "digest": ZEROS}, indent=1, ensure_ascii=False) + "\n"
     # From the right: the digest is the last field, and other fields may hold any text.
