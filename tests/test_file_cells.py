@@ -590,3 +590,10 @@ def test_files_of_a_trial_that_are_read() -> None:
         "pos",
     ]
     assert {one.target for one in read(entry(CASES / "chinese.jsonl", fields=["q"], target="a"))} == {"电影很好看"}
+
+
+def test_a_column_of_names_and_of_places_is_refused_with_both_rows(tmp_path: Path) -> None:
+    rows = twelve(y="yes")
+    rows[6]["y"] = 1
+    said = refused(entry(lines(tmp_path / "a.jsonl", rows), labels=YES_NO))
+    assert "row 7: 'y' is a number, and in row 1 a name" in said

@@ -99,7 +99,7 @@ BROKEN: dict[str, str | bytes] = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_malformed_file_of_an_adapter_is_one_line(kind: str, file: str, tmp_path: Path) -> None:
     content = BROKEN[kind]
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "pocket"}')
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "pocket", "peft_type": "LORA"}')
     (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError) as error:
         examine(tmp_path)
@@ -109,6 +109,13 @@ def test_a_malformed_file_of_an_adapter_is_one_line(kind: str, file: str, tmp_pa
     if kind == "a list":
         given = ("--adapter", tmp_path, "--model", "pocket", "--tasks", "pocket_topic", "--store", tmp_path / "r")
         assert_one_line(call("evaluate", *given), file)
+
+
+@pytest.mark.parametrize("kind", [None, "NOPE", ["LORA"]])
+def test_an_adapter_of_no_type_is_one_line(kind: Any, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    given = ("--adapter", tmp_path, "--model", "pocket", "--tasks", "pocket_topic", "--store", tmp_path / "r")
+    assert_one_line(call("evaluate", *given), "peft_type")
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000, "3"])

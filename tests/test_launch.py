@@ -426,12 +426,11 @@ def test_what_a_process_may_use(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(6)))
     monkeypatch.setattr(resources, "memory_bytes", lambda: 64_000_000_000)
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     control_group(tmp_path, monkeypatch, lines, files)
     assert (resources.usable_cpus(), resources.usable_memory()) == (cpus, memory or 64_000_000_000)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert default_workers() == min(cpus, (memory or 64_000_000_000) // 1_500_000_000)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     assert default_workers() == 1
 

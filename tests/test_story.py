@@ -173,8 +173,9 @@ def test_a_worker_that_dies_costs_one_run(tmp_path: Path, tiny_models: dict[str,
     )
     store = tmp_path / "store"
     done = subprocess.run(
-        [*command(path, store, 1), "--plugin", str(plugin)], capture_output=True, text=True, check=True
+        [*command(path, store, 1), "--plugin", str(plugin)], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 1, done.stderr
     assert done.stderr.count("died (exit code 9)") == 2
     table = peftbench.table(store).set_index("method")
     assert table.loc["none", "status"] == "ok"
@@ -205,7 +206,8 @@ def test_any_causal_model_in_a_directory(architecture: str, tmp_path: Path, tiny
     assert done.returncode == 0, done.stderr
     table = peftbench.table(store)
     assert set(table["method"]) == set(methods)
-    assert set(table["model"]) == {architecture}
+    # `gpt2` alone would be the model of the Hub.
+    assert {name.rpartition("/")[2] for name in table["model"]} == {architecture}
     # GPT-2 has no linear layers but its own kind, of which the library's OLoRA cannot take the QR decomposition.
     refused = {"olora"} if architecture == "gpt2" else set()
     assert set(table.loc[table["status"] != "ok", "method"]) == refused, table[["method", "error"]].to_string()

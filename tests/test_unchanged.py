@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import modeling_utils
 
 import peftbench.experiment
 from cases import CASES
@@ -72,11 +73,22 @@ def test_what_is_trained_in_place_by_asking_for_gradients_is_no_surprise(base: B
     assert base.left == ()
 
 
+def test_a_hook_on_a_weight_is_found_and_undone(base: Base) -> None:
+    weight = base.model.model.norm.weight.requires_grad_(True)
+    weight.register_hook(lambda gradient: 100 * gradient)
+    assert base.restore() is True
+    assert base.left == ("model.norm.weight: hooks",)
+
+
 def no_op(*_arguments: Any, **_named: Any) -> None:
     """Something else than what it stands for."""
 
 
 PROCESS: dict[str, tuple[Callable[[pytest.MonkeyPatch], Any], str]] = {
+    "table of functions": (
+        lambda patch: patch.setitem(modeling_utils.ALL_ATTENTION_FUNCTIONS, "sdpa", no_op),
+        "ALL_ATTENTION_FUNCTIONS.sdpa",
+    ),
     "class of a model": (
         lambda patch: patch.setattr("transformers.models.llama.modeling_llama.LlamaMLP.forward", no_op),
         "transformers.models.llama.modeling_llama.LlamaMLP.forward",

@@ -187,11 +187,13 @@ def values(unit: Unit[Any] | None, name: str, value: Any) -> Sequence[Any]:
 def _takes_list(annotation: Any, items: list[Any]) -> bool:
     """Whether a list is one value of an argument, not a sweep.
 
-    It is not where it holds lists, nor where the argument takes each of its items but not the list, as it does for
-    `["first-half", "last-half"]` if it takes a text or a list of numbers.
+    It is not where the argument takes each of its items and, where these are lists or the whole is none of the
+    argument's, not the list: as for `["first-half", "last-half"]` if it takes a text or a list of numbers.
     """
-    if not _is_sequence(annotation) or any(isinstance(item, list) for item in items):
+    if not _is_sequence(annotation):
         return False
+    if any(isinstance(item, list) for item in items):
+        return _fits(annotation, items) and not any(_fits(annotation, item) for item in items)
     return _fits(annotation, items) or not all(_fits(annotation, item) for item in items)
 
 

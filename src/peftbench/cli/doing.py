@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -57,12 +58,14 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     wanted = ids(specs)
     ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]
-    reasons = list(dict.fromkeys(str(result.error) for result in bad))
-    for reason in reasons if len(reasons) <= SHOWN else ():
-        say(f"error: {reason}", stderr=True)
+    reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
+    for how, reason in reasons if len(reasons) <= SHOWN else ():
+        say(f"{'error' if how in FAULTY else how}: {reason}", stderr=True)
     if bad:
+        counts = Counter(result.status for result in bad)
         say(
-            f"{len(bad)} runs did not end well: `peftbench status` says why, --retry-failed does them again",
+            f"{', '.join(f'{count} {how}' for how, count in counts.items())}: `peftbench status` says why, "
+            "--retry-failed does them again",
             stderr=True,
         )
     if stopped:

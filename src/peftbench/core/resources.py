@@ -22,7 +22,7 @@ def usable_cpus() -> int:
         if quota > 0 and period > 0:
             bounds.append(quota // period)
     slurm = os.environ.get("SLURM_CPUS_PER_TASK", "")
-    if "SLURM_JOB_ID" in os.environ and slurm.isdigit():
+    if slurm.isdigit() and int(slurm):
         bounds.append(int(slurm))
     return max(1, min(bounds))
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from peftbench.engine.decoding import Decoding
 from peftbench.engine.quantise import Quantise, keep_exact, loading
-from peftbench.engine.shapes import shape, text_config
+from peftbench.engine.shapes import positions, shape, text_config
 from peftbench.engine.tokens import Encoded, Encoder
 from peftbench.engine.unchanged import ModelState, checksum, digest
 from peftbench.methods import Adapted
@@ -153,11 +153,16 @@ class Base:
         """A digest of the logits of a few fixed tokens; none for a model that does not give the same twice."""
         if self.canary is None:
             return None
-        row = Encoded([token % len(self.tokenizer) for token in range(11, 18)], [3, 5])
+        # A short and a long row, so that one is padded and windows of attention are passed.
+        longest = min(64, (positions(self.config) or 64) - 2)
+        rows = [
+            Encoded([token % len(self.tokenizer) for token in range(11, 11 + length)], [3, 5])
+            for length in (min(7, longest), longest)
+        ]
         try:
             low = self.dtype == torch.bfloat16
             with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
-                return digest(self.shape.target_logits(Adapted(self.model, self.model), [row]))
+                return digest(self.shape.target_logits(Adapted(self.model, self.model), rows))
         except Exception as error:
             # What is wrong with it, a run will say; but what could be called must go on to be.
             return type(error).__name__

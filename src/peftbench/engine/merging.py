@@ -42,6 +42,8 @@ def decide(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> tuple[Adapt
     fold = partial(exactly, adapted, adapted.merge)
     tolerance = TOLERANCE[base.dtype]
     before = _logits(adapted, base, rows[:ROWS])
+    if not before.isfinite().any():
+        return replace(adapted, merge=None), Merging(exact=False, why="its logits are not finite")
     try:
         with fold():
             after = _logits(adapted, base, rows[:ROWS])
@@ -181,4 +183,4 @@ def _largest_difference(one: Tensor, other: Tensor) -> float:
     finite = one.isfinite()
     if not finite.equal(other.isfinite()):
         return torch.inf
-    return (one[finite] - other[finite]).abs().max().item()
+    return (one[finite] - other[finite]).abs().max().item() if finite.any() else torch.inf

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_modules
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils.generic import GeneralInterface
 
 from peftbench.engine.quantise import constants
 
@@ -33,6 +34,7 @@ CHECKPOINTING = {
 MODULE_FIELDS = frozenset(vars(torch.nn.Module())) | CHECKPOINTING
 """What is not compared as plain attributes: parameters, parts and hooks, which are looked at apart, and the above."""
 HOOKS = tuple(sorted(name for name in vars(torch.nn.Module()) if name.endswith("hooks")))
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy")
 STANDARD = ("builtins", "json", "math", "os", "os.path", "pathlib", "random", "statistics", "time")
 """Modules whose functions and classes must stay what they are, of libraries with all within them."""
@@ -72,7 +74,7 @@ class ProcessState:
             self._seen.add(name)
             if name in STANDARD or name.partition(".")[0] in LIBRARIES:
                 for called, space in _namespaces(name, sys.modules[name]):
-                    self.code[called] = space, {key: value for key, value in space.items() if isinstance(value, CODE)}
+                    self.code[called] = space, _functions(space)
 
     def changed(self) -> list[str]:
         """What has become other since: functions and classes by name, settings, environment variables, channels."""
@@ -146,6 +148,9 @@ def _rest(model: Any) -> dict[str, Any]:
     """Types, hooks and plain attributes of all modules, and the configurations."""
     found: dict[str, Any] = {}
     met: dict[int, Any] = {}
+    for name, parameter in model.named_parameters():
+        hooks = [getattr(parameter, kind, None) or {} for kind in TENSOR_HOOKS]
+        found[f"{name}: hooks"] = [tuple(each.values()) for each in hooks]
     for name, module in model.named_modules():
         found[f"{name}: type"] = type(module).__name__
         found[f"{name}: hooks"] = [tuple(vars(module).get(kind, {}).values()) for kind in HOOKS]
@@ -180,11 +185,20 @@ def _content(value: Any, met: dict[int, Any], depth: int) -> Any:
 
 
 def _namespaces(name: str, module: ModuleType) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A module, and the classes that it defines."""
+    """A module, the classes that it defines, and its tables of functions, in which libraries look up what to call."""
     yield name, vars(module)
     for key, value in list(vars(module).items()):
         if isinstance(value, type) and value.__module__ == name:
             yield f"{name}.{key}", vars(value)
+        elif name.startswith(("transformers.", "peft.")) and isinstance(value, (dict, GeneralInterface)):
+            yield f"{name}.{key}", value
+
+
+def _functions(space: Mapping[str, Any]) -> dict[str, Any]:
+    """The functions and classes of a namespace or a table."""
+    # As they are held: a table may make something new of what it holds whenever it is asked.
+    items = dict.items(space) if isinstance(space, dict) else space.items()
+    return {key: value for key, value in items if isinstance(value, CODE)}
 
 
 def _settings() -> dict[str, Any]:

@@ -69,6 +69,8 @@ def examine(folder: Path) -> Kept:
         base = config.get("base_model_name_or_path") or ""
         if not isinstance(base, str):
             raise UserError(f"adapter {folder}: base_model_name_or_path in its {ADAPTER} must be text, not {base!r}")
+        if (folder / ADAPTER).is_file():
+            _check_type(folder, config.get("peft_type"))
         return Kept(folder, base=base)
     try:
         told = Origin.model_validate(origin)
@@ -76,6 +78,16 @@ def examine(folder: Path) -> Kept:
         raise UserError(f"adapter {folder}: its {ORIGIN} is not what a run writes: {problem(error)}") from None
     facts = {key: getattr(told, key) for key in ("method", "run", "seed", "base")}
     return Kept(folder, version=told.base_version, quantise=told.base_quantised, **facts)
+
+
+def _check_type(folder: Path, said: Any) -> None:
+    from peft import PeftType
+
+    known = list(PeftType.__members__)
+    if not isinstance(said, str):
+        raise UserError(f"adapter {folder}: its {ADAPTER} has no peft_type that says which method it is")
+    if said.upper() not in known:
+        raise UserError(f"adapter {folder}: its peft_type {said} is none of the installed peft's")
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -148,7 +160,9 @@ def _with_adapter(model: Any, kept: Kept, meta: bool) -> Adapted:
     try:
         return from_files(model, kept.folder, meta)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _unfit(kept.folder, " ".join(str(error).split())[:300]) from error
+        # Of Python's own mistakes the kind tells more than the text.
+        known = isinstance(error, (RuntimeError, ValueError))
+        raise _unfit(kept.folder, " ".join(str(error).split())[:300] if known else in_a_line(error)) from error
 
 
 def _whole(model: Any, folder: Path, meta: bool) -> Adapted:

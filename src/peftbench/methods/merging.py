@@ -9,6 +9,7 @@ from peftbench.registry import UserError, in_a_line
 
 KNOWN_WARNINGS = (
     "Unsupported layer type",
+    "`is_gradient_checkpointing` is deprecated",
     "fan_in_fan_out is set to False",
     "Merge lora module to",
     "The PEFT config's `base_model_name_or_path` was renamed",

@@ -31,6 +31,7 @@ def with_peft(model: Any, config: Any) -> Adapted:
     """
     from peft import TaskType, get_peft_model
 
+    _check_replication(model, config)
     config.task_type = TaskType.SEQ_2_SEQ_LM if model.config.is_encoder_decoder else TaskType.CAUSAL_LM
     undo, asked = _base_keeper(model, config), targeted(model, config)
     _tell_heads(model.config.get_text_config(), config)
@@ -49,6 +50,11 @@ def with_peft(model: Any, config: Any) -> Adapted:
     return adapted
 
 
+def _check_replication(model: Any, config: Any) -> None:
+    if getattr(config, "layer_replication", None) and getattr(model.config.get_text_config(), "layer_types", None):
+        raise UserError("layer_replication: peft does not repeat the layer_types of this model: it cannot be used here")
+
+
 def of_decoder(facts: Any) -> dict[str, Any]:
     """The measures of a prefix on an encoder–decoder, by its configuration; of other models the library knows them.
 
@@ -56,9 +62,12 @@ def of_decoder(facts: Any) -> dict[str, Any]:
     """
     if not facts.is_encoder_decoder:
         return {}
-    heads = getattr(facts, "decoder_attention_heads", None) or facts.num_heads
-    layers = getattr(facts, "num_decoder_layers", None) or facts.decoder_layers
-    width = heads * getattr(facts, "d_kv", facts.d_model // heads)
+    names = ("decoder_attention_heads", "num_decoder_attention_heads", "num_heads")
+    heads = next((getattr(facts, name) for name in names if getattr(facts, name, None)), None)
+    layers = getattr(facts, "num_decoder_layers", None) or getattr(facts, "decoder_layers", None)
+    if heads is None or layers is None:
+        raise UserError(f"a prefix cannot be used on {facts.model_type}: its configuration tells no heads and layers")
+    width = heads * getattr(facts, "d_kv", facts.hidden_size // heads)
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": width}
 
 
@@ -80,6 +89,7 @@ def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
 
     config = PeftConfig.from_pretrained(str(folder))
     check_saved(config)
+    _check_replication(model, config)
     if meta:
         config.inference_mode = False
         if hasattr(config, "init_lora_weights"):

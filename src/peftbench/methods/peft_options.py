@@ -64,6 +64,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         UNUSED,
     ),
     "HIRA": {"rank_pattern": UNUSED},
+    "BOFT": {"boft_n_butterfly_factor": "peft takes 1 where its CUDA extension is not built, which is not done here"},
     "OFT": {"module_dropout": UNUSED},
     "PVERA": dict.fromkeys(("sample_at_inference", "generator_seed"), SAMPLING),
     "OSF": {"target_svd_config": UNUSED},

@@ -10,18 +10,30 @@ from pydantic import AfterValidator
 from peftbench.registry import UserError, did_you_mean
 
 ROLES: dict[str, tuple[str, ...]] = {
-    "q": ("q_proj", "q", "query", "q_lin", "q_b_proj"),
-    "k": ("k_proj", "k", "key", "k_lin"),
-    "v": ("v_proj", "v", "value", "v_lin"),
+    "q": ("q_proj", "q", "query", "q_lin", "q_b_proj", "query_proj", "Wq"),
+    "k": ("k_proj", "k", "key", "k_lin", "key_proj", "Wk"),
+    "v": ("v_proj", "v", "value", "v_lin", "value_proj", "Wv"),
     "qkv": ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "wqkv", "W_pack"),
-    "kv": ("kv_b_proj",),
+    "kv": ("kv_b_proj", "kv_proj"),
     "o": ("o_proj", "out_proj", "c_proj", "dense", "o", "wo", "Wo", "out_lin", "attention.output.dense"),
     "gate": ("gate_proj", "wi_0", "w1"),
     "up": (
         *("up_proj", "fc1", "c_fc", "fc_in", "wi", "wi_1", "Wi", "w3", "lin1", "dense_h_to_4h"),
-        *("gate_up_proj", "intermediate.dense"),
+        *("gate_up_proj", "intermediate.dense", "input_linear"),
     ),
-    "down": ("down_proj", "fc2", "c_proj", "fc_out", "wo", "Wo", "w2", "lin2", "dense_4h_to_h", "output.dense"),
+    "down": (
+        "down_proj",
+        "fc2",
+        "c_proj",
+        "fc_out",
+        "wo",
+        "Wo",
+        "w2",
+        "lin2",
+        "dense_4h_to_h",
+        "output.dense",
+        "output_linear",
+    ),
 }
 """Names of linear layers by role: query, key, value, the three in one, the last two in one, attention output, the
 feed-forward's parts. The roles of attention are played only in a module that has queries, those of the feed-forward
@@ -284,7 +296,7 @@ def _meant(linears: Sequence[str], wanted: str) -> list[str]:
     if wanted == "mlp":
         parts = {name for role in GROUPS[wanted] for name in _meant(linears, role)}
         return [name for name in linears if name in parts]
-    heads = {_parent(name) for name in _ending(linears, ROLES["q"] + ROLES["qkv"] + ("q_a_proj",))}
+    heads = {_parent(name) for name in _ending(linears, ROLES["q"] + ROLES["qkv"] + ("q_a_proj", "kv_proj"))}
     attention = {name for name in linears if _parent(name) in heads or name.endswith(".attention.output.dense")}
     if wanted in GROUPS:
         cross = {name for name in attention if CROSS & set(name.split("."))}
@@ -320,7 +332,9 @@ def _stacks_said(model: Any) -> str:
 
 def _experts_said(model: Any) -> str:
     """How the weights of experts are trained, where they are not linear layers."""
-    found = _ends(_stacked(model))
+    # Of `…experts.weight` the last part alone would say nothing.
+    parts = [name.split(".") for name in _stacked(model)]
+    found = sorted({".".join(each[-2:]) if each[-1] == "weight" else each[-1] for each in parts})
     if not found:
         return ""
     entry = f'{{ use = "peft", type = "LORA", target_modules = [], target_parameters = ["{EXPERTS}"] }}'

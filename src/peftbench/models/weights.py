@@ -10,7 +10,8 @@ STALE = re.compile(r"(^|\.)(masked_bias|attn\.bias|attention\.bias|causal_mask|i
 """Masks, positions and versions that older releases of `transformers` kept among the weights."""
 SHOWN = 3
 """Names of weights in a message."""
-PEFT = ("base_model.model.", ".base_layer.")
+PEFT = ("base_model.model.", ".base_layer.", ".lora_")
+WRAPPERS = ("module.", "_orig_mod.")
 """In names of weights that were saved from within the library `peft`."""
 
 
@@ -76,6 +77,8 @@ def _left_out(network: Any, config: Any, name: str) -> bool:
 def _way_out(network: Any, config: Any, without_place: Collection[str]) -> str:
     if any(mark in name for name in without_place for mark in PEFT):
         return "It was saved from within peft: save it by merge_and_unload().save_pretrained()"
+    if any(name.startswith(WRAPPERS) for name in without_place):
+        return "It was saved from within a wrapper: save the model that is in it (model.module or model._orig_mod)"
     built, saved_as = type(network).__name__, (config.architectures or [None])[0]
     if saved_as not in (None, built):
         return f"It was saved as {saved_as}, which is no {built}: give a language model"

@@ -76,7 +76,7 @@ def _text(fact: str, values: Sequence[Any]) -> str:
 
 def _number(fact: str, value: Any) -> str:
     if fact == "truncated_share":
-        return f"{100 * value:.2g} %"
+        return f"{100 * value:.1f} %" if 0 < value < 0.1 else f"{100 * value:.0f} %"
     return value if isinstance(value, str) else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 

@@ -8,11 +8,13 @@ machines need not agree.
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,7 +128,24 @@ class Claims:
         return sum(owner is not None and owner.boot == self.owner.boot and not owner.dead for owner in owners)
 
     def _take_over(self, path: Path, held: object) -> bool:
-        """Of several watchers, the one whose rename of the old claim succeeds may claim the run."""
+        """Of several watchers, the one whose rename of the old claim succeeds may claim the run.
+
+        Watchers take over one after the other, so that none renames the claim that another has just made. Where a file
+        cannot be locked, that is found out afterwards, and for a moment a third might claim the run.
+        """
+        with self._alone():
+            return _look(path) in (held, None) and self._replace(path, held)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                folder = os.open(self.folder, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+
+    def _replace(self, path: Path, held: object) -> bool:
         grave = self.folder / f".{path.name}.{self.owner.token}"
         try:
             path.rename(grave)

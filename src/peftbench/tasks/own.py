@@ -9,6 +9,7 @@ from typing import Any
 from peftbench.registry import UserError
 from peftbench.tasks import Example, Row, Source, TaskFacts
 from peftbench.tasks.cells import label_of, same_numbers, text
+from peftbench.tasks.cells import number as numeric
 from peftbench.tasks.files import DataError, Format, need, stamp, table
 
 FORMAT = 2
@@ -124,16 +125,29 @@ def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns, f
     need(path, form, [name for name in (*fields, target, group) if name], fewest)
     cased: Counter[tuple[str, str]] = Counter()
     nothings: Counter[str] = Counter()
+    by_place = by_name = 0
+    names_only = bool(labels) and all(numeric(label) is None for label in labels)
     for number, row in enumerate(table(path, form), 1):
         try:
             learned = example(row, columns, form.encoding).target
         except ValueError as error:
             raise DataError(f"data file {path}, row {number}: {error}") from None
         found = text(row, target, form.encoding)
+        if names_only and found not in labels:
+            if numeric(found) is not None:
+                by_place = by_place or number
+            else:
+                by_name = by_name or number
+        elif names_only:
+            by_name = by_name or number
         if labels and found != learned and found.casefold() == learned.casefold():
             cased[found, learned] += 1
         elif not labels and found.casefold() in NOTHINGS:
             nothings[found] += 1
+    if by_place and by_name:
+        raise DataError(
+            f"data file {path}, row {by_place}: '{target}' is a number, and in row {by_name} a name: write all alike"
+        )
     return (
         *(f"{path.name}: {target} is '{one}' in {n} of the rows, read as '{it}'" for (one, it), n in cased.items()),
         *(f"{path.name}: {target} is '{one}' in {n} of the rows: is a value missing?" for one, n in nothings.items()),
