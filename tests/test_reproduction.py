@@ -15,7 +15,7 @@ from peftbench.engine import train
 from peftbench.experiment import Worker, run
 from peftbench.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
 from peftbench.store import Store
-from peftbench.tasks import TASKS, splits
+from peftbench.tasks import resolve, splits
 from sealing import rewrite
 from test_cli import Done, assert_one_line, call, write
 
@@ -375,7 +375,7 @@ def test_what_is_not_as_it_was(held: tuple[Store, Path, str], kind: str, change:
 def test_data_that_cannot_be_had(held: tuple[Store, Path, str], tmp_path: Path) -> None:
     store, folder, _ = held
     spec = json.loads((folder / "spec.json").read_text())
-    id_ = edit(folder, spec=spec | {"task": {"name": "rte", "version": TASKS["rte"].facts.version}})
+    id_ = edit(folder, spec=spec | {"task": {"name": "rte", "version": resolve("rte", {}).facts.version}})
     (tmp_path / "mirror").mkdir()
     said = again(store, id_, "--data", tmp_path / "mirror")
     assert said.code == 2
