@@ -180,6 +180,55 @@ def test_golden(name: str, answers: Answers, expected: float) -> None:
         ("2 × 10^−2", "1/50"),
         ("1e99999999", "99999999"),
         ("9" * 2000, None),
+        # A sign before a fraction is its sign; a number before it makes it a mixed one.
+        (r"\boxed{-\frac{3}{4}}", "-3/4"),
+        (r"-\frac{1}{2}", "-1/2"),
+        (r"$-\dfrac{1}{2}$", "-1/2"),
+        (r"\frac{-3}{4}", "-3/4"),
+        ("-½", "-1/2"),
+        ("#### -½", "-1/2"),
+        ("5 ½", "11/2"),
+        ("-5½", "-11/2"),
+        (r"2\frac{1}{2}", "5/2"),
+        ("5\n½", "1/2"),
+        ("½, ½¼", "1/4"),
+        ("¼–½", "1/2"),
+        (r"\frac12", "1/2"),
+        (r"\dfrac12", "1/2"),
+        ("1\u20442", "1/2"),
+        # Powers of numbers, and those of units, which are none.
+        ("10^3", "1000"),
+        ("2^{10}", "1024"),
+        ("10^-3", "1/1000"),
+        ("-2^2", "-4"),
+        ("10³", "1000"),
+        ("10^{3.5}", "3.5"),
+        ("0^-1", None),
+        ("999999999999999^999", None),
+        ("18 cm^2", "18"),
+        ("18 cm$^2$", "18"),
+        (r"\boxed{1,000\text{ m}^2}", "1000"),
+        (r"18\,\mathrm{m}^{-2}", "18"),
+        # Separators of Arabic, and the one of programs.
+        ("۱۲٬۳۴۵", "12345"),
+        ("١٢٫٥", "12.5"),
+        ("1_000", "1000"),
+        (r"1\_000\_000", "1000000"),
+        # Ranges of numbers with a unit.
+        ("10%-20%", "20"),
+        (r"10\%-20\%", "20"),
+        ("10€-20€", "20"),
+        ("10$-$20", "20"),
+        ("20°–30°", "30"),
+        # Blanks after a sign, but not after the hyphen of a list.
+        ("– 18", "-18"),
+        ("\u2212 18", "-18"),
+        ("#### – 18", "-18"),
+        ("#### - 18", "-18"),
+        (r"\boxed{- 18}", "-18"),
+        (r"x = - \frac{1}{2}", "-1/2"),
+        ("- 18", "18"),
+        ("20 – 18", "18"),
         ("none", None),
         ("", None),
         ("...", None),
@@ -189,7 +238,7 @@ def test_number_of(text: str, number: str | None) -> None:
     assert number_of(text) == (None if number is None else Fraction(number))
 
 
-GROUPINGS = st.sampled_from([",", " ", "\u00a0", "\u2009", "\u202f", "'", "’", "{,}", r"\,"])
+GROUPINGS = st.sampled_from([",", "_", "\u066c", " ", "\u00a0", "\u2009", "\u202f", "'", "’", "{,}", r"\,"])
 
 
 @given(
@@ -247,6 +296,8 @@ def test_a_row_whose_reference_has_no_number_cannot_be_scored() -> None:
         ("05", "5"),
         ("1 000 – 400", "600"),
         ("１２ ÷ ３", "4"),
+        ("1_000 - 400", "600"),
+        (r"-\frac12 cm^2", "-1/2"),
         ("82 or 833", None),
         ("1.05", "21/20"),
         ("10 / 0", None),
