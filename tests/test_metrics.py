@@ -78,7 +78,8 @@ GIVEN = ("yes", "no", "maybe", "no", "no", "yes")
         ("bleu", free(["a b c d x"], ["a b c d e"]), 100 * 0.2**0.25),
         # All n-grams are right, but 4 words stand for 5.
         ("bleu", free(["a b c d"], ["a b c d e"]), 100 * np.exp(1 - 5 / 4)),
-        ("bleu", free([""], ["a b"]), 0.0),
+        ("bleu", free([""], ["a b c d"]), 0.0),
+        ("bleu", free(["a b", "a b c d"], ["a b"], ["a b c d"]), 100.0),
         # Deviations (-1, 0, 1) and (-1, -1, 2): 3 / sqrt(2 * 6); ranks (1, 2, 3) and (1.5, 1.5, 3).
         ("pearson", scaled(["1", "2", "3"], [1, 1, 4]), 100 * 3 / 12**0.5),
         ("spearman", scaled(["1", "2", "3"], [1, 1, 4]), 100 * 1.5 / 3**0.5),
@@ -371,7 +372,11 @@ def test_bleu_agrees_with_sacrebleu(rows: list[tuple[str, list[str]]]) -> None:
     predictions, references = (list(side) for side in zip(*rows, strict=True))
     streams: Any = list(zip_longest(*references))
     expected = sacrebleu.corpus_bleu(predictions, streams).score
-    assert value("bleu", Answers(predictions, references)) == pytest.approx(expected)
+    if any(len(one.split()) > 3 for row in references for one in row):
+        assert value("bleu", Answers(predictions, references)) == pytest.approx(expected)
+    else:
+        with pytest.raises(UnavailableError, match="no reference has four words"):
+            value("bleu", Answers(predictions, references))
 
 
 @given(
@@ -433,6 +438,17 @@ def test_a_row_without_a_word_to_compare_cannot_be_scored() -> None:
     assert score("bleu", blank).value == pytest.approx(100)
     with pytest.raises(UnavailableError, match="no row with a reference"):
         score("bleu", blank.take([0]))
+
+
+@pytest.mark.parametrize("right", ["我喜欢", "a b c", "5", "да нет"])
+def test_bleu_is_missing_where_no_reference_is_long_enough(right: str) -> None:
+    said = "no reference has four words, and BLEU counts runs of four: use rouge_l or exact_match"
+    for answer in (right, "", f"{right} {right} {right} {right}"):
+        with pytest.raises(UnavailableError, match=said):
+            score("bleu", free([answer], [right, " "]))
+    assert score("bleu", free([right], [right, "a b c d"])).value < 100
+    # Draws of the bootstrap may have none that is.
+    assert math.isfinite(score("bleu", free([right, "a b c d"], [right], ["a b c d"])).standard_error)
 
 
 @pytest.mark.parametrize(
@@ -499,6 +515,7 @@ def test_labels_within_bounds_in_any_order(pairs: list[tuple[str, str]], random:
 @given(TEXTS, st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=30)
 def test_texts_within_bounds_in_any_order(rows: list[tuple[str, list[str]]], random: Any) -> None:
+    rows = [*rows, ("", [SENTENCES[0]])]
     shuffled = random.sample(rows, len(rows))
     for name in TEXT_METRICS:
         first, second = (value(name, Answers([p for p, _ in x], [r for _, r in x])) for x in (rows, shuffled))
