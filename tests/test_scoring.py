@@ -344,8 +344,14 @@ def test_from_python() -> None:
         "metric 'equation_value' needs details['gold'] of every row, which row 1 has not",
     )
     assert peftbench.score("equation_value", ["1 + 1 = 2"], ["x"], details=[{"gold": "2"}]).value == 100
-    with pytest.raises(UserError, match="as many references"):
-        peftbench.score("exact_match", ["a"], [])
+    with pytest.raises(UserError, match="2 predictions, but 1 references: give as many references"):
+        peftbench.score("exact_match", ["a", "b"], ["a"])
+    with pytest.raises(UserError, match="1 predictions, but 2 details: give as many details"):
+        peftbench.score("exact_match", ["a"], ["a"], details=[{}, {}])
+    for given, right in (("ab", ["a", "b"]), (["a", "b"], "ab"), ("a", "a")):
+        with pytest.raises(UserError, match="predictions and references are lists of texts, one a row"):
+            peftbench.score("exact_match", given, right)
+    assert "no reference has four words" in (peftbench.score("bleu", ["a b c"], ["a b c"]).why or "")
     with pytest.raises(UserError, match="did you mean 'rouge_l'"):
         peftbench.score("rouge-l", ["a"], ["a"])
 
