@@ -180,7 +180,6 @@ def test_golden(name: str, answers: Answers, expected: float) -> None:
         (r"1.5 \times 10^{3}", "1500"),
         ("2 × 10^−2", "1/50"),
         ("1e99999999", "99999999"),
-        ("9" * 2000, None),
         # A sign before a fraction is its sign; a number before it makes it a mixed one.
         (r"\boxed{-\frac{3}{4}}", "-3/4"),
         (r"-\frac{1}{2}", "-1/2"),
@@ -230,6 +229,7 @@ def test_golden(name: str, answers: Answers, expected: float) -> None:
         (r"x = - \frac{1}{2}", "-1/2"),
         ("- 18", "18"),
         ("20 – 18", "18"),
+        ("9" * 2000, None),
         ("none", None),
         ("", None),
         ("...", None),
@@ -296,9 +296,9 @@ def test_a_row_whose_reference_has_no_number_cannot_be_scored() -> None:
         ("82 cakes", "82"),
         ("05", "5"),
         ("1 000 – 400", "600"),
-        ("１２ ÷ ３", "4"),
         ("1_000 - 400", "600"),
         (r"-\frac12 cm^2", "-1/2"),
+        ("１２ ÷ ３", "4"),
         ("82 or 833", None),
         ("1.05", "21/20"),
         ("10 / 0", None),
@@ -581,8 +581,8 @@ def test_f1_needs_a_positive_label(positive: str | None) -> None:
 
 
 def test_a_reference_outside_the_label_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="'often' is not one of the labels"):
-        value("macro_f1", labelled(["yes"], ["often"]))
+    with pytest.raises(ValueError, match="row 2: reference 'often' is not one of the labels"):
+        value("macro_f1", labelled(["yes", "yes"], ["yes", "often"]))
 
 
 def test_every_metric_has_a_docstring_and_bounds() -> None:
@@ -634,8 +634,8 @@ def test_metrics_that_need_details_say_so() -> None:
 
 @pytest.mark.parametrize("reference", ["high", "6"])
 def test_a_right_number_must_be_on_the_scale(reference: str) -> None:
-    with pytest.raises(ValueError, match=f"'{reference}' is no number from 0 to 5"):
-        value("pearson", Answers(["1"], [[reference]], scale=(0, 5)))
+    with pytest.raises(ValueError, match=f"row 2: reference '{reference}' is no number from 0 to 5"):
+        value("pearson", Answers(["1", "1"], [["1"], [reference]], scale=(0, 5)))
     with pytest.raises(ValueError, match="needs the scale"):
         value("spearman", Answers(["1"], [["1"]]))
 

@@ -74,7 +74,8 @@ def score_file(path: Path, metrics: Sequence[str], facts: Mapping[str, Any]) -> 
                 where = f"line {number}: "
                 rows.append(json.loads(line))
     except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise UserError(f"answers {path}: {where}{' '.join(str(error).split())}") from error
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"answers {path}: {where}{why}") from error
     if not rows:
         raise UserError(f"answers {path}: there are none")
     return score_all(metrics, _answers(rows, facts, f"answers {path}")).scores
