@@ -174,7 +174,7 @@ def test_rows_that_were_not_seen_when_the_grid_was_read_are_looked_at_before_tra
         (
             "stsb",
             Example({}, "7"),
-            "'pearson' fails on right answers: ValueError: reference '7' is no number from 0 to 5",
+            "'pearson' fails on right answers: ValueError: row 1: reference '7' is no number from 0 to 5",
         ),
         ("gsm8k", Example({}, "seven"), "'final_number' cannot be had: there is no row that it can score"),
         ("samsum", Example({}, "..."), "'rouge_l' cannot be had: there is no row that it can score"),
@@ -207,12 +207,12 @@ def test_a_metric_that_fails_loses_only_itself_and_kept_answers_are_scored_again
     # By the run's own metrics, by others, and by one whose definition has changed since.
     code, out, _ = cli("score", *common, "--json")
     told = json.loads(out)
-    assert (code, told["same"], [one["metric"] for one in told["scores"]]) == (0, True, list(result["scores"]))
+    assert (code, told["same"], [one["metric"] for one in told["scores"]]) == (1, True, list(result["scores"]))
     code, out, _ = cli(
         "score", *common, "--json", "--metric", "rouge_l", "--metric", "macro_f1", "--run", result["id"][:6]
     )
     rouge, f1 = json.loads(out)["scores"]
-    assert (code, rouge["stored"], rouge["now"]["value"]) == (0, None, 0)
+    assert (code, rouge["stored"], rouge["now"]["value"]) == (1, None, 0)
     assert f1["now"]["why"] == "metric 'macro_f1' needs labels of the task"
     plugin.write_text(PLUGIN.replace("100.0 * details", "80.0 * details").replace("assert all", "any"))
     code, out, _ = cli("score", *common)
@@ -253,11 +253,16 @@ def test_the_scores_of_a_store(tmp_path: Path) -> None:
     verb("--store", tmp_path, "--json", "--save")
     assert store.find(spec.id)[0] == result.model_copy(update={"scores": right.scores})
     assert verb("--store", tmp_path, "--json")["same"] is True
-    other = verb("--store", tmp_path, "--json", "--metric", "pearson", "--metric", "accuracy", "--run", spec.id[:5])
+    asked = ("--metric", "pearson", "--metric", "accuracy", "--run", spec.id[:5])
+    other = verb("--store", tmp_path, "--json", *asked, code=1)
     assert other["scores"][0]["now"]["why"] == "metric 'pearson' needs a scale of the task"
     assert other["scores"][1]["now"]["value"] == 75
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no run has answers"):
         verb("--store", tmp_path / "empty")
+    with pytest.raises(UserError, match="nosuch: no such folder; give one with --store"):
+        verb("--store", tmp_path / "nosuch")
+    assert not (tmp_path / "nosuch").exists()
 
 
 def test_what_a_metric_gives_must_be_a_number() -> None:
@@ -328,8 +333,20 @@ def test_a_file_that_cannot_be_scored(content: str, options: list[str], said: st
     path.write_text(content)
     with pytest.raises(UserError, match=said):
         verb(path, *options, "--json")
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match=r"none\.jsonl: No such file or directory$"):
         verb(tmp_path / "none.jsonl", "--metric", "accuracy")
+
+
+def test_a_file_whose_metric_has_no_value_is_told_by_the_exit_status(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"prediction": "yes", "reference": "yes"}\n{"prediction": "yes", "reference": "often"}\n')
+    asked = ("--metric", "exact_match", "--metric", "macro_f1", "--labels", "yes,no")
+    found = verb(path, *asked, "--json", code=1)["scores"]
+    assert found["exact_match"]["value"] == 50
+    assert "row 2: reference 'often' is not one of the labels yes, no" in found["macro_f1"]["why"]
+    verb(path, "--metric", "exact_match", "--json")
+    assert CliRunner().invoke(app, ["score", str(path), "--metric", "bleu"]).exit_code == 1
+    assert "a metric has no value" in " ".join(CliRunner().invoke(app, ["score", "--help"]).output.split())
 
 
 def test_from_python() -> None:
@@ -345,8 +362,14 @@ def test_from_python() -> None:
         "metric 'equation_value' needs details['gold'] of every row, which row 1 has not",
     )
     assert peftbench.score("equation_value", ["1 + 1 = 2"], ["x"], details=[{"gold": "2"}]).value == 100
-    with pytest.raises(UserError, match="as many references"):
-        peftbench.score("exact_match", ["a"], [])
+    with pytest.raises(UserError, match="2 predictions, but 1 references: give as many references"):
+        peftbench.score("exact_match", ["a", "b"], ["a"])
+    with pytest.raises(UserError, match="1 predictions, but 2 details: give as many details"):
+        peftbench.score("exact_match", ["a"], ["a"], details=[{}, {}])
+    for given, right in (("ab", ["a", "b"]), (["a", "b"], "ab"), ("a", "a")):
+        with pytest.raises(UserError, match="predictions and references are lists of texts, one a row"):
+            peftbench.score("exact_match", given, right)
+    assert "no reference has four words" in (peftbench.score("bleu", ["a b c"], ["a b c"]).why or "")
     with pytest.raises(UserError, match="did you mean 'rouge_l'"):
         peftbench.score("rouge-l", ["a"], ["a"])
 

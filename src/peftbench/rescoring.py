@@ -45,8 +45,11 @@ def score(
 ) -> Score:
     """A metric of answers. Raises `UserError` for an unknown metric or rows that do not belong together."""
     _known([metric])
-    if len(predictions) != len(references) or (details and len(details) != len(predictions)):
-        raise UserError("give as many references, and details, as predictions")
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise UserError("predictions and references are lists of texts, one a row")
+    for name, given in (("references", references), ("details", details or predictions)):
+        if len(given) != len(predictions):
+            raise UserError(f"{len(predictions)} predictions, but {len(given)} {name}: give as many {name}")
     rows = [
         {"prediction": given, "references": right, "details": more}
         for given, right, more in zip(predictions, references, details or [{}] * len(predictions), strict=True)
@@ -71,7 +74,8 @@ def score_file(path: Path, metrics: Sequence[str], facts: Mapping[str, Any]) -> 
                 where = f"line {number}: "
                 rows.append(json.loads(line))
     except (OSError, EOFError, ValueError, RecursionError) as error:
-        raise UserError(f"answers {path}: {where}{' '.join(str(error).split())}") from error
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"answers {path}: {where}{why}") from error
     if not rows:
         raise UserError(f"answers {path}: there are none")
     return score_all(metrics, _answers(rows, facts, f"answers {path}")).scores

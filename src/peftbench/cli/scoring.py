@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.options import RESULTS, AsJson, Plugins, StoreDir, open_store, plug
+from peftbench.cli.options import RESULTS, AsJson, Plugins, StoreDir, held_store, plug
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.registry import UserError
 
@@ -39,7 +39,7 @@ def score(
 ) -> None:
     """Score answers that are kept, by the metrics that a run had or by others; nothing is trained or answered.
 
-    Exit status 1: a score is not the one in the store (and --save was not given).
+    Exit status 1: a metric has no value, or a score is not the one in the store (and --save was not given).
     """
     from peftbench.rescoring import rescore, score_file
 
@@ -47,9 +47,12 @@ def score(
     if answers is not None:
         if not metric:
             raise UserError("give at least one --metric for a file of answers; `peftbench list metrics` has them")
-        _tell_file(score_file(answers, metric, _facts(labels, positive, scale)), as_json)
+        scores = score_file(answers, metric, _facts(labels, positive, scale))
+        _tell_file(scores, as_json)
+        if any(each.value is None for each in scores.values()):
+            raise typer.Exit(1)
         return
-    place = open_store(store)
+    place = held_store(store)
     ids = run or [id_ for id_, (result, folder) in place.results().items() if result.scores or result.answers]
     if not ids:
         raise UserError(f"store {store}: no run has answers; run a grid first")
@@ -61,7 +64,7 @@ def score(
     else:
         print_rows(["id", "metric", "in the store", "now", ""], [_cells(line) for line in found])
         say(f"{differ} of {len(found)} differ from the store{', which has them now' if save and differ else ''}")
-    if differ and not save:
+    if (differ and not save) or any(line.now.value is None for line in found):
         raise typer.Exit(1)
 
 

@@ -25,6 +25,15 @@ def _statistics(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.
     return np.array([row.sys_len, row.ref_len, *row.counts, *row.totals], dtype=np.int64)
 
 
+@lru_cache(maxsize=2**16)
+def _has_a_run(references: tuple[str, ...]) -> bool:
+    """Whether one of the references of a row has the four words in a row that BLEU looks for."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    counted = BLEU(tokenize=bleu_tokens(references))
+    return any(counted.corpus_score([reference], [[reference]]).totals[3] for reference in references)
+
+
 def _tokens(answers: Answers) -> str:
     found = sorted({bleu_tokens(references) for references in answers.references if any(map(str.strip, references))})
     return f"tokens of sacreBLEU: {', '.join(found)}"
@@ -34,7 +43,7 @@ def _tokens(answers: Answers) -> str:
 def bleu(answers: Answers) -> float:
     """BLEU over all rows together, which may have different numbers of references; a row without any does not count.
 
-    Raises `UnavailableError` if no row has a reference.
+    Raises `UnavailableError` if no row has a reference, or no reference four words: BLEU is 0 then, right or wrong.
     """
     from sacrebleu.metrics.bleu import BLEU
 
@@ -42,8 +51,11 @@ def bleu(answers: Answers) -> float:
         (prediction, tuple(reference for reference in references if reference.strip()))
         for prediction, references in zip(answers.predictions, answers.references, strict=True)
     ]
-    found = [_statistics(prediction, references) for prediction, references in rows if references]
-    if not found:
+    rows = [(prediction, references) for prediction, references in rows if references]
+    if not rows:
         raise UnavailableError("there is no row with a reference")
+    if not any(_has_a_run(references) for _, references in rows):
+        raise UnavailableError("no reference has four words, and BLEU counts runs of four: use rouge_l or exact_match")
+    found = [_statistics(prediction, references) for prediction, references in rows]
     total = np.sum(found, axis=0).tolist()
     return float(BLEU.compute_bleu(total[2:6], total[6:], total[0], total[1], smooth_method="exp").score)

@@ -17,10 +17,12 @@ def confusion_matrix(answers: Answers) -> npt.NDArray[np.float64]:
     """
     codes = {label.casefold(): code for code, label in enumerate(answers.labels)}
     classes = len(codes) + 1
+    right = [references[0] for references in answers.references]
     try:
-        true = np.array([codes[references[0]] for references in answers.references], dtype=np.intp)
+        true = np.array([codes[reference] for reference in right], dtype=np.intp)
     except KeyError as error:
-        raise ValueError(f"reference {error} is not one of the labels {', '.join(codes)}") from None
+        row = right.index(error.args[0]) + 1
+        raise ValueError(f"row {row}: reference {error} is not one of the labels {', '.join(codes)}") from None
     predicted = np.array([codes.get(prediction, classes - 1) for prediction in answers.predictions], dtype=np.intp)
     matrix: npt.NDArray[np.float64] = np.zeros((classes, classes))
     np.add.at(matrix, (true, predicted), 1)

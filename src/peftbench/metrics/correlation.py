@@ -21,10 +21,10 @@ def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
         raise ValueError("a correlation needs the scale of the numbers")
     low, high = answers.scale
     given, right = [], []
-    for prediction, references in zip(answers.predictions, answers.references, strict=True):
+    for row, (prediction, references) in enumerate(zip(answers.predictions, answers.references, strict=True), 1):
         value, wanted = number(prediction, answers.scale), number(references[0], answers.scale)
         if wanted is None:
-            raise ValueError(f"reference '{references[0]}' is no number from {low:g} to {high:g}")
+            raise ValueError(f"row {row}: reference '{references[0]}' is no number from {low:g} to {high:g}")
         if value is not None:
             given.append(value)
             right.append(wanted)

@@ -24,7 +24,7 @@ _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
 
 def value_of(text: str) -> Fraction | None:
     """The value of arithmetic (`+ - * /` and brackets), units and thousands commas aside; `None` if it has none."""
-    plain = re.sub(rf"(?<=\d)[,'{GAPS}](?=\d{{3}}(?!\d))", "", plain_numbers(text).translate(_SIGNS))
+    plain = re.sub(rf"(?<=\d)[,'_{GAPS}](?=\d{{3}}(?!\d))", "", plain_numbers(text).translate(_SIGNS))
     plain = re.sub(r"[^\d.()+\-*/]+", " ", plain, flags=re.ASCII).rstrip(" .")
     plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain).strip()  # Python has no 05
     if len(plain) > LONGEST:

@@ -6,10 +6,13 @@ expression takes the first match). Without one it is the last number in the last
 Numbers are read as people and LaTeX write them:
 
 - with a currency before them, a per cent sign after them (`5%` is 5), digits of any script, full width included;
-- with groups of three digits between commas, spaces of any width, apostrophes or `{,}`; with groups between points
+- with groups of three digits between commas, spaces of any width, apostrophes, `_` or `{,}`; with groups between points
   where nothing else can be meant (`1.000.000`, `1.000,50`): `1.000` is one, and `12,5` are two numbers;
-- as fractions (`3/4`, `1 1/2`, `½`, `\frac{3}{4}`) and with a power of ten (`1.5e3`, `1.5 \times 10^{3}`);
-- a hyphen, a minus or an en dash is a sign unless it stands after a letter, a digit or a bracket: `COVID-19`, `10–18`.
+- as fractions (`3/4`, `1 1/2`, `5 ½`, `\frac{3}{4}`, `\frac12`), as powers (`10^3`, `2^{10}`, `10³`) and with a power
+  of ten (`1.5e3`, `1.5 \times 10^{3}`); the power of a letter, as in `18 cm^2`, is no number;
+- a hyphen, a minus or an en dash is a sign unless it stands after a letter, a digit, a unit or a bracket: `COVID-19`,
+  `10–18`, `10%-20%`. Blanks may follow a sign after `####`, `=` or `{`, and one other than a hyphen (a list may have
+  that) at the start of the text.
 """
 
 import re
@@ -18,28 +21,44 @@ from fractions import Fraction
 
 LONGEST = 1000
 """Characters of a number; a longer one is none."""
+BITS = 4 * LONGEST
+"""Of the numerator, or the denominator, of a power; a greater one is none."""
 GAPS = " \u00a0\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _FORMS = rf"""
-    (?P<fraction> (?<![\d/.,]) (?:\d+[{GAPS}])? \d+ [ ]?/[ ]? [1-9]\d* (?![\d/]|[.,]\d) )
+    (?P<fraction> (?<![\d/.,^]) (?:\d+[{GAPS}])? \d+ [ ]?/[ ]? [1-9]\d* (?![\d/^]|[.,]\d) )
   | (?P<points> \d{{1,3}} (?: (?:\.\d{{3}})+ ,\d+ | (?:\.\d{{3}}){{2,}} ) (?![\d]|[.,]\d) )
-  | (?P<gaps> \d{{1,3}} (?P<gap>[{GAPS}'’]) \d{{3}} (?:(?P=gap)\d{{3}})* (?!\d) (?:[.,]\d+)? )
+  | (?P<gaps> \d{{1,3}} (?P<gap>[{GAPS}'’_]) \d{{3}} (?:(?P=gap)\d{{3}})* (?!\d) (?:[.,]\d+)? )
   | (?P<commas> (?: \d{{1,3}} (?:,\d{{3}})+ | \d{{1,2}} (?:,\d\d)+ ,\d{{3}} ) (?!\d) (?:\.\d+)? )
   | (?P<plain> \d+ (?:\.\d+)? | (?<![\d.])\.\d+ )
 """
 _NUMBER = re.compile(
     rf"""
-    (?P<sign> (?<![A-Za-zÀ-ɏ\d_)\]])- )? (?: [$€£¥](?P<inner>-)? )? (?: {_FORMS} )
+    (?P<sign> (?<![A-Za-zÀ-ɏ\d_)\]%°])(?<!\d[$€£¥])- )? (?: (?<!\d)[$€£¥](?P<inner>-)? )? (?: {_FORMS} )
+    (?: \^(?: \{{(?P<braced>-?\d{{1,3}})\}} | (?P<power>-?\d{{1,3}})(?!\d|\.\d) ) )?
     (?: [eE](?P<e>[-+]?\d{{1,3}})(?!\w) | [ ]?(?:[×*x·]|\\times|\\cdot)[ ]?10\^\{{?(?P<ten>[-+]?\d{{1,3}})\}}? )?
     """,
     re.VERBOSE | re.ASCII,
 )
 _MARK = re.compile(r"####[\s*]*")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"), "-")
+_SIGNS = {"\u066a": "%", "\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/"}  # of Arabic; two slashes
+_OPEN, _CLOSE = "\ufdd0\ufdd1"  # around a fraction that was one character or LaTeX; Unicode has no such characters
+_HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_BLANKS = re.compile(
+    rf"(\A\s*(?!-)|####[ \t*]*|[={{]\s*)([-{''.join(map(chr, _DASHES))}])[{GAPS}]+(?=[\d$€£¥.\\{_OPEN}])"
+)
+"""Those between a sign and its number."""
 _LATEX = (
     (r"\{,\}", ","),
     (r"\\[,;:! ]|~", "\u2009"),
-    (r"\\([$%#])", r"\1"),
-    (r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}", r" \1/\2"),
+    (r"\\([$%#_])", r"\1"),
+    (
+        r"\\[cdt]?frac\s*(?:\{\s*(-?)\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))",
+        rf"\1{_OPEN}\2\3/\4\5{_CLOSE}",
+    ),
+    (rf"(?<=\d)[{GAPS}]*{_OPEN}|{_CLOSE}(?={_OPEN}?\d)", " "),  # `5 ½` is a mixed number
+    (f"[{_OPEN}{_CLOSE}]", ""),
+    (r"(?<=[^\W\d_])(\}?\$?)\^(?:\{-?\d+\}|-?\d+)", r"\1"),  # cm^2
 )
 
 
@@ -58,7 +77,8 @@ def number_of(text: str) -> Fraction | None:
 
 def plain_numbers(text: str) -> str:
     """A text with the digits, the minus and the fractions of ASCII, and without LaTeX's marks inside numbers."""
-    text = "".join(map(_plain, text)).translate(_DASHES)
+    text = re.sub(r"(?<=\d)⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda power: "^" + power[0].translate(_HIGH), text)
+    text = _BLANKS.sub(r"\1\2", "".join(map(_plain, text))).translate(_DASHES)
     for pattern, plain in _LATEX:
         text = re.sub(pattern, plain, text)
     return text
@@ -72,8 +92,8 @@ def _plain(sign: str) -> str:
     if "\uff01" <= sign <= "\uff5e":  # the full-width form of a character of ASCII
         return chr(ord(sign) - 0xFEE0)
     if "VULGAR FRACTION" in unicodedata.name(sign, ""):
-        return " " + unicodedata.normalize("NFKC", sign).replace("\u2044", "/")
-    return sign
+        return _OPEN + unicodedata.normalize("NFKC", sign).replace("\u2044", "/") + _CLOSE
+    return _SIGNS.get(sign, sign)
 
 
 def _inside(text: str) -> str:
@@ -99,6 +119,8 @@ def _value(found: "re.Match[str]") -> Fraction | None:
         value = Fraction(parts["gaps"].replace(parts["gap"], "").replace(",", "."))
     else:
         value = Fraction((parts["commas"] or parts["plain"]).replace(",", ""))
-    power = int(parts["e"] or parts["ten"] or 0)
-    value *= Fraction(10) ** power
+    power = int(parts["braced"] or parts["power"] or 1)
+    if (not value and power < 0) or max(value.as_integer_ratio()).bit_length() * abs(power) > BITS:
+        return None
+    value = value**power * Fraction(10) ** int(parts["e"] or parts["ten"] or 0)
     return -value if parts["sign"] or parts["inner"] else value
