@@ -231,6 +231,107 @@ def test_what_assertions_can_say() -> None:
     assert [case for case, passed in zip(ASSERTED, found, strict=True) if passed is not case[2]] == []
 
 
+TEN_CASE = "import unittest\nclass T(unittest.TestCase):\n  def test(self): "
+DECIDING: dict[str, list[str]] = {
+    "a function that is not called": ["def test_f():\n  assert f(3) == 13"],
+    "one with a default": ["def test_f(n=3):\n  assert f(n) == 13"],
+    "two of a name": ["def test():\n  assert f(3) == 13", "def test():\n  assert f(3) > 2"],
+    "a function that is called": ["def test_f():\n  assert f(3) == 13", "test_f()"],
+    "a case that is not run": [TEN_CASE + "self.assertEqual(f(3), 13)"],
+    "a case beside an assertion": ["assert f(3) > 2", TEN_CASE + "self.assertEqual(f(3), 13)"],
+    "a case with a bare assertion": [TEN_CASE + "assert f(3) == 13"],
+    "a case with parts": [TEN_CASE + "\n    with self.subTest(): self.assertEqual(f(3), 13)"],
+    "a case that should fail": [
+        TEN_CASE.replace("  def", "  @unittest.expectedFailure\n  def") + "self.assertNotEqual(f(3), 13)"
+    ],
+    "a runner that says nothing": [
+        TEN_CASE + "self.assertEqual(f(3), 13)",
+        "unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(T))",
+    ],
+    "a main that does not exit": [TEN_CASE + "self.assertEqual(f(3), 13)", "unittest.main(exit=False)"],
+    "an early exit": ["import sys", "def test_f():\n  assert f(3) == 13", "sys.exit(0)"],
+    "a case that is only used": ["import unittest", "unittest.TestCase().assertEqual(f(3), 13)"],
+    "a condition that raises": ["if f(3) != 13: raise ValueError('x')"],
+    "a condition that fails": ["for n in [3]:\n  if f(n) == n + 10: pass\n  else: assert False"],
+    "a match that raises": ["match f(3):\n  case 13: pass\n  case _: raise ValueError"],
+    "no error": ["try: assert f(3) == 13\nexcept TypeError: assert False"],
+}
+"""Tests that pass what adds 10 and fail what adds nothing."""
+FUTILE: dict[str, tuple[list[str], str]] = {
+    "a call": (["f(3)"], "the tests assert nothing"),
+    "a comparison": (["f(3) == 13"], "the tests assert nothing"),
+    "a function that is called": (["def test():\n  f(3)", "test()"], "the tests assert nothing"),
+    "a function with an argument": (["def check(f):\n  assert f(3) == 13"], "the tests use nothing that a program defines"),
+    "a function with an argument beside the name": (["g = f", "def test(f):\n  assert f(3) == 13"], "the tests assert nothing"),
+    "a case without an assertion": ([TEN_CASE + "f(3)", "unittest.main()"], "the tests assert nothing"),
+    "a case whose method is no test": ([TEN_CASE.replace("test(", "check(") + "self.assertEqual(f(3), 13)", "unittest.main()"], "the tests assert nothing"),
+    "a pair": (["assert (f(3) == 13, 'msg')"], "an assertion that is always true"),
+    "a pair beside an assertion": (["assert f(3) == 13", "assert (f(3) == 13, 'msg')"], "an assertion that is always true"),
+    "a pair for unittest": ([TEN_CASE + "self.assertTrue((f(3) == 13, 'msg'))"], "an assertion that is always true"),
+    "a constant": (["f(3)", "assert True"], "the tests assert nothing"),
+    "a module that is not there": (["import unittest", "class T(unittest.TestCase):\n  def test(self):\n    import numpy\n    self.assertEqual(f(3), 13)"], "numpy"),
+}  # fmt: skip
+"""Tests that cannot tell, whatever the program is."""
+STRICTLY: list[tuple[str, str]] = [
+    ("self.assertEqual(f(3), 1)", "True"),
+    ("self.assertEqual(f(3), [1])", "[True]"),
+    ("self.assertListEqual(f(3), [1])", "[True]"),
+    ("self.assertTupleEqual(f(3), (1,))", "(True,)"),
+    ("self.assertSequenceEqual(f(3), [1])", "(True,)"),
+    ("self.assertCountEqual(f(3), [2, 1])", "[True, 2]"),
+    ("self.assertDictEqual(f(3), {1: 1})", "{1: True}"),
+    ("self.assertSetEqual(f(3), {1})", "{True}"),
+    ("self.assertIn(f(3), [1, 2])", "True"),
+    ("self.assertNotEqual(f(3), True)", "True"),
+    ("self.assertNotIn(container=[True, 2], member=f(3))", "True"),
+    ("self.assertAlmostEqual(f(3), 1)", "True"),
+]
+"""Assertions that hold of what a number is returned for, and not with a truth value in its place."""
+
+
+@pytest.mark.parametrize(("added", "passed"), [(10, True), (0, False)], ids=["right", "wrong"])
+def test_tests_that_nobody_runs_are_run(added: int, passed: bool) -> None:
+    found = together([(f"def f(x): return x + {added}", tests) for tests in DECIDING.values()])
+    assert [name for name, each in zip(DECIDING, found, strict=True) if each is not passed] == []
+
+
+@pytest.mark.parametrize("added", [10, 0], ids=["right", "wrong"])
+def test_tests_that_assert_nothing_cannot_tell(added: int) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda case: judge(f"def f(x): return x + {added}", case[0], QUICK), FUTILE.values()))
+    assert [verdict.passed for verdict in found] == [None] * len(FUTILE)
+    assert [name for (name, (_, why)), each in zip(FUTILE.items(), found, strict=True) if why not in each.why] == []
+
+
+@pytest.mark.parametrize(("value", "passed"), [("1", True), ("True", False)])
+def test_assertions_of_unittest_are_strict(value: str, passed: bool) -> None:
+    cases = [(f"def f(x): return {found.replace('True', value)}", [TEN_CASE + text]) for text, found in STRICTLY]
+    assert together(cases) == [passed] * len(STRICTLY)
+
+
+LACKS = "the program imports numpy, which the sandbox does not have"
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["assert f(3) == 13"],
+        [TEN_CASE + "self.assertEqual(f(3), 13)"],
+        {"fn_name": "f", "inputs": [[3]], "outputs": [13]},
+        {"inputs": ["3"], "outputs": ["13"]},
+    ],
+    ids=["assertion", "unittest", "function", "printed"],
+)
+def test_why_a_program_fails_that_imports_what_is_not_there(tests: Any) -> None:
+    late = "def f(x):\n  import numpy.linalg as n\n  return x + 10\nif __name__ == '__main__': f(3)"
+    for program in ("import numpy\ndef f(x): return x + 10", late):
+        assert judge(program, tests, QUICK) == (False, LACKS)
+    assert judge("try: import numpy\nexcept ImportError: pass\ndef f(x): return 1\nprint(1)", tests, QUICK) == (
+        False,
+        "",
+    )
+
+
 # ---- functions and printed text -------------------------------------------------------------------------------------
 
 ADD = {"inputs": ["1 2\n", ["3", "4"]], "outputs": ["3\n", ["7"]]}
@@ -339,6 +440,8 @@ def test_why_tests_cannot_tell() -> None:
     assert judge("", []).why == "there are no tests"
     assert judge("", {"inputs": ["a", "b"], "outputs": ["1"]}).why == "there are 2 inputs and 1 outputs"
     assert "no Python" in judge("", ["assert ("]).why
+    assert judge("", ["f(3)"]).why == "the tests assert nothing"
+    assert judge("", ["assert (f(3) == 13, 'msg')"]).why == "an assertion that is always true"
     assert "numpy" in judge("def f(): pass", ["import numpy", "assert f()"]).why
 
 

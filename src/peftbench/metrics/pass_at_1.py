@@ -23,11 +23,11 @@ def refusal() -> str | None:
     return None
 
 
-@metric(rowwise=True, needs=("tests",), refusal=refusal, light=False, version=2, paper="arXiv:2107.03374")
+@metric(rowwise=True, needs=("tests",), refusal=refusal, light=False, version=3, paper="arXiv:2107.03374")
 def pass_at_1(answers: Answers) -> list[float]:
     """100 where the answer passes all of the row's tests (`details["tests"]`), else 0; a row whose tests cannot decide,
-    as there are none, does not count. Raises `UnavailableError` where there is no other row, or programs cannot be
-    contained.
+    as there are none or they assert nothing, does not count. Raises `UnavailableError` where there is no other row, or
+    programs cannot be contained.
     """
 
     def row(pair: tuple[str, Mapping[str, Any]]) -> Verdict:

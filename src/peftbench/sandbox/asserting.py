@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import itertools
 import operator
@@ -15,7 +16,7 @@ from peftbench.sandbox.exchange import Channel, ProgramError, report_to, same
 TYPE_CHECKING = False  # as in `exchange.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Any
+    from typing import Any, TypeGuard
 
     from peftbench.sandbox.exchange import Codes
 
@@ -38,29 +39,42 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
     module = type(sys)("__main__")
     sys.modules["__main__"] = module  # where `unittest.main` looks for tests
     names = module.__dict__
-    names |= {"__builtins__": builtins, COMPARE: _compare}
+    watch = Watch()
+    names |= {"__builtins__": builtins, COMPARE: _compare, COUNT: watch.count, NOTE: watch.note}
     try:
-        tree = ast.fix_missing_locations(Comparing().visit(ast.parse(text)))
-        code = compile(tree, "tests.py", "exec")
+        tree = ast.parse(text)
+        futile = futility(tree)
+        code = compile(ast.fix_missing_locations(Comparing().visit(tree)), "tests.py", "exec")
         wanted, modules = candidates(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         return report_to(report, [None, f"the tests are no Python: {error}"])
     if not wanted:
-        return report_to(report, [None, "the tests use nothing that a program defines"])
+        futile = "the tests use nothing that a program defines"
+    if futile:
+        return report_to(report, [None, futile])
     try:
+        if "unittest" in text:  # it is slow to import
+            watch_unittest(watch)
         names |= {name: importlib.import_module(name) for name in modules}
         names |= {name: channel.ask("name", name) for name in wanted if channel.ask("has", name) is True}
-        exec(code, names)  # noqa: S102
-    except SystemExit as end:
-        # As `unittest.main` does; what the program raises is no `SystemExit` on this side.
-        return report_to(report, [True] if not end.code else [False, "the tests ended early"])
+        _to_the_end(lambda: exec(code, names))  # noqa: S102
+        watch.run_the_rest()
     except ImportError as error:
         if isinstance(error.__cause__, ProgramError):
             return report_to(report, [False, "the program imports what is not there"])
         return report_to(report, [None, f"the tests import what is not there: {error}"])
     except BaseException as error:
         return report_to(report, [False, f"{type(error).__name__}: {error}"[:300]])
-    return report_to(report, [True])
+    return report_to(report, [True] if watch.asserted else [None, NOTHING])
+
+
+def _to_the_end(run: Callable[[], Any]) -> None:
+    """What the program raises is no `SystemExit` on this side: the tests have ended themselves."""
+    try:
+        run()
+    except SystemExit as end:
+        if end.code:
+            raise AssertionError("the tests ended early") from end
 
 
 def candidates(text: str) -> tuple[list[str], list[str]]:
@@ -87,7 +101,138 @@ def _global_names(table: symtable.SymbolTable) -> Iterator[str]:
         yield from _global_names(child)
 
 
-COMPARE = "__peftbench_compare__"
+# ---- what tests assert ----------------------------------------------------------------------------------------------
+
+COMPARE, COUNT, NOTE = "__peftbench_compare__", "__peftbench_count__", "__peftbench_note__"
+NOTHING = "the tests assert nothing"
+
+
+def futility(tree: ast.AST) -> str:
+    """Why tests would pass every program, as their text shows; empty if it does not."""
+    nodes = list(ast.walk(tree))
+    if any(_always_true(node) for node in nodes):
+        return "an assertion that is always true"
+    return "" if any(isinstance(node, ast.Assert | ast.Raise) or _of_unittest(node) for node in nodes) else NOTHING
+
+
+def _always_true(node: ast.AST) -> bool:
+    """Whether a node asserts a container that is written out: a tuple of a condition and a message, most often."""
+    if isinstance(node, ast.Call) and _of_unittest(node.func) and node.func.attr in ("assertTrue", "assert_"):
+        asserted = node.args[0] if node.args else None
+    else:
+        asserted = node.test if isinstance(node, ast.Assert) else None
+    if isinstance(asserted, ast.Tuple | ast.List | ast.Set):
+        return not all(isinstance(one, ast.Starred) for one in asserted.elts)
+    return isinstance(asserted, ast.GeneratorExp | ast.Lambda)
+
+
+def _of_unittest(node: ast.AST) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and _asserts(node.attr)
+
+
+def _asserts(name: str) -> bool:
+    return name.startswith("assert") or name == "fail"
+
+
+class Watch:
+    """What tests have defined, run and asserted so far."""
+
+    def __init__(self) -> None:
+        self.asserted = 0
+        self.tests: list[Callable[[], Any]] = []
+        self.cases: list[Any] = []
+        self.ran: set[Any] = set()
+        self.problems: list[BaseException] = []
+
+    def count(self) -> None:
+        self.asserted += 1
+
+    def note(self, defined: Any) -> Any:
+        """What a function or class of the tests becomes: a test without arguments remembers that it was run."""
+        if isinstance(defined, type):
+            self.cases.append(defined)
+        if not isinstance(defined, type(_asserts)) or not _is_test(defined):
+            return defined
+
+        @functools.wraps(defined)
+        def noted(*arguments: Any, **named: Any) -> Any:
+            self.ran.add(noted)
+            return defined(*arguments, **named)
+
+        self.tests.append(noted)
+        return noted
+
+    def run_the_rest(self) -> None:
+        """Run the tests that were defined and not run. Raises what went wrong in any of them."""
+        for test in self.tests:
+            if test not in self.ran:
+                _to_the_end(test)
+        if unittest := sys.modules.get("unittest"):
+            load = unittest.defaultTestLoader.loadTestsFromTestCase
+            cases = [one for one in self.cases if issubclass(one, unittest.TestCase) and one not in self.ran]
+            unittest.TestSuite(map(load, cases)).run(unittest.TestResult())
+        for problem in self.problems:
+            raise problem
+
+
+def _is_test(function: Any) -> bool:
+    """Whether a function is of the module, no method, and can be called without arguments."""
+    needed = function.__code__.co_argcount - len(function.__defaults__ or ())
+    named = function.__code__.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    return needed <= 0 and named <= 0 and "." not in function.__qualname__
+
+
+def watch_unittest(watch: Watch) -> None:
+    """Make `unittest` tell what it runs and what fails, whoever runs it, and compare values as bare assertions do."""
+    unittest: Any = importlib.import_module("unittest")
+    case, result = unittest.TestCase, unittest.TestResult
+    unittest.main = functools.partial(unittest.main, exit=False)
+
+    def looked_up(self: Any, name: str) -> Any:
+        if _asserts(name):
+            watch.count()
+        return object.__getattribute__(self, name)
+
+    def failed(*told: Any) -> None:
+        if told[-1] is not None:  # else a part of a test has not failed
+            watch.problems.append(told[-1][1])
+
+    def succeeded(_: Any) -> None:
+        watch.problems.append(AssertionError("a test that should fail has not failed"))
+
+    case.__getattribute__ = looked_up
+    _precede(result, "startTest", lambda test: watch.ran.add(type(test)))
+    _precede(result, "addUnexpectedSuccess", succeeded)
+    for name in ("addFailure", "addError", "addSubTest"):
+        _precede(result, name, failed)
+    for name, (holds, also) in STRICT.items():
+        setattr(case, name, _strict(getattr(case, name), holds, also))
+
+
+def _precede(kind: type, name: str, before: Callable[..., Any]) -> None:
+    plain = getattr(kind, name)
+
+    def both(self: Any, *arguments: Any) -> Any:
+        before(*arguments)
+        return plain(self, *arguments)
+
+    setattr(kind, name, both)
+
+
+def _strict(plain: Any, holds: Callable[[Any, Any], bool], also: bool) -> Callable[..., None]:
+    first, second = plain.__code__.co_varnames[1:3]
+
+    def assertion(self: Any, *arguments: Any, **named: Any) -> None:
+        if also:
+            plain(self, *arguments, **named)
+        values = dict(zip((first, second), arguments, strict=False)) | named
+        if not holds(values[first], values[second]):
+            raise self.failureException
+
+    return assertion
+
+
+# ---- comparisons ----------------------------------------------------------------------------------------------------
 
 
 def _within(one: Any, all_: Iterable[Any]) -> bool:
@@ -111,14 +256,69 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 """By the names that `ast` has for them."""
 
 
+def _same_items(first: Iterable[Any], second: Iterable[Any]) -> bool:
+    left = list(second)
+    for one in first:
+        place = next((i for i, other in enumerate(left) if same(one, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
+
+
+STRICT: dict[str, tuple[Callable[[Any, Any], bool], bool]] = {
+    **dict.fromkeys(
+        ("assertEqual", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"), (same, True)
+    ),
+    "assertSequenceEqual": (lambda left, right: same(list(left), list(right)), True),
+    "assertCountEqual": (_same_items, False),
+    "assertAlmostEqual": (lambda left, right: isinstance(left, bool) == isinstance(right, bool), True),
+    "assertNotEqual": (lambda left, right: not same(left, right), False),
+    "assertIn": (_within, False),
+    "assertNotIn": (lambda left, right: not _within(left, right), False),
+}
+"""What the assertions of `unittest` ask for here, and whether what they ask for themselves has to hold too."""
+
+
 class Comparing(ast.NodeTransformer):
-    """Makes every comparison of tests one of values (`same`)."""
+    """Makes every comparison of tests one of values (`same`), and the tests tell what they define and assert."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST | list[ast.AST]:
+        self.generic_visit(node)
+        return node if isinstance(node.test, ast.Constant) else [_count(node), node]
+
+    def _may_refuse(self, node: ast.AST) -> ast.AST | list[ast.AST]:
+        """A statement that refuses what is wrong, with no assertion to be reached when all is right."""
+        refuses = any(isinstance(one, ast.Raise) or _refuses(one) for one in ast.walk(node))
+        self.generic_visit(node)
+        return [_count(node), node] if refuses else node
+
+    visit_If = visit_For = visit_While = visit_Match = visit_Try = visit_With = _may_refuse  # noqa: N815
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._noted(node) if node.name.startswith("test") else self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._noted(node)
+
+    def _noted(self, node: ast.FunctionDef | ast.ClassDef) -> ast.AST:
+        self.generic_visit(node)
+        node.decorator_list.insert(0, ast.copy_location(ast.Name(NOTE, ast.Load()), node))
+        return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         names = ast.Tuple([ast.Constant(type(one).__name__) for one in node.ops], ast.Load())
         made = ast.Call(ast.Name(COMPARE, ast.Load()), [names, node.left, *node.comparators], [])
         return ast.copy_location(made, node)
+
+
+def _refuses(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant) and not node.test.value
+
+
+def _count(node: ast.AST) -> ast.AST:
+    return ast.copy_location(ast.Expr(ast.Call(ast.Name(COUNT, ast.Load()), [], [])), node)
 
 
 def _compare(names: Sequence[str], *values: Any) -> bool:

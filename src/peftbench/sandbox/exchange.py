@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # ---- values as JSON -------------------------------------------------------------------------------------------------
 
 written, read, write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
+show_error = sys.excepthook
 """Held here, as a program may put others in the place of what a module has."""
 LONG = 1 << 63
 """Whole numbers from here on are told in hexadecimal digits, which are read in linear time."""
@@ -220,6 +221,8 @@ class Channel:
             changed = [[i, now] for i, (was, now) in enumerate(zip(told["with"], after, strict=True)) if was != now]
             return {"value": encode(value, self.keep), "changed": changed}
         except BaseException as error:
+            if isinstance(error, ModuleNotFoundError):
+                show_error(type(error), error, None)  # for the reason of the verdict
             return {"raised": [kind.__name__ for kind in type(error).__mro__]}
 
 

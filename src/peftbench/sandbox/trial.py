@@ -7,6 +7,7 @@ decides.
 
 import json
 import math
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -37,7 +38,10 @@ from typing import *
 
 
 class Verdict(NamedTuple):
-    """Whether a program passes its tests; `None` if the tests cannot tell, and why."""
+    """Whether a program passes its tests; `None` if the tests cannot tell, and why.
+
+    A program that fails has a reason too if it imports what the sandbox does not have.
+    """
 
     passed: bool | None
     why: str = ""
@@ -51,7 +55,7 @@ def passes(program: str, tests: Tests, limits: Limits | None = None) -> bool | N
 
 
 def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
-    """As `passes`, with the reason if the tests cannot tell."""
+    """As `passes`, with the reason (`Verdict`)."""
     limits = limits or Limits()
     if not isinstance(tests, Mapping):
         text = tests if isinstance(tests, str) else "\n".join(map(str, tests))
@@ -71,21 +75,32 @@ def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
     apps = comparison == "apps"
     for given, wanted in zip(inputs, outputs, strict=True):
         if name:
-            right = _returns(program, str(name), given, wanted, apps, limits)
+            verdict = _returns(program, str(name), given, wanted, apps, limits)
         else:
-            right = _prints(program, given, wanted, apps, limits)
-        if not right:
-            return Verdict(False)
+            verdict = _prints(program, given, wanted, apps, limits)
+        if not verdict.passed:
+            return verdict
     return Verdict(True)
+
+
+LACKING = re.compile(r"^ModuleNotFoundError: No module named '(.+?)'", re.MULTILINE)
+
+
+def _lacking(stderr: str) -> str:
+    """What is to be said of a program that failed for an import, by what it printed; else nothing."""
+    names = LACKING.findall(stderr)
+    return f"the program imports {names[-1]}, which the sandbox does not have" if names else ""
 
 
 # ---- printed text ---------------------------------------------------------------------------------------------------
 
 
-def _prints(program: str, given: object, wanted: object, apps: bool, limits: Limits) -> bool:
+def _prints(program: str, given: object, wanted: object, apps: bool, limits: Limits) -> Verdict:
     outcome = run(program, _text(given), limits, prelude=PRELUDE, leave=apps)
     alike = alike_in_apps if apps else alike_exactly
-    return outcome.status == "ok" and alike(outcome.stdout, _text(wanted))
+    if outcome.status != "ok":
+        return Verdict(False, _lacking(outcome.stderr))
+    return Verdict(alike(outcome.stdout, _text(wanted)))
 
 
 def _text(given: object) -> str:
@@ -124,7 +139,7 @@ def lines(text: str) -> list[str]:
 # ---- values of calls ------------------------------------------------------------------------------------------------
 
 
-def _returns(program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: Limits) -> bool:
+def _returns(program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: Limits) -> Verdict:
     """Whether a function, or a method of the class `Solution`, returns what is wanted, as JSON has it: a tuple is a
     list there, keys are text, and `true` is no number.
 
@@ -134,21 +149,24 @@ def _returns(program: str, name: str, given: Sequence[object], wanted: object, a
     arguments = [_numbered(one) if apps else one for one in given]
     part = {"program": program, "prelude": PRELUDE, "leave": apps, "name": name}
     part["arguments"] = encode(arguments, lambda _: None)
-    line = patiently(lambda: _called(part, limits))
+    line, stderr = patiently(lambda: _called(part, limits))
+    if not line:
+        return Verdict(False, _lacking(stderr))
     try:
         value = _plain(json.loads(line))
-        return same(value, wanted) or (apps and isinstance(wanted, list) and wanted != [] and same(value, wanted[0]))
+        first = apps and isinstance(wanted, list) and wanted != [] and same(value, wanted[0])
+        return Verdict(first or same(value, wanted))
     except (ValueError, RecursionError):
-        return False
+        return Verdict(False)
 
 
-def _called(part: dict[str, Any], limits: Limits) -> tuple[bytes, bool]:
-    """What the program's side reported, a line of JSON; empty if there was nothing."""
+def _called(part: dict[str, Any], limits: Limits) -> tuple[tuple[bytes, str], bool]:
+    """What the program's side reported, a line of JSON, empty if there was nothing; and what it printed as errors."""
     with contained(mode(), "call", part, limits) as process:
         status, spoilt = attend(process)
     process.check_started()
     line, end, _ = process.printed["report"][1:].partition(b"\n")
-    return (line if end and status is None else b""), spoilt
+    return ((line if end and status is None else b""), process.text("err")), spoilt
 
 
 def _plain(told: Any) -> Any:
@@ -207,4 +225,4 @@ def _asserted(program: str, assertions: str, limits: Limits) -> tuple[tuple[bool
             return (True, ""), False
         case _:
             subject.check_started()
-            return (False, ""), spoilt
+            return (False, _lacking(subject.text("err"))), spoilt
