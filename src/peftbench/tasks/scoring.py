@@ -207,7 +207,7 @@ def _example(row: Mapping[str, Any], number: int) -> Example:
     right = [right] if isinstance(right, str) else right
     if (
         not isinstance(given, str)
-        or not isinstance(right, list)
+        or not isinstance(right, (list, tuple))
         or not right
         or not all(isinstance(x, str) for x in right)
     ):
