@@ -577,3 +577,9 @@ def test_what_load_may_have_spoilt_is_tried_again_alone(monkeypatch: pytest.Monk
         for done in [pool.submit(again) for _ in range(4)]:
             done.result()
     assert most == [1]
+
+
+@pytest.mark.parametrize("tests", [["for x in f(3): assert x == 13"], ["def test():\n  for x in f(3): assert x == 13"]])
+def test_a_program_cannot_leave_itself_out(tests: list[str]) -> None:
+    assert judge("def f(x): return []", tests).passed is False
+    assert judge("def f(x): return [13]", tests).passed is True

@@ -42,7 +42,7 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
     watch = Watch()
     names |= {"__builtins__": builtins, COMPARE: _compare, COUNT: watch.count, NOTE: watch.note}
     try:
-        tree = ast.parse(text)
+        plain, tree = ast.parse(text), ast.parse(text)
         futile = futility(tree)
         code = compile(ast.fix_missing_locations(Comparing().visit(tree)), "tests.py", "exec")
         wanted, modules = candidates(text)
@@ -65,6 +65,9 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
         return report_to(report, [None, f"the tests import what is not there: {error}"])
     except BaseException as error:
         return report_to(report, [False, f"{type(error).__name__}: {error}"[:300]])
+    if not watch.asserted and (watch.ran or asserts_at_top(plain)):
+        # A program must not leave itself out, as by an empty list where every item of it is asserted.
+        return report_to(report, [False, "no assertion of the tests was reached with what the program gave"])
     return report_to(report, [True] if watch.asserted else [None, NOTHING])
 
 
@@ -113,6 +116,18 @@ def futility(tree: ast.AST) -> str:
     if any(_always_true(node) for node in nodes):
         return "an assertion that is always true"
     return "" if any(isinstance(node, ast.Assert | ast.Raise) or _of_unittest(node) for node in nodes) else NOTHING
+
+
+def asserts_at_top(node: ast.AST) -> bool:
+    """Whether tests assert something outside of functions and classes, which nobody needs to call."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.Assert) and not isinstance(child.test, ast.Constant):
+            return True
+        if asserts_at_top(child):
+            return True
+    return False
 
 
 def _always_true(node: ast.AST) -> bool:
