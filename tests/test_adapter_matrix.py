@@ -246,11 +246,19 @@ def cases(kind: str) -> list[dict[str, Any]]:
     return found
 
 
+NO_ORACLE = {
+    ("MULTITASK_PROMPT_TUNING", "t5"): "the library's own forward pass gives T5 ids and embeddings, which it refuses"
+}
+"""Where there is nothing to compare with."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama", "t5"])
 @pytest.mark.parametrize("kind", [kind.upper() for kind in types() if kind.upper() not in REFUSED])
 def test_every_type_with_every_option(kind: str, model: str, bases: dict[str, Base], tmp_path: Path) -> None:
     """On an encoder–decoder the defaults alone."""
+    if reason := NO_ORACLE.get((kind, model)):
+        pytest.skip(reason)
     problems, done = [], 0
     for number, arguments in enumerate(cases(kind)[: 1 if model == "t5" else None]):
         base = bases["tied" if "ensure_weight_tying" in arguments else model]
