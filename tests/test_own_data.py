@@ -81,7 +81,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size
 @settings(deadline=None, max_examples=40)
 def test_any_text_comes_back(rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("texts")
-    for ending in ("csv", "tsv", "json", "jsonl", "parquet"):
+    # In TSV a quote may be text: a cell of several lines may then read as several rows of the right width.
+    several = any("\n" in cell for row in rows for cell in row.values())
+    for ending in ("csv", "json", "jsonl", "parquet", *(() if several else ("tsv",))):
         assert table(write(folder / f"x.{ending}", rows)) == rows
 
 
