@@ -52,6 +52,7 @@ def test_generate_and_rank_agree(trained: Trained) -> None:
     assert sum(one == other for one, other in pairs) >= 0.95 * len(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["generate", "rank"])
 def test_the_batch_size_changes_no_answer(trained: Trained, how: str) -> None:
     alone = answers(trained, how, 1)

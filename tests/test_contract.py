@@ -115,6 +115,7 @@ def test_a_broken_promise_is_found(name: str, tmp_path: Path) -> None:
     assert len(problems) == 1 or about == "seed"
 
 
+@pytest.mark.slow
 def test_check_method_says_what_it_looked_at() -> None:
     done = CliRunner().invoke(app, ["check", "method", "peft", "--set", "type=VERA", "--set", "r=8"])
     assert done.exit_code == 0, done.output

@@ -202,6 +202,7 @@ def test_the_table_has_them_when_asked(tmp_path: Path) -> None:
 # Shown apart
 
 
+@pytest.mark.slow
 def test_a_report_shows_them_apart(tmp_path: Path) -> None:
     shown, context = evidence(MEASURED, curves(MEASURED)), {"title": "both"}
     evil = Published(source="<b>|x|</b>", model="m", method="lora", task="emotions", metric="accuracy", score=99.94)

@@ -51,6 +51,7 @@ def test_methods_that_do_not_differ_are_tied() -> None:
     assert found["ia3"].beaten_by == ("dora", "lora")
 
 
+@pytest.mark.slow
 def test_rows_that_methods_share_are_paired_where_results_have_their_scores() -> None:
     """Five methods right on the same 80 of 100 rows, but for one that is wrong on 14 of them."""
     right = {f"m{i}": [100.0] * 80 + [0.0] * 20 for i in range(5)}

@@ -256,6 +256,7 @@ def test_with_other_settings(settings: dict[str, Any], tiny_models: dict[str, Pa
     assert not result.base_reloaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["nf4", "int8"])
 @pytest.mark.parametrize("model", ["flan", "bart"])
 def test_encoder_decoders(model: str, how: str, tiny_seq2seq: dict[str, Path], tmp_path: Path) -> None:

@@ -233,6 +233,7 @@ def timed(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(latency_ms=20.0 + 4 * runs["method"].str.len())
 
 
+@pytest.mark.slow
 def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_path: Path) -> None:
     weights = "Weights of PSCP: paper v1, relative v1, exponential v1."
     lead = "full up to 0.00553, then lora"
