@@ -26,7 +26,7 @@ from test_launch import COUNTED, GRID, HEAD, assert_clean, plugin, result_files
 pytestmark = pytest.mark.slow
 FAULTS = SHARED / "cases" / "faults"
 TIMES = [
-    *"train_seconds validation_seconds eval_seconds load_seconds tokenize_seconds tokens_per_second".split(),
+    *"train_seconds validation_seconds eval_seconds load_seconds tokenize_seconds tokens_per_second workers".split(),
 ]
 
 
