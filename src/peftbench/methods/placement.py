@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from peftbench.methods import Adapted, Method
@@ -36,20 +35,6 @@ def targeted(model: Any, config: Any) -> list[str] | None:
     ends = tuple(f".{each}" for each in stacks)
     found = [name for name, _ in model.named_modules() if name and modules and check_target_module_exists(config, name)]
     return found + [name for name, _ in model.named_parameters() if name in stacks or name.endswith(ends)]
-
-
-def in_layers(names: Sequence[str], given: Mapping[str, Any]) -> list[str]:
-    """Those of some full names that stand in the library's `layers_to_transform`, which it ignores for full names."""
-    if given.get("layers_to_transform") is None:
-        return list(names)
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    asked = {key: given.get(key) for key in ("layers_to_transform", "layers_pattern")}
-
-    def meant(name: str) -> bool:
-        return bool(check_target_module_exists(SimpleNamespace(target_modules=[name.split(".")[-1]], **asked), name))
-
-    return [name for name in names if meant(name)]
 
 
 @contextmanager
