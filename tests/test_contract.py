@@ -155,6 +155,8 @@ def test_what_is_refused_says_why() -> None:
             assert isinstance(row[shape], bool)
             if not row[shape]:
                 assert row["why"], name
+        if not row["decoder"] and not row["encoder-decoder"]:
+            assert [row[key] for key in ("merge", "gradient_checkpointing", "layers", "four_bit")] == [None] * 4, name
     for kind in REFUSED:
         assert written()[f"peft:{kind.lower()}"]["decoder"] is False
 

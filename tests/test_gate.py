@@ -1,6 +1,5 @@
 """`peftbench gate`: what is run, what is taken from the store, and what it says and writes."""
 
-import multiprocessing
 import random
 import resource
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from peftbench import gating, machine
 from peftbench.gating import Design, arms, current, to_do
-from peftbench.launch import Options, Watch, local
+from peftbench.launch import Options, Watch, local, processes
 from peftbench.launch.local import After
 from peftbench.registry import UserError
 from peftbench.results.digests import RESULT
@@ -255,16 +254,14 @@ def test_a_planted_worse_method_is_found_and_a_planted_equal_one_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LoRA under another name, and LoRA that learns nothing, in the time of two cores for five minutes."""
-    # Children of this process, as those of the command are, so that their time is known.
-    monkeypatch.setattr(local, "WORKERS", multiprocessing.get_context("spawn"))
+    # Workers as the command starts them: children of this process, whose time is known when they have ended.
+    monkeypatch.setattr(local, "start", processes.start)
     plugin = tmp_path / "other.py"
     plugin.write_text(OTHER)
     store = ["--store", str(tmp_path / "store")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     equal = call("gate", "lora-by-another-name", "--plugin", plugin, *store, "--json")
     worse = call("gate", WORSE, *store, "--json")
-    for child in multiprocessing.active_children():
-        child.join(60)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (equal.code, equal.json["outcome"]) == (0, "no worse"), equal.out + equal.err
     assert equal.json["difference"]["mean"] == 0

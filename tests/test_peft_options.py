@@ -90,7 +90,7 @@ ONE_BY_ONE: dict[str, dict[str, tuple[Context, Any]]] = {
     },
     "ADAPTION_PROMPT": {"adapter_len": ({}, 5), "adapter_layers": ({}, 1)},
     "BOFT": {"boft_block_num": ({"boft_block_size": 0, "boft_block_num": 4}, 8)},
-    "C3A": {"block_size": ({}, 32), "block_size_pattern": ({}, {"q_proj": 16})},
+    "C3A": {"block_size": ({}, 16), "block_size_pattern": ({}, {"q_proj": 16})},
     "DEFT": {
         "alpha": ({}, 3),
         "para": ({}, True),

@@ -385,3 +385,25 @@ def test_a_sandbox_that_is_not_there_is_said_before_anything_is_trained(
     (line,) = refusals([Choice(name="pocket_code"), Choice(name="pocket_topic"), Choice(name="pocket_code")])
     assert line.startswith("task 'pocket_code': its metric 'pass_at_1' will be missing: no program is run: bubblewrap")
     assert os.environ["PATH"] == str(tmp_path)
+
+
+def test_a_metric_of_a_script_is_scored(tmp_path: Path) -> None:
+    """Its version has a digest of its code, as that of every unit of a script."""
+    script = tmp_path / "script.py"
+    script.write_text("""
+from peftbench.metrics import metric
+from peftbench.tasks.scoring import score_all
+from peftbench.metrics import Answers
+
+@metric(rowwise=True)
+def own_share(answers):
+    return [100.0 * (one in wanted) for one, wanted in zip(answers.predictions, answers.references)]
+
+found = score_all(("own_share",), Answers(["a", "b"], [["a"], ["a"]])).scores["own_share"]
+print(found.model_dump_json())
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["value"] == 50
+    assert found["version"].startswith("1-")

@@ -302,7 +302,7 @@ class Score(Noun):
     value: float | None = None
     standard_error: float | None = None
     why: str | None = None
-    version: int = 1
+    version: int | str = 1
     signature: str | None = None
 
 

@@ -143,7 +143,7 @@ def main() -> None:
     found = measured(asked.names or names(), asked.workers)
     for name, row in found.items():
         # Kept where the library for it is not installed.
-        if row["four_bit"] is None:
+        if row["four_bit"] is None and row["decoder"]:
             known = held.get(name, {"four_bit": None, "why": []})
             row["four_bit"] = known["four_bit"]
             row["why"] += [reason for reason in known["why"] if reason.startswith(FOUR_BIT)]

@@ -68,7 +68,7 @@ class MetricFacts:
     paper: str = field(default="", kw_only=True)
     needs: tuple[str, ...] = field(default=(), kw_only=True)
     refusal: Callable[[], str | None] | None = field(default=None, kw_only=True)
-    version: int = field(default=1, kw_only=True)
+    version: int | str = field(default=1, kw_only=True)
     light: bool = field(default=True, kw_only=True)
     signature: "Callable[[Answers], str] | None" = field(default=None, kw_only=True)
 
