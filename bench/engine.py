@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from peftbench.engine.forward import forward, pad
+from peftbench.core.spec import Training
+from peftbench.engine.families.decoder import forward, pad
+from peftbench.engine.generation import generate, in_batches, rank
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tracked
-from peftbench.engine.predict import generate, in_batches, rank
-from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, encode
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.spec import Training
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 REPEATS = 7
 

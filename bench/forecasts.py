@@ -14,16 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from peftbench.engine.load import Base
-from peftbench.engine.rehearsal import Shape
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.meta_model import FORMULAS
+from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
-from peftbench.engine.valueless import FORMULAS
 from peftbench.experiment import adapt
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
-from peftbench.planning.devices import device
-from peftbench.planning.profiles import profile
+from peftbench.profiling.devices import device
+from peftbench.profiling.dry_run import Shape
+from peftbench.profiling.profiles import profile
 
 METHODS_SHOWN: tuple[Any, ...] = (
     *("full", "lora", "dora", "ia3", "adapter", "bitfit", "lntuning"),

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t
 
-from peftbench.grid import expand
+from peftbench.core.spec import Costs, RunSpec
+from peftbench.grid.expand import expand
 from peftbench.launch import Options, ignore
 from peftbench.launch.local import launch
-from peftbench.spec import Costs, RunSpec
-from peftbench.store import Store
+from peftbench.results.store import Store
 
 METHODS = ["full", "p-tuning", "lora", "ia3", "prefix-tuning"]
 GRID = {

@@ -4,19 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from peftbench.spec import (
-    Choice,
-    Costs,
-    DataFacts,
-    Evaluation,
-    Point,
-    RunResult,
-    RunSpec,
-    Score,
-    Training,
-    Trial,
-)
-from peftbench.store import Store
+from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training, Trial
+from peftbench.results.store import Store
 
 CURVE = tuple(Point(step=n, tokens=n, seconds=n, validation_loss=3 / n) for n in (1, 2, 3))
 LOSSES = {"none": 2.0, "ia3": 1.4, "lora": 0.9, "full": 0.8}

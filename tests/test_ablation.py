@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.ablation import Ablation, ablations
-from peftbench.analysis.groups import groups
-from peftbench.report.ablation import section
-from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
-from peftbench.store import arguments, written
+from peftbench.results.store import arguments, written
+from peftbench.studies.ablation import Ablation, ablations
+from peftbench.studies.ablation_view import section
+from peftbench.studies.groups import groups
+from peftbench.studies.report_data import evidence
 from synthetic_table import TASKS, curves, run
 
 SEEDS = (0, 1, 2)

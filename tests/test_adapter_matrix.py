@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from conftest import SHARED
-from peftbench.checking import tiny
-from peftbench.engine.decoding import choose
+from peftbench.core.registry import UserError
+from peftbench.engine.decode_strategy import choose
+from peftbench.engine.generation import decoded, generate
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
-from peftbench.engine.predict import decoded, generate
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.tokenization import Encoded
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.peft_types import REFUSED, types
+from peftbench.methods._peft_types import REFUSED, types
 from peftbench.models import find
-from peftbench.registry import UserError
 from test_peft_options import INERT, ONE_BY_ONE, other_values, own_options
 
 NOISE, MERGED = 3e-5, 1e-4
@@ -145,7 +144,7 @@ def lora(**options: Any) -> Any:
 
 
 def of(kind: str, **options: Any) -> Any:
-    from peftbench.methods.peft_types import config_class
+    from peftbench.methods._peft_types import config_class
 
     return config_class(kind)(**options)
 

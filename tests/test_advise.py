@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from peftbench import evidence
-from peftbench.analysis.advise import LIMITED, PREFERENCES, Advice, Predicted, Question, advise, candidates
-from peftbench.analysis.expect import ADVANTAGES, Process, Series, learn
-from peftbench.analysis.nearness import Cell, Known, Place, Scored, cells, nearness
-from peftbench.analysis.pscp import pscp
-from peftbench.analysis.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
-from peftbench.analysis.weight_sets import weight_set
+from peftbench.advisor.evidence_kernel import Cell, Known, Place, Scored, cells, nearness
+from peftbench.advisor.presentation import data, section
+from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Predicted, Question, advise, candidates
+from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
+from peftbench.advisor.score_model import ADVANTAGES, Process, Series, learn
 from peftbench.cli import app
 from peftbench.cli.quantities import quantity
-from peftbench.registry import UserError
-from peftbench.report.advice import data, section
+from peftbench.core.registry import UserError
+from peftbench.results import published
+from peftbench.studies.pscp import pscp
+from peftbench.studies.pscp_weights import weight_set
 from synthetic_table import run
 
 KINDS = {f"{kind}{n}": kind for kind in ("classification", "math") for n in range(5)}
@@ -277,8 +277,8 @@ def test_little_evidence_is_wide_and_said() -> None:
 
 
 def test_published_and_measured_are_told_apart() -> None:
-    published = evidence.frame(evidence.gather(["peft-bench"]).rows["peft-bench"])
-    both = pd.concat([by_kind(), published], ignore_index=True)
+    figures = published.frame(published.gather(["peft-bench"]).rows["peft-bench"])
+    both = pd.concat([by_kind(), figures], ignore_index=True)
     assert cells(both, KNOWN) == cells(by_kind(), KNOWN)
     found = cells(both, KNOWN, published=True)
     assert {cell.place.model for cell in found} == {"meta-llama/Meta-Llama-3-8B-Instruct"}
@@ -382,7 +382,7 @@ def test_regret_of_published_figures(tmp_path: Path) -> None:
     ],
 )
 def test_whether_settings_are_those_of_the_experiment(row: dict[str, str], why: str) -> None:
-    from peftbench.evidence.settings import unlike
+    from peftbench.results.published.settings import unlike
 
     found = unlike(row | {"model": "org/M", "learning_rate": 0.001})
     assert bool(found) == bool(why), found
@@ -395,8 +395,8 @@ def test_no_method_is_credited_with_the_runs_of_another(tmp_path: Path) -> None:
     question = ["--task", "gsm8k", "--rows", "1000", "--top", "6", "--model", "smollm2-135m", "--device", "h100-80gb"]
     done = CliRunner().invoke(app, ["advise", "--store", str(tmp_path), *question, "--json"], catch_exceptions=False)
     (advice,) = json.loads(done.stdout)["advice"]
-    rows = [row for held in evidence.gather(evidence.bundled()).rows.values() for row in held]
-    by_id = dict(zip(evidence.frame(rows)["id"], rows, strict=True))
+    rows = [row for held in published.gather(published.bundled()).rows.values() for row in held]
+    by_id = dict(zip(published.frame(rows)["id"], rows, strict=True))
     ranked = [option for option in advice["methods"] if option["rank"]]
     assert ranked
     for option in ranked:

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from peftbench.core.spec import Evaluation, Training
+from peftbench.engine.generation import answer
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, Encoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, encode
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.spec import Evaluation, Training
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 Trained = tuple[Base, Adapted, list[Encoded]]
 TASK = TASKS["pocket_topic"]

@@ -12,20 +12,20 @@ import torch
 from transformers import AutoConfig
 
 import cases
-from peftbench.checking import contract
-from peftbench.engine.decoding import choose
+from peftbench.checks import method_check
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Evaluation, RunResult, RunSpec
+from peftbench.engine.decode_strategy import choose
+from peftbench.engine.families import positions
+from peftbench.engine.generation import answer, check_fits
 from peftbench.engine.load import Base
-from peftbench.engine.predict import answer, check_fits
-from peftbench.engine.shapes import positions
-from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode
 from peftbench.experiment import Worker, adapt, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import Evaluation, RunResult, RunSpec
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 pytestmark = pytest.mark.skipif(not cases.CASES.is_dir(), reason="needs the cases beside the repository")
 ALL = cases.architectures()
@@ -151,7 +151,7 @@ def test_a_third_of_the_architectures_keep_the_contract_of_methods(name: str, fo
     if not getattr(AutoConfig.from_pretrained(model).get_text_config(), "sliding_window", None):
         asked.append(("prompt-tuning", {"tokens": 4}))
     for method, arguments in asked:
-        findings = list(contract.on(model, contract.spec(method, arguments), abilities=False))
+        findings = list(method_check.on(model, method_check.spec(method, arguments), abilities=False))
         assert not [finding for finding in findings if finding.problem], (method, findings)
 
 

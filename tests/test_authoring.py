@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from peftbench import authoring
-from peftbench.checking import check_task, training
-from peftbench.checking.looks import Finding
-from peftbench.registry import load_plugin
+from peftbench.checks import check_task, scaffold, smoke_training
+from peftbench.checks.static_checks import Finding
+from peftbench.core.registry import load_plugin
 from peftbench.tasks import TASKS, Example, Row, Source, TaskFacts, resolve
-from peftbench.tasks.splits import GENERATED, Limits, split
+from peftbench.tasks._splits import GENERATED, Limits, split
 from test_cli import Done, assert_one_line, call
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -69,7 +68,7 @@ def test_a_new_method_passes_its_own_check_on_both_shapes() -> None:
 def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
     from test_placement import build, put
 
-    load_plugin(authoring.write("method", "either-shape", tmp_path / "either_shape.py"))
+    load_plugin(scaffold.write("method", "either-shape", tmp_path / "either_shape.py"))
     for kind in ("llama", "switch_transformers"):
         adapted = put(build(kind), {"use": "either-shape", "layers": [0]})
         names = [name for name, p in adapted.model.named_parameters() if p.requires_grad]
@@ -78,7 +77,7 @@ def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
 
 
 def test_the_template_says_every_fact(tmp_path: Path) -> None:
-    text = authoring.write("task", "said_task", tmp_path / "said_task.py").read_text()
+    text = scaffold.write("task", "said_task", tmp_path / "said_task.py").read_text()
     asked = text[text.index("@task(") : text.index("def said_task")]
     own = {
         "source",
@@ -100,7 +99,7 @@ def test_the_template_says_every_fact(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_the_template_are_as_the_pocket_rules_ask(tmp_path: Path) -> None:
-    load_plugin(authoring.write("task", "ruled_task", tmp_path / "ruled_task.py"))
+    load_plugin(scaffold.write("task", "ruled_task", tmp_path / "ruled_task.py"))
     found = split(TASKS["ruled_task"], {}, "all", 0, Limits(), None)
     words = [
         {w for e in part for w in e.fields["text"].split()} for part in (found.train, found.validation, found.test)
@@ -331,23 +330,23 @@ def coin(row: Row) -> Example:
 @pytest.mark.slow
 def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     registered(monkeypatch, "quick", labelled, coin, labels=("a", "b"), metrics=("accuracy",))
-    monkeypatch.setattr(training, "TOKENS", 500)
-    monkeypatch.setattr(training, "TEST_ROWS", 8)
+    monkeypatch.setattr(smoke_training, "TOKENS", 500)
+    monkeypatch.setattr(smoke_training, "TEST_ROWS", 8)
     *_, last = check_task("quick", {}).findings
     assert (last.about, last.problem) == ("training", False)
     assert last.facts["metric"] == "accuracy"
-    assert last.facts["steps"] == int(500 / (training.BATCH * mean_tokens("quick")))
+    assert last.facts["steps"] == int(500 / (smoke_training.BATCH * mean_tokens("quick")))
     assert last.said.startswith(f"accuracy {last.facts['untouched']:.1f} untouched, {last.facts['trained']:.1f} after ")
-    monkeypatch.setattr(training, "LORA", {"use": "prompt-tuning", "tokens": 9000})
+    monkeypatch.setattr(smoke_training, "LORA", {"use": "prompt-tuning", "tokens": 9000})
     *_, last = check_task("quick", {}).findings
     assert last.problem
     assert re.match(r"prompt-tuning: refused: the longest row needs \d+ positions .* 9000 virtual tokens", last.said)
 
 
 def mean_tokens(name: str) -> float:
-    from peftbench.checking import looks
+    from peftbench.checks import static_checks
 
-    return looks.tokens(TASKS[name], split(TASKS[name], {}, "all", 0, Limits(), None))[2]
+    return static_checks.tokens(TASKS[name], split(TASKS[name], {}, "all", 0, Limits(), None))[2]
 
 
 @pytest.mark.slow

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import peftbench
-from peftbench.engine.adapters import load, save
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Choice
+from peftbench.engine.checkpoint import load, save
 from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.low_rank import solved
+from peftbench.methods._low_rank import solved
 from peftbench.models import find
-from peftbench.models.places import places
-from peftbench.registry import UserError
-from peftbench.spec import Choice
+from peftbench.models.target_modules import places
 from test_methods import finish, logits, rows
 from test_places import build, model
 

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from peftbench.analysis.chance import at_chance
-from peftbench.analysis.leaderboard import leaderboards
 from peftbench.report.latex import latex
 from peftbench.report.tables import csv, markdown
 from peftbench.report.terminal import View
+from peftbench.studies.chance import at_chance
+from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS, Example, Task
-from peftbench.tasks.scoring import chance
+from peftbench.tasks._scoring import chance
 from synthetic_table import run
 
 

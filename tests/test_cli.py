@@ -13,13 +13,12 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from peftbench import catalogue
-from peftbench.cli import app, main
-from peftbench.grid import expand
+from peftbench.cli import app, listing, main
+from peftbench.core.spec import Costs, RunResult, RunSpec
+from peftbench.grid.expand import expand
 from peftbench.launch import Options, Watch
 from peftbench.methods import METHODS
-from peftbench.spec import Costs, RunResult, RunSpec
-from peftbench.store import Store
+from peftbench.results.store import Store
 from peftbench.tasks import suite
 
 VERBS = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
@@ -127,11 +126,11 @@ def test_help_names_every_verb() -> None:
 # list and show
 
 
-@pytest.mark.parametrize("kind", catalogue.KINDS[:-1])
+@pytest.mark.parametrize("kind", listing.KINDS[:-1])
 def test_list(kind: str) -> None:
     listed = call("list", kind, "--json")
     assert listed.code == 0
-    assert listed.json == json.loads(json.dumps(catalogue.listing(kind)))
+    assert listed.json == json.loads(json.dumps(listing.listing(kind)))
     names = [entry["name"] for entry in listed.json]
     assert len(names) > 1
     lines = call("list", kind).out.splitlines()
@@ -139,7 +138,7 @@ def test_list(kind: str) -> None:
 
 
 def test_listings_say_what_matters() -> None:
-    by_name = {kind: {one["name"]: one for one in catalogue.listing(kind)} for kind in catalogue.KINDS[:-1]}
+    by_name = {kind: {one["name"]: one for one in listing.listing(kind)} for kind in listing.KINDS[:-1]}
     assert by_name["methods"]["lora"]["learning_rate"] == METHODS["lora"].facts.learning_rate
     assert "rank=16" in by_name["methods"]["lora"]["arguments"]
     assert by_name["tasks"]["rte"]["metrics"] == "f1, accuracy"

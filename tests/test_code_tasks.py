@@ -10,11 +10,11 @@ import pytest
 from conftest import SHARED
 from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers
-from peftbench.models.pocket.world import code as world
 from peftbench.sandbox.trial import passes
 from peftbench.tasks import TASKS, prompt, suite
-from peftbench.tasks.door import DataError, example
+from peftbench.tasks._loading import DataError, example
 from peftbench.tasks.pocket import code
+from pretraining.world import code as world
 
 MIRROR = SHARED / "data"
 try:
@@ -81,7 +81,7 @@ def test_suites() -> None:
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_solutions_of_apps_pass_their_own_tests() -> None:
     from peftbench.tasks import Source
-    from peftbench.tasks.door import read
+    from peftbench.tasks._loading import read
 
     rows = read(Source("codeparrot/apps"), "train", MIRROR).rows
     made = [example(TASKS["apps"], row) for row in rows]

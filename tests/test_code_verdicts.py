@@ -19,7 +19,7 @@ from peftbench.metrics import METRICS, Answers, UnavailableError, score
 from peftbench.sandbox import Limits, RefusedError
 from peftbench.sandbox.trial import judge, lines, passes
 from peftbench.tasks import TASKS
-from peftbench.tasks.door import example
+from peftbench.tasks._loading import example
 from peftbench.tasks.pocket import code
 
 QUICK = Limits(seconds=8, cpu_seconds=1, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000)

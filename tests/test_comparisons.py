@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from peftbench.analysis.cells import Scores
-from peftbench.analysis.comparisons import compare, holm, verdicts, wilcoxon
-from peftbench.analysis.ranks import friedman, nemenyi, rank
-from peftbench.analysis.resampling import bootstrap, improvement, interquartile_mean, mean
-from peftbench.analysis.stats import Run
+from peftbench.stats.intervals import Run, Scores
+from peftbench.stats.paired_tests import compare, holm, verdicts, wilcoxon
+from peftbench.stats.ranks import friedman, nemenyi, rank
+from peftbench.stats.resampling import bootstrap, improvement, interquartile_mean, mean
 
 RANDOM = settings(deadline=None, max_examples=40)
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from peftbench.checking import capabilities, contract
+from peftbench.checks import capabilities, method_check
 from peftbench.cli import app
+from peftbench.core.registry import UserError
 from peftbench.methods import FOUR_BIT, METHODS
 from peftbench.methods import capabilities as written
-from peftbench.methods.peft_types import REFUSED, types
-from peftbench.registry import UserError
+from peftbench.methods._peft_types import REFUSED, types
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ["prefix-tuning", "peft:xlora"]
@@ -134,11 +134,11 @@ def test_a_method_that_no_model_takes_is_a_problem() -> None:
 
 def test_check_method_asks_for_one_method() -> None:
     with pytest.raises(UserError, match="more than one method"):
-        contract.check_method("lora", {"rank": [2, 4]})
+        method_check.check_method("lora", {"rank": [2, 4]})
     with pytest.raises(UserError, match="peftbench evaluate"):
-        contract.check_method("saved", {"folder": "anywhere"})
+        method_check.check_method("saved", {"folder": "anywhere"})
     with pytest.raises(UserError, match="did you mean 'vera'"):
-        contract.check_method("peft", {"type": "VERRA"})
+        method_check.check_method("peft", {"type": "VERRA"})
 
 
 def test_the_table_has_every_method_and_every_type() -> None:

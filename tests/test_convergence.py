@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.convergence import Convergence, Pace, convergences, geometric, reached
-from peftbench.report import convergence
-from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
+from peftbench.studies import convergence_view
+from peftbench.studies.convergence import Convergence, Pace, convergences, geometric, reached
+from peftbench.studies.report_data import evidence
 from synthetic_table import run
 
 EVIL = "<script>alert('x')</script>|$x$"
@@ -125,14 +125,14 @@ def test_runs_that_were_still_improving_are_counted_and_make_bounds() -> None:
     curves.loc[ends & curves["id"].str.startswith("lora-cb"), "validation_loss"] = 0.9
     found = only(runs, curves)
     assert {name: pace.still for name, pace in paces(found).items()} == {"full": 0, "lora": 2, "ia3": 0}
-    section = convergence.section(evidence(runs, curves))
+    section = convergence_view.section(evidence(runs, curves))
     assert section is not None
     lines = {line[0]: line for line in section.sheets[0].lines}
     assert lines["lora"][2] == "≥ 1.29 (0.81 to 2.06)", "5 validations to 3 in two of four cells: √(5/3)"
     assert lines["ia3"][2] == "1.00 (1.00 to 1.00)"
     assert "5 validations a run; 2 of 12 runs were still improving when training ended." in section.remarks[0]
     curves.loc[ends & curves["id"].str.startswith("full"), "validation_loss"] = 0.9
-    again = convergence.section(evidence(runs, curves))
+    again = convergence_view.section(evidence(runs, curves))
     assert again is not None
     marks = {line[0]: line[2][:2] for line in again.sheets[0].lines}
     assert marks == {"lora": "? ", "ia3": "≤ "}
@@ -151,7 +151,7 @@ def test_a_method_that_lacks_a_cell_is_named_and_not_averaged() -> None:
         "dora": ["cb, seed 1: no learning curve"],
     }
     assert all(not held[name].ratios and not held[name].runs for name in lacks)
-    section = convergence.section(evidence(runs, curves))
+    section = convergence_view.section(evidence(runs, curves))
     assert section is not None
     assert any(remark.endswith("lora lacks qa seed 1: diverged") for remark in section.remarks)
 
@@ -167,7 +167,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
     assert without.full is None
     assert paces(without)["lora"].ratios == {}
     assert paces(without)["lora"].runs == 4
-    section = convergence.section(evidence(runs[runs["method"] != "full"], curves))
+    section = convergence_view.section(evidence(runs[runs["method"] != "full"], curves))
     assert section is not None
     assert section.figures == {}
     assert "without full fine-tuning" in section.remarks[0]
@@ -176,7 +176,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
 def test_coarse_curves_and_methods_that_train_nothing_are_not_shown() -> None:
     runs, curves = grid({"full": 10, "lora": 30}, validations=4)
     assert convergences(runs, curves) == ()
-    assert convergence.section(evidence(runs, curves)) is None
+    assert convergence_view.section(evidence(runs, curves)) is None
     runs, curves = grid({"full": 10, "none": 10})
     curves = curves[~curves["id"].str.startswith("none")]
     assert set(paces(only(runs, curves))) == {"full"}

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 import peftbench
-from peftbench.engine.adapters import load, save
-from peftbench.engine.ahead import model_inputs
+from peftbench.core.registry import UserError
+from peftbench.core.seeds import stream
+from peftbench.core.spec import Choice
+from peftbench.engine.base_integrity import checksum
+from peftbench.engine.checkpoint import load, save
 from peftbench.engine.load import Base
 from peftbench.engine.merging import exactly
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer, summed_loss
-from peftbench.engine.unchanged import checksum
+from peftbench.engine.training_context import model_inputs
 from peftbench.methods import METHODS, Adapted, Ahead
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.seeds import stream
-from peftbench.spec import Choice
 from test_methods import TRAINING, finish, logits, rows
 
 LLAMA_3_8B = {"wide": 4096, "kv": 1024, "mlp": 14336, "layers": 32}
@@ -459,7 +459,7 @@ def test_a_start_from_data(bases: dict[str, Base]) -> None:
     from peft import EvaConfig, LoraConfig
     from peft.tuners.lora.eva import initialize_lora_eva_weights
 
-    from peftbench.methods.peft_model import with_peft
+    from peftbench.methods._peft_model import with_peft
 
     base = bases["llama"]
     torch.manual_seed(0)

@@ -10,12 +10,12 @@ import torch
 from transformers import AutoConfig
 
 import peftbench
-from peftbench.engine.estimate import Estimate, estimate, forward_flops
+from peftbench.core.registry import UserError
 from peftbench.experiment import adapt
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.peft_types import REFUSED, types
-from peftbench.registry import UserError
+from peftbench.methods._peft_types import REFUSED, types
+from peftbench.profiling.estimate import Estimate, estimate, forward_flops
 from test_cli import call
 from test_placement import CONFIGS, build
 

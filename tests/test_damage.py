@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.core.files import parse_json
-from peftbench.spec import Choice, RunResult, RunSpec, Score
-from peftbench.store import Store, write_predictions
+from peftbench.core.spec import Choice, RunResult, RunSpec, Score
+from peftbench.results.store import Store, write_predictions
 from sealing import rewrite
 
 VERBS = (["status"], ["list", "runs"], ["report"], ["verify"])

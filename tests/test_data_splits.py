@@ -17,8 +17,8 @@ import peftbench
 from conftest import SHARED
 from peftbench.cli import app
 from peftbench.tasks import TASKS, resolve
-from peftbench.tasks.split_checks import truncation
-from peftbench.tasks.splits import Limits, Splits, split
+from peftbench.tasks._split_checks import truncation
+from peftbench.tasks._splits import Limits, Splits, split
 
 MIRROR = SHARED / "data"
 GROUPED = ("boolq", "mnli", "multirc", "piqa", "qnli", "record", "rte", "siqa", "wic", "winogrande", "wsc")

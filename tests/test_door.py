@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peftbench.tasks import TASKS, Row, Source
-from peftbench.tasks.door import DataError, example, read
+from peftbench.tasks._loading import DataError, example, read
 
 TOOLS = Path(__file__).parents[2] / "shared" / "tools"
 SOURCE = Source("somewhere/sentences", "short")
@@ -50,7 +50,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             return outcome
 
         monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-        monkeypatch.setattr("peftbench.tasks.door.WAITS", (0.0, 0.0))
+        monkeypatch.setattr("peftbench.tasks._loading.WAITS", (0.0, 0.0))
         return calls
 
     return prepare
@@ -192,7 +192,7 @@ def test_a_row_that_does_not_fit(row: dict[str, Any], complaint: str) -> None:
 READ = """
 import dataclasses, json, sys
 from peftbench.tasks import Source
-from peftbench.tasks.door import DataError, read
+from peftbench.tasks._loading import DataError, read
 for source, split in json.loads(sys.argv[1]):
     try:
         print(json.dumps(dataclasses.asdict(read(Source(**source), split))))

@@ -12,22 +12,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftbench.core.seeds import Stream, stream
+from peftbench.core.spec import Evaluation, Training
 from peftbench.engine import train as training
-from peftbench.engine.endings import DivergedError, OutOfMemoryError
-from peftbench.engine.estimate import estimate
-from peftbench.engine.forward import forward, pad
+from peftbench.engine.base_integrity import checksum
+from peftbench.engine.exceptions import DivergedError, OutOfMemoryError
+from peftbench.engine.families.decoder import forward, pad
+from peftbench.engine.generation import answer, generate, in_batches, rank
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tensor_bytes, tracked
-from peftbench.engine.predict import answer, generate, in_batches, rank
-from peftbench.engine.tokens import GAP, Encoded, Encoder, encode
+from peftbench.engine.tokenization import GAP, Encoded, Encoder, encode
 from peftbench.engine.train import Trainer, summed_loss
-from peftbench.engine.unchanged import checksum
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.seeds import Stream, stream
-from peftbench.spec import Evaluation, Training
+from peftbench.profiling.estimate import estimate
 from peftbench.tasks import TASKS, Example, TaskFacts
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from rich.console import Console
 
 import peftbench
 from conftest import SHARED
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.evidence import Published, as_csv, bundled, frame, gather, keep, kept, read
-from peftbench.evidence.peft_methods import method_of
+from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.methods.peft_types import REFUSED
-from peftbench.registry import UserError
+from peftbench.methods._peft_types import REFUSED
 from peftbench.report import write
 from peftbench.report.published import HEADING, sheets
-from peftbench.report.sections import evidence
 from peftbench.report.terminal import print_published
+from peftbench.results.published import Published, as_csv, bundled, frame, gather, keep, kept, read
+from peftbench.results.published.peft_methods import method_of
+from peftbench.studies.leaderboard import leaderboards
+from peftbench.studies.report_data import evidence
 from peftbench.tasks import TASKS
 from synthetic_table import curves, table
 

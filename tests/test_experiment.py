@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from peftbench import experiment
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.analysis.sameness import compare
+from peftbench.core.spec import RunResult, RunSpec
+from peftbench.engine.base_integrity import checksum
+from peftbench.engine.generation import in_batches
 from peftbench.engine.load import Base
-from peftbench.engine.predict import in_batches
-from peftbench.engine.tokens import Encoded, Encoder, encode
-from peftbench.engine.unchanged import checksum
+from peftbench.engine.tokenization import Encoded, Encoder, encode
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.spec import RunResult, RunSpec
-from peftbench.store import COLUMNS, table_row
+from peftbench.results.run_diff import compare
+from peftbench.results.store import COLUMNS, table_row
+from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 
 def specs(model: Path, methods: list[Any], **train: Any) -> list[RunSpec]:
@@ -213,11 +213,11 @@ def test_the_checksum_sees_what_an_exclusive_or_does_not() -> None:
 
 
 def test_held_out_rows_share_no_question_with_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peftbench.tasks import splits
-    from peftbench.tasks.door import Rows
+    from peftbench.tasks import _splits
+    from peftbench.tasks._loading import Rows
 
     rows = [{"meaning_representation": f"name[{i // 8}]", "human_reference": f"text {i}"} for i in range(800)]
-    monkeypatch.setattr(splits, "read", lambda *_: Rows(rows, "mirror", None, json.dumps(len(rows))))
+    monkeypatch.setattr(_splits, "read", lambda *_: Rows(rows, "mirror", None, json.dumps(len(rows))))
     found = split(TASKS["e2e_nlg"], {}, "all", 0, Limits(50, None), tmp_path)
     asked = [{tuple(example.fields.values()) for example in part} for part in (found.train, found.validation)]
     assert not asked[0] & asked[1]

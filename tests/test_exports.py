@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from peftbench import machine
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.cli.doing import tell
+from peftbench.cli.execute import tell
 from peftbench.cli.output import records
-from peftbench.evidence import frame, gather, kept
-from peftbench.registry import UserError
+from peftbench.core import provenance
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
 from peftbench.report.exports import export
 from peftbench.report.latex import escaped, latex
-from peftbench.report.sections import evidence
-from peftbench.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
-from peftbench.store import Store
+from peftbench.results.published import frame, gather, kept
+from peftbench.results.store import Store
+from peftbench.studies.leaderboard import leaderboards
+from peftbench.studies.report_data import evidence
 from synthetic_table import run, table
 from test_cli import call
 from test_evidence import result_file
@@ -61,7 +61,7 @@ def put(place: Store, method: str, task: str = "rte", seed: int = 0, size: Any =
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setattr(machine, "machine_class", lambda: "abacus")
+    monkeypatch.setattr(provenance, "machine_class", lambda: "abacus")
     store = Store(tmp_path / "results")
     put(store, "lora", arguments={"rank": 8})
     put(store, "full")
@@ -215,7 +215,7 @@ def test_nothing_to_export(place: Store, tmp_path: Path) -> None:
 
 
 def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "machine_class", lambda: "abacus")
+    monkeypatch.setattr(provenance, "machine_class", lambda: "abacus")
     store = tmp_path / "results"
     put(Store(store), "none", curve=(), costs=Costs())
     done = call("import", "peft-bench", result_file(tmp_path / "a.json"), "--store", store, "--json")

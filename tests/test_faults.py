@@ -8,7 +8,7 @@ import pytest
 from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers
 from peftbench.tasks import TASKS, Example, prompt
-from peftbench.tasks.door import DataError, example
+from peftbench.tasks._loading import DataError, example
 
 
 def made(task: str, **changes: Any) -> Example:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import peftbench
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.analysis.names import distinct
+from peftbench.studies.leaderboard import leaderboards
+from peftbench.studies.run_labels import distinct
 
 ROWS = [{"text": f"note {i}", "label": i % 2, "other": i} for i in range(24)]
 GRID = """
@@ -143,7 +143,7 @@ IDS = """
 import json, sys
 from pathlib import Path
 import peftbench
-from peftbench.registry import load_plugin
+from peftbench.core.registry import load_plugin
 load_plugin(Path(sys.argv[1]))
 grid = {"methods": ["moved-method"], "tasks": [{"use": "moved_task", "words": sys.argv[2]}]}
 print(json.dumps([spec.id for spec in peftbench.plan(grid)["specs"]]))

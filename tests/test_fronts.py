@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.fronts import Front, dominated, front
-from peftbench.analysis.groups import groups
-from peftbench.report.fronts import section
-from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
+from peftbench.studies.groups import groups
+from peftbench.studies.pareto import Front, dominated, front
+from peftbench.studies.pareto_view import section
+from peftbench.studies.report_data import evidence
 from synthetic_table import curves, run, table
 
 POINTS = st.dictionaries(

@@ -9,17 +9,18 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from peftbench import gating, machine
-from peftbench.gating import Design, arms, current, to_do
+from peftbench.core import provenance
+from peftbench.core.registry import UserError
+from peftbench.core.spec import DataFacts, RunResult, RunSpec
+from peftbench.gate import cells
+from peftbench.gate.cells import Design, arms, current, to_do
 from peftbench.launch import Options, Watch, local, processes
 from peftbench.launch.local import After
-from peftbench.registry import UserError
 from peftbench.results.digests import RESULT
-from peftbench.spec import DataFacts, RunResult, RunSpec
-from peftbench.store import Store
+from peftbench.results.store import Store
 from peftbench.tasks import resolve
-from peftbench.tasks.scoring import NOTHING, chance, scored
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._scoring import NOTHING, chance, scored
+from peftbench.tasks._splits import Limits, split
 from sealing import rewrite
 from test_cli import Done, call
 
@@ -54,8 +55,8 @@ def planted(spec: RunSpec, share: float, store: Store, status: Any = "ok") -> No
         **(scored(task, rows, given) if status == "ok" else NOTHING)._asdict(),
         chance=chance(task, rows),
         data=DataFacts(source="x", fingerprint="of these", train_rows=8, validation_rows=8, test_rows=len(rows)),
-        versions=machine.versions(),
-        code=machine.code(),
+        versions=provenance.versions(),
+        code=provenance.code(),
         error=None if status == "ok" else "loss is not finite",
     )
     store.finish(store.begin(spec), result, kept)
@@ -176,15 +177,15 @@ def test_what_other_code_found_is_not_taken(tmp_path: Path, key: str, value: Any
 def test_a_plugin_that_changed_is_run_again_and_the_baseline_is_not(tmp_path: Path, runs: dict[str, Any]) -> None:
     plugin = tmp_path / "gate_plugin.py"
     plugin.write_text(OTHER)
-    machine.code.cache_clear()
+    provenance.code.cache_clear()
     arguments = ("lora-by-another-name", "--plugin", str(plugin))
     assert gate(tmp_path, *arguments).code in (0, 2)
     plugin.write_text(OTHER + "# changed\n")
-    machine.code.cache_clear()
+    provenance.code.cache_clear()
     runs["done"].clear()
     gate(tmp_path, *arguments)
     assert {spec.method.name for spec in runs["done"]} == {"lora-by-another-name"}
-    machine.code.cache_clear()
+    provenance.code.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_gate_that_breaks_has_no_verdict(
     def broken(*_arguments: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(gating, "verdict", broken)
+    monkeypatch.setattr(cells, "verdict", broken)
     done = gate(tmp_path, "dora")
     assert (done.code, len(runs["done"])) == (2, 12)
     assert "RuntimeError: out of luck" in done.err
@@ -231,7 +232,7 @@ def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
     path = store.folder(found.candidate.first) / RESULT
     rewrite(path, lambda content: content["data"].update(fingerprint="of other rows"))
     with pytest.raises(UserError, match="pocket_choice: its data changed between the runs"):
-        gating.verdict(found, store)
+        cells.verdict(found, store)
 
 
 def test_the_workflow_asks_for_what_there_is(tmp_path: Path, runs: dict[str, Any]) -> None:

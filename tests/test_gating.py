@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.analysis.cells import MissingCell
-from peftbench.analysis.gating import MARGIN, Paired, Verdict, judge, said
-from peftbench.analysis.stats import Interval, Run
-from peftbench.report.gating import junit, section
+from peftbench.gate.decision import MARGIN, Paired, Verdict, judge, said
+from peftbench.gate.presentation import junit, section
 from peftbench.report.tables import section_markdown
+from peftbench.stats.intervals import Interval, Run
+from peftbench.studies.coverage import MissingCell
 
 NAMES, ABOUT = ("mine", "lora"), {"model": "pocket", "seeds": 5}
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.grid import Grid, expand, load
+from peftbench.core.registry import Unit, UserError, load_plugin
+from peftbench.core.spec import Choice, Evaluation, RunSpec, Training
+from peftbench.grid.expand import Grid, expand, load
 from peftbench.methods import METHODS, Method
 from peftbench.metrics import METRICS
-from peftbench.registry import Unit, UserError, load_plugin
-from peftbench.spec import Choice, Evaluation, RunSpec, Training
 from peftbench.tasks import TASKS, suite
 
 SPEC = RunSpec(
@@ -496,7 +496,7 @@ def test_a_grid_is_frozen_and_may_be_given_as_it_is() -> None:
 
 def test_expanding_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from peftbench.grid import expand;"
+        "import sys; from peftbench.grid.expand import expand;"
         "expand({'methods': ['none', 'lora', 'adapter'], 'tasks': ['pocket', 'paper'], 'sizes': [10, 'all']});"
         "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'pandas') if m in sys.modules])"
     )

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from made_store import failed, result, store
-from peftbench.methods.files import examine
-from peftbench.registry import UserError
-from peftbench.spec import Choice, RunResult
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Choice, RunResult
+from peftbench.methods._saved_files import examine
 from test_cli import assert_one_line, call
 
 EVIL = "\x1b[2J\x1b]0;pwned\x07[red]\x9b31m \u202eabc\r:bug:"
@@ -132,7 +132,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
-from peftbench.methods.peft_model import with_peft
+from peftbench.methods._peft_model import with_peft
 from peftbench.models import fingerprint
 
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import SHARED
-from peftbench.store import Store
+from peftbench.results.store import Store
 from peftbench.tasks import TASKS
-from peftbench.tasks.door import key, read
+from peftbench.tasks._loading import key, read
 
 TOOLS, MIRROR = SHARED / "tools", SHARED / "data"
 SETS = ("sst2", "ag_news", "boolq")

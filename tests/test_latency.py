@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.engine import latency
-from peftbench.engine.beside import peak_memory
-from peftbench.engine.latency import Twin, by_turns, latencies, middling, summed_up, token_times
+from peftbench.core.spec import Evaluation
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import tensor_bytes
-from peftbench.engine.quantise import Quantise, constants
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.quantization import Quantise, constants
+from peftbench.engine.tokenization import Encoded
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.spec import Evaluation
+from peftbench.profiling import latency
+from peftbench.profiling.extra_measurements import peak_memory
+from peftbench.profiling.latency import Twin, by_turns, latencies, middling, summed_up, token_times
 from peftbench.tasks import TASKS
 
 ROWS = [Encoded(list(range(3, 3 + length)), [5, 1]) for length in (4, 9, 6, 5, 30)]
@@ -219,8 +219,8 @@ def test_a_run_that_asks_for_it(method: str, tiny_models: dict[str, Path], tmp_p
 def test_tables_show_what_was_measured_and_no_empty_columns() -> None:
     import pandas as pd
 
-    from peftbench.analysis.leaderboard import leaderboards
     from peftbench.report.columns import columns
+    from peftbench.studies.leaderboard import leaderboards
     from synthetic_table import run as planted
 
     def titles(**measured: float) -> dict[str, list[str]]:

@@ -18,12 +18,12 @@ import pytest
 
 import peftbench
 from peftbench.core import resources
-from peftbench.faults import DISK, environment_fault
+from peftbench.core.machine_faults import DISK, environment_fault
+from peftbench.core.registry import UserError, load_plugin
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
-from peftbench.launch.limits import LEAST, UNKNOWN, Forecasts, Limit
+from peftbench.launch.time_limits import LEAST, UNKNOWN, Forecasts, Limit
 from peftbench.methods import METHODS
-from peftbench.registry import UserError, load_plugin
 from peftbench.results.claims import Claims, Owner, myself
 
 GRID: dict[str, Any] = {

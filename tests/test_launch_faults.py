@@ -20,7 +20,7 @@ import pytest
 
 import peftbench
 from conftest import SHARED
-from peftbench.planning.devices import keep
+from peftbench.profiling.devices import keep
 from test_launch import COUNTED, GRID, HEAD, assert_clean, plugin, result_files
 
 pytestmark = pytest.mark.slow
@@ -347,7 +347,7 @@ def test_the_snippet_of_the_readme_is_a_script(tmp_path: Path) -> None:
 
 
 def test_a_forecast_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peftbench.launch.limits import Forecasts
+    from peftbench.launch.time_limits import Forecasts
 
     monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "cache"))
     (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
-from peftbench.analysis.names import labels
-from peftbench.analysis.pscp import pscp
-from peftbench.analysis.weight_sets import SETS, weight_set
-from peftbench.registry import UnknownNameError
-from peftbench.report.sections import evidence
+from peftbench.core.registry import UnknownNameError
+from peftbench.studies.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
+from peftbench.studies.pscp import pscp
+from peftbench.studies.pscp_weights import SETS, weight_set
+from peftbench.studies.report_data import evidence
+from peftbench.studies.run_labels import labels
 from synthetic_table import TASKS, run, table
 
 CURVE = ["id", "step", "tokens", "seconds", "train_loss", "validation_loss"]

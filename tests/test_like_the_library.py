@@ -18,18 +18,18 @@ import torch
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 from transformers import Trainer as LibraryTrainer
 
-from peftbench.engine.ahead import model_inputs
+from peftbench.core.seeds import stream
+from peftbench.core.spec import Evaluation, Training
+from peftbench.engine.generation import answer
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer
-from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode
 from peftbench.engine.train import Trainer
+from peftbench.engine.training_context import model_inputs
 from peftbench.methods import METHODS, Adapted, Ahead
 from peftbench.models import find
-from peftbench.seeds import stream
-from peftbench.spec import Evaluation, Training
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 TASK = TASKS["pocket_data_to_text"]
 ARGUMENTS: dict[str, dict[str, Any]] = {

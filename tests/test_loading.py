@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from peftbench.core.registry import UserError
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, adapt, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
-from peftbench.registry import UserError
 
 State = dict[str, torch.Tensor]
 Q = "model.layers.0.self_attn.q_proj.weight"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peftbench.core.registry import UserError
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
-from peftbench.registry import UserError
+from peftbench.grid.expand import expand
 from peftbench.tasks import TASKS, Example, suite
 from peftbench.tasks import long_context as filling
+from peftbench.tasks._splits import Limits, Splits, split
 from peftbench.tasks.long_context import aggregation, hide, multi_key, needle
-from peftbench.tasks.splits import Limits, Splits, split
 
 MODULES = (filling, aggregation, multi_key, needle)
 SPLITS = ("train", "validation", "test")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from peftbench.core.registry import load_plugin
+from peftbench.core.spec import RunResult
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide, exactly
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.tokenization import Encoded
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import load_plugin
-from peftbench.spec import RunResult
 
 PLUGIN = '''
 """A low-rank update of one layer, with merges that are right or wrong in several ways."""
@@ -230,6 +230,6 @@ def test_what_merging_leaves_behind_is_put_back(tiny_models: dict[str, Path]) ->
         pass
     assert layer.weight is original
     assert (layer.bias, layer.marks, hasattr(layer, "more")) == (None, ["whole"], False)
-    from peftbench.engine.unchanged import checksum
+    from peftbench.engine.base_integrity import checksum
 
     assert checksum(model) == before

@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.checking import contract
-from peftbench.engine.forward import forward, pad
+from peftbench.checks import method_check
+from peftbench.core.registry import UserError
+from peftbench.core.seeds import stream
+from peftbench.core.spec import Choice, RunSpec, Training
+from peftbench.engine.families import shape
+from peftbench.engine.families.decoder import forward, pad
+from peftbench.engine.generation import generate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import generate
-from peftbench.engine.shapes import shape
-from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode
 from peftbench.engine.train import Trainer
 from peftbench.experiment import adapt
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.seeds import stream
-from peftbench.spec import Choice, RunSpec, Training
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 SMALL: dict[str, dict[str, Any]] = {
     "prompt-tuning": {"tokens": 4},
@@ -106,9 +106,9 @@ def finish(base: Base, adapted: Adapted) -> bool:
 
 @pytest.mark.parametrize(("method", "model"), CELLS)
 def test_contract(method: str, model: str, folders: dict[str, Path]) -> None:
-    """What the contract asks is in `peftbench.checking.trial`; here, that it is kept, and what is trained and left."""
-    asked = contract.spec(method, SMALL.get(method, {}))
-    found = list(contract.on(folders[model], asked, abilities=model in ("llama", "flan")))
+    """The contract is `peftbench.checks.method_contract`; here: it is kept, and what is trained and left."""
+    asked = method_check.spec(method, SMALL.get(method, {}))
+    found = list(method_check.on(folders[model], asked, abilities=model in ("llama", "flan")))
     if (method, model) in REFUSED:
         assert REFUSED[method, model] in found[0].facts["refused"]
         return

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from peftbench.core.registry import load_plugin
 from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import load_plugin
 from test_cli import assert_one_line, call
 from test_methods import finish, logits, rows
 

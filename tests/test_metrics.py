@@ -19,8 +19,8 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from peftbench.metrics import METRICS, Answers, UnavailableError, grouped, invalid_share, number, score
+from peftbench.metrics._numerals import number_of
 from peftbench.metrics.equation import value_of
-from peftbench.metrics.numerals import number_of
 
 LABELS = ("no", "yes", "perhaps")
 SENTENCES = ("the mill is near the river", "a cheap pub by the old mill", "it serves good french food", "nobody knows")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from peftbench.core.registry import UserError
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.models.files import identity, needed, weight_bytes
-from peftbench.registry import UserError
+from peftbench.models.trained_files import identity, needed, weight_bytes
 
 
 def adapter(model: Path, folder: Path, **more: Any) -> Path:

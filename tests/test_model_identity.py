@@ -14,9 +14,9 @@ import pytest
 
 from conftest import SHARED
 from made_store import result, store
-from peftbench.grid import expand
-from peftbench.spec import Choice, RunSpec
-from peftbench.store import Store
+from peftbench.core.spec import Choice, RunSpec
+from peftbench.grid.expand import expand
+from peftbench.results.store import Store
 from test_cli import assert_one_line, call
 
 TOOLS = SHARED / "tools"
@@ -24,8 +24,8 @@ NAMES = ("org-a/tiny", "org-b/tiny", "evil-org/pocket")
 GRID = {"methods": ["none"], "tasks": ["pocket_sentiment"], "sizes": [8], "eval": {"test_rows": 4}}
 ASK = """
 import json, sys
-from peftbench.grid import expand
-from peftbench.registry import UserError
+from peftbench.grid.expand import expand
+from peftbench.core.registry import UserError
 for grid in map(json.loads, sys.stdin):
     try:
         print(json.dumps([spec.model_dump(mode="json") for spec in expand(grid)]))
@@ -168,9 +168,9 @@ def test_no_two_models_have_one_name_on_a_board(tmp_path: Path, tiny_models: dic
 
 @pytest.mark.parametrize(("base", "fits"), [("evil-org/pocket", False), ("pocket", True), ("org/POCKET", False)])
 def test_an_adapter_of_another_organisation_is_refused(base: str, fits: bool, tmp_path: Path) -> None:
-    from peftbench.methods.files import check_base, examine
+    from peftbench.core.registry import UserError
+    from peftbench.methods._saved_files import check_base, examine
     from peftbench.models import find
-    from peftbench.registry import UserError
 
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, "peft_type": "LORA"}))
     if fits:

@@ -12,20 +12,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from peftbench import experiment
-from peftbench.engine.adapters import save
-from peftbench.engine.endings import DivergedError
+from peftbench.core.spec import RunResult, Training
+from peftbench.engine.checkpoint import save
+from peftbench.engine.exceptions import DivergedError
+from peftbench.engine.generation import generate, rank
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import generate, rank
-from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.experiment import Worker
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.spec import RunResult, Training
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 RANKED, GENERATED = "pocket_sentiment", "pocket_data_to_text"
 

@@ -22,7 +22,9 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from conftest import SHARED
-from peftbench.engine.tokens import (
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunResult
+from peftbench.engine.tokenization import (
     Encoder,
     SourceEncoder,
     check_choices,
@@ -32,10 +34,8 @@ from peftbench.engine.tokens import (
     written,
 )
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import RunResult
 from peftbench.tasks import TASKS, Example, TaskFacts
 
 FACTS = TaskFacts(

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.engine.adapters import save
-from peftbench.engine.forward import forward
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunResult, RunSpec
+from peftbench.engine.checkpoint import save
+from peftbench.engine.families.decoder import forward
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.files import describe, examine
+from peftbench.methods._saved_files import describe, examine
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import RunResult, RunSpec
 from test_cli import assert_one_line, call
 
 METHODS_KEPT: list[Any] = [

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import peftbench
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand, load
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
+from peftbench.grid.expand import expand, load
 from peftbench.tasks import prompt, resolve
-from peftbench.tasks.files import DataError, table
-from peftbench.tasks.splits import Limits, Splits, split
+from peftbench.tasks._formats import DataError, table
+from peftbench.tasks._splits import Limits, Splits, split
 
 ROWS = [{"text": f"note {i}: {'win money' if i % 3 else 'see you'}", "label": int(i % 3 > 0)} for i in range(40)]
 ENTRY: dict[str, Any] = {"data": "my.jsonl", "fields": ["text"], "target": "label", "labels": ["ham", "spam"]}
@@ -299,7 +299,7 @@ def test_a_run_to_the_table(here: Path, tiny_models: dict[str, Path]) -> None:
     assert list(done["status"]) == ["ok"] * 4
     assert set(done["data"]) == {"file: my.jsonl"}
     assert peftbench.plan(grid, here / "results")["missing"] == 0
-    from peftbench.analysis.leaderboard import leaderboards
+    from peftbench.studies.leaderboard import leaderboards
 
     (board,) = leaderboards(done)
     assert board.tasks == {"free": "rouge_l", "my": "accuracy"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from made_store import CURVE, failed, result, store
-from peftbench.spec import RunResult
+from peftbench.core.spec import RunResult
 from test_cli import call
 
 METHODS, TASKS = ("none", "lora"), ("sst2", "rte")
@@ -166,7 +166,7 @@ def test_sizes_beyond_the_rows_are_said(tmp_path: Path) -> None:
 
 def test_intervals_end_where_the_scale_does(tmp_path: Path) -> None:
     """Two seeds that differ by 60 points: without a scale, the interval would be wider than all scores there are."""
-    from peftbench.spec import Score
+    from peftbench.core.spec import Score
 
     made = [
         result(

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.checking import tiny
+from peftbench.checks import tiny_models as tiny
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Training
+from peftbench.engine.families import shape
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.shapes import shape
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
-from peftbench.methods.peft_types import REFUSED, types
+from peftbench.methods._peft_types import REFUSED, types
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import Training
 
 EVERYWHERE: dict[str, Any] = {
     "target_modules": ["k"],
@@ -195,7 +195,7 @@ def own_options(kind: str) -> list[str]:
     """The fields of a configuration that are its own."""
     from peft import PeftConfig
 
-    from peftbench.methods.peft_types import config_class
+    from peftbench.methods._peft_types import config_class
 
     common = {field.name for field in dataclasses.fields(PeftConfig)}
     return [f.name for f in dataclasses.fields(config_class(kind)) if f.init and f.name not in common]
@@ -324,7 +324,7 @@ def test_every_option_changes_something_or_is_refused(kind: str, bases: dict[str
 )
 def test_what_is_not_done_here_is_refused_by_name(kind: str, arguments: Context) -> None:
     """When a grid is read, in one line."""
-    from peftbench.grid import expand
+    from peftbench.grid.expand import expand
 
     with pytest.raises(UserError, match=f"peft:{kind} cannot be run with .*{list(arguments)[-1]}") as problem:
         expand({"methods": [{"use": f"peft:{kind}", **arguments}], "tasks": ["pocket_topic"]})

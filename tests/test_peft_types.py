@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import peftbench
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.peft_types import types
+from peftbench.methods._peft_types import types
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
 
 
 def specs(*entries: Any, **keys: Any) -> list[RunSpec]:
@@ -104,7 +104,8 @@ def test_rules_may_name_types() -> None:
 
 def test_a_grid_without_it_needs_no_library() -> None:
     code = (
-        "import sys; from peftbench.grid import expand; expand({'methods': ['lora'], 'tasks': ['pocket_topic']});"
+        "import sys; from peftbench.grid.expand import expand;"
+        "expand({'methods': ['lora'], 'tasks': ['pocket_topic']});"
         "print([name for name in ('torch', 'peft') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -211,7 +212,7 @@ def test_types_with_needs_of_their_own_run(name: str, tiny_models: dict[str, Pat
 def test_operations_that_cannot_be_counted_are_missing(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftbench.engine import estimate
+    from peftbench.profiling import estimate
 
     def refuse(*_arguments: object) -> int:
         raise RuntimeError("no formula")

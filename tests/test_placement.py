@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from conftest import SHARED
+from peftbench.core.registry import UserError
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, adapt, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted, method
 from peftbench.models import find
-from peftbench.registry import UserError
 
 SIZE: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
 WIDE = SIZE | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -215,7 +215,7 @@ def test_the_layers_of_the_library_are_layers_too() -> None:
 
 @pytest.mark.slow
 def test_every_type_that_takes_layers_stands_in_them() -> None:
-    from peftbench.methods.peft_types import REFUSED, types
+    from peftbench.methods._peft_types import REFUSED, types
 
     tried = 0
     for kind in types():
@@ -233,7 +233,7 @@ def test_every_type_that_takes_layers_stands_in_them() -> None:
 
 def test_a_method_that_stands_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever wrote it: what is trained counts, not what it says; and it is taken off again."""
-    from peftbench.models.places import Layers, Modules
+    from peftbench.models.target_modules import Layers, Modules
 
     monkeypatch.setattr(METHODS, "_units", dict(METHODS._units))
 
@@ -290,7 +290,7 @@ def test_what_is_kept_of_a_mixture_is_read_by_the_library_alone(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from peftbench.engine.adapters import load, save
+    from peftbench.engine.checkpoint import load, save
 
     base, ids = Base(find(str(mixtures[kind])), "fp32"), torch.tensor([[5, 6, 7, 8]])
     before = base.model(input_ids=ids).logits
@@ -349,7 +349,7 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_architecture_is_adapted_where_asked_or_refused_in_a_line(architectures: Path) -> None:
     from transformers import AutoConfig
 
-    from peftbench.models.places import stacks
+    from peftbench.models.target_modules import stacks
 
     told: dict[str, int] = {}
     for folder in sorted(architectures.iterdir()):

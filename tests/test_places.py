@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.models.places import Layers, Modules, norms, places, stacks
-from peftbench.registry import UserError
+from peftbench.models.target_modules import Layers, Modules, norms, places, stacks
 
 SIZE: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
 WIDE = SIZE | {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}

@@ -14,27 +14,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import SHARED
 from peftbench.cli.planning import _left, warn
-from peftbench.engine.adapters import save
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.engine.checkpoint import save
 from peftbench.engine.load import Base
+from peftbench.engine.meta_model import FORMULAS
 from peftbench.engine.meter import Memory
-from peftbench.engine.rehearsal import Counts, Rehearsal
-from peftbench.engine.tokens import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode
 from peftbench.engine.train import Trainer, longest_rows
-from peftbench.engine.valueless import FORMULAS
 from peftbench.experiment import adapt
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
-from peftbench.planning import is_large
-from peftbench.planning.calibration import fit
-from peftbench.planning.devices import Device, device, named
-from peftbench.planning.forecast import Cell, Forecast, forecast, longest
-from peftbench.planning.lengths import measured, rows
-from peftbench.planning.profiles import Profile, points, profile
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
+from peftbench.profiling import is_large
+from peftbench.profiling.calibration import fit
+from peftbench.profiling.devices import Device, device, named
+from peftbench.profiling.dry_run import Counts, Rehearsal
+from peftbench.profiling.forecast import Cell, Forecast, forecast, longest
+from peftbench.profiling.lengths import measured, rows
+from peftbench.profiling.profiles import Profile, points, profile
 from peftbench.tasks import TASKS
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 from test_cli import call
 
 MIRROR = SHARED / "data"
@@ -263,7 +263,7 @@ def test_rows_are_read_where_they_can_be_and_else_told() -> None:
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_lengths_are_those_of_the_mirror() -> None:
-    from peftbench.planning.lengths import measure
+    from peftbench.profiling.lengths import measure
 
     assert measure(MIRROR) == measured()
 
@@ -305,7 +305,7 @@ def test_a_grid_says_what_will_not_fit_before_its_first_run(
     large = grid(models=["llama-3-8b"], methods=["full", "lora"], seeds=[0])
     assert not any(map(is_large, grid()))
     assert all(map(is_large, large))
-    monkeypatch.setattr("peftbench.planning.devices.here", lambda: replace(ROOM, name="small", memory_bytes=10**10))
+    monkeypatch.setattr("peftbench.profiling.devices.here", lambda: replace(ROOM, name="small", memory_bytes=10**10))
     warn(large, None, 2)
     said = capsys.readouterr().err
     assert said.count("warning: does not fit: ") == 2

@@ -13,9 +13,8 @@ import torch
 
 from conftest import SHARED
 from peftbench.models import find
-from peftbench.models.pocket import text
-from peftbench.models.pocket.world import ASKING, MEANING, documents, lexicon
 from peftbench.tasks import TASKS, Example, suite
+from peftbench.tasks._splits import Limits, split
 from peftbench.tasks.pocket import (
     NAMES,
     arithmetic,
@@ -27,7 +26,8 @@ from peftbench.tasks.pocket import (
     similarity,
     topic,
 )
-from peftbench.tasks.splits import Limits, split
+from pretraining.pocket import text
+from pretraining.world import ASKING, MEANING, documents, lexicon
 
 MODULES = (arithmetic, choice, code, data_to_text, entailment, sentiment, similarity, topic)
 WEIGHTS = Path(find("pocket").source)
@@ -185,7 +185,7 @@ def test_overlap_with_test_rows_is_found(tmp_path: Path) -> None:
 
 def test_two_heads_start_as_a_pair_that_looks_up() -> None:
     """Before any training, what followed a random token the first time is mostly foretold the second time."""
-    from peftbench.models.pocket.network import new_model
+    from pretraining.pocket.network import new_model
 
     once = torch.randint(300, 3000, (8, 60), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_the_model_looks_up_what_followed_a_token() -> None:
 @pytest.mark.skipif(not (SHARED / "corpus").is_dir(), reason="needs the corpus beside the repository")
 def test_the_recipe_makes_the_loss_fall_as_the_card_says(tmp_path: Path) -> None:
     """The first hundredth of the shipped training, by the same recipe, falls as far as that did."""
-    from peftbench.models.pocket.__main__ import STAGES, make
+    from pretraining.pocket.__main__ import STAGES, make
 
     first = json.loads((WEIGHTS / "pretraining.jsonl").read_text().splitlines()[0])
     tokens = round(4096 * int(first["step"]) / STAGES[0].tokens)

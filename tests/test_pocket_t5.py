@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from conftest import SHARED
-from peftbench.engine.pretrain import Pairs, held_out_loss
 from peftbench.models import find
-from peftbench.models.pocket_t5 import __main__ as recipe
-from peftbench.models.pocket_t5.network import new_model
-from peftbench.models.pocket_t5.pairs import (
+from peftbench.tasks import TASKS, suite
+from peftbench.tasks.pocket import NAMES
+from pretraining.pocket_t5 import __main__ as recipe
+from pretraining.pocket_t5.network import new_model
+from pretraining.pocket_t5.pairs import (
     END,
     PAD,
     SENTINELS,
@@ -33,14 +34,13 @@ from peftbench.models.pocket_t5.pairs import (
     take_out,
     world,
 )
-from peftbench.tasks import TASKS, suite
-from peftbench.tasks.pocket import NAMES
+from pretraining.trainer import Pairs, held_out_loss
 from test_pocket import words_of
 
 WEIGHTS = Path(find("pocket-t5").source)
 needs_weights = pytest.mark.skipif(
     not (WEIGHTS / "model.safetensors").is_file(),
-    reason="the weights are not there yet: python -m peftbench.models.pocket_t5 makes them",
+    reason="the weights are not there yet: python -m pretraining.pocket_t5 makes them",
 )
 
 
@@ -184,7 +184,7 @@ def test_the_first_heads_look_up_what_follows_a_token() -> None:
 
 
 def test_matrices_learn_by_muon_and_queries_slowly() -> None:
-    from peftbench.engine.pretrain import Schedule, _optimizers
+    from pretraining.trainer import Schedule, _optimizers
 
     model = new_model(0, 600)
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.analysis.pscp import COSTS, pscp, weight_set
-from peftbench.analysis.weight_sets import ALL_COSTS, names
-from peftbench.registry import UnknownNameError
+from peftbench.core.registry import UnknownNameError
+from peftbench.studies.pscp import COSTS, pscp, weight_set
+from peftbench.studies.pscp_weights import ALL_COSTS, names
 
 FREE = dict.fromkeys(ALL_COSTS, 0.0)
 REFERENCE = {"trainable_parameters": 5e8, "extra_forward_tflops": 1.0, "peak_memory_gb": 9.0, "latency_ms": 20.0}
@@ -126,6 +126,6 @@ def test_the_sets_say_where_they_come_from() -> None:
 
 def test_the_import_is_light() -> None:
     heavy = {"pandas", "numpy", "scipy", "matplotlib", "jinja2", "torch"}
-    code = f"import sys, peftbench.analysis.pscp; print({heavy} & set(sys.modules))"
+    code = f"import sys, peftbench.studies.pscp; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

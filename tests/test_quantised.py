@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.engine.forward import forward
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunResult, RunSpec
+from peftbench.engine.base_integrity import checksum
+from peftbench.engine.families.decoder import forward
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tracked
-from peftbench.engine.quantise import constants
+from peftbench.engine.quantization import constants
 from peftbench.engine.train import Trainer
-from peftbench.engine.unchanged import checksum
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import RunResult, RunSpec
-from peftbench.store import table_row
+from peftbench.results.store import table_row
 from test_methods import ELSEWHERE, SMALL, TRAINING, rows
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra `quantised` is not installed")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import peftbench
-from peftbench.grid import expand
-from peftbench.registry import load_plugin
+from peftbench.core.registry import load_plugin
+from peftbench.grid.expand import expand
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,7 +49,7 @@ def test_your_own_data(tmp_path: Path) -> None:
     numbers = rows.replace("good", "1").replace("bad", "0")
     (tmp_path / "reviews.csv").write_text("title,text,verdict\n" + numbers)
     from peftbench.tasks import resolve
-    from peftbench.tasks.splits import Limits, split
+    from peftbench.tasks._splits import Limits, split
 
     (spec, *_) = expand(grid)
     task = resolve(spec.task.name, spec.task.arguments)

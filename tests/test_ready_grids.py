@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from peftbench.grid import expand, load, ready
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.grid.expand import expand, load, ready
 from peftbench.tuning import search
 
 NAMES = "paper stability pu2023 scale layers tuned rank retention zoo".split()

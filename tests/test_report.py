@@ -13,15 +13,16 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from peftbench.analysis.cells import MissingCell
-from peftbench.analysis.leaderboard import Leaderboard, leaderboards
-from peftbench.report import sensitivity, write
+from peftbench.report import write
 from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns, humane
-from peftbench.report.figures import learning_curves, score_cost, styles
-from peftbench.report.sections import evidence
 from peftbench.report.tables import csv, failures, grouped, markdown
 from peftbench.report.terminal import View, print_section
-from peftbench.report.verdicts import section as verdicts
+from peftbench.studies import pscp_sensitivity_view
+from peftbench.studies.coverage import MissingCell
+from peftbench.studies.figures import learning_curves, score_cost, styles
+from peftbench.studies.leaderboard import Leaderboard, leaderboards
+from peftbench.studies.pairwise_differences import section as verdicts
+from peftbench.studies.report_data import evidence
 from synthetic_table import METHODS, curves, run, table
 
 EVIL = "<script>alert('x')</script>|$x$"
@@ -180,7 +181,7 @@ def test_csv_round_trip(board: Leaderboard) -> None:
 
 
 def test_markdown_round_trip(board: Leaderboard) -> None:
-    first, _, _ = markdown([board]).partition(sensitivity.ABOUT)
+    first, _, _ = markdown([board]).partition(pscp_sensitivity_view.ABOUT)
     lines = [line for line in first.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert len({len(line) for line in cells}) == 1
@@ -260,7 +261,7 @@ def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboa
 
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
-    found = sensitivity.figures(measured, styles(METHODS), "s")
+    found = pscp_sensitivity_view.figures(measured, styles(METHODS), "s")
     assert list(found) == ["relative v1", "<a> \\1 v1"]
     for figure in found.values():
         texts = [element.text for element in ET.fromstring(figure).iter() if element.text]
@@ -271,7 +272,7 @@ def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     alone = leaderboards(table()[table()["method"] == "lora"])[0]
     assert alone.rows[0].pscp["paper"].value
     assert alone.sensitivity == ()
-    assert sensitivity.figures(alone, styles(METHODS), "s") == {}
+    assert pscp_sensitivity_view.figures(alone, styles(METHODS), "s") == {}
 
 
 def test_many_methods_look_different() -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from peftbench import environment, experiment, machine, seeds
-from peftbench.analysis.sameness import Comparison, compare
+from peftbench import experiment
+from peftbench.core import installation, provenance, seeds
+from peftbench.core.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
 from peftbench.engine import train
 from peftbench.experiment import Worker, run
-from peftbench.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
-from peftbench.store import Store
-from peftbench.tasks import resolve, splits
+from peftbench.results.run_diff import Comparison, compare
+from peftbench.results.store import Store
+from peftbench.tasks import _splits, resolve
 from sealing import rewrite
 from test_cli import Done, assert_one_line, call, write
 
@@ -137,7 +138,7 @@ class Installed:
 
 def test_a_checkout_has_a_commit_and_says_if_it_was_changed(checkout: Path) -> None:
     def origin() -> dict[str, Any]:
-        return machine._origin("a-method-of-mine", Installed())  # type: ignore[arg-type]
+        return provenance._origin("a-method-of-mine", Installed())  # type: ignore[arg-type]
 
     commit = git(checkout, "rev-parse", "HEAD")
     assert origin() == {"commit": commit, "dirty": False}
@@ -153,10 +154,10 @@ def test_a_checkout_has_a_commit_and_says_if_it_was_changed(checkout: Path) -> N
 def test_an_installation_from_a_commit_has_that_commit() -> None:
     commit = "0123456789" * 4
     at_a_commit = Installed({"url": "https://somewhere", "vcs_info": {"vcs": "git", "commit_id": commit}})
-    assert machine._origin("no-such-module", at_a_commit) == {"commit": commit}  # type: ignore[arg-type]
-    assert machine._origin("no-such-module", Installed()) == {}  # type: ignore[arg-type]
+    assert provenance._origin("no-such-module", at_a_commit) == {"commit": commit}  # type: ignore[arg-type]
+    assert provenance._origin("no-such-module", Installed()) == {}  # type: ignore[arg-type]
     from_a_folder = Installed({"url": "file:///home/me/it", "dir_info": {}})
-    assert machine._origin("no-such-module", from_a_folder) == {}  # type: ignore[arg-type]
+    assert provenance._origin("no-such-module", from_a_folder) == {}  # type: ignore[arg-type]
 
 
 def test_the_digest_of_the_source_sees_every_change(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_the_digest_of_the_source_sees_every_change(tmp_path: Path) -> None:
     for texts in (("ab", "c"), ("a", "bc"), ("", "abc")):
         for path, text in zip((one, other), texts, strict=True):
             path.write_text(text)
-        seen.add(machine._digest([("one.py", one), ("other.py", other)]))
+        seen.add(provenance._digest([("one.py", one), ("other.py", other)]))
     assert len(seen) == 3
 
 
@@ -181,20 +182,20 @@ def test_the_digest_of_the_source_sees_every_change(tmp_path: Path) -> None:
     ],
 )
 def test_the_driver(text: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
-    assert machine._driver() is None
+    monkeypatch.setattr(provenance, "DRIVER", tmp_path / "version")
+    assert provenance._driver() is None
     (tmp_path / "version").write_text(text)
-    assert machine._driver() == version
+    assert provenance._driver() == version
 
 
 def test_settings_are_those_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = machine.settings()
+    before = provenance.settings()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        after = machine.settings()
+        after = provenance.settings()
     finally:
         torch.use_deterministic_algorithms(False)
     assert before["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
@@ -210,7 +211,7 @@ def test_a_result_has_the_seed_of_every_stream_that_was_drawn(
     def watched(seed: int, name: seeds.Stream) -> int:
         return drawn.setdefault(name, seeds.stream(seed, name))
 
-    for user in (experiment, splits, train):
+    for user in (experiment, _splits, train):
         monkeypatch.setattr(user, "stream", watched)
     (spec,) = _specs(tiny_models["llama"])
     found, _ = run(spec, Worker(), tmp_path, lambda _event: None)
@@ -225,7 +226,7 @@ def test_a_result_has_the_seed_of_every_stream_that_was_drawn(
 
 
 def _specs(model: Path) -> list[RunSpec]:
-    from peftbench.grid import expand
+    from peftbench.grid.expand import expand
 
     train, tested = {"max_steps": 2, "validation_rows": 4}, {"test_rows": 4}
     grid = {"models": [str(model)], "methods": ["lora"], "tasks": ["pocket_entailment"], "sizes": [8], "seeds": [5]}
@@ -238,7 +239,7 @@ def _specs(model: Path) -> list[RunSpec]:
 def test_env() -> None:
     said = call("env", "--json")
     assert said.code == 0
-    assert said.json["versions"] == machine.versions()
+    assert said.json["versions"] == provenance.versions()
     assert {"bitsandbytes", "sandbox", "NVML", "RAPL"} == set(said.json["optional"])
     plain = call("env").out
     for name in ("torch", "cpu", "threads", "source", "RAPL"):
@@ -246,16 +247,16 @@ def test_env() -> None:
 
 
 def test_energy_counters_of_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "POWER", tmp_path)
-    assert environment._rapl() == (False, f"missing: no counter in {tmp_path}")
+    monkeypatch.setattr(installation, "POWER", tmp_path)
+    assert installation._rapl() == (False, f"missing: no counter in {tmp_path}")
     counter = tmp_path / "intel-rapl:0" / "energy_uj"
     counter.mkdir(parents=True)
-    usable, why = environment._rapl()
+    usable, why = installation._rapl()
     assert not usable
     assert why.startswith(f"not readable: {counter}: ")
     counter.rmdir()
     counter.write_text("12\n")
-    assert environment._rapl() == (True, "readable")
+    assert installation._rapl() == (True, "readable")
 
 
 def test_the_library_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,9 +271,9 @@ def test_the_library_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
             return 0
 
     monkeypatch.setattr("ctypes.CDLL", lambda _name: Library(0))
-    assert environment._nvml() == (True, "readable")
+    assert installation._nvml() == (True, "readable")
     monkeypatch.setattr("ctypes.CDLL", lambda _name: Library(9))
-    assert environment._nvml() == (False, "libnvidia-ml.so.1 does not start: error 9")
+    assert installation._nvml() == (False, "libnvidia-ml.so.1 does not start: error 9")
 
 
 # reproduce
@@ -394,7 +395,7 @@ def test_stopping_leaves_no_verdict(done: tuple[Path, str], monkeypatch: pytest.
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peftbench.reproduction.launch", stop)
+    monkeypatch.setattr("peftbench.launch.reproduce.launch", stop)
     said = call("reproduce", done[1], "--store", done[0])
     assert (said.code, said.out) == (130, "")
     assert "stopped before" in said.err

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from conftest import SHARED
-from peftbench.engine import retention
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Evaluation, RunSpec
 from peftbench.engine.load import Base
-from peftbench.engine.retention import GENERAL, WORDS, base_loss, loss_change, passages
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import Evaluation, RunSpec
+from peftbench.profiling import retention
+from peftbench.profiling.retention import GENERAL, WORDS, base_loss, loss_change, passages
 
 ASKED = Evaluation(retention=True)
 
@@ -44,7 +44,7 @@ def test_a_rest_of_less_than_half_is_left_out() -> None:
 @pytest.mark.skipif(not (SHARED / "corpus").is_dir(), reason="the corpus of the pocket models is not there")
 def test_no_pocket_model_was_trained_on_it() -> None:
     """Not on a run of eight of its words."""
-    from peftbench.models.pocket.text import Books, shingles
+    from pretraining.pocket.text import Books, shingles
 
     wanted = passages(GENERAL.read_text(encoding="utf-8"))
     books = Books(SHARED / "corpus", set())

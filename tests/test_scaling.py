@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.crossing import crossings
-from peftbench.analysis.power_law import PowerLaw, power_law
-from peftbench.analysis.scaling import Scale, scales
-from peftbench.analysis.stats import Estimate
-from peftbench.report import scaling
-from peftbench.report.sections import evidence
 from peftbench.report.tables import section_markdown
+from peftbench.stats.intervals import Estimate
+from peftbench.stats.power_law import PowerLaw, power_law
+from peftbench.studies import data_scale_view
+from peftbench.studies.crossing import crossings
+from peftbench.studies.data_scale import Scale, scales
+from peftbench.studies.report_data import evidence
 from synthetic_table import run
 
 SIZES = (100, 1000, 10_000)
@@ -172,14 +172,14 @@ def test_a_planted_crossing_of_a_grid_is_said_in_words() -> None:
     assert set(against) == {"lora", "ia3"}
     (crossing,) = against["lora"].crossings
     assert crossing.low < 10**3.5 < crossing.high
-    assert scaling.words(against["lora"]).startswith("below about 3,")
-    assert " rows lora is better, above full is better (95 %: " in scaling.words(against["lora"])
-    assert scaling.words(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
+    assert data_scale_view.words(against["lora"]).startswith("below about 3,")
+    assert " rows lora is better, above full is better (95 %: " in data_scale_view.words(against["lora"])
+    assert data_scale_view.words(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
 
 
 def test_what_cannot_be_told_is_said() -> None:
     runs = grid({"full": lambda _: 70.0, "lora": lambda n: 70.0 if n < 5000 else 60.0, "ia3": lambda _: 70.0})
-    words = {each.method: scaling.words(each) for each in of(runs.assign(score_error=2.0)).against}
+    words = {each.method: data_scale_view.words(each) for each in of(runs.assign(score_error=2.0)).against}
     assert words["ia3"] == "cannot be told at any size"
     assert words["lora"] == "no crossing seen: full is better at 10,000 rows; cannot be told at 100 and 1,000"
 
@@ -203,7 +203,7 @@ def test_a_size_at_which_a_method_lacks_a_cell_is_left_out_and_named() -> None:
     assert curve.law == "fewer than 3 sizes"
     ((size, cells),) = curve.lacking
     assert (size, list(map(str, cells))) == ("1000", ["qa, seed 2: diverged (loss)"])
-    text = section_markdown(scaling.section(evidence(runs, curves())))  # type: ignore[arg-type]
+    text = section_markdown(data_scale_view.section(evidence(runs, curves())))  # type: ignore[arg-type]
     assert "size 1000 left out: lora lacks qa seed 2: diverged (loss)" in text
 
 
@@ -234,7 +234,7 @@ def test_sizes_that_differ_by_task_are_in_no_mean() -> None:
 def test_one_size_is_no_scale() -> None:
     runs = grid({"full": law(150, 0.3)}, sizes=(100,))
     assert scales(runs, np.random.default_rng(0)) == ()
-    assert scaling.section(evidence(runs, curves())) is None
+    assert data_scale_view.section(evidence(runs, curves())) is None
 
 
 def test_it_does_not_depend_on_the_order_of_the_runs() -> None:

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import peftbench
 from peftbench.cli import app
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 from peftbench.tasks import TASKS, Example
-from peftbench.tasks.scoring import check_metrics
+from peftbench.tasks._scoring import check_metrics
 
 WORDS = ["good", "bad", "fine", "poor"]
 
@@ -229,10 +229,10 @@ def test_a_metric_that_fails_loses_only_itself_and_kept_answers_are_scored_again
 
 def test_the_scores_of_a_store(tmp_path: Path) -> None:
     """Answers as a run keeps them: a metric that failed then is scored now, and others are as they were."""
-    from peftbench.grid import expand
-    from peftbench.spec import RunResult, Score
-    from peftbench.store import Store
-    from peftbench.tasks.scoring import facts_of_answers, kept, scored
+    from peftbench.core.spec import RunResult, Score
+    from peftbench.grid.expand import expand
+    from peftbench.results.store import Store
+    from peftbench.tasks._scoring import facts_of_answers, kept, scored
 
     (spec,) = expand({"methods": ["none"], "tasks": ["multirc"], "sizes": [8]})
     examples = [Example({"x": "y"}, "true", details={"group": f"q{i // 2}", "text": "not kept"}) for i in range(4)]
@@ -267,7 +267,7 @@ def test_the_scores_of_a_store(tmp_path: Path) -> None:
 
 def test_what_a_metric_gives_must_be_a_number() -> None:
     from peftbench.metrics import METRICS, Answers, MetricFacts
-    from peftbench.tasks.scoring import score_all
+    from peftbench.tasks._scoring import score_all
 
     endless, none = float("inf"), float("nan")
     for name, rowwise, value in (("endless", False, endless), ("none", False, none), ("endless_rows", True, [endless])):
@@ -285,7 +285,7 @@ def test_what_a_metric_gives_must_be_a_number() -> None:
 def test_scores_of_another_definition_of_a_metric_are_never_averaged() -> None:
     import pandas as pd
 
-    from peftbench.analysis.names import distinct
+    from peftbench.studies.run_labels import distinct
 
     table = pd.DataFrame([{"model": "m", "method": "x", "task": "t", "metric_version": v} for v in ("1", "2", None)])
     assert distinct(table)["task"].tolist() == ["t [1]", "t [2]", "t [1]"]
@@ -377,8 +377,8 @@ def test_from_python() -> None:
 def test_a_sandbox_that_is_not_there_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftbench.spec import Choice
-    from peftbench.tasks.scoring import refusals
+    from peftbench.core.spec import Choice
+    from peftbench.tasks._scoring import refusals
 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("PEFTBENCH_SANDBOX", raising=False)
@@ -392,7 +392,7 @@ def test_a_metric_of_a_script_is_scored(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("""
 from peftbench.metrics import metric
-from peftbench.tasks.scoring import score_all
+from peftbench.tasks._scoring import score_all
 from peftbench.metrics import Answers
 
 @metric(rowwise=True)

@@ -5,12 +5,12 @@ import itertools
 import pandas as pd
 import pytest
 
-from peftbench.analysis.convergence import convergences
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.analysis.names import CELL, distinct
-from peftbench.analysis.select import select
-from peftbench.analysis.trials import searches
 from peftbench.report.tables import remarks
+from peftbench.studies.convergence import convergences
+from peftbench.studies.leaderboard import leaderboards
+from peftbench.studies.model_selection import select
+from peftbench.studies.run_labels import CELL, distinct
+from peftbench.studies.tuning_trials import searches
 from synthetic_table import run
 
 

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 import peftbench
-from peftbench.engine import seq2seq
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Training
+from peftbench.engine.families import encoder_decoder
+from peftbench.engine.generation import generate, rank
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import generate, rank
-from peftbench.engine.tokens import Encoded, Encoder, SourceEncoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, SourceEncoder, encode
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
-from peftbench.methods.peft_model import with_peft
+from peftbench.methods._peft_model import with_peft
 from peftbench.models import find
-from peftbench.registry import UserError
-from peftbench.spec import Training
 from peftbench.tasks import TASKS, prompt
-from peftbench.tasks.splits import Limits, split
+from peftbench.tasks._splits import Limits, split
 
 TASK = TASKS["pocket_sentiment"]
 PROMPTS: dict[str, dict[str, Any]] = {
@@ -110,17 +110,17 @@ def test_prompts_stand_where_the_library_puts_them(method: str, base: Base) -> N
     adapted = applied(model, method)
     adapted.model.double()
     with torch.no_grad():
-        ours = seq2seq.target_logits(adapted, data)
+        ours = encoder_decoder.target_logits(adapted, data)
         theirs = [
             adapted.model(
                 input_ids=torch.tensor([row.prompt]),
                 attention_mask=torch.ones(1, len(row.prompt)),
-                decoder_input_ids=torch.tensor([[seq2seq.start_token(base.model), *row.target[:-1]]]),
+                decoder_input_ids=torch.tensor([[encoder_decoder.start_token(base.model), *row.target[:-1]]]),
             ).logits[0]
             for row in data
         ]
     assert torch.allclose(ours, torch.cat(theirs), atol=1e-8)
-    untouched = seq2seq.target_logits(Adapted(model, model), data)
+    untouched = encoder_decoder.target_logits(Adapted(model, model), data)
     assert not torch.allclose(ours, untouched, atol=1e-2)
 
 
@@ -133,10 +133,10 @@ def test_of_two_prompts_the_library_uses_the_encoders(base: Base) -> None:
     adapted.model.eval()
     assert sum(p.numel() for p in adapted.model.parameters() if p.requires_grad) == 2 * 3 * 64
     assert adapted.virtual_tokens == 3
-    before = torch.tensor([[seq2seq.start_token(base.model), *row.target[:-1]]])
+    before = torch.tensor([[encoder_decoder.start_token(base.model), *row.target[:-1]]])
     with torch.no_grad():
         theirs = adapted.model(input_ids=torch.tensor([row.prompt]), decoder_input_ids=before).logits[0]
-        assert torch.allclose(seq2seq.target_logits(adapted, [row]), theirs, atol=1e-5)
+        assert torch.allclose(encoder_decoder.target_logits(adapted, [row]), theirs, atol=1e-5)
     assert adapted.remove is not None
     adapted.remove()
     assert sum(p.numel() for p in applied(base.model, "prompt-tuning").model.parameters() if p.requires_grad) == 4 * 64
@@ -201,11 +201,11 @@ def test_gradient_checkpointing_changes_nothing_but_memory(base: Base) -> None:
 
 def test_positions_are_counted_in_the_longer_stack(bases: dict[str, Base]) -> None:
     base, row = bases["bart"], Encoded([5] * 20, [5] * 3)
-    assert seq2seq.positions(plain(base), [row], 8) == 20
-    assert seq2seq.positions(plain(base), [row], 30) == 30
+    assert encoder_decoder.positions(plain(base), [row], 8) == 20
+    assert encoder_decoder.positions(plain(base), [row], 30) == 30
     for method, most, expected in (("prompt-tuning", 8, 24), ("prefix-tuning", 8, 20), ("prefix-tuning", 30, 34)):
         adapted = applied(base.model, method)
-        assert seq2seq.positions(adapted, [row], most) == expected
+        assert encoder_decoder.positions(adapted, [row], most) == expected
         assert adapted.remove is not None
         adapted.remove()
     base.restore()

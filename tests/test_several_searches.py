@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from made_store import result, store
-from peftbench.spec import RunResult
-from peftbench.store import Store
+from peftbench.core.spec import RunResult
+from peftbench.results.store import Store
 from peftbench.tuning import search
 from test_cli import call
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from peftbench.analysis.groups import groups
-from peftbench.analysis.stability import Spread, Stability, Worst, spread, stability
-from peftbench.report.sections import Section, evidence
-from peftbench.report.stability import section
 from peftbench.report.tables import section_markdown
+from peftbench.studies.groups import groups
+from peftbench.studies.report_data import Section, evidence
+from peftbench.studies.stability import Spread, Stability, Worst, spread, stability
+from peftbench.studies.stability_view import section
 from synthetic_table import curves, run, table
 
 NAN = float("nan")

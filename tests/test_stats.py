@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from scipy.stats import norm
 
-from peftbench.analysis.stats import Estimate, Interval, Run, Runs, cell, difference, over_tasks
 from peftbench.metrics import METRICS, Answers, score
+from peftbench.stats.intervals import Estimate, Interval, Run, Runs, cell, difference, over_tasks
 
 NAN = float("nan")
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from scipy.special import ndtri, stdtrit
 
-from peftbench.analysis.cells import Scores
-from peftbench.analysis.comparisons import Comparison, compare, holm
-from peftbench.analysis.moderation import FEWEST, inverse_trigamma, moderated, prior
-from peftbench.analysis.power import Design, detectable, needed, seed_spread
-from peftbench.analysis.resampling import bootstrap, mean
-from peftbench.analysis.stats import Estimate, Run, cell, over_tasks, p_of
+from peftbench.stats.intervals import Estimate, Run, Scores, cell, over_tasks, p_of
+from peftbench.stats.paired_tests import Comparison, compare, holm
+from peftbench.stats.power import Design, detectable, needed
+from peftbench.stats.resampling import bootstrap, mean
+from peftbench.stats.variance_shrinkage import FEWEST, inverse_trigamma, moderated, prior
+from peftbench.studies.seed_spread import seed_spread
 from synthetic_table import run
 
 Numbers = npt.NDArray[np.float64]

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench import machine, store
-from peftbench.core import files
-from peftbench.registry import UserError
-from peftbench.spec import SCHEMA, Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score, Training
-from peftbench.store import COLUMNS, Store, read_result
+from peftbench.core import files, provenance
+from peftbench.core.registry import UserError
+from peftbench.core.spec import SCHEMA, Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score, Training
+from peftbench.results import store
+from peftbench.results.store import COLUMNS, Store, read_result
 
 ROWS = [{"prediction": "ja – nein", "references": ["ja", "yes"]}, {"prediction": "", "references": ["no"]}]
 FACTS = {"cpu": "abacus", "cores": 10}
@@ -41,7 +41,7 @@ def put(place: Store, asked: RunSpec, **more: Any) -> Path:
 
 
 def live_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(machine, "machine_class", lambda: name)
+    monkeypatch.setattr(provenance, "machine_class", lambda: name)
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +259,8 @@ def test_what_dead_processes_left_is_removed_and_what_may_live_is_kept(place: St
 def left_by_another_process(root: Path, seed: int) -> list[Path]:
     """What a process that has ended has left in a store."""
     code = (
-        "import sys; from pathlib import Path; from peftbench.store import Store; from peftbench.spec import RunSpec;"
+        "import sys; from pathlib import Path; from peftbench.results.store import Store;"
+        "from peftbench.core.spec import RunSpec;"
         "Store(Path(sys.argv[1])).begin(RunSpec.model_validate_json(sys.argv[2]))"
     )
     before = set((root / ".work").iterdir())

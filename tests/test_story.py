@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import peftbench
-from peftbench.store import Store
+from peftbench.results.store import Store
 
 TIMES = ["train_seconds", "validation_seconds", "eval_seconds", "load_seconds", "tokenize_seconds", "tokens_per_second"]
 

@@ -9,8 +9,8 @@ import pytest
 from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers, score
 from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
-from peftbench.tasks.door import DataError, example, read
-from peftbench.tasks.splits import GENERATED, Limits, split
+from peftbench.tasks._loading import DataError, example, read
+from peftbench.tasks._splits import GENERATED, Limits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 POSITIVE = {"f1", "multirc_f1a"}

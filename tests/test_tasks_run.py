@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from conftest import SHARED
+from peftbench.core.spec import RunResult
 from peftbench.experiment import Worker, run
-from peftbench.grid import expand
+from peftbench.grid.expand import expand
 from peftbench.metrics import METRICS
-from peftbench.spec import RunResult
 from peftbench.tasks import TASKS
 
 MIRROR = SHARED / "data"

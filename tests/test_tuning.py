@@ -20,18 +20,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peftbench.analysis.leaderboard import leaderboards
-from peftbench.analysis.trials import searches
-from peftbench.engine.endings import PrunedError
-from peftbench.grid import expand
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
+from peftbench.engine.exceptions import PrunedError
+from peftbench.grid.expand import expand
 from peftbench.launch import Event, Options, local
-from peftbench.registry import UserError
+from peftbench.launch.reproduce import reproduce
 from peftbench.report.model_index import model_index
-from peftbench.report.sections import evidence
 from peftbench.report.tables import failures, remarks
-from peftbench.reproduction import reproduce
-from peftbench.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
-from peftbench.store import Store, table_row
+from peftbench.results.store import Store, table_row
+from peftbench.studies.leaderboard import leaderboards
+from peftbench.studies.report_data import evidence
+from peftbench.studies.tuning_trials import searches
 from peftbench.tuning import STARTUP, Search, ceilings_after, search
 
 GRID: dict[str, Any] = {

@@ -13,11 +13,11 @@ from transformers import modeling_utils
 
 import peftbench.experiment
 from cases import CASES
+from peftbench.engine.base_integrity import ProcessState
 from peftbench.engine.load import Base
-from peftbench.engine.unchanged import ProcessState
 from peftbench.experiment import Found, Worker
 from peftbench.models import find
-from peftbench.store import Store
+from peftbench.results.store import Store
 
 Change = Callable[[Any], Any]
 

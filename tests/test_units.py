@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from pydantic_core import to_jsonable_python
 
+from peftbench.core.registry import Registry, Unit
+from peftbench.core.spec import RENAMED, Choice, Evaluation, Noun, Training
 from peftbench.methods import METHODS, Method
 from peftbench.metrics import METRICS, Metric
-from peftbench.registry import Registry, Unit
-from peftbench.spec import RENAMED, Choice, Evaluation, Noun, Training
 from peftbench.tasks import TASKS, Task, prompt
-from peftbench.tasks.door import example, read
+from peftbench.tasks._loading import example, read
 
 GOLDEN = Path(__file__).parent / "golden" / "units.json"
 HOW = "python tests/test_units.py --update"

@@ -10,8 +10,8 @@ import pytest
 
 from made_store import failed, of, result, store
 from peftbench.cli.quantities import quantity
-from peftbench.grid import expand
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
+from peftbench.grid.expand import expand
 from peftbench.tasks import TASKS
 from test_cli import assert_one_line, call
 

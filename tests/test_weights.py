@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import peftbench
-from peftbench.analysis.weight_sets import ALL_COSTS, SETS, WeightsError, names, weight_set, weight_sets
-from peftbench.registry import UnknownNameError, UserError
+from peftbench.core.registry import UnknownNameError, UserError
+from peftbench.studies.pscp_weights import ALL_COSTS, SETS, WeightsError, names, weight_set, weight_sets
 
 MINE = """
 version = 3

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.analysis.weight_sets import Weights
-    from peftbench.engine.estimate import Estimate
-    from peftbench.grid import Grid
+    from peftbench.core.spec import RunSpec, Score
+    from peftbench.grid.expand import Grid
     from peftbench.launch import Watch
-    from peftbench.spec import RunSpec, Score
+    from peftbench.profiling.estimate import Estimate
+    from peftbench.studies.pscp_weights import Weights
 
     GridLike = Grid | Mapping[str, Any] | str | Path
 
@@ -45,10 +45,10 @@ def run(
     notebook are known without. No `if __name__ == "__main__"` is needed. Raises `UserError`; one of them is
     `peftbench.launch.StoppedError`, where faults of the machine were in the way of some runs.
     """
+    from peftbench.core.registry import load_plugin
     from peftbench.launch import Options, ignore
     from peftbench.launch.local import launch
-    from peftbench.registry import load_plugin
-    from peftbench.store import Store
+    from peftbench.results.store import Store
     from peftbench.tuning import search
 
     files = tuple(Path(plugin).resolve() for plugin in plugins)
@@ -79,7 +79,7 @@ def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
 
     What a search has not come to yet stands among `specs` at the middle of its ranges.
     """
-    from peftbench.store import Store
+    from peftbench.results.store import Store
     from peftbench.tuning import search
 
     found = Store(Path(store)).results()
@@ -100,14 +100,14 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
     With `published`, the figures that were imported follow, with status `published`, their source, and columns of what
     runs do not have; leaderboards leave them out.
     """
-    from peftbench.store import Store
+    from peftbench.results.store import Store
 
     runs = Store(Path(store)).table()
     if not published:
         return runs
     import pandas as pd
 
-    from peftbench.evidence import frame, kept
+    from peftbench.results.published import frame, kept
 
     rows, damaged = kept(Path(store))
     for path, why in damaged.items():
@@ -124,7 +124,7 @@ def score(
     `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
     and `details`, a mapping a row.
     """
-    from peftbench.rescoring import score as score_answers
+    from peftbench.results.rescore import score as score_answers
 
     return score_answers(metric, predictions, references, **facts)
 
@@ -135,17 +135,17 @@ def pscp(
     weights: "Weights" = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
-    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.analysis.pscp.pscp`.
+    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.studies.pscp.pscp`.
 
     `weights`: a named set, a TOML file of one, or a mapping of the same shape.
     """
-    from peftbench.analysis.pscp import pscp as score_with_costs
+    from peftbench.studies.pscp import pscp as score_with_costs
 
     return score_with_costs(score, costs, weights, reference)
 
 
 def estimate(model: Any, method: Any = "none", **arguments: Any) -> "Estimate":
-    """Parameters and FLOPs of a method on a model, without weights; see `peftbench.engine.estimate.estimate`."""
-    from peftbench.engine.estimate import estimate as on_meta_tensors
+    """Parameters and FLOPs of a method on a model, without weights; see `peftbench.profiling.estimate.estimate`."""
+    from peftbench.profiling.estimate import estimate as on_meta_tensors
 
     return on_meta_tensors(model, method, **arguments)

@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 
-from peftbench import machine
-from peftbench.engine.adapters import save
-from peftbench.engine.beside import Beside
-from peftbench.engine.decoding import NOTES
-from peftbench.engine.endings import DivergedError, OutOfMemoryError, PrunedError, check_weights
-from peftbench.engine.estimate import sizes
-from peftbench.engine.fidelity import merged_answers
+from peftbench.core import provenance
+from peftbench.core.machine_faults import EnvironmentFaultError, environment_fault
+from peftbench.core.registry import RefusedError, UserError, in_a_line
+from peftbench.core.safe_text import writable
+from peftbench.core.seeds import stream, streams
+from peftbench.core.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
+from peftbench.engine.base_integrity import ProcessState, listed
+from peftbench.engine.checkpoint import save
+from peftbench.engine.decode_strategy import NOTES
+from peftbench.engine.exceptions import DivergedError, OutOfMemoryError, PrunedError, check_weights
+from peftbench.engine.generation import answer, check_fits, decoding, is_ranked
 from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import Meter
-from peftbench.engine.predict import answer, check_fits, decoding, is_ranked
-from peftbench.engine.tokens import (
+from peftbench.engine.tokenization import (
     Encoded,
     Encoder,
     check_choices,
@@ -31,21 +34,19 @@ from peftbench.engine.tokens import (
     unwritable,
 )
 from peftbench.engine.train import Report, Trained, Trainer
-from peftbench.engine.unchanged import ProcessState, listed
-from peftbench.faults import EnvironmentFaultError, environment_fault
 from peftbench.methods import METHODS, Adapted, Method, given
-from peftbench.methods.files import describe, made_by
-from peftbench.methods.placement import check_placed, meant_by, names_of
+from peftbench.methods._compatibility import check_possible, quantised
+from peftbench.methods._placement import check_placed, meant_by, names_of
+from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
-from peftbench.registry import RefusedError, UserError, in_a_line
-from peftbench.seeds import stream, streams
-from peftbench.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
-from peftbench.store import write_predictions
+from peftbench.profiling.estimate import sizes
+from peftbench.profiling.extra_measurements import Beside
+from peftbench.profiling.merge_fidelity import merged_answers
+from peftbench.results.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
-from peftbench.tasks.scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
-from peftbench.tasks.split_checks import truncation
-from peftbench.tasks.splits import Limits, Splits, split
-from peftbench.text import writable
+from peftbench.tasks._scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
+from peftbench.tasks._split_checks import truncation
+from peftbench.tasks._splits import Limits, Splits, split
 
 
 class BrokenMethodError(UserError):
@@ -247,23 +248,6 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
             adapted.remove()
 
 
-def quantised(spec: RunSpec) -> Any:
-    """How the base of a run is quantised: as the model says, or as its method needs it. Raises `UserError`."""
-    name, asked = made_by(spec.method).name, spec.model.arguments.get("quantise")
-    needed = METHODS[name].facts.quantise if name in METHODS else None
-    if needed and asked not in (None, needed):
-        raise UserError(f"{name} needs a base quantised to {needed}, not {asked}")
-    return asked or needed
-
-
-def check_possible(method: Method, spec: RunSpec, on_quantised: bool) -> None:
-    """Raises `UserError` for a combination that the facts of a method exclude."""
-    if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
-        raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
-    if on_quantised and method.facts.quantised:
-        raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")
-
-
 def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     """The base model with a method applied; what is trained is float32, whatever the base is.
 
@@ -416,7 +400,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         base=found.base,
         base_reloaded=found.reloaded,
         seeds=streams(spec.seed),
-        **machine.record(),
+        **provenance.record(),
         notes=tuple(map(writable, (*found.notes, *trained.notes))),
         error=None if error is None else writable(error),
     )

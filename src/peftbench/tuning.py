@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from peftbench.grid import Grid, cells, load, settled
-from peftbench.ranges import Range, Space, Tune
-from peftbench.spec import BAD, FAULTY, RunResult, RunSpec, Trial
+from peftbench.core.search_space import Range, Space, Tune
+from peftbench.core.spec import BAD, FAULTY, RunResult, RunSpec, Trial
+from peftbench.grid.expand import Grid, cells, load, settled
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -287,7 +287,7 @@ def search(
     limit: int | None = None,
     size: str | None = None,
 ) -> Search:
-    """What a grid asks for, given results by run id. Arguments and errors are those of `peftbench.grid.expand`."""
+    """What a grid asks for, given results by run id. Arguments and errors are those of `grid.expand.expand`."""
     grid = load(source, size)
     plain: list[RunSpec] = []
     seeds: dict[tuple[str, Space], list[int]] = {}

@@ -13,8 +13,8 @@ from peftbench.cli import (
     authoring,
     data,
     evaluate,
-    exchange,
     gate,
+    import_export,
     planning,
     reproducing,
     runs,
@@ -22,8 +22,8 @@ from peftbench.cli import (
     units,
     verifying,
 )
-from peftbench.registry import UserError
-from peftbench.text import problems, visible
+from peftbench.core.registry import UserError
+from peftbench.core.safe_text import problems, visible
 
 
 class Verbs(TyperGroup):
@@ -50,8 +50,8 @@ for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.cal
     app.command()(verb)
 app.command()(scoring.score)
 app.command()(advising.advise)
-app.command("import")(exchange.import_published)
-app.command()(exchange.export)
+app.command("import")(import_export.import_published)
+app.command()(import_export.export)
 app.command("list")(units.list_units)
 app.command()(units.show)
 app.command()(data.fetch)
@@ -69,7 +69,7 @@ app.add_typer(authoring.check, name="check")
 def main() -> None:
     """The entry point: what the user can put right is one line on standard error and exit status 2."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no "–" gets "-": see `peftbench.text.encodable`.
+        # A terminal that has no "–" gets "-": see `peftbench.core.safe_text.encodable`.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="peftbench")
     try:

@@ -11,14 +11,14 @@ from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, o
 from peftbench.cli.output import console, print_json, say, warn_damaged
 from peftbench.cli.planning import OnDevice
 from peftbench.cli.quantities import quantity
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.analysis.advise import Advice, Question
-    from peftbench.analysis.nearness import Cell
-    from peftbench.analysis.weight_sets import WeightSet
-    from peftbench.cli.asking import Asked, Start
-    from peftbench.store import Store
+    from peftbench.advisor.evidence_kernel import Cell
+    from peftbench.advisor.inputs import Asked, Start
+    from peftbench.advisor.recommend import Advice, Question
+    from peftbench.results.store import Store
+    from peftbench.studies.pscp_weights import WeightSet
 
 
 ROUNDS = 3
@@ -62,14 +62,14 @@ def advise(
     if evaluate:
         _evaluate(_evidence(place, published), as_json)
         return
-    from peftbench.analysis.advise import Question
-    from peftbench.cli import asking
+    from peftbench.advisor import inputs
+    from peftbench.advisor.recommend import Question
 
     own = {"data": file, "fields": _names(fields), "target": target, "labels": _names(labels)} if file else None
     if own and not (fields and target):
         raise UserError(f"--file {file}: say with --fields which columns are read, and with --target which is learned")
     preferred = _preferred(prefer)
-    asked = asking.asked(model, task, kind, own, rows)
+    asked = inputs.asked(model, task, kind, own, rows)
     given = {
         "peak_memory_bytes": quantity("--memory", memory, "bytes"),
         "train_seconds": quantity("--time", time, "seconds"),
@@ -78,7 +78,7 @@ def advise(
         "trainable_parameters": quantity("--parameters", parameters, "count"),
     }
     limits = {cost: most for cost, most in given.items() if most is not None}
-    question = Question(asking.place(asked), asking.with_device(limits, device), preferred, within)
+    question = Question(inputs.place(asked), inputs.with_device(limits, device), preferred, within)
     _answer(asked, question, _evidence(place, published), place, (device, data, top), as_json)
 
 
@@ -88,9 +88,9 @@ def _names(text: str | None) -> list[str]:
 
 def _preferred(prefer: str) -> "str | WeightSet":
     """What comes first: one of the preferences, or a set of weights."""
-    from peftbench.analysis.advise import PREFERENCES
-    from peftbench.analysis.weight_sets import names, weight_set
-    from peftbench.registry import did_you_mean
+    from peftbench.advisor.recommend import PREFERENCES
+    from peftbench.core.registry import did_you_mean
+    from peftbench.studies.pscp_weights import names, weight_set
 
     if prefer in PREFERENCES:
         return prefer
@@ -101,31 +101,31 @@ def _preferred(prefer: str) -> "str | WeightSet":
 
 def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]":
     """The cells that were measured and, asked for or for want of others, those that were published."""
-    from peftbench import evidence
-    from peftbench.analysis.nearness import cells
-    from peftbench.cli import asking
+    from peftbench.advisor import inputs
+    from peftbench.advisor.evidence_kernel import cells
+    from peftbench.results import published as published_figures
 
     table = place.table()
     warn_damaged(place.damaged)
-    found = {False: cells(table, asking.known(table, place))} if len(table) else {}
+    found = {False: cells(table, inputs.known(table, place))} if len(table) else {}
     found = {sort: held for sort, held in found.items() if held}
     if published or not found:
         if not published:
             say(f"store {place.root}: no scores; by published figures instead", stderr=True)
-        bundled = evidence.gather(evidence.bundled())
-        figures, damaged = evidence.kept(place.root)
+        bundled = published_figures.gather(published_figures.bundled())
+        figures, damaged = published_figures.kept(place.root)
         warn_damaged(damaged)
         rows = dict.fromkeys([*figures, *(row for held in bundled.rows.values() for row in held)])
-        frame = asking.told_apart(asking.aliases(evidence.frame(rows)))
-        found[True] = cells(frame, asking.known(frame, place), published=True)
+        frame = inputs.told_apart(inputs.aliases(published_figures.frame(rows)))
+        found[True] = cells(frame, inputs.known(frame, place), published=True)
     return found
 
 
 def _evaluate(evidence: "Mapping[bool, tuple[Cell, ...]]", as_json: bool) -> None:
     from dataclasses import asdict
 
-    from peftbench.analysis.regret import Evaluation, evaluate
-    from peftbench.report.advice import evaluation_section
+    from peftbench.advisor.presentation import evaluation_section
+    from peftbench.advisor.regret import Evaluation, evaluate
     from peftbench.report.terminal import print_section
 
     told: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def _answer(
     where: tuple[str, Path | None, int],
     as_json: bool,
 ) -> None:
-    from peftbench.report import advice as words
+    from peftbench.advisor import presentation as words
     from peftbench.report.terminal import print_section
 
     told = []
@@ -178,31 +178,31 @@ def _advice(
     """
     from rich.progress import Progress
 
-    from peftbench import machine
-    from peftbench.analysis.advise import advise, candidates
-    from peftbench.analysis.expect import learn
-    from peftbench.analysis.weight_sets import WeightSet
-    from peftbench.cli import asking
+    from peftbench.advisor import inputs
+    from peftbench.advisor.recommend import advise, candidates
+    from peftbench.advisor.score_model import learn
+    from peftbench.core import provenance
+    from peftbench.studies.pscp_weights import WeightSet
 
     device, data, top = where
     model, here = learn(cells), device == "here"
     order = candidates(model, question.place)
-    known = asking.latencies(place.table(), question.place.model, machine.machine_class()) if here else {}
+    known = inputs.latencies(place.table(), question.place.model, provenance.machine_class()) if here else {}
     starts: dict[str, Start] = {}
     costs: dict[str, Any] = {}
     full: Any = "the costs of full fine-tuning are not known"
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)
         while True:
-            settings = asking.nearest_settings(model, question.place, order[len(costs) : len(costs) + top])
-            some = {label: asking.start(asked, row, place) for label, row in settings.items()}
+            settings = inputs.nearest_settings(model, question.place, order[len(costs) : len(costs) + top])
+            some = {label: inputs.start(asked, row, place) for label, row in settings.items()}
             starts |= some
-            costs |= asking.predict(
+            costs |= inputs.predict(
                 some, device, data, known, lambda done, total: progress.update(line, completed=done, total=total)
             )
             like = next((start.spec for start in starts.values() if start.spec), None)
             if isinstance(question.prefer, WeightSet) and question.prefer.reference == "full" and like:
-                full = asking.full_costs(like, device, data)
+                full = inputs.full_costs(like, device, data)
             found = advise(model, question, costs, published, full)
             if found.ranked or len(costs) >= min(len(order), ROUNDS * top):
                 return found, starts

@@ -11,7 +11,7 @@ from peftbench.cli.options import AsJson, DataDir, Plugins, pair, plug
 from peftbench.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from peftbench.checking.looks import Finding
+    from peftbench.checks.static_checks import Finding
 
 new = typer.Typer(help="Write a file for a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
 check = typer.Typer(help="Look for what is wrong with a task or a method.", no_args_is_help=True, rich_markup_mode=None)
@@ -44,11 +44,11 @@ def check_task(
     as_json: AsJson = False,
 ) -> None:
     """Rows, answers, labels, leaks, lengths, and whether it is learned. Exit status 0: fine; 1: problems found."""
-    from peftbench import checking
+    from peftbench import checks
 
     plug(plugin)
     said = None if as_json else partial(_say, width=9)
-    report = checking.check_task(name, dict(map(pair, given or ())), data, train, said)
+    report = checks.check_task(name, dict(map(pair, given or ())), data, train, said)
     if not as_json:
         for row in report.shown:
             say(f"\n{row['prompt']}\n-> {row['target']}")
@@ -65,16 +65,16 @@ def check_method(
     as_json: AsJson = False,
 ) -> None:
     """Whether it keeps the contract of methods, on two tiny models. Exit status 0: fine; 1: problems found."""
-    from peftbench.checking import contract
+    from peftbench.checks import method_check
 
     plug(plugin)
     said = None if as_json else lambda shape, finding: _say(finding, f"{shape:15}  ", 13)
-    report = contract.check_method(name, dict(map(pair, given or ())), said)
+    report = method_check.check_method(name, dict(map(pair, given or ())), said)
     _conclude(report.method, report, as_json)
 
 
 def _written(kind: Any, name: str, to: Path | None) -> None:
-    from peftbench.authoring import write
+    from peftbench.checks.scaffold import write
 
     path = write(kind, name, to)
     say(f"wrote {path}; it works at once with --plugin {path}")

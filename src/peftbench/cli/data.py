@@ -8,11 +8,11 @@ import typer
 
 from peftbench.cli.options import AsJson, DataDir, Plugins, plug
 from peftbench.cli.output import console, print_json, print_rows, say
-from peftbench.registry import UserError
-from peftbench.text import visible
+from peftbench.core.registry import UserError
+from peftbench.core.safe_text import visible
 
 if TYPE_CHECKING:
-    from peftbench.mirror import Fetched, Wanted
+    from peftbench.tasks._mirror import Fetched, Wanted
 
 
 def fetch(
@@ -26,7 +26,7 @@ def fetch(
     The same command goes on where it stopped: what is there and whole is not fetched again. Exit status 1 if some could
     not be had, 2 if none could.
     """
-    from peftbench.mirror import wanted
+    from peftbench.tasks._mirror import wanted
 
     plug(plugin)
     asked, made = wanted(names)
@@ -52,7 +52,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that a mirror is what its manifest says, and that the tasks can read it. Exit status 1 if not."""
-    from peftbench.mirror import check as check_mirror
+    from peftbench.tasks._mirror import check as check_mirror
 
     plug(plugin)
     root = folder or data
@@ -75,8 +75,8 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
         return []
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from peftbench.mirror import fetch
-    from peftbench.tasks.door import place
+    from peftbench.tasks._loading import place
+    from peftbench.tasks._mirror import fetch
 
     shown = console(stderr=True)
     parts = (
@@ -97,7 +97,7 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
 
 
 def _facts(each: "Fetched") -> dict[str, Any]:
-    from peftbench.tasks.door import key, place
+    from peftbench.tasks._loading import key, place
 
     hub_id, config, split = key(each.wanted.source, each.wanted.split)
     return {

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.doing import carry_out
+from peftbench.cli.execute import carry_out
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -52,7 +52,7 @@ def evaluate(
     Exit status as of `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has one.
     """
     from peftbench.launch import Options
-    from peftbench.methods.files import check_base, examine
+    from peftbench.methods._saved_files import check_base, examine
     from peftbench.models import find
     from peftbench.tuning import search
 

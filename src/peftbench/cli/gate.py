@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.doing import do
+from peftbench.cli.execute import do
 from peftbench.cli.options import (
     AsJson,
     DataDir,
@@ -27,13 +27,13 @@ from peftbench.cli.options import (
     size_of,
 )
 from peftbench.cli.output import console, print_json, say
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.analysis.gating import Verdict
+    from peftbench.gate.decision import Verdict
     from peftbench.launch import Options
-    from peftbench.report.sections import Section
-    from peftbench.store import Store
+    from peftbench.results.store import Store
+    from peftbench.studies.report_data import Section
 
 RESULTS = Path("results/gate")
 """Apart from other results, as what another version of the code found is replaced here."""
@@ -133,7 +133,7 @@ def _tasks(text: str) -> tuple[Any, ...]:
 
 def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
     """The candidate as an entry of a grid: a method, or a folder that was made for this base."""
-    from peftbench.methods.files import check_base, examine
+    from peftbench.methods._saved_files import check_base, examine
     from peftbench.models import find
 
     if (method is None) == (adapter is None):
@@ -147,18 +147,18 @@ def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
 
 def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: bool) -> "tuple[Verdict, Section, str]":
     """Do what is missing; the verdict, and how it is told to people and to programs."""
-    from peftbench import gating
-    from peftbench.report.gating import junit, section
+    from peftbench.gate import cells
+    from peftbench.gate.presentation import junit, section
 
-    arms = gating.arms(gating.Design(**asked))
+    arms = cells.arms(cells.Design(**asked))
     place.open()
-    missing = gating.to_do(arms, place, again)
+    missing = cells.to_do(arms, place, again)
     say(
         f"{len(arms.runs())} runs in this gate, {len(arms.runs()) - len(missing)} done before, in {place.root}",
         stderr=True,
     )
     do(missing, place, replace(options, replace={spec.id: place.stamps(spec) for spec in missing}))
-    verdict = gating.verdict(arms, place)
+    verdict = cells.verdict(arms, place)
     spec = arms.baseline.first
     about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
     about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.registry import UserError, load_plugin
+from peftbench.core.registry import UserError, load_plugin
 
 if TYPE_CHECKING:
-    from peftbench.spec import RunSpec
-    from peftbench.store import Store
+    from peftbench.core.spec import RunSpec
+    from peftbench.results.store import Store
     from peftbench.tuning import Search
 
 GridFile = Annotated[
@@ -92,7 +92,7 @@ def plug(plugins: list[Path] | None) -> tuple[Path, ...]:
 
 def open_store(root: Path) -> "Store":
     """The store at a folder, which need not be there yet."""
-    from peftbench.store import Store
+    from peftbench.results.store import Store
 
     return Store(root)
 
@@ -122,7 +122,7 @@ def searched(grid: str, cut: Cut, place: "Store") -> "Search":
 def _say_shadowed(grid: str, models: Sequence[str]) -> None:
     """A line for a file or folder that is called as something of ours, which is meant then."""
     from peftbench.cli.output import say
-    from peftbench.grid import ready
+    from peftbench.grid.expand import ready
     from peftbench.models import known
 
     for kind, names, given in (("ready grid", ready(), [grid]), ("model", known(), models)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from peftbench.text import json_text, visible
+from peftbench.core.safe_text import json_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

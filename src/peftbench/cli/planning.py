@@ -28,10 +28,10 @@ from peftbench.cli.output import console, print_json, print_rows, say, warn_dama
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from peftbench.planning.forecast import Forecast
-    from peftbench.planning.resolution import Resolution
-    from peftbench.spec import RunSpec
-    from peftbench.store import Store
+    from peftbench.core.spec import RunSpec
+    from peftbench.profiling.forecast import Forecast
+    from peftbench.profiling.resolution import Resolution
+    from peftbench.results.store import Store
 
 OnDevice = Annotated[
     str, typer.Option("--device", help="what the runs are to be done on: here, or the name of a GPU", metavar="NAME")
@@ -110,8 +110,9 @@ def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
 
 def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
     """What the grid will tell apart, by the spread over seeds of its finished runs, or by the assumed one."""
-    from peftbench.analysis.power import SPREAD, seed_spread
-    from peftbench.planning.resolution import resolutions
+    from peftbench.profiling.resolution import resolutions
+    from peftbench.stats.power import SPREAD
+    from peftbench.studies.seed_spread import seed_spread
 
     table = place.table(ids(specs))
     found = seed_spread(table) if len(table) else None
@@ -120,7 +121,7 @@ def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "
 
 def calibrate(as_json: AsJson = False) -> None:
     """Measure how fast this machine trains, for the times of `plan`. About a minute; nothing else should run."""
-    from peftbench.planning.calibration import calibrated
+    from peftbench.profiling.calibration import calibrated
 
     found = calibrated(lambda line: None if as_json else say(line, stderr=True))
     if as_json:
@@ -137,8 +138,8 @@ def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
     """Say which metrics cannot be had on this machine, and, where a model is large enough for the question, which runs
     will be refused or will not fit.
     """
-    from peftbench.planning import is_large
-    from peftbench.tasks.scoring import refusals
+    from peftbench.profiling import is_large
+    from peftbench.tasks._scoring import refusals
 
     for line in refusals(spec.task for spec in specs):
         say(f"warning: {line}", stderr=True)
@@ -154,9 +155,9 @@ def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: i
 
     from peftbench.core.resources import usable_cpus
     from peftbench.launch.capacity import default_workers
-    from peftbench.planning.devices import HERE
-    from peftbench.planning.devices import device as named
-    from peftbench.planning.forecast import forecast
+    from peftbench.profiling.devices import HERE
+    from peftbench.profiling.devices import device as named
+    from peftbench.profiling.forecast import forecast
 
     on, processes = named(device), min(usable_cpus(), 4)
     count = workers or (default_workers(specs) if device == HERE else 1)

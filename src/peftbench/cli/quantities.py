@@ -3,7 +3,7 @@
 import math
 import re
 
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 UNITS: dict[str, dict[str, float]] = {
     "bytes": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},

@@ -13,12 +13,12 @@ from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, h
 from peftbench.cli.output import console, print_json, print_rows, say
 
 if TYPE_CHECKING:
-    from peftbench.analysis.sameness import Comparison, Line
+    from peftbench.results.run_diff import Comparison, Line
 
 
 def env(as_json: AsJson = False) -> None:
     """What this installation is: machine, versions, code, settings, and what is optional. For a report of an error."""
-    from peftbench.environment import environment, extras
+    from peftbench.core.installation import environment, extras
 
     found, optional = environment(), extras()
     if as_json:
@@ -45,9 +45,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Do a run once more and say whether it found the same. Exit status 1: it did not; 2: it cannot be done here."""
+    from peftbench.cli.progress import Live
     from peftbench.launch import Options, exit_status
-    from peftbench.report.live import Live
-    from peftbench.reproduction import reproduce as do_again
+    from peftbench.launch.reproduce import reproduce as do_again
 
     plugins, place = plug(plugin), held_store(store)
     first, _ = place.find(run)

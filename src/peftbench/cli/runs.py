@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftbench.cli.doing import carry_out, say_fruitless, tell
+from peftbench.cli.execute import carry_out, say_fruitless, tell
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -32,11 +32,11 @@ from peftbench.cli.options import (
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.planning import warn
-from peftbench.registry import UserError
-from peftbench.spec import BAD
+from peftbench.core.registry import UserError
+from peftbench.core.spec import BAD
 
 if TYPE_CHECKING:
-    from peftbench.store import Store
+    from peftbench.results.store import Store
 
 
 def run(
@@ -121,9 +121,9 @@ def report(
 ) -> None:
     """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
     from peftbench import report as reports
-    from peftbench.analysis.weight_sets import weight_sets
-    from peftbench.evidence import frame, kept
-    from peftbench.report.sections import evidence
+    from peftbench.results.published import frame, kept
+    from peftbench.studies.pscp_weights import weight_sets
+    from peftbench.studies.report_data import evidence
 
     plug(plugin)
     sets = weight_sets(weights or ())

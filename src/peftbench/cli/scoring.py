@@ -7,11 +7,11 @@ import typer
 
 from peftbench.cli.options import RESULTS, AsJson, Plugins, StoreDir, held_store, plug
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.rescoring import Rescored
-    from peftbench.spec import Score
+    from peftbench.core.spec import Score
+    from peftbench.results.rescore import Rescored
 
 
 def score(
@@ -41,7 +41,7 @@ def score(
 
     Exit status 1: a metric has no value, or a score is not the one in the store (and --save was not given).
     """
-    from peftbench.rescoring import rescore, score_file
+    from peftbench.results.rescore import rescore, score_file
 
     plug(plugin)
     if answers is not None:

@@ -9,7 +9,7 @@ import typer
 
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, plug
 from peftbench.cli.output import console, print_json, print_rows, records, say, warn_damaged
-from peftbench.registry import UserError, did_you_mean
+from peftbench.core.registry import UserError, did_you_mean
 
 RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "seed", "status", "score"]
 
@@ -25,17 +25,17 @@ def list_units(
     """What there is, a line each: models, methods, tasks, suites, metrics, weights of PSCP, ready grids, devices for
     `--device`, or the runs of a store. `show` has everything about one thing, and --json about all.
     """
-    from peftbench import catalogue
+    from peftbench.cli import listing
 
     plug(plugin)
-    rows = _runs(store) if what == "runs" else catalogue.listing(what)
+    rows = _runs(store) if what == "runs" else listing.listing(what)
     if as_json:
         print_json(rows)
     elif rows and what == "runs":
         rows = _in_lines(rows)
         print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
     elif rows:
-        headings = list(catalogue.BRIEF[what])
+        headings = list(listing.BRIEF[what])
         cells = [["–" if row[heading] is None else str(row[heading]) for heading in headings] for row in rows]
         print_rows(headings, _short(headings, cells))
 
@@ -49,7 +49,7 @@ def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
-    from peftbench.analysis.conditions import FACTS, with_shares
+    from peftbench.studies.conditions import FACTS, with_shares
 
     place = held_store(store)
     table = place.table()
@@ -63,8 +63,8 @@ def _runs(store: Path) -> list[dict[str, Any]]:
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs as a listing shows them: how each was made in one column."""
-    from peftbench.analysis.conditions import FACTS
-    from peftbench.report.conditions import in_a_line
+    from peftbench.studies.conditions import FACTS
+    from peftbench.studies.conditions_view import in_a_line
 
     return [
         {name: value for name, value in run.items() if name not in FACTS} | {"what was run": in_a_line(run)}
@@ -99,9 +99,9 @@ def show(
 
 def _named(words: list[str]) -> tuple[str | None, str]:
     """The kind, if one is said, and the name. Raises `UserError`."""
-    from peftbench import catalogue
+    from peftbench.cli import listing
 
-    kinds = [*catalogue.SHOWN, "run"]
+    kinds = [*listing.SHOWN, "run"]
     *said, name = words
     if len(said) > 1:
         raise UserError(
@@ -109,19 +109,19 @@ def _named(words: list[str]) -> tuple[str | None, str]:
         )
     if said and said[0] not in kinds:
         raise did_you_mean("kind of thing to show", said[0], kinds)
-    if not said and name in kinds and name not in catalogue.names():
+    if not said and name in kinds and name not in listing.names():
         raise UserError(f"show {name}: which one? Add its name; `peftbench list {name}s` has them")
     return (said[0] if said else None), name
 
 
 def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[str, Any]:
     """What is known of a thing. Raises `UserError` if there is none of that name."""
-    from peftbench import catalogue
+    from peftbench.cli import listing
 
-    facts = catalogue.about(name, data, kind) if kind != "run" else None
+    facts = listing.about(name, data, kind) if kind != "run" else None
     if facts is not None:
         return facts
     if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
-        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, catalogue.names(kind))
+        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, listing.names(kind))
     result, folder = held_store(store).find(name)
     return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}

@@ -7,7 +7,7 @@ import typer
 
 from peftbench.cli.options import RESULTS, AsJson, open_store
 from peftbench.cli.output import console, print_json, print_rows, say
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 
 def verify(
@@ -20,7 +20,7 @@ def verify(
     """
     from rich.progress import track
 
-    from peftbench.verification import Verification, verify
+    from peftbench.results.verify import Verification, verify
 
     place = open_store(store)
     if not place.root.is_dir():

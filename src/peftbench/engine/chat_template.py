@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from peftbench.registry import UserError
+from peftbench.core.registry import UserError
 
 DAY = dt.datetime(2024, 7, 26)
 """The date of templates that show one: the same question must be the same text on every day."""

@@ -8,15 +8,15 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
-from peftbench.engine.decoding import Decoding
-from peftbench.engine.quantise import Quantise, keep_exact, loading
-from peftbench.engine.shapes import positions, shape, text_config
-from peftbench.engine.tokens import Encoded, Encoder
-from peftbench.engine.unchanged import ModelState, checksum, digest
+from peftbench.core.registry import UserError
+from peftbench.engine.base_integrity import ModelState, checksum, digest
+from peftbench.engine.decode_strategy import Decoding
+from peftbench.engine.families import positions, shape, text_config
+from peftbench.engine.quantization import Quantise, keep_exact, loading
+from peftbench.engine.tokenization import Encoded, Encoder
 from peftbench.methods import Adapted
 from peftbench.models import Model, is_commit
-from peftbench.models.weights import cannot_load, read
-from peftbench.registry import UserError
+from peftbench.models.weight_loading import cannot_load, read
 from peftbench.tasks import TaskFacts
 
 logging.set_verbosity_error()
@@ -73,9 +73,9 @@ class Base:
             raise UserError(f"model {ref.name}: its tokenizer has no end-of-sequence token, so no answer could end")
         self.load_seconds = 0.0
         self.text_losses: dict[str, float] = {}
-        """What `peftbench.engine.retention` measured of it, by text."""
+        """What `peftbench.profiling.retention` measured of it, by text."""
         self.decodings: dict[tuple[Any, ...], Decoding] = {}
-        """How what is on it answers (`peftbench.engine.predict.decoding`)."""
+        """How what is on it answers (`peftbench.engine.generation.decoding`)."""
         self.model = self._load()
         self.left: tuple[str, ...] = ()
         self.canary: str | None = ""

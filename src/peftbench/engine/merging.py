@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.spec import Merging
+from peftbench.engine.families import shape
+from peftbench.engine.generation import in_batches, low_precision
 from peftbench.engine.load import Base
-from peftbench.engine.predict import in_batches, low_precision
-from peftbench.engine.shapes import shape
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
-from peftbench.registry import UserError, in_a_line
-from peftbench.spec import Merging
 
 ROWS = 8
 """Test rows on which merging is proved: all tokens of their targets."""

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from peftbench.engine.energy import Energy, counter
-from peftbench.engine.quantise import constants
+from peftbench.engine.quantization import constants
 
 
 class Meter:

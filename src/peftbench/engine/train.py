@@ -11,16 +11,16 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
 
-from peftbench.engine.ahead import ahead
-from peftbench.engine.endings import OutOfMemoryError, PrunedError, check_weights, finite
+from peftbench.core.seeds import stream
+from peftbench.core.spec import Point, Training, Trial
+from peftbench.engine.exceptions import OutOfMemoryError, PrunedError, check_weights, finite
+from peftbench.engine.families import shape
+from peftbench.engine.generation import in_batches, is_out_of_memory
 from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
-from peftbench.engine.predict import in_batches, is_out_of_memory
-from peftbench.engine.quantise import constants
-from peftbench.engine.shapes import shape
-from peftbench.engine.tokens import Encoded
+from peftbench.engine.quantization import constants
+from peftbench.engine.tokenization import Encoded
+from peftbench.engine.training_context import ahead
 from peftbench.methods import Adapted
-from peftbench.seeds import stream
-from peftbench.spec import Point, Training, Trial
 
 Report = Callable[[dict[str, Any]], None]
 State = dict[str, Tensor]

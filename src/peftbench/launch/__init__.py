@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
-from peftbench.store import Stamps
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.results.store import Stamps
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
     """How runs are done. `workers` 0: as many as this machine suits.
 
     `threads` of each worker: one suits small models, and another number changes the last digits of results on a CPU.
-    `timeout`: seconds that a run may take; by default `peftbench.launch.limits` decides. `replace`: by run id, the
+    `timeout`: seconds that a run may take; by default `peftbench.launch.time_limits` decides. `replace`: by run id, the
     results that are there and are to be replaced.
     """
 

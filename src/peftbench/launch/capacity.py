@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from peftbench.core import resources
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
 from peftbench.models import find
-from peftbench.models.files import weight_bytes
-from peftbench.registry import UserError
-from peftbench.spec import RunSpec
+from peftbench.models.trained_files import weight_bytes
 
 WORKER_BYTES = 1_500_000_000
 """Memory of a worker without its model: torch, transformers, rows, and what a small run needs."""

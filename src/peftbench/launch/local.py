@@ -21,18 +21,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from peftbench.faults import died_of_environment
+from peftbench.core.machine_faults import died_of_environment
+from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.spec import Choice, RunResult, RunSpec
 from peftbench.launch import Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
 from peftbench.launch.capacity import visible_gpus
-from peftbench.launch.limits import LEAST, Forecasts, Limit, duration
 from peftbench.launch.messages import Job, Setup
 from peftbench.launch.processes import Process, cpu_seconds, environment, start
+from peftbench.launch.time_limits import LEAST, Forecasts, Limit, duration
 from peftbench.launch.user_units import UserUnits, user_units
-from peftbench.registry import UserError, in_a_line
 from peftbench.results.claims import Claims
-from peftbench.spec import Choice, RunResult, RunSpec
-from peftbench.store import Store, read_result
+from peftbench.results.store import Store, read_result
 
 TRIES = 2
 """How often a run whose method ended the worker is begun before it is recorded as failed."""

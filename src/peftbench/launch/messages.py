@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.core.spec import RunSpec
 from peftbench.launch import Options
 from peftbench.launch.user_units import UserUnits
 from peftbench.results.claims import Owner
-from peftbench.spec import RunSpec
 
 
 @dataclass(frozen=True)

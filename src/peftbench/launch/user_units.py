@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peftbench.core.registry import PLUGIN, SCRIPT, Registry, Unit, UserError, in_a_line, load_plugin
+from peftbench.core.spec import RunSpec
 from peftbench.methods import METHODS
 from peftbench.metrics import METRICS
-from peftbench.registry import PLUGIN, SCRIPT, Registry, Unit, UserError, in_a_line, load_plugin
-from peftbench.spec import RunSpec
 from peftbench.tasks import TASKS, resolve
 
 REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "task": TASKS, "metric": METRICS}

@@ -16,13 +16,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from peftbench import machine
-from peftbench.faults import EnvironmentFaultError
+from peftbench.core import provenance
+from peftbench.core.machine_faults import EnvironmentFaultError
+from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.spec import RunResult
 from peftbench.launch.messages import Job, Setup
 from peftbench.launch.processes import die_with
-from peftbench.registry import UserError, in_a_line
-from peftbench.spec import RunResult
-from peftbench.store import Store
+from peftbench.results.store import Store
 
 TELL_EVERY = 0.2
 """Seconds between two messages about steps."""
@@ -60,7 +60,7 @@ def _serve(pipe: Connection, parent: int) -> None:
         pipe.send(("refusal", str(refusal)))
         return
     store = Store(setup.root, setup.owner)
-    pipe.send(("ready", {"machine_class": machine.machine_class(), "record": machine.record()}))
+    pipe.send(("ready", {"machine_class": provenance.machine_class(), "record": provenance.record()}))
     while not worker.broken:
         pipe.send(_one(messages.get(), worker, store, pipe))
 
@@ -87,7 +87,7 @@ def _prepared(setup: Setup) -> Any:
     torch.set_num_threads(setup.options.threads)
     setup.units.load()
     # While it is what was imported: files may change before the last run is done.
-    machine.code()
+    provenance.code()
     return Worker(setup.options.data, setup.options.keep_adapters)
 
 
@@ -127,7 +127,7 @@ def _done(job: Job, worker: Any, store: Store, pipe: Connection) -> RunResult:
             # An exit or an interrupt that the method raised: the state of this process is not known.
             worker.broken = True
             error = f"the run ended its process: {in_a_line(problem)}"
-            result = RunResult(id=spec.id, spec=spec, status="failed", error=error, **machine.record())
+            result = RunResult(id=spec.id, spec=spec, status="failed", error=error, **provenance.record())
     result = result.model_copy(update={"settings": result.settings | {"workers": job.workers}})
     store.finish(folder, result, predictions)
     return result

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.models.files import identity
-from peftbench.registry import Family, Registry, Unit, UserError
-from peftbench.spec import Choice
+from peftbench.core.registry import Family, Registry, Unit, UserError
+from peftbench.core.spec import Choice
+from peftbench.models.trained_files import identity
 
 # It warns of kernels that it would like to have, and of types that it converts. peft imports it wherever it is there,
 # and nothing of ours imports peft before this module.
@@ -144,6 +144,6 @@ def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str]
 
 @cache
 def capabilities() -> dict[str, dict[str, Any]]:
-    """What each method can do, by name, as `peftbench.checking.capabilities` measured it."""
+    """What each method can do, by name, as `peftbench.checks.capabilities` measured it."""
     found: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "capabilities.json").read_text())
     return found

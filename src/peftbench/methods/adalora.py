@@ -1,11 +1,11 @@
 from pathlib import Path
 from typing import Any
 
+from peftbench.core.registry import UserError
 from peftbench.methods import Adapted, Ahead, method
-from peftbench.methods.low_rank import DEFAULT, from_orthonormal
-from peftbench.methods.peft_model import with_peft, write
-from peftbench.models.places import Layers, Modules, fitted
-from peftbench.registry import UserError
+from peftbench.methods._low_rank import DEFAULT, from_orthonormal
+from peftbench.methods._peft_model import with_peft, write
+from peftbench.models.target_modules import Layers, Modules, fitted
 
 
 # The rate is that of the authors' script for MNLI, whose first and last stages `start` and `final` are near.

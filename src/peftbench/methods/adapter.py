@@ -1,8 +1,8 @@
 from typing import Any, Literal
 
+from peftbench.core.registry import UserError
 from peftbench.methods import Adapted, method
-from peftbench.models.places import Layers, Modules, fitted, places
-from peftbench.registry import UserError
+from peftbench.models.target_modules import Layers, Modules, fitted, places
 
 PLACES = {"houlsby": ("o", "down"), "pfeiffer": ("down",), "parallel": ("down",)}
 """The last matrix of each sublayer that has an adapter."""

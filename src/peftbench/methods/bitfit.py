@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.in_place import put_back, train_in_place
-from peftbench.models.places import Layers, Modules, fitted, text_part, within
+from peftbench.methods._weight_restore import put_back, train_in_place
+from peftbench.models.target_modules import Layers, Modules, fitted, text_part, within
 
 MODULES = ("q", "v")
 """Roles of the layers that biases are added to in a model without any."""

@@ -1,9 +1,9 @@
 from typing import Any
 
+from peftbench.core.registry import UserError
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
-from peftbench.models.places import Layers, Modules
-from peftbench.registry import UserError
+from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
+from peftbench.models.target_modules import Layers, Modules
 
 
 # The rate is that of the authors' script for Llama-3-8B.

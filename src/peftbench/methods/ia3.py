@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.peft_model import with_peft
-from peftbench.models.places import Layers, Modules, fitted, places, playing
+from peftbench.methods._peft_model import with_peft
+from peftbench.models.target_modules import Layers, Modules, fitted, places, playing
 
 MODULES, FEEDFORWARD = ("k", "v", "down"), ("down",)
 

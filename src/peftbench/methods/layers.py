@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.in_place import train_in_place
-from peftbench.models.places import Layers, Modules, places, text_part, within
+from peftbench.methods._weight_restore import train_in_place
+from peftbench.models.target_modules import Layers, Modules, places, text_part, within
 
 
 @method(

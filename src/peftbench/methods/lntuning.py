@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.peft_model import with_peft
-from peftbench.models.places import Layers, norms
+from peftbench.methods._peft_model import with_peft
+from peftbench.models.target_modules import Layers, norms
 
 
 @method(learning_rate=1e-3, paper="arXiv:2312.11420")

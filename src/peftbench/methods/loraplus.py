@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
-from peftbench.models.places import Layers, Modules
+from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
+from peftbench.models.target_modules import Layers, Modules
 
 
 # Half of LoRA's rate, as the authors' README advises; their ratio is 16.

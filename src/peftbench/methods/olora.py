@@ -1,9 +1,9 @@
 from typing import Any
 
+from peftbench.core.registry import UserError
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank, solved
-from peftbench.models.places import Layers, Modules, fitted
-from peftbench.registry import UserError
+from peftbench.methods._low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank, solved
+from peftbench.models.target_modules import Layers, Modules, fitted
 
 
 # The rate is the paper's. No dropout: it would leave out parts of the base's own weights.

@@ -1,7 +1,7 @@
 from typing import Any, Literal
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.peft_model import with_peft
+from peftbench.methods._peft_model import with_peft
 
 
 @method(learning_rate=3e-3, paper="arXiv:2103.10385")

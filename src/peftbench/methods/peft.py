@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import METHODS, Adapted, Method, family
-from peftbench.methods.peft_types import about, adapt, check, config_class, facts, signature, types
+from peftbench.methods._peft_types import about, adapt, check, config_class, facts, signature, types
 
 
 @family(key="type", names=types)

@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank
-from peftbench.models.places import Layers, Modules
+from peftbench.methods._low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank
+from peftbench.models.target_modules import Layers, Modules
 
 
 # Rate and no dropout as in the authors' script for Llama-2-7B: dropout would leave out principal parts of the weights.

@@ -1,7 +1,7 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.peft_model import of_decoder, with_peft
+from peftbench.methods._peft_model import of_decoder, with_peft
 
 
 @method(

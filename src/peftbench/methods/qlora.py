@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import Budget, low_rank
-from peftbench.models.places import Layers, Modules
+from peftbench.methods._low_rank import Budget, low_rank
+from peftbench.models.target_modules import Layers, Modules
 
 
 @method(learning_rate=2e-4, paper="arXiv:2305.14314", quantise="nf4")

@@ -1,8 +1,8 @@
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.low_rank import DEFAULT, Budget, low_rank
-from peftbench.models.places import Layers, Modules
+from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
+from peftbench.models.target_modules import Layers, Modules
 
 
 # The rate is LoRA's: the paper changes the scale alone, which at rank 16 is four times LoRA's.

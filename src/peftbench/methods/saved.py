@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.files import put_on
+from peftbench.methods._saved_files import put_on
 
 
 @method(learning_rate=None, trains=False, folder="folder")

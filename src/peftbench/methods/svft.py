@@ -3,8 +3,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from peftbench.methods import Adapted, method
-from peftbench.methods.singular import band, by_band, merged
-from peftbench.models.places import Layers, Modules, fitted
+from peftbench.methods._svd import band, by_band, merged
+from peftbench.models.target_modules import Layers, Modules, fitted
 
 MODULES = ("k", "v", "down")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from peftbench.registry import Registry, Unit
+from peftbench.core.registry import Registry, Unit
 
 
 class UnavailableError(Exception):

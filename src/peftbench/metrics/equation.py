@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from peftbench.metrics import Answers, metric
-from peftbench.metrics.numerals import GAPS, plain_numbers
+from peftbench.metrics._numerals import GAPS, plain_numbers
 
 LONGEST = 200  # characters of arithmetic that are read
 _SIGNS = str.maketrans({"\u00d7": "*", "\u00f7": "/"})

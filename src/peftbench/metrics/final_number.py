@@ -3,7 +3,7 @@
 import math
 
 from peftbench.metrics import Answers, metric
-from peftbench.metrics.numerals import number_of
+from peftbench.metrics._numerals import number_of
 
 
 @metric(rowwise=True, version=2, paper="arXiv:2110.14168")

@@ -1,7 +1,7 @@
 """The measures of MultiRC, whose rows are candidate answers; `details["group"]` is the question of a row."""
 
 from peftbench.metrics import Answers, grouped, metric
-from peftbench.metrics.confusion import f1
+from peftbench.metrics._confusion import f1
 
 PAPER = "Khashabi et al. (2018), https://aclanthology.org/N18-1023"
 

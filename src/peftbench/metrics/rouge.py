@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from peftbench.metrics import Answers, metric
-from peftbench.metrics.scripts import words
+from peftbench.metrics._scripts import words
 
 PAPER = "Lin (2004), https://aclanthology.org/W04-1013"
 VERSION = 2

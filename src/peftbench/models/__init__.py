@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peftbench.cache import cache_directory
-from peftbench.registry import UserError, did_you_mean, in_a_line
-from peftbench.spec import title
+from peftbench.core.cache_folder import cache_directory
+from peftbench.core.registry import UserError, did_you_mean, in_a_line
+from peftbench.core.spec import title
 
 HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
@@ -92,7 +92,7 @@ def resolved(model: Model) -> Model:
     """
     if model.directory:
         return model
-    from peftbench.models.hub import commit
+    from peftbench.models.hub_commit import commit
 
     found = commit(model.source, model.revision)
     return replace(model, revision=found, version=found) if found else model

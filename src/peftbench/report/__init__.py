@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.report.sections import Evidence
+    from peftbench.studies.report_data import Evidence
 
 
 def write(
@@ -19,10 +19,10 @@ def write(
     rows alone, there is no `leaderboard.csv`.
 
     Args:
-        shown: from `peftbench.report.sections.evidence`.
+        shown: from `peftbench.studies.report_data.evidence`.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
         out: is made if absent; older files of these names are replaced, or removed where there is nothing to write.
-        published: rows of `peftbench.evidence.frame`, if there are any.
+        published: rows of `peftbench.results.published.frame`, if there are any.
 
     Raises:
         ValueError: there are no runs and no published rows.

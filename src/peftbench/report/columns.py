@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftbench.analysis.leaderboard import Leaderboard, Row
-from peftbench.analysis.stats import Interval
-from peftbench.analysis.weight_sets import FORMS, REFERENCES, WeightSet
+from peftbench.stats.intervals import Interval
+from peftbench.studies.leaderboard import Leaderboard, Row
+from peftbench.studies.pscp_weights import FORMS, REFERENCES, WeightSet
 
 ABSENT = "–"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.core.files import write_atomically
-from peftbench.machine import slug
-from peftbench.registry import UserError
-from peftbench.spec import RunResult
-from peftbench.store import NAME_LENGTH, Store
+from peftbench.core.provenance import slug
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunResult
+from peftbench.results.store import NAME_LENGTH, Store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,15 +31,15 @@ def _parquet(table: "pd.DataFrame") -> bytes:
 
 
 def _latex(table: "pd.DataFrame") -> bytes:
-    from peftbench.analysis.leaderboard import leaderboards
     from peftbench.report.latex import latex
-    from peftbench.report.sections import shown
+    from peftbench.studies.leaderboard import leaderboards
+    from peftbench.studies.report_data import shown
 
     return latex(leaderboards(shown(table))).encode()
 
 
 def _peft(result: RunResult) -> bytes:
-    from peftbench.evidence.peft_results import write
+    from peftbench.results.published.peft_results import write
 
     # A loss that is not finite has no number in JSON.
     return (json.dumps(_finite(write(result)), indent=2, allow_nan=False) + "\n").encode()

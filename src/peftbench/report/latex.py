@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 
-from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.report import conditions
+from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.tables import remarks, title
-from peftbench.text import visible
+from peftbench.studies import conditions_view
+from peftbench.studies.leaderboard import Leaderboard
 
 SIGNS = {
     "\\": r"\textbackslash{}",
@@ -52,7 +52,7 @@ def _table(board: Leaderboard) -> str:
     parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(title(board))}}}"]
     parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
-    made = conditions.sheet(board)
+    made = conditions_view.sheet(board)
     told = [
         f"{line[0]}: " + ", ".join(map(" ".join, zip(made.headings[1:], line[1:], strict=True))) for line in made.lines
     ]

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from peftbench.core.registry import UnknownNameError
+from peftbench.core.spec import RunResult
 from peftbench.models import address
-from peftbench.registry import UnknownNameError
-from peftbench.spec import RunResult
 from peftbench.tasks import TASKS, TaskFacts
 
 KINDS = {

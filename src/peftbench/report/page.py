@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import labels
-from peftbench.analysis.stats import Interval
-from peftbench.report import conditions, sensitivity
 from peftbench.report.columns import columns, interval_words
-from peftbench.report.figures import learning_curves, score_cost
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.sections import Evidence, Sheet
 from peftbench.report.tables import failures, remarks, title
 from peftbench.report.template import render
+from peftbench.stats.intervals import Interval
+from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies.figures import learning_curves, score_cost
+from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_data import Evidence, Sheet
+from peftbench.studies.run_labels import labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ def page(evidence: Evidence, context: Mapping[str, object], sheets: Sequence[She
         ],
         boards=views,
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
-        about_sensitivity=sensitivity.ABOUT,
+        about_sensitivity=pscp_sensitivity_view.ABOUT,
         sections=evidence.sections,
         runs=len(table),
         failures=failures(table),
@@ -69,11 +69,11 @@ def _view(name: str, board: Leaderboard, evidence: Evidence) -> dict[str, object
         "columns": shown,
         "lines": lines,
         "remarks": remarks(board),
-        "made": conditions.sheet(board),
+        "made": conditions_view.sheet(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks, f"{name}-cost"),
-        "sensitivity": sensitivity.figures(board, looks, f"{name}-pscp"),
-        "leaders": sensitivity.lines(board),
+        "sensitivity": pscp_sensitivity_view.figures(board, looks, f"{name}-pscp"),
+        "leaders": pscp_sensitivity_view.lines(board),
         "curves": learning_curves(board, evidence.table, evidence.curves, looks, f"{name}-curve"),
     }
 

@@ -7,8 +7,8 @@ from peftbench.report.columns import ABSENT, humane
 from peftbench.report.template import render
 
 if TYPE_CHECKING:
-    from peftbench.planning.forecast import Cell, Forecast
-    from peftbench.planning.resolution import Resolution
+    from peftbench.profiling.forecast import Cell, Forecast
+    from peftbench.profiling.resolution import Resolution
 
 WIDEST = 100.0
 """Points: no scores differ by more."""

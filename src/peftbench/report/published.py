@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import ABSENT, humane
-from peftbench.report.sections import Sheet
 from peftbench.report.tables import csv_text, sheet_markdown
+from peftbench.studies.report_data import Sheet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +33,7 @@ RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "l
 
 
 def sheets(published: "pd.DataFrame | None") -> list[Sheet]:
-    """The tables of published rows (`peftbench.evidence.frame`); none where there are no rows."""
+    """The tables of published rows (`peftbench.results.published.frame`); none where there are no rows."""
     if published is None or published.empty:
         return []
     return [_sheet(rows) for _, rows in published.groupby(ABOUT, sort=False)]

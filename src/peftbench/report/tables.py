@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.cells import MissingCell
-from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.analysis.names import labels
-from peftbench.ranges import INCOMPARABLE
-from peftbench.report import conditions, sensitivity
+from peftbench.core.safe_text import csv_cell, visible
+from peftbench.core.search_space import INCOMPARABLE
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns, runs, seeds_text
-from peftbench.report.sections import Section, Sheet
-from peftbench.text import csv_cell, visible
+from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies.coverage import MissingCell
+from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_data import Section, Sheet
+from peftbench.studies.run_labels import labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ def title(board: Leaderboard) -> str:
 
 def remarks(board: Leaderboard) -> list[str]:
     """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
-    said = [NOT_SHOWN, *_to_show(board), *conditions.remarks(board)]
+    said = [NOT_SHOWN, *_to_show(board), *conditions_view.remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
     said += _at_chance(board)
@@ -151,9 +151,9 @@ def _section(board: Leaderboard) -> str:
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
     notes = [f"- {escaped(remark)}" for remark in remarks(board)]
-    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *sensitivity.lines(board)]
-    below = ["", sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    made = sheet_markdown(conditions.sheet(board))
+    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity_view.lines(board)]
+    below = ["", pscp_sensitivity_view.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
+    made = sheet_markdown(conditions_view.sheet(board))
     return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, "", made, *below])
 
 

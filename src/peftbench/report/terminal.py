@@ -9,13 +9,13 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from peftbench.analysis.leaderboard import Leaderboard
-from peftbench.report import conditions, sensitivity
+from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.sections import Section, Sheet
 from peftbench.report.tables import remarks, title
-from peftbench.text import visible
+from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_data import Section, Sheet
 
 GAP = 2
 """Blanks between columns."""
@@ -36,9 +36,9 @@ class View:
         yield _line(title(self.board), "bold")
         for shown in _packed(others, room):
             yield self._table([rank, method, *shown])
-        for remark in [*remarks(self.board), *sensitivity.remarks(self.board)]:
+        for remark in [*remarks(self.board), *pscp_sensitivity_view.remarks(self.board)]:
             yield Padding(_line(remark), (0, 0, 0, 1))
-        made = conditions.sheet(self.board)
+        made = conditions_view.sheet(self.board)
         yield _line(made.title, "")
         yield from _sheet(made, options.max_width)
         yield Text()

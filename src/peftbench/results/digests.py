@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.cache import cache_directory
+from peftbench.core.cache_folder import cache_directory
 from peftbench.core.files import parse_json, read_bytes, write_atomically
 
 RESULT = "result.json"

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.registry import Registry, Unit, did_you_mean
-from peftbench.tasks.files import Format, digest
+from peftbench.core.registry import Registry, Unit, did_you_mean
+from peftbench.tasks._formats import Format, digest
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
 SPLITS = 2

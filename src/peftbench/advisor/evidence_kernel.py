@@ -1,0 +1,205 @@
+"""Cells as places: where on the map of tasks, models and train sizes a score was had, and how near two places are."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, variance
+from typing import TYPE_CHECKING, Any
+
+from peftbench.studies.model_selection import select
+from peftbench.studies.run_labels import distinct, labels, measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS, PARAMETERS = 1e4, 1e9
+"""What stands for a number of training rows or parameters that is not known: similarities need some number."""
+SETTINGS = ("id", "status", "method", "method_arguments", "learning_rate", "unlike")
+"""What is kept of the row that settings are taken from, where it has them."""
+POOLED = 2.0
+"""Degrees of freedom that the spread of seeds over all cells counts as, beside a cell's own."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task on a model with so many training rows. `kind`, `shape`: empty where not known; `rows`, `parameters`: 0.
+
+    `variant` tells apart what else differs, in brackets: versions of a task, ways of testing.
+    """
+
+    task: str
+    kind: str
+    model: str
+    size: str
+    rows: float = 0.0
+    parameters: float = 0.0
+    shape: str = ""
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.size} rows, {self.model}" + (f" {self.variant}" if self.variant else "")
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """What is the same for runs that can be compared."""
+        return self.task, self.model, self.size, self.variant
+
+    def kin(self, other: "Place") -> bool:
+        """Whether the two are of one kind of task; a task of no known kind is its own."""
+        return (self.kind or self.task) == (other.kind or other.task)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a table does not say: kind and whole number of training rows of tasks, shape and parameters of models."""
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method in a cell: its mean score over seeds, the variance of that mean as far as known, and its rows.
+
+    `first` is the row with the settings: the one of the lowest seed. `failed`: runs that ended without a score.
+    """
+
+    method: str
+    score: float
+    variance: float
+    seeds: int
+    ids: tuple[str, ...]
+    first: Mapping[str, Any]
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place with what the methods scored there, by label."""
+
+    place: Place
+    scores: Mapping[str, Scored]
+
+
+def cells(table: "pd.DataFrame", known: Known, published: bool = False) -> tuple[Cell, ...]:
+    """The cells of the runs of a table (`peftbench.table`), or of its published rows, in an order of their own.
+
+    Of settings that were swept, a cell has those chosen on validation; the seeds of a method are averaged. Machines are
+    pooled, as scores may be compared across them. Published rows of other sources or training data are other cells.
+    """
+    rows = table[table["status"] == "published"] if published else select(distinct(measured(_kept(table))))
+    if rows.empty:
+        return ()
+    if published:
+        rows = rows.assign(plain_task=rows["task"], plain_model=rows["model"], size=_said(rows))
+    rows = rows.assign(label=labels(rows), size=rows["size"].astype(str)).sort_values(["seed", "id"])
+    pooled = _pooled(rows)
+    found = [_cell(group, known, pooled) for _, group in rows.groupby(["model", "task", "size"])]
+    return tuple(cell for cell in found if cell.scores)
+
+
+def _kept(table: "pd.DataFrame") -> "pd.DataFrame":
+    return table.assign(plain_task=table["task"], plain_model=table["model"])
+
+
+def _said(rows: "pd.DataFrame") -> Any:
+    """What stands for the size of published cells: what they were trained on, and who says so."""
+    return rows["train_data"].where(rows["train_data"] != "", "all") + " (" + rows["source"] + ")"
+
+
+def _pooled(rows: "pd.DataFrame") -> float:
+    """The variance of the score between the seeds of a cell, over all cells; 0 where there is one seed of each."""
+    groups = rows[rows["score"].notna()].groupby(["model", "task", "size", "label"])["score"]
+    counts, spreads = groups.count() - 1, groups.var()
+    freedom = int(counts.sum())
+    return float((counts * spreads.fillna(0.0)).sum() / freedom) if freedom else 0.0
+
+
+def _cell(group: "pd.DataFrame", known: Known, pooled: float) -> Cell:
+    first = group.iloc[0]
+    model, size = str(first["plain_model"]), str(first["size"])
+    counted, held = _numbers(group, "train_rows"), _numbers(group, "total_parameters")
+    number = float(size) if size.isdigit() else (max(counted, default=0.0))
+    plain = str(first["plain_task"])
+    place = Place(
+        task=plain,
+        kind=known.kinds.get(plain, ""),
+        model=model,
+        size=size,
+        rows=number or float(known.rows.get(plain, 0)),
+        parameters=known.parameters.get(model) or min(held, default=0.0),
+        shape=known.shapes.get(model, ""),
+        variant=f"{str(first['task']).removeprefix(plain)}{str(first['model']).removeprefix(model)}".strip(),
+    )
+    scores = {
+        str(label): _scored(runs, pooled) for label, runs in group.groupby("label") if runs["score"].notna().any()
+    }
+    return Cell(place, scores)
+
+
+def _numbers(group: "pd.DataFrame", column: str) -> list[float]:
+    return [float(value) for value in group[column].dropna()] if column in group else []
+
+
+def _scored(runs: "pd.DataFrame", pooled: float) -> Scored:
+    good = runs[runs["score"].notna()]
+    scores, n = [float(score) for score in good["score"]], len(good)
+    # A spread from two or three seeds is a poor one: that of all cells stands beside it.
+    own = variance(scores) * (n - 1) if n > 1 else 0.0
+    errors = [float(e) ** 2 for e in good["score_error"] if e is not None and not math.isnan(e)]
+    return Scored(
+        method=str(good["method"].iloc[0]),
+        score=fmean(scores),
+        variance=(own + POOLED * pooled) / (n - 1 + POOLED) / n + (fmean(errors) if errors else 0.0),
+        seeds=n,
+        ids=tuple(map(str, good["id"])),
+        first={column: good.iloc[0][column] for column in SETTINGS if column in good},
+        by_seed={
+            int(seed): score
+            for seed, score in zip(good["seed"], scores, strict=True)
+            if seed == seed and seed is not None
+        },
+        failed=len(runs) - n,
+    )
+
+
+def nearness(first: Place, second: Place) -> float:
+    """How near two places are in model and train size, in (0, 1]: 1 for the same, positive definite as a kernel.
+
+    It falls with the distance of the logarithms of rows and of parameters, to a half for another shape of model, and to
+    a half for another model.
+    """
+    apart = abs(math.log10((first.rows or ROWS) / (second.rows or ROWS)))
+    larger = abs(math.log10((first.parameters or PARAMETERS) / (second.parameters or PARAMETERS)))
+    shape = 1.0 if first.shape == second.shape else 0.5
+    model = 1.0 if first.model == second.model else 0.5
+    return math.exp(-apart - larger / 2) * shape * model
+
+
+def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[float]], ...]:
+    """What two places share, part by part: everything; nearness; kind of task; task; the cell itself, or nearly."""
+
+    def each(share: Any) -> list[list[float]]:
+        return [[float(share(a, b)) for b in second] for a in first]
+
+    return (
+        [[1.0] * len(second) for _ in first],
+        each(nearness),
+        each(lambda a, b: nearness(a, b) * a.kin(b)),
+        each(lambda a, b: nearness(a, b) * (a.task == b.task)),
+        each(_same),
+    )
+
+
+def _same(a: Place, b: Place) -> float:
+    """Whether two places are one cell, or how much of one: by the rows alone, as in `nearness`.
+
+    Cells apart with the same number of rows are of other sources, which share nothing but what their task shares.
+    """
+    if a.cell == b.cell:
+        return 1.0
+    alike = (a.task, a.model, a.variant) == (b.task, b.model, b.variant)
+    return nearness(a, b) * (alike and a.rows != b.rows)

@@ -1,0 +1,298 @@
+"""From the options of `advise` to a question, and from rows of evidence to runs whose costs can be forecast."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, get_args
+
+from peftbench.core.registry import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.advisor.evidence_kernel import Known, Place
+    from peftbench.advisor.recommend import Predicted
+    from peftbench.advisor.score_model import Model
+    from peftbench.core.spec import Choice, RunSpec
+    from peftbench.results.store import Store
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options name: the model and the task as a grid would, the kind of the task, how many training rows.
+
+    `stands_in`: the task is another one of that kind, as none was named; its rows stand for those that are not known.
+    """
+
+    model: "Choice"
+    task: "Choice"
+    kind: str
+    size: int | str
+    rows: float
+    stands_in: bool = False
+
+
+def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any] | None, rows: int | None) -> Asked:
+    """The model and the task. Raises `UserError` unless just one of task, kind and file is given."""
+    from peftbench.grid.entries import model_choices
+
+    given = [name for name, value in {"--task": task, "--kind": kind, "--file": file}.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: give one of them")
+    if not given:
+        raise UserError(
+            "say what it is for by one of --task NAME, --kind KIND, or --file FILE with --fields and --target"
+        )
+    (base,) = model_choices(model)
+    if kind is not None:
+        return _of_kind(base, kind, rows)
+    from peftbench.grid.entries import task_choices
+    from peftbench.tasks import resolve
+
+    found = [choice for choice, _ in task_choices(_entry(file) if file else str(task))]
+    if len(found) != 1:
+        raise UserError(
+            f"--task {task}: it has {len(found)} tasks ({', '.join(map(str, found))}): name one, or a --kind"
+        )
+    facts = resolve(found[0].name, found[0].arguments).facts
+    held = _length(facts.source) if rows is None else rows
+    return Asked(base, found[0], facts.kind, rows or "all", float(held))
+
+
+def _entry(file: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(file["data"]).expanduser()
+    return {"use": "file"} | {key: value for key, value in file.items() if value} | {"data": str(path.absolute())}
+
+
+def _length(source: Any) -> int:
+    """How many training rows a task has; 0 if that is not known."""
+    if source.files is None:
+        return int((source.sizes or (0,))[0])
+    from peftbench.tasks._formats import table
+
+    # A fifth is held out for the test where there is no file for it.
+    return round(len(table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
+
+
+def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
+    from peftbench.tasks import TASKS, Kind
+
+    if kind not in get_args(Kind):
+        raise did_you_mean("kind of task", kind, list(get_args(Kind)))
+    if rows is None:
+        raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
+    from peftbench.grid.entries import task_choices
+    from peftbench.profiling.lengths import measured
+
+    # The one in the middle by the length of its prompts, of those with rows enough for the question.
+    units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured()]
+    enough = [unit for unit in units if (unit.facts.source.sizes or (0,))[0] >= rows] or units
+    enough.sort(key=lambda unit: (median(measured()[unit.name]["prompt"]), unit.name))
+    ((task, _),) = task_choices(enough[len(enough) // 2].name)
+    return Asked(model, task, kind, rows, float(rows), stands_in=True)
+
+
+def known(table: "pd.DataFrame", store: "Store") -> "Known":
+    """What the tables do not say of their tasks and models."""
+    from peftbench.advisor.evidence_kernel import Known
+    from peftbench.models import known as models
+    from peftbench.tasks import TASKS
+
+    kinds = {unit.name: str(unit.facts.kind) for unit in TASKS}
+    for result, _ in store.results().values():
+        if result.spec.task.name == "file":
+            kinds[str(result.spec.task)] = "classification" if result.spec.task.arguments.get("labels") else "qa"
+    rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}
+    facts = {name: architecture(name) for name in sorted(set(table["model"])) if name in models()}
+    shapes = {name: shape for name, (shape, _) in facts.items()}
+    return Known(kinds, rows, shapes, {name: parameters for name, (_, parameters) in facts.items()})
+
+
+def architecture(name: str) -> tuple[str, float]:
+    """The shape of a model and how many parameters it has; empty and 0 where its configuration is out of reach."""
+    from peftbench.profiling.estimate import configuration, on_meta
+
+    try:
+        config = configuration(name)
+        count = sum(p.numel() for p in on_meta(config, "none", {}).model.parameters())
+    except UserError:
+        return "", 0.0
+    return ("encoder-decoder" if config.is_encoder_decoder else "decoder"), float(count)
+
+
+def place(question: Asked) -> "Place":
+    """Where the question stands among the cells of evidence."""
+    from peftbench.advisor.evidence_kernel import Place
+    from peftbench.core.spec import title
+
+    name = question.model.called or title(question.model.name)
+    shape, parameters = architecture(question.model.name)
+    task = f"any {question.kind}" if question.stands_in else str(question.task)
+    return Place(task, question.kind, name, str(question.size), question.rows, parameters, shape)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What to start from with a method: an entry of a grid, and a run of it; `why` where there is none."""
+
+    entry: Mapping[str, Any]
+    spec: "RunSpec | None"
+    why: str = ""
+
+
+def start(question: Asked, row: Mapping[str, Any], store: "Store") -> Start:
+    """The settings of a row of evidence, on the model and the task that are asked about."""
+    if row["status"] == "published":
+        return _published(question, row)
+    result, _ = store.results()[row["id"]]
+    asked_of, rate = result.spec, result.learning_rate
+    entry = {"use": asked_of.method.name, **asked_of.method.arguments}
+    changes = {"model": question.model, "task": question.task, "size": question.size, "seed": 0, "trial": None}
+    return Start(entry | _rate(rate), asked_of.model_copy(update=changes))
+
+
+def _published(question: Asked, row: Mapping[str, Any]) -> Start:
+    from peftbench.core.spec import RunSpec, Training
+    from peftbench.grid.entries import choices
+    from peftbench.methods import METHODS
+    from peftbench.results.store import arguments
+
+    if row.get("unlike"):
+        return Start({"published_as": f"{row['method']}({row['method_arguments']})"}, None, str(row["unlike"]))
+    entry = {"use": row["method"], **arguments(row["method_arguments"])}
+    entry.pop("learning_rate", None)
+    rate = row["learning_rate"]
+    rate = None if rate is None or math.isnan(rate) else float(rate)
+    try:
+        ((method, _),) = choices(METHODS, entry, None)
+    except UserError as error:
+        return Start(entry | _rate(rate), None, f"not a method here: {error}")
+    training = Training(learning_rate=rate)
+    spec = RunSpec(
+        model=question.model,
+        method=method,
+        task=question.task,
+        size=question.size,
+        seed=0,
+        train=training,
+    )
+    return Start(entry | _rate(rate), spec)
+
+
+def _rate(rate: float | None) -> dict[str, float]:
+    return {} if rate is None else {"learning_rate": rate}
+
+
+def predict(
+    starts: Mapping[str, Start],
+    device: str,
+    data: Path | None,
+    latencies: Mapping[str, float],
+    told: Callable[[int, int], None],
+) -> dict[str, "Predicted"]:
+    """What each method will cost on a device: forecast, but for latencies, which were measured there."""
+    from peftbench.advisor.recommend import Predicted
+    from peftbench.methods import METHODS
+    from peftbench.profiling.devices import device as named
+    from peftbench.profiling.forecast import forecast
+
+    specs = {start.spec.id: start.spec for start in starts.values() if start.spec is not None}
+    cells = (
+        dict(zip(specs, forecast(list(specs.values()), named(device), data, 1, told).cells, strict=True))
+        if specs
+        else {}
+    )
+    found = {}
+    for label, one in starts.items():
+        if one.spec is None:
+            found[label] = Predicted(refused=one.why)
+            continue
+        cell = cells[one.spec.id]
+        trains = METHODS[one.spec.method.name].facts.trains
+        held = {cost: getattr(cell, cost, None) for cost in COSTS} | {"latency_ms": latencies.get(label)}
+        if not trains:
+            # Nothing is trained and nothing kept; the memory is that of the weights, to answer with.
+            held |= {"train_seconds": 0.0, "adapter_bytes": held["adapter_bytes"] or 0}
+        costs = {cost: float(value) for cost, value in held.items() if value is not None}
+        # What the device holds is a limit of the question.
+        refused = cell.why if cell.status == "refused" else ""
+        found[label] = Predicted(costs, refused, cell.why if cell.status == "not known" else "")
+    return found
+
+
+def with_device(limits: Mapping[str, float], device: str) -> dict[str, float]:
+    """Limits with the memory of the device among them, unless less is allowed."""
+    from peftbench.profiling.devices import device as named
+
+    held = float(named(device).memory_bytes)
+    return {**limits, "peak_memory_bytes": min(held, limits.get("peak_memory_bytes", held))}
+
+
+COSTS = (
+    *("trainable_parameters", "total_parameters", "forward_flops_512", "extra_forward_flops_512", "peak_memory_bytes"),
+    *("adapter_bytes", "train_seconds", "train_flops", "seconds"),
+)
+"""What is taken of a forecast."""
+
+
+def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, float] | str:
+    """What full fine-tuning costs there, in the units of PSCP, trained as another method would be; or why not known."""
+    from peftbench.core.spec import Choice
+
+    spec = like.model_copy(update={"method": Choice(name="full")})
+    found = predict({"full": Start({}, spec)}, device, data, {}, lambda *_: None)["full"]
+    needed = ("trainable_parameters", "forward_flops_512", "peak_memory_bytes")
+    if set(needed) - set(found.costs):
+        return found.refused or found.why or "the costs of full fine-tuning are not known"
+    parameters, flops, memory = (found.costs[cost] for cost in needed)
+    return {"trainable_parameters": parameters, "extra_forward_tflops": flops / 1e12, "peak_memory_gb": memory / 1e9}
+
+
+def latencies(table: "pd.DataFrame", model: str, machine_class: str) -> dict[str, float]:
+    """Median milliseconds of a new token by label, of runs of this model on machines of this class."""
+    from peftbench.studies.run_labels import labels, measured
+
+    runs = measured(table)
+    runs = runs.assign(label=labels(runs))
+    runs = runs[(runs["model"] == model) & (runs["machine_class"] == machine_class) & runs["latency_ms"].notna()]
+    return {str(label): float(group["latency_ms"].median()) for label, group in runs.groupby("label")}
+
+
+def aliases(published: "pd.DataFrame") -> "pd.DataFrame":
+    """Published rows with the aliases of models in place of their ids on the Hub."""
+    from peftbench.models import known as models
+
+    names = {model.source: name for name, model in models().items() if not model.directory}
+    return published.assign(model=published["model"].replace(names))
+
+
+def told_apart(published: "pd.DataFrame") -> "pd.DataFrame":
+    """Published rows with a column that says why one is not the method and the settings that it stands under.
+
+    Such a row is no evidence for them: its arguments are then what its source calls it, which makes it a variant of its
+    own.
+    """
+    from peftbench.results.published.settings import unlike
+
+    why = published.apply(unlike, axis=1)
+    called = published["published_as"].where(published["published_as"] != "", published["method_arguments"])
+    settings = published["method_arguments"].where(why == "", called)
+    # Two rates of one method are two experiments, not two seeds of one.
+    alike = ["source", "model", "task", "method", "method_arguments"]
+    several = published.groupby(alike)["learning_rate"].transform("nunique") > 1
+    rates = (
+        settings
+        + settings.map(lambda text: ", " if text else "")
+        + "learning_rate="
+        + published["learning_rate"].map(str)
+    )
+    return published.assign(unlike=why, method_arguments=settings.where((why != "") | ~several, rates))
+
+
+def nearest_settings(model: "Model", place_of: "Place", labels: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The row of evidence that each method's settings are taken from."""
+    from peftbench.advisor.recommend import support
+
+    return {label: support(model.cells, label, place_of).settings for label in labels}

@@ -1,0 +1,195 @@
+"""What a method is expected to score at a place where it was not tried, from cells where it was.
+
+    score = level of the cell + advantage of the method there
+    advantage = everywhere + near in model and size + kind of task + task + this cell
+
+Hard and easy tasks can be pooled because a cell's level is taken off first. Each part of a method's advantage is normal
+around 0 with a variance that all methods share, and counts for another place as far as the two places share it
+(`peftbench.advisor.evidence_kernel.kernels`): a method with no run on this kind of task is expected to do as it does
+everywhere, one with little evidence as the mean of the methods does. With the variances given this is linear algebra
+(the best linear unbiased prediction of Henderson, 1975); they are those of highest likelihood (empirical Bayes), held
+by a weak prior that matters where there are few cells. Levels are predicted in the same way.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from peftbench.advisor.evidence_kernel import Cell, Place, kernels
+
+Array = "np.ndarray[Any, Any]"
+PARTS = ("everywhere", "near", "kind", "task", "cell")
+ADVANTAGES = (5.0, 1.0, 1.0, 3.0, 3.0)
+LEVELS = (40.0, 10.0, 15.0, 15.0, 5.0)
+"""Where the prior of each part's standard deviation is centred, in points: of advantages and of levels.
+
+That a method does otherwise near a place or on a kind of task than everywhere has to be shown by several tasks: two of
+one kind, on which nothing was learned, would else speak for the third.
+"""
+SPREAD = 1.0
+"""Its width, of the logarithm: a factor of 2.7 either way."""
+MIDDLE = 50.0
+"""Around which levels lie, before anything is known."""
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""By how much the variance of one method's parts may differ from that of all."""
+NORMAL = 1.959964
+UNTOLD = 1.0
+"""The variance of a mean score of which no error is known, at least."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A number that is expected, and its standard deviation."""
+
+    mean: float
+    sd: float
+
+    @property
+    def half(self) -> float:
+        """Half the width of the 95 % interval."""
+        return NORMAL * self.sd
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is known of one thing: its values at some of the places, and the variance of each for the error in it."""
+
+    places: tuple[int, ...]
+    values: Any
+    errors: Any
+
+
+@dataclass(frozen=True)
+class Process:
+    """Normal processes over places, one a series, with shared variances of the parts."""
+
+    places: tuple[Place, ...]
+    series: Mapping[str, Series]
+    centres: tuple[float, ...]
+
+    @cached_property
+    def shared(self) -> Any:
+        """What the places share, part by part: (parts, places, places)."""
+        return np.array(kernels(self.places, self.places))
+
+    @cached_property
+    def variances(self) -> Any:
+        """Of each part, of highest posterior density."""
+        from scipy.optimize import minimize
+
+        start = 2 * np.log(np.array(self.centres))
+        found = minimize(self._loss, start, args=(start,), jac=True, method="L-BFGS-B", bounds=[(-6.0, 10.0)] * 5)
+        return np.exp(found.x)
+
+    def _loss(self, logs: Any, centre: Any) -> tuple[float, Any]:
+        """Minus the logarithm of the posterior density, and its gradient."""
+        variances = np.exp(logs)
+        away = (logs - centre) / (2 * SPREAD) ** 2
+        loss, slope = float(away @ (logs - centre)) / 2, away.copy()
+        for one in self.series.values():
+            parts = self.shared[np.ix_(range(len(logs)), one.places, one.places)]
+            precision, determinant = _inverse(np.tensordot(variances, parts, 1) + np.diag(one.errors))
+            told = precision @ one.values
+            loss += (determinant + float(one.values @ told)) / 2
+            slope += variances * np.tensordot(parts, precision - np.outer(told, told), 2) / 2
+        return loss, slope
+
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """The variances of the parts for each series: some vary more with kind and task than others.
+
+        Each has a factor of its own, of highest posterior density among `FACTORS`, with a prior as wide as the parts'.
+        """
+        found = {}
+        for name, one in self.series.items():
+            parts = self.shared[np.ix_(range(len(PARTS)), one.places, one.places)]
+            losses = []
+            for factor in FACTORS:
+                variances = self.variances * np.array([1.0, 1.0, factor, factor, factor])
+                precision, determinant = _inverse(np.tensordot(variances, parts, 1) + np.diag(one.errors))
+                prior = math.log(factor) ** 2 / (2 * SPREAD) ** 2
+                losses.append((determinant + float(one.values @ precision @ one.values) + prior, factor))
+            factor = min(losses)[1]
+            found[name] = self.variances * np.array([1.0, 1.0, factor, factor, factor])
+        return found
+
+    def at(self, place: Place) -> dict[str, Guess]:
+        """What each series is expected to be at a place."""
+        near = np.array(kernels([place], self.places))[:, 0]
+        found = {}
+        for name, one in self.series.items():
+            variances, here = self.own[name], list(one.places)
+            parts = self.shared[np.ix_(range(len(PARTS)), here, here)]
+            precision, _ = _inverse(np.tensordot(variances, parts, 1) + np.diag(one.errors))
+            shared = np.tensordot(variances, near[:, here], 1)
+            weights = precision @ shared
+            left = float(variances.sum() - weights @ shared)
+            found[name] = Guess(float(weights @ one.values), math.sqrt(max(left, 0.0)))
+        return found
+
+
+def _inverse(matrix: Any) -> tuple[Any, float]:
+    """The inverse of a positive definite matrix, and the logarithm of its determinant."""
+    return np.linalg.inv(matrix), float(np.linalg.slogdet(matrix)[1])
+
+
+@dataclass(frozen=True)
+class Model:
+    """What cells say of methods: levels of the cells, and advantages over them."""
+
+    cells: tuple[Cell, ...]
+    levels: Process
+    advantages: Process
+
+    def level(self, place: Place) -> Guess:
+        """The expected score at a place of a method that is like the mean of the methods."""
+        found = self.levels.at(place)["level"]
+        return Guess(MIDDLE + found.mean, found.sd)
+
+    def advantage(self, place: Place) -> dict[str, Guess]:
+        """How much more or less than that each method is expected to score."""
+        return self.advantages.at(place)
+
+
+def learn(cells: Sequence[Cell]) -> Model:
+    """The model of some cells, whose order does not matter. Raises `ValueError` without any."""
+    if not cells:
+        raise ValueError("no cell has a score")
+    kept = tuple(sorted(cells, key=lambda cell: cell.place.cell))
+    levels = _levels(kept)
+    places = tuple(cell.place for cell in kept)
+    errors = [max(UNTOLD, sum(s.variance for s in cell.scores.values()) / len(cell.scores) ** 2) for cell in kept]
+    level = Series(tuple(range(len(kept))), levels - MIDDLE, np.array(errors))
+    # One method alone in its cell says how hard the cell is, and nothing of the method.
+    several = [number for number, cell in enumerate(kept) if len(cell.scores) > 1]
+    series = {}
+    for label in sorted({label for cell in kept for label in cell.scores}):
+        held = [number for number in several if label in kept[number].scores]
+        scores = [kept[number].scores[label] for number in held]
+        values = np.array([s.score - levels[number] for s, number in zip(scores, held, strict=True)])
+        series[label] = Series(tuple(held), values, np.array([max(UNTOLD, s.variance) for s in scores]))
+    return Model(kept, Process(places, {"level": level}, LEVELS), Process(places, series, ADVANTAGES))
+
+
+def _levels(cells: Sequence[Cell]) -> Any:
+    """The level of each cell: least squares of scores on cells and methods.
+
+    So a cell is not thought easy because only good methods were tried there. Variants of a method are one here, which
+    is what connects cells of different sources.
+    """
+    names = sorted({one.method for cell in cells for one in cell.scores.values()})
+    rows, scores = [], []
+    for number, cell in enumerate(cells):
+        for one in cell.scores.values():
+            row = np.zeros(len(cells) + len(names))
+            row[number] = row[len(cells) + names.index(one.method)] = 1.0
+            rows.append(row)
+            scores.append(one.score)
+    # Where cells and methods fall apart into groups, the smallest effects of methods are taken.
+    hold = np.diag([0.0] * len(cells) + [0.05] * len(names))[len(cells) :]
+    found = np.linalg.lstsq(np.vstack([*rows, hold]), np.array(scores + [0.0] * len(names)), rcond=None)[0]
+    return found[: len(cells)]

@@ -1,0 +1,67 @@
+"""What is wrong with a task, before anyone relies on it. What would make results wrong is a problem."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftbench.checks import smoke_training, static_checks
+from peftbench.checks.static_checks import Finding
+from peftbench.core.registry import UserError
+from peftbench.tasks import prompt, resolve
+from peftbench.tasks._splits import Limits, split
+
+SHOWN = 3
+
+
+@dataclass
+class Report:
+    """What was found of a task. `shown` are rendered rows: prompt and target."""
+
+    task: str
+    shown: list[dict[str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def problems(self) -> int:
+        return sum(finding.problem for finding in self.findings)
+
+
+Tell = Callable[[Finding], None]
+
+
+def check_task(
+    name: str, arguments: Mapping[str, Any], data: Path | None = None, train: bool = True, tell: Tell | None = None
+) -> Report:
+    """Look at a task under these arguments, with a short training of the pocket model unless `train` is off.
+
+    `tell` is called with each finding as it is made. Raises `UserError` if the task cannot be looked at: an unknown
+    name, a wrong argument, data that cannot be had.
+    """
+    specs = smoke_training.specs(name, arguments)
+    task, given = resolve(specs[0].task.name, specs[0].task.arguments), specs[0].task.arguments
+    report = Report(str(specs[0].task))
+
+    def found(finding: Finding) -> bool:
+        report.findings.append(finding)
+        if tell:
+            tell(finding)
+        return not finding.problem
+
+    if not found(static_checks.rows(task, given, data)):
+        return report
+    try:
+        splits = split(task, given, "all", 0, Limits(), data)
+    except UserError as error:
+        found(Finding("splits", str(error), True))
+        return report
+    report.shown = [{"prompt": prompt(task.facts, e.fields), "target": e.target} for e in splits.train[:SHOWN]]
+    found(static_checks.sizes(splits))
+    answers, lengths, mean = static_checks.tokens(task, splits)
+    found(answers)
+    if task.facts.labels:
+        found(static_checks.balance(task, splits))
+    found(static_checks.leaks(splits))
+    if found(lengths) and train:
+        found(smoke_training.learns(specs, splits, mean, data))
+    return report

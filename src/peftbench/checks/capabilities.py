@@ -1,0 +1,156 @@
+"""What each method can do, measured by the contract and written down: `python -m peftbench.checks.capabilities`.
+
+The data file in the package is what listings and the generic door read; the page is for people.
+"""
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peftbench import methods
+from peftbench.checks import method_check, tiny_models
+from peftbench.checks.static_checks import Finding
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.methods import FOUR_BIT, METHODS
+
+FILE = Path(methods.__file__).parent / "capabilities.json"
+WORKERS = 2
+SMALL: dict[str, dict[str, Any]] = {
+    "p-tuning": {"hidden": 16},
+    "prefix-tuning": {"hidden": 16},
+}
+"""Sizes that are too large for a tiny model; they make no difference to what a method can do."""
+HEAD = """# What each method can do
+
+Measured by the contract of methods on a tiny random decoder (Llama) and encoder–decoder (T5), not typed in:
+
+    python -m peftbench.checks.capabilities --out docs/methods.md
+
+A method works on a shape if it trains what it should and nothing else, lowers the loss, repeats its numbers with the
+same seed, answers in a padded batch with a cache as one row alone without, and gives the logits of its best step when
+it is read back on a clean base; `peftbench check method NAME` shows each. *Merges*: folded into the weights it is the
+same function, and taking it apart restores every bit. *Layers*: takes a choice of the layers it goes to. *Base*:
+unchanged bit for bit after the method is taken off, or changed, found out and loaded anew. *4-bit base*: works on a
+decoder quantised to nf4 by bitsandbytes. `?` was not measured.
+
+| Method | Decoder | Encoder–decoder | Merges | Gradient checkpointing | Layers | 4-bit base | Base | Why not |
+|---|---|---|---|---|---|---|---|---|
+"""
+COLUMNS = (*tiny_models.SHAPES, "merge", "gradient_checkpointing", "layers", "four_bit")
+
+
+def names() -> list[str]:
+    """All core methods, and all types of the installed peft."""
+    from peftbench.methods._peft_types import types
+
+    own = [unit.name for unit in METHODS if unit.function.__module__.startswith("peftbench.methods.")]
+    own = [name for name in own if not METHODS[name].facts.folder]
+    return [*own, *(f"peft:{kind}" for kind in types())]
+
+
+def measure(name: str) -> dict[str, Any]:
+    """What one method can do, with the reason for what it cannot."""
+    unit = METHODS[name]
+    about = unit.doc.split("\n\n")[0].replace("\n", " ")
+    row: dict[str, Any] = {"about": about, "paper": unit.facts.paper, "learning_rate": unit.facts.learning_rate}
+    row |= dict.fromkeys(COLUMNS) | {"base": "", "why": []}
+    try:
+        asked = method_check.spec(name, SMALL.get(name, {}))
+    except UserError as problem:
+        reason = str(problem).partition(": ")[2]
+        return row | dict.fromkeys(tiny_models.SHAPES, False) | {"why": [reason]}
+    for shape in tiny_models.SHAPES:
+        with tempfile.TemporaryDirectory() as folder:
+            _take(row, shape, list(method_check.on(tiny_models.build(shape, Path(folder)), asked)))
+    if importlib.util.find_spec("bitsandbytes") is not None and row["decoder"]:
+        _take_four_bits(row, method_check.spec(name, SMALL.get(name, {}), "nf4"))
+    return row
+
+
+def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
+    """Whether the contract is kept on a decoder whose weights have four bits."""
+    method = METHODS[asked.method.name]
+    if asked.method.name.startswith("peft:"):
+        # What is known of types of the library is what was measured last.
+        method = replace(method, facts=replace(method.facts, quantised=""))
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(method_check.on(tiny_models.build("decoder", Path(folder)), asked, False, method))
+    wrong = [finding for finding in found if finding.problem or "refused" in finding.facts]
+    row["four_bit"] = not wrong
+    for finding in wrong[:1]:
+        row["why"].append(FOUR_BIT + (finding.facts.get("refused") or f"{finding.about}: {finding.said}"))
+
+
+def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
+    """Add what was found on one shape. What holds for a method holds on every shape that it can be put on."""
+    facts: dict[str, Any] = {}
+    for finding in found:
+        facts |= {key: value for key, value in finding.facts.items() if key != "why"}
+        reason = finding.facts.get("refused") or (finding.said if finding.problem else finding.facts.get("why"))
+        if reason and (said := f"{finding.about if 'refused' not in facts else shape}: {reason}") not in row["why"]:
+            row["why"].append(said)
+    row[shape] = "refused" not in facts and not any(finding.problem for finding in found)
+    for key in ("merge", "gradient_checkpointing", "layers"):
+        if key in facts:
+            row[key] = facts[key] and row[key] is not False
+    if "base" in facts:
+        row["base"] = facts["base"] if row["base"] in ("", facts["base"]) else "reloaded"
+
+
+def measured(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
+    """What each of some methods can do, in processes of their own."""
+    asked = list(asked)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        return dict(zip(asked, pool.map(measure, asked), strict=True))
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table for people."""
+    words = {True: "yes", False: "no", None: "?"}
+    lines = [
+        f"| `{name}` | {' | '.join(words[row[key]] for key in COLUMNS)} | {row['base']} | {_reasons(row)} |"
+        for name, row in rows.items()
+    ]
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def _reasons(row: Mapping[str, Any]) -> str:
+    return "; ".join(row["why"]).replace("|", "/").replace("\n", " ")
+
+
+def main() -> None:
+    """Measure all methods, or those that are named, and write the data file and the page."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/methods.md"))
+    parser.add_argument("--workers", type=int, default=WORKERS)
+    parser.add_argument("names", nargs="*", help="methods to measure again; the others keep their rows")
+    asked = parser.parse_args()
+    held = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    found = measured(asked.names or names(), asked.workers)
+    for name, row in found.items():
+        # Kept where the library for it is not installed.
+        if row["four_bit"] is None and row["decoder"]:
+            known = held.get(name, {"four_bit": None, "why": []})
+            row["four_bit"] = known["four_bit"]
+            row["why"] += [reason for reason in known["why"] if reason.startswith(FOUR_BIT)]
+    rows = {name: found.get(name) or held[name] for name in names() if name in found or name in held}
+    FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    asked.out.write_text(page(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Random models of a few thousand parameters with the pocket tokenizer, to try methods on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peftbench.engine.load import Base
+    from peftbench.engine.tokenization import Encoded
+
+SHAPES = ("decoder", "encoder-decoder")
+LARGER = {"decoder": 5.0, "encoder-decoder": 2.0}
+"""Weights are so much larger than usual, so that the answers of a random model differ from prompt to prompt, and not so
+large that a small step is a large one."""
+
+
+def build(shape: str, folder: Path) -> Path:
+    """Write a model of a shape, in Hugging Face format: a Llama with biases in its attention, or a T5 without any.
+
+    The stacks of the T5 differ in their numbers of layers, and its heads together are not as wide as the model.
+    """
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+    from transformers.utils import logging
+
+    from peftbench.models import find
+
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(find("pocket").source)
+    size: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    llama: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    llama |= {"num_attention_heads": 4, "num_key_value_heads": 2, "attention_bias": True}
+    t5: dict[str, Any] = {"d_model": 64, "d_kv": 8, "d_ff": 96, "num_layers": 2, "num_decoder_layers": 3}
+    t5 |= {"num_heads": 4, "decoder_start_token_id": 0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if shape == "decoder":
+            model: Any = LlamaForCausalLM(LlamaConfig(**size, **llama))
+        else:
+            model = T5ForConditionalGeneration(T5Config(**size, **t5))
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data *= LARGER[shape]
+            elif shape == "decoder" and not parameter.any():
+                parameter.data.normal_(std=0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rows(base: "Base", count: int) -> list["Encoded"]:
+    """Training rows of a pocket task for a tiny model."""
+    from peftbench.engine.tokenization import encode
+    from peftbench.tasks import TASKS
+    from peftbench.tasks._splits import Limits, split
+
+    task = TASKS["pocket_sentiment"]
+    return encode(base.encoder(task.facts, 128), split(task, {}, count, 0, Limits(8, 8), None).train)

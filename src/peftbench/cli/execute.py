@@ -1,0 +1,144 @@
+"""How verbs do runs: what has no result yet, with live progress; then the leaderboard."""
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from peftbench.cli.options import ids
+from peftbench.cli.output import console, print_json, records, say, warn_damaged
+from peftbench.core.spec import BAD, FAULTY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.core.spec import RunResult, RunSpec
+    from peftbench.launch import Options
+    from peftbench.launch.local import After
+    from peftbench.results.store import Store
+    from peftbench.studies.report_data import Evidence
+    from peftbench.tuning import Search
+
+SHOWN = 3
+"""More reasons than these are left to `peftbench status`."""
+
+
+def carry_out(search: "Search", place: "Store", options: "Options", what: str, retry: bool, as_json: bool) -> None:
+    """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
+
+    A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
+    Exit status as `exit_status` says; 128 and the number of the signal after one (130: Ctrl-C).
+    """
+    from peftbench.launch import StoppedError
+
+    place.open()
+    held = {id_: result for id_, (result, _) in place.results().items()}
+    again = {id_: result.spec for id_, result in held.items() if retry and result.status in BAD}
+    search.results = {id_: result for id_, result in held.items() if id_ not in again}
+    options = replace(options, replace={id_: place.stamps(spec) for id_, spec in again.items()})
+    warn_damaged(place.damaged)
+    total, missing = search.total, search.missing()
+    to_do = total - len(search.asked()) + len(missing)
+    say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)
+    stopped = None
+    try:
+        do(missing, place, options, to_do, search.after)
+    except StoppedError as error:
+        if not place.results():
+            raise
+        stopped = error
+    specs = search.asked()
+    leaderboard(place, specs, as_json)
+    say_fruitless(search)
+    wanted = ids(specs)
+    ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
+    bad = [result for result in ended if result.status in BAD]
+    reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
+    for how, reason in reasons if len(reasons) <= SHOWN else ():
+        say(f"{'error' if how in FAULTY else how}: {reason}", stderr=True)
+    if bad:
+        counts = Counter(result.status for result in bad)
+        say(
+            f"{', '.join(f'{count} {how}' for how, count in counts.items())}: `peftbench status` says why, "
+            "--retry-failed does them again",
+            stderr=True,
+        )
+    if stopped:
+        say(f"error: {stopped}", stderr=True)
+    if status := exit_status(len(wanted), ended):
+        raise typer.Exit(status)
+
+
+def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
+    """0: every run that was asked for has a result; 1: some failed or are missing; 2: none has a result."""
+    good = sum(result.status not in FAULTY for result in ended)
+    return 0 if good == asked else 1 if good else 2
+
+
+def do(
+    missing: "list[RunSpec]", place: "Store", options: "Options", total: int = 0, after: "After | None" = None
+) -> None:
+    """Do runs with live progress on standard error: `total`, where results bring about more (`after`).
+
+    Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+    from peftbench.cli.progress import Live
+    from peftbench.launch import exit_status
+    from peftbench.launch.local import launch
+
+    started = time.monotonic()
+    try:
+        with Live(console(stderr=True), total or len(missing)) as live:
+            launch(missing, place, options, live, after)
+    except KeyboardInterrupt as stop:
+        again = shlex.join(["peftbench", *sys.argv[1:]])
+        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
+        raise typer.Exit(exit_status(stop)) from None
+    say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
+
+
+def say_fruitless(search: "Search") -> None:
+    """A line for each search none of whose trials ended well."""
+    for study in search.fruitless():
+        say(f"error: no trial of {study} ended well, so there is no winner to run on the grid's seeds", stderr=True)
+
+
+def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
+    """Print the leaderboards of some runs, and what else they say."""
+    from peftbench.studies.conditions import fewer
+    from peftbench.studies.report_data import evidence
+
+    table = place.table(ids(specs))
+    for task, rows in fewer(table).items():
+        say(f"note: {task} has no more than {rows:,} training rows", stderr=True)
+    tell(table, evidence(table, place.curves(table["id"])), as_json)
+
+
+def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
+    """Print the leaderboards and sections of a table of runs, and published figures on their tasks; all, of no runs."""
+    if as_json:
+        told = {
+            "leaderboards": [board.to_dict() for board in shown.boards],
+            "runs": records(table.drop(columns="row_scores", errors="ignore")),
+        }
+        told |= {section.name: section.data for section in shown.sections}
+        print_json(told if published is None else told | {"published": records(published)})
+        return
+    from peftbench.report.published import sheets
+    from peftbench.report.terminal import View, print_published, print_section
+
+    for board in shown.boards:
+        console().print(View(board))
+    for section in shown.sections:
+        print_section(console(), section)
+    if published is None or published.empty:
+        return
+    beside = published if table.empty else published[published["task"].isin(table["task"])]
+    print_published(console(), sheets(beside))
+    if len(beside) < len(published):
+        say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

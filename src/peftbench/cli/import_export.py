@@ -1,0 +1,82 @@
+"""Verbs about results of others: import published figures, export our runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peftbench.cli.options import (
+    RESULTS,
+    AsJson,
+    Limit,
+    MaybeGrid,
+    Models,
+    Plugins,
+    Size,
+    StoreDir,
+    expanded,
+    held_store,
+    open_store,
+    plug,
+)
+from peftbench.cli.options import ids as ids_of
+from peftbench.cli.output import print_json, say, warn_damaged
+from peftbench.core.registry import UserError
+
+
+def import_published(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            help="peft-bench or peft-metamathqa, which come with the package; result files (JSON) of peft's method "
+            "comparison; CSV files of such figures; or folders of either",
+            metavar="NAME|FILE|DIR...",
+        ),
+    ],
+    store: StoreDir = RESULTS,
+    as_json: AsJson = False,
+) -> None:
+    """Keep published figures in a store; reports then show them, apart from what was measured."""
+    from peftbench.results import published
+
+    found = published.gather(what)
+    for reason in found.left_out:
+        say(f"left out: {reason}", stderr=True)
+    if not found.rows:
+        raise UserError("nothing to import: no run of these files ended well")
+    open_store(store).open()
+    paths = published.keep(store, found)
+    count = sum(map(len, found.rows.values()))
+    if as_json:
+        print_json({"figures": count, "files": [str(path) for path in paths], "left_out": found.left_out})
+        return
+    say(f"kept in {store / published.FOLDER}: {count} published figures")
+
+
+def export(
+    grid: MaybeGrid = None,
+    *,
+    to: Annotated[Path, typer.Option("--to", help="file, or folder for peft and model-index", metavar="PATH")],
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="csv, parquet, latex, peft or model-index; default: by the ending of --to"),
+    ] = None,
+    store: StoreDir = RESULTS,
+    model: Models = None,
+    limit: Limit = None,
+    size: Size = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write runs as CSV, parquet or LaTeX, or one file each: peft's result JSON, metadata of a model card."""
+    from peftbench.report.exports import export as write
+
+    plug(plugin)
+    wanted = ids_of(expanded(grid, (model, limit, size), open_store(store))) if grid else None
+    place = held_store(store)
+    written = write(place, to, form, wanted)
+    warn_damaged(place.damaged)
+    if as_json:
+        print_json({"files": [str(path) for path in written]})
+        return
+    say(f"wrote {to}" if written == [to] else f"wrote into {to}, one file a run: {len(written)}")

@@ -1,0 +1,206 @@
+"""What there is, in words: listings and single units, for people and programs."""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.registry import Unit, UserError, did_you_mean
+from peftbench.grid import expand
+from peftbench.methods import METHODS, capabilities
+from peftbench.metrics import METRICS
+from peftbench.models import find, known
+from peftbench.profiling import devices
+from peftbench.studies import pscp_weights
+from peftbench.tasks import TASKS, Task, prompt, suite
+
+KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "devices", "runs")
+SHOWN = ("model", "method", "task", "metric", "suite", "grid")
+"""Kinds that `about` knows."""
+BRIEF = {
+    "models": ("name", "source", "about"),
+    "methods": ("name", "learning_rate", "about"),
+    "tasks": ("name", "kind", "sizes", "metrics"),
+    "suites": ("name", "tasks"),
+    "metrics": ("name", "about"),
+    "weights": ("name", "form", "costs"),
+    "grids": ("name", "sizes", "about"),
+    "devices": ("name", "memory", "source"),
+}
+"""What a listing for people has of each kind: a line each. `show` has the rest, and `--json`."""
+ABILITIES = {
+    "decoder": "decoder",
+    "encoder-decoder": "encoder–decoder",
+    "merge": "merges",
+    "gradient_checkpointing": "checkpointing",
+    "layers": "layers",
+    "four_bit": "4-bit",
+}
+"""Columns of capabilities, and what a listing calls them."""
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """One entry each of what is called one of `KINDS`, but runs. Raises `UserError`."""
+    if what == "models":
+        return [
+            {"name": m.name, "source": m.source if not m.directory else "bundled", "about": m.about}
+            for m in known().values()
+        ]
+    if what == "methods":
+        return [_method(unit) for unit in METHODS] + [_member(name) for name in _members()]
+    if what == "tasks":
+        return [_task(unit) for unit in TASKS]
+    if what == "suites":
+        return [_suite(name) for name in names("suite")]
+    if what == "metrics":
+        return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
+    if what == "weights":
+        return [_weights(name) for name in pscp_weights.names()]
+    if what == "grids":
+        return [_grid(name) for name in expand.ready()]
+    if what == "devices":
+        return _devices()
+    raise did_you_mean("thing to list", what, list(KINDS))
+
+
+def about(name: str, data: Path | None = None, kind: str | None = None) -> dict[str, Any] | None:
+    """Everything about a unit, a model or a suite, or about the one of a kind; a task with an example from `data`.
+
+    None if nothing is called that. A name of several things is the first of them in the order of `SHOWN`.
+    """
+    for each in (kind,) if kind else SHOWN:
+        if name in names(each):
+            return _about(each, name, data)
+    return None
+
+
+def names(kind: str | None = None) -> list[str]:
+    """All that `about` knows, or all of a kind."""
+    if kind is None:
+        return [name for each in SHOWN for name in names(each)]
+    if kind == "model":
+        return list(known())
+    if kind == "suite":
+        return sorted({name for unit in TASKS for name in unit.facts.suites})
+    if kind == "method":
+        return [*(unit.name for unit in METHODS), *METHODS.families, *_members()]
+    if kind == "grid":
+        return list(expand.ready())
+    registries: dict[str, Iterable[Unit[Any]]] = {"task": TASKS, "metric": METRICS}
+    return [unit.name for unit in registries[kind]]
+
+
+def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
+    if kind == "method":
+        return _method(METHODS[name]) | {"about": METHODS[name].doc, "arguments": _arguments(METHODS[name])}
+    if kind == "task":
+        unit = TASKS[name]
+        return _task(unit) | {"about": unit.doc, "arguments": _arguments(unit)} | _example(unit, data)
+    if kind == "metric":
+        facts = METRICS[name].facts
+        needs = ", ".join(facts.needs) or "nothing but answers"
+        return {
+            "name": name,
+            "version": facts.version,
+            "needs": needs,
+            "paper": facts.paper,
+            "about": METRICS[name].doc,
+        }
+    if kind == "suite":
+        return _suite(name)
+    if kind == "grid":
+        return _grid(name) | {"file": expand.ready()[name].read_text(encoding="utf-8")}
+    model = find(name)
+    return {"name": name, "source": model.source, "about": model.about, "config": model.config or {}}
+
+
+def _devices() -> list[dict[str, Any]]:
+    return [
+        {"name": name, "memory": f"{held.memory_bytes / 1e9:.0f} GB", "watts": held.watts, "source": held.source}
+        for name, held in devices.named().items()
+    ]
+
+
+def _first_line(unit: Unit[Any]) -> str:
+    return unit.doc.split("\n\n")[0].replace("\n", " ")
+
+
+def _suite(name: str) -> dict[str, Any]:
+    return {"name": name, "tasks": ", ".join(suite(name))}
+
+
+def _grid(name: str) -> dict[str, Any]:
+    held = expand.load(name)
+    return {"name": name, "sizes": ", ".join(held.size), "about": held.about}
+
+
+def _weights(name: str) -> dict[str, Any]:
+    weights = pscp_weights.weight_set(name)
+    terms = [
+        f"{cost}: C = {'measured' if constant is None else f'{constant:g}'}, β = {exponent:g}"
+        for cost, (constant, exponent) in weights.terms.items()
+    ]
+    facts = {"name": name, "version": weights.version, "form": pscp_weights.FORMS[weights.form]}
+    return facts | {"costs": "; ".join(terms), "source": weights.source}
+
+
+def _method(unit: Unit[Any]) -> dict[str, Any]:
+    facts = unit.facts
+    return {
+        "name": unit.name,
+        "learning_rate": facts.learning_rate,
+        "arguments": ", ".join(f"{k}={v}" for k, v in _arguments(unit).items()),
+        "paper": facts.paper,
+        **_abilities(unit.name),
+        "about": _first_line(unit),
+    }
+
+
+def _members() -> list[str]:
+    """Methods that are members of a family, as they were last measured: to make them takes a heavy import."""
+    return [name for name in capabilities() if name.partition(":")[0] in METHODS.families]
+
+
+def _member(name: str) -> dict[str, Any]:
+    known = capabilities()[name]
+    facts = {"learning_rate": known["learning_rate"], "arguments": f"peftbench show {name}", "paper": known["paper"]}
+    return {"name": name, **facts, **_abilities(name), "about": known["about"]}
+
+
+def _abilities(name: str) -> dict[str, str]:
+    """What a method can do, in words; a method that was not measured has `?`."""
+    words = {True: "yes", False: "no", None: "?"}
+    known = capabilities().get(name, {})
+    return {label: words[known.get(key)] for key, label in ABILITIES.items()}
+
+
+def _arguments(unit: Unit[Any]) -> dict[str, Any]:
+    return {n: "required" if p.default is inspect.Parameter.empty else p.default for n, p in unit.parameters.items()}
+
+
+def _task(unit: Task) -> dict[str, Any]:
+    facts = unit.facts
+    return {
+        "name": unit.name,
+        "kind": facts.kind,
+        "source": facts.source.name + (f" ({facts.source.config})" if facts.source.config else ""),
+        "splits": f"{facts.source.train}/{facts.source.test or 'held out'}",
+        "sizes": "/".join(f"{rows:,}" for rows in facts.source.sizes or ()),
+        "labels": ", ".join(facts.labels),
+        "metrics": ", ".join(facts.metrics),
+        "licence": facts.licence,
+        "suites": ", ".join(facts.suites),
+    }
+
+
+def _example(unit: Task, data: Path | None) -> dict[str, Any]:
+    """The first training row, rendered; or why it cannot be had."""
+    from peftbench.tasks._loading import example, first
+
+    if asked := [name for name, default in _arguments(unit).items() if default == "required"]:
+        return {"example": f"depends on {', '.join(asked)}"}
+    try:
+        made = example(unit, first(unit.facts.source, unit.facts.source.train, data))
+    except UserError as error:
+        return {"example": f"not at hand: {error}"}
+    return {"prompt": prompt(unit.facts, made.fields), "target": made.target}

@@ -1,0 +1,112 @@
+"""Progress of a grid while it runs: a bar with the time left, and one line a worker."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from peftbench.core.safe_text import visible
+from peftbench.launch import Event
+
+
+def title(event: Event) -> str:
+    """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
+    spec = event.spec
+    trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
+    return visible(f"{spec.task} · {spec.method} · {trial}seed {spec.seed}")
+
+
+class Live:
+    """A watcher that draws on a terminal, and prints one line a finished run elsewhere."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.done, self.total = console, 0, total
+        self.counts: dict[str, int] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}", style="bold"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=False),
+            TextColumn("{task.fields[state]}", style="dim", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.bar = self.progress.add_task("grid", total=total, state="")
+        self.lines: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for line in self.lines.values():
+            self.progress.remove_task(line)
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "elsewhere":
+            self.done += 1
+            self.progress.update(self.bar, completed=self.done)
+            if not self.console.is_terminal:
+                self._say(f"[{self.done}/{self.total}] {title(event)}: done by another launcher")
+            return
+        if event.kind == "fault":
+            wait = event.data["wait"]
+            fate = "given up" if wait is None else f"tried again after {wait:.0f} s"
+            self._say(f"fault of this machine: {title(event)}: {event.data['reason']}: {fate}", style="red")
+            return
+        if event.worker not in self.lines:
+            self.lines[event.worker] = self.progress.add_task(f"worker {event.worker}", total=None, state="")
+        line = self.lines[event.worker]
+        if event.kind == "start":
+            self.progress.reset(line, total=None, state=title(event))
+        elif event.kind == "step":
+            self._step(line, event)
+        elif event.kind == "died":
+            fate = "tried again" if event.data["again"] else "given up"
+            self._say(f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}")
+        else:
+            self._done(event)
+
+    def _say(self, text: str, style: str | None = None) -> None:
+        self.console.print(visible(text), style=style, markup=False, soft_wrap=True)
+
+    def _step(self, line: TaskID, event: Event) -> None:
+        state = title(event)
+        if "loss" in event.data:
+            state += f" · loss {event.data['loss']:.3f} · {event.data['tokens_per_second']:,.0f} tokens/s"
+        elif "phase" in event.data:
+            state += f" · {event.data['phase']}"
+        known: dict[str, Any] = {
+            k: event.data[v] for k, v in (("completed", "step"), ("total", "steps")) if v in event.data
+        }
+        self.progress.update(line, state=state, **known)
+
+    def _done(self, event: Event) -> None:
+        self.done += 1
+        status = event.data["status"]
+        self.counts[status] = self.counts.get(status, 0) + 1
+        self.progress.update(self.bar, completed=self.done)
+        if status == "pruned":
+            if not self.console.is_terminal:
+                self._say(f"[{self.done}/{self.total}] {title(event)}: stopped early")
+        elif status != "ok":
+            self._say(f"{status}: {title(event)}: {event.data.get('error')}", style="red")
+        elif not self.console.is_terminal:
+            # What a trial is judged by, and what is not looked at before the choice is made.
+            loss = event.data["validation_loss"] if event.spec.trial else None
+            found = f"{event.data['score']:.1f}" if loss is None else f"validation loss {loss:.3f}"
+            self._say(f"[{self.done}/{self.total}] {title(event)}: {found}")

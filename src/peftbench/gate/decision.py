@@ -1,0 +1,154 @@
+"""No worse, worse, or cannot tell: a candidate against a baseline, over the same tasks, seeds and test rows.
+
+A test of non-inferiority (Piaggio et al. 2012, doi:10.1001/jama.2012.87802): the candidate is no worse if the interval
+of the paired difference lies above minus a margin that was set before. A gate must not pass whatever comes because its
+tasks tell nothing (ICH E10, assay sensitivity), so a task counts only where the baseline stands above chance by more
+than the margin: what learns nothing is then worse by more than the margin.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from peftbench.core.jsonable import plain
+from peftbench.stats.intervals import Estimate, Interval, Runs, cell, difference, over_tasks
+from peftbench.studies.coverage import MissingCell
+
+LEVEL = 0.95
+MARGIN = 3.0
+Outcome = Literal["no worse", "worse", "cannot tell"]
+EXIT: dict[Outcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One task: the runs of both, on the same seeds and test rows, in points of its main metric.
+
+    `chance`: the score of the best constant answer; `None` where answers are free, and then taken as 0.
+    """
+
+    task: str
+    metric: str
+    candidate: Runs
+    baseline: Runs
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskVerdict:
+    """What one task says. `difference` is the candidate minus the baseline; `worse`: by more than the margin, with the
+    certainty that so many tasks ask for; `counts`: whether the baseline is far enough above chance.
+    """
+
+    task: str
+    metric: str
+    candidate: float
+    baseline: float
+    chance: float | None
+    difference: Interval
+    counts: bool
+    worse: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, the reason in one sentence, and what it rests on.
+
+    `difference`: mean over the tasks that count; `None` where none does. `failed`: cells that the candidate lacks and
+    the baseline has. `gaps`: cells that the baseline lacks.
+    """
+
+    outcome: Outcome
+    reason: str
+    margin: float
+    difference: Interval | None
+    tasks: tuple[TaskVerdict, ...]
+    failed: tuple[MissingCell, ...] = ()
+    gaps: tuple[MissingCell, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT[self.outcome]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; infinite degrees of freedom become `None`."""
+        return {**plain(self), "exit_code": self.exit_code}
+
+
+def judge(
+    tasks: Sequence[Paired],
+    margin: float = MARGIN,
+    failed: Iterable[MissingCell] = (),
+    gaps: Iterable[MissingCell] = (),
+) -> Verdict:
+    """The verdict on a candidate; `docs/gate.md` has the rules in words.
+
+    `tasks` are those of which both have every cell. Raises `ValueError` for a margin that is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"a margin has to be above 0 points, and {margin:g} is not")
+    differences = {each.task: difference(each.candidate, each.baseline) for each in tasks}
+    found = tuple(_look(each, differences[each.task], margin, len(tasks)) for each in tasks)
+    counted = [differences[each.task] for each in found if each.counts]
+    mean = over_tasks(counted).interval(LEVEL) if counted else None
+    failed, gaps = tuple(failed), tuple(gaps)
+    if failed:
+        outcome, reason = _failure(failed)
+    elif gaps:
+        outcome, reason = _gap(gaps)
+    else:
+        outcome, reason = _weigh(found, mean, over_tasks(list(differences.values())).interval(LEVEL), margin)
+    return Verdict(outcome, reason, margin, mean, found, failed, gaps)
+
+
+def _look(task: Paired, found: Estimate, margin: float, tasks: int) -> TaskVerdict:
+    baseline = cell(task.baseline).interval(LEVEL)
+    # Of so many tasks none is called worse by accident more often than one interval misses: Bonferroni.
+    strict = found.interval(1 - (1 - LEVEL) / tasks)
+    return TaskVerdict(
+        task=task.task,
+        metric=task.metric,
+        candidate=cell(task.candidate).mean,
+        baseline=baseline.mean,
+        chance=task.chance,
+        difference=found.interval(LEVEL),
+        counts=baseline.low is not None and baseline.low - (task.chance or 0.0) > margin,
+        worse=strict.high is not None and strict.high < -margin,
+    )
+
+
+def _failure(failed: Sequence[MissingCell]) -> tuple[Outcome, str]:
+    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return "worse", f"the candidate has no score where the baseline has one: {failed[0]}{more}"
+
+
+def _gap(gaps: Sequence[MissingCell]) -> tuple[Outcome, str]:
+    more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+    return "cannot tell", f"the baseline has no score: {gaps[0]}{more}"
+
+
+def _weigh(
+    tasks: Sequence[TaskVerdict], mean: Interval | None, overall: Interval, margin: float
+) -> tuple[Outcome, str]:
+    collapsed = [task.task for task in tasks if task.worse]
+    if collapsed:
+        return "worse", f"worse by more than the margin of {margin:g} points on {', '.join(collapsed)}"
+    if overall.low is not None and overall.low > 0:
+        return "no worse", f"better over all tasks: {said(overall)} points"
+    if mean is None:
+        return "cannot tell", f"on no task is the baseline above chance by more than the margin of {margin:g} points"
+    if mean.low is None or mean.high is None:
+        return "cannot tell", "the error over test rows is not known"
+    if mean.low > -margin:
+        return "no worse", f"{said(mean)} points: above minus the margin of {margin:g}"
+    if mean.high < 0:
+        return "worse", f"{said(mean)} points: below 0, and not within the margin of {margin:g}"
+    between = f"neither above minus the margin of {margin:g} nor below 0"
+    return "cannot tell", f"{said(mean)} points: {between}; more seeds or test rows would tell more"
+
+
+def said(interval: Interval) -> str:
+    """A difference with its interval, as `-1.2 (-2.4 to 0.0)`."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:+.1f} (interval unknown)"
+    return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"

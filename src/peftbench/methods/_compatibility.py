@@ -1,0 +1,25 @@
+"""Which combinations of a method, a base and a way of training are possible, by the facts of the method."""
+
+from typing import Any
+
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.methods import METHODS, Method
+from peftbench.methods._saved_files import made_by
+
+
+def quantised(spec: RunSpec) -> Any:
+    """How the base of a run is quantised: as the model says, or as its method needs it. Raises `UserError`."""
+    name, asked = made_by(spec.method).name, spec.model.arguments.get("quantise")
+    needed = METHODS[name].facts.quantise if name in METHODS else None
+    if needed and asked not in (None, needed):
+        raise UserError(f"{name} needs a base quantised to {needed}, not {asked}")
+    return asked or needed
+
+
+def check_possible(method: Method, spec: RunSpec, on_quantised: bool) -> None:
+    """Raises `UserError` for a combination that the facts of a method exclude."""
+    if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
+        raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
+    if on_quantised and method.facts.quantised:
+        raise UserError(f"{method.name} cannot be used on a quantised base: {method.facts.quantised}")

@@ -1,0 +1,85 @@
+"""Models from files, with every one of their weights: one that did not arrive, or has no place, is an error."""
+
+import re
+from collections.abc import Collection
+from typing import Any
+
+from peftbench.core.registry import UserError, in_a_line
+
+STALE = re.compile(r"(^|\.)(masked_bias|attn\.bias|attention\.bias|causal_mask|inv_freq|position_ids|version)$")
+"""Masks, positions and versions that older releases of `transformers` kept among the weights."""
+SHOWN = 3
+"""Names of weights in a message."""
+PEFT = ("base_model.model.", ".base_layer.", ".lora_")
+WRAPPERS = ("module.", "_orig_mod.")
+"""In names of weights that were saved from within the library `peft`."""
+
+
+def read(kind: Any, source: Any, config: Any, called: str, **asked: Any) -> Any:
+    """The network of a directory or Hub id, whose configuration is `config`, built by a class of `transformers`.
+
+    `asked`: arguments of its `from_pretrained`. Raises `UserError` for files that cannot be read, and for weights that
+    are missing, have another shape or have no place in the network. Excepted are tied ones, those that the architecture
+    says may be so, and the parts of a composite model that its language model does without.
+    """
+    try:
+        network, told = kind.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **asked
+        )
+    except Exception as error:
+        if _of_the_machine(error):
+            raise
+        raise cannot_load(called, error) from error
+    without_place = [name for name in told["unexpected_keys"] if not _left_out(network, config, name)]
+    wrong = {
+        "missing from its files": told["missing_keys"],
+        "of another shape in its files": [f"{name} {list(shape)}" for name, shape, _ in told["mismatched_keys"]],
+        "without a place in it": without_place,
+    }
+    if found := [f"{len(names)} weights {how}: {_some(names)}" for how, names in wrong.items() if names]:
+        raise UserError(f"{called}: {'; '.join(found)}. {_way_out(network, config, without_place)}")
+    return network
+
+
+def cannot_load(called: str, error: Exception) -> UserError:
+    """The error for a model that a library cannot load, whatever it raised, in one line."""
+    if "trust_remote_code" in str(error):
+        return UserError(f"{called}: it needs code of its own; only architectures that transformers has are supported")
+    # What libraries say to their users tells enough; of their own mistakes the kind does.
+    known = isinstance(error, (OSError, ValueError, ImportError)) and str(error).strip()
+    return UserError(
+        f"{called}: cannot be loaded: {in_a_line(error).partition(': ')[2] if known else in_a_line(error)}"
+    )
+
+
+def _of_the_machine(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError))
+
+
+def _some(names: Collection[str]) -> str:
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(sorted(names)[:SHOWN])}{rest}"
+
+
+def _left_out(network: Any, config: Any, name: str) -> bool:
+    """Whether a weight without a place may be passed over: a stale mask, or part of a tower of a composite model."""
+    if STALE.search(name):
+        return True
+    if config.get_text_config() is config:
+        return False
+    # What has a part of its name at the top of the network, or of the model within it, belongs there.
+    inside = name.removeprefix(f"{network.base_model_prefix}.")
+    return not hasattr(network, name.split(".")[0]) and not hasattr(network.base_model, inside.split(".")[0])
+
+
+def _way_out(network: Any, config: Any, without_place: Collection[str]) -> str:
+    if any(mark in name for name in without_place for mark in PEFT):
+        return "It was saved from within peft: save it by merge_and_unload().save_pretrained()"
+    if any(name.startswith(WRAPPERS) for name in without_place):
+        return "It was saved from within a wrapper: save the model that is in it (model.module or model._orig_mod)"
+    built, saved_as = type(network).__name__, (config.architectures or [None])[0]
+    if saved_as not in (None, built):
+        return f"It was saved as {saved_as}, which is no {built}: give a language model"
+    return "Save or download the whole model again"

@@ -1,0 +1,313 @@
+"""Parameters and floating-point operations of a method on a model, from its configuration alone, on meta tensors."""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, PreTrainedConfig
+
+from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.spec import Choice
+from peftbench.engine.families import head_apart, shape
+from peftbench.engine.load import Base
+from peftbench.engine.meta_model import GROUPED, GROUPED_FORMULAS, over
+from peftbench.engine.quantization import numbers
+from peftbench.methods import METHODS, Adapted, given
+from peftbench.methods._peft_model import with_peft
+from peftbench.methods._peft_types import needed, types
+from peftbench.models import Model, find
+from peftbench.models.target_modules import stacks, within
+from peftbench.models.trained_files import weight_bytes
+
+LENGTH = 512
+"""Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a method costs on a model. FLOPs count a multiply–add as two and element-wise work as none.
+
+    `None`: it cannot be had without weights; `notes` say why, and how else what is there was counted.
+    """
+
+    trainable_parameters: int | None
+    total_parameters: int | None
+    forward_flops_512: int | None
+    extra_forward_flops_512: int | None
+    notes: tuple[str, ...] = ()
+
+
+def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
+    """Exact parameters, and FLOPs of a forward pass of 512 tokens, without weights.
+
+    `model`: an alias, a directory, a path of a config.json, a Hub id, or a `transformers` configuration. `method`: a
+    name, with its `arguments`, or a configuration of `peft`, or that as a dictionary with `peft_type`.
+    Raises `UserError` for a model or method that is not known, or a method that cannot be put on the model or trains
+    nothing there.
+    """
+    config = configuration(model)
+    try:
+        found = _counted([(1, on_meta(config, method, arguments))], ())
+    except UserError:
+        raise
+    except Exception as problem:
+        found = _by_layers(config, method, arguments, problem)
+    if found.trainable_parameters == 0 and method != "none":
+        raise UserError(f"method {method} would train nothing on this model")
+    if found.forward_flops_512 is None:
+        return found
+    try:
+        return replace(found, extra_forward_flops_512=found.forward_flops_512 - base_flops(config))
+    except Exception as problem:
+        return replace(found, notes=(*found.notes, f"no operations of the base: {in_a_line(problem)}"))
+
+
+def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> Estimate:
+    """The sum over some networks without values, each so many times."""
+    trained = total = 0
+    for times, adapted in parts:
+        parameters = list(adapted.model.parameters())
+        trained += times * sum(p.numel() for p in parameters if p.requires_grad)
+        total += times * sum(p.numel() for p in parameters)
+    flops: int | None = None
+    try:
+        flops = sum(times * forward_flops(adapted) for times, adapted in parts)
+    except Exception as problem:
+        # What meta tensors cannot tell is missing; a run counts it on the loaded model.
+        notes = (*notes, f"floating-point operations cannot be counted without weights: {in_a_line(problem)}")
+    return Estimate(trained, total, flops, None, notes)
+
+
+def _by_layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any], why: Exception) -> Estimate:
+    """The same for a method that reads values when it is made: of each kind of layer one and two, with values, and so
+    many times what the second one adds.
+    """
+    notes: tuple[str, ...] = (f"counted on one and two layers of each kind: {in_a_line(why)}",)
+    try:
+        return _counted(_layers(config, method, arguments), notes)
+    except UserError:
+        raise
+    except Exception as problem:
+        notes = (f"parameters cannot be counted without weights: {in_a_line(problem)}",)
+        return Estimate(None, None, None, None, notes)
+
+
+def _layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> list[tuple[int, Adapted]]:
+    """Networks cut to a layer of each kind, and to two of one kind; and how often each counts.
+
+    A kind is made of layers of the same weights in which the same are chosen. The sum, weighed so, is that of the whole
+    network where each layer adds what every other of its kind adds.
+    """
+    whole = _on_meta(config)
+    every = [f"{name}." for names in stacks(whole).values() for name in names]
+    chosen = set(within(whole, every, arguments.get("layers", "all")))
+    kinds: dict[tuple[Any, ...], list[str]] = {}
+    for stack, names in stacks(whole).items():
+        for name in names:
+            shapes = tuple((key, tuple(p.shape)) for key, p in whole.get_submodule(name).named_parameters())
+            kinds.setdefault((stack, f"{name}." in chosen, shapes), []).append(name)
+    one, repeated = [names[0] for names in kinds.values()], [names for names in kinds.values() if len(names) > 1]
+
+    def cut(kept: list[str]) -> Adapted:
+        network = _cut(_on_meta(config), kept)
+        asked = arguments
+        if "layers" in arguments:
+            # Numbers of the layers that are kept: the choice was made in the whole network.
+            asked = arguments | {"layers": _numbered(network, kept, chosen)}
+        adapted = _put(network, method, asked)
+        adapted.model.to("meta")
+        return adapted
+
+    more = [(len(names) - 1, cut([*one, names[1]])) for names in repeated]
+    return [(1 - sum(times for times, _ in more), cut(one)), *more]
+
+
+def _numbered(network: Any, kept: Sequence[str], chosen: set[str]) -> str:
+    """A choice of layers of a network that was cut: those kept layers that were chosen in the whole."""
+    parts = []
+    for stack, names in stacks(network).items():
+        start = names[0].rpartition(".")[0]
+        numbers = sorted(int(name.rpartition(".")[2]) for name in kept if name.rpartition(".")[0] == start)
+        asked = [str(place) for place, number in enumerate(numbers) if f"{start}.{number}." in chosen]
+        parts += [f"{stack}:{','.join(asked)}"] if asked else []
+    return "+".join(parts)
+
+
+def _cut(network: Any, kept: Sequence[str]) -> Any:
+    """A network of some of its layers alone, whose linear layers and norms have values."""
+    for names in stacks(network).values():
+        start = names[0].rpartition(".")[0]
+        parent, _, child = start.rpartition(".")
+        layers = [network.get_submodule(name) for name in names if name in kept]
+        for module in torch.nn.ModuleList(layers).modules():
+            if all(p.ndim < 3 for p in module.parameters(recurse=False)):
+                module.to_empty(device="cpu", recurse=False)
+                for parameter in module.parameters(recurse=False):
+                    torch.nn.init.normal_(parameter, std=0.02)
+        setattr(network.get_submodule(parent), child, torch.nn.ModuleList(layers))
+    return network
+
+
+def configuration(model: Any) -> Any:
+    """The configuration of a model, named as for `estimate`. Raises `UserError` if it cannot be read."""
+    if isinstance(model, PreTrainedConfig):
+        return model
+    if str(model).endswith("config.json"):
+        if not Path(model).is_file():
+            raise UserError(f"model {model}: no such file")
+        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+    ref = model if isinstance(model, Model) else find(str(model))
+    if ref.config is not None:
+        facts = dict(ref.config)
+        return AutoConfig.for_model(facts.pop("model_type"), **facts)
+    try:
+        return AutoConfig.from_pretrained(ref.source, revision=ref.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {ref.name}: its configuration cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def on_meta(
+    config: PreTrainedConfig, method: Any, arguments: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> Adapted:
+    """A method on a model of a configuration, without values. `method` is as for `estimate`."""
+    with torch.device("meta"):
+        return _put(_on_meta(config, dtype), method, arguments)
+
+
+def _put(network: Any, method: Any, arguments: dict[str, Any]) -> Adapted:
+    if isinstance(method, str):
+        unit = METHODS[method]
+        adapted: Adapted = unit.function(network, **unit.check(arguments))
+        return adapted
+    from peft import PeftConfig, get_peft_config
+
+    if isinstance(method, dict):
+        kind = str(method.get("peft_type", "")).upper()
+        method = needed(kind, method) | method if kind.lower() in types() else method
+    asked = get_peft_config(dict(method)) if isinstance(method, dict) else copy.deepcopy(method)
+    if not isinstance(asked, PeftConfig):
+        raise UserError(f"method {method!r}: neither a name, a peft configuration nor its dictionary")
+    return with_peft(network, asked)
+
+
+def _on_meta(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> Any:
+    # It is left as it is, though the network's is told of another implementation.
+    config = copy.deepcopy(config)
+    with torch.device("meta"):
+        try:
+            network = shape(config).auto.from_config(config, dtype=dtype)
+            network.config._experts_implementation = GROUPED
+        except ValueError as error:
+            raise UserError(
+                f"a model of type {config.model_type} is no language model: {error}".split("\n")[0]
+            ) from error
+        if head_apart(config):
+            head = network.get_output_embeddings()
+            head.weight = torch.nn.Parameter(torch.empty_like(head.weight))
+    return network.requires_grad_(False).eval()
+
+
+def forward_flops(adapted: Adapted) -> int:
+    """Operations of a forward pass, counted as it runs: on meta tensors, or on a loaded model where those do not do.
+
+    Attention is computed by matrix products: the counter does not know the fused kernel of a CPU.
+    """
+    adapted.model.eval()
+    plain, trained = sdpa_kernel(SDPBackend.MATH), [p for p in adapted.model.parameters() if p.requires_grad]
+    try:
+        # The counter's hooks stumble over parameters that a module hands to another.
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with torch.no_grad(), torch.random.fork_rng(), plain:
+            return over(adapted.network, lambda: _flops(adapted))
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _flops(adapted: Adapted) -> int:
+    with FlopCounterMode(display=False, custom_mapping=GROUPED_FORMULAS) as counter:
+        shape(adapted.network.config).pass_over(adapted, LENGTH)
+    return int(counter.get_total_flops())
+
+
+def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
+    """What a method on its base costs before any training, not merged, by the names of `Costs`; and what is to be said.
+
+    Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
+    """
+    known = _known(base.config.to_json_string(use_diff=False), method.model_dump_json())
+    parameters = list(adapted.model.parameters())
+    found: dict[str, int | None] = {
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "total_parameters": sum(map(numbers, parameters)),
+    }
+    if method.place:
+        found["adapter_bytes"] = weight_bytes(Path(method.place))
+        if isinstance(known, Estimate) and known.trainable_parameters is not None:
+            # Files may hold less than was trained, as of a prompt that an encoder made.
+            found |= {name: getattr(known, name) for name in ("trainable_parameters", "total_parameters")}
+    flops = extra = None
+    notes: tuple[str, ...] = ()
+    try:
+        flops, how = operations(adapted, base, known)
+        extra = flops - base_flops(base.config)
+        notes = (how,) if how else ()
+    except Exception as problem:
+        # A method for which they cannot be counted can still be run.
+        notes = (f"floating-point operations cannot be counted: {in_a_line(problem)}",)
+    return found | {"forward_flops_512": flops, "extra_forward_flops_512": extra}, notes
+
+
+def operations(adapted: Adapted, base: Base, known: "Estimate | str") -> tuple[int, str]:
+    """Operations of a forward pass of a method that is on its base; and why they were counted there, if they were.
+
+    `known` is what meta tensors tell, or why they tell nothing. Raises `ValueError` where they tell nothing and the
+    base is quantised: the counter cannot see into the kernels of such a base.
+    """
+    if isinstance(known, Estimate):
+        if known.forward_flops_512 is not None:
+            return known.forward_flops_512, ""
+        known = "; ".join(known.notes)
+    if base.quantise:
+        raise ValueError(f"the weights of this base are quantised, and without weights: {known}")
+    with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
+        return forward_flops(adapted), f"floating-point operations were counted on the loaded model: {known}"
+
+
+@lru_cache(maxsize=256)
+def _known(config_json: str, method_json: str) -> Estimate | str:
+    """What meta tensors tell; for a method that needs tensors with values, the reason that they tell nothing."""
+    method = Choice.model_validate_json(method_json)
+    try:
+        return estimate(rebuilt(config_json), method.name, **given(method))
+    except Exception as problem:
+        return in_a_line(problem)
+
+
+def base_flops(config: PreTrainedConfig) -> int:
+    """Operations of a forward pass of the untouched model."""
+    return _base_flops(config.to_json_string(use_diff=False))
+
+
+@lru_cache(maxsize=16)
+def _base_flops(config_json: str) -> int:
+    network = _on_meta(rebuilt(config_json))
+    return forward_flops(Adapted(network, network))
+
+
+def rebuilt(config_json: str) -> Any:
+    """The configuration that `to_json_string(use_diff=False)` wrote."""
+
+    def plain(value: dict[str, Any]) -> Any:
+        return float(value["__float__"]) if set(value) == {"__float__"} else value
+
+    facts = json.loads(config_json, object_hook=plain)
+    return AutoConfig.for_model(facts.pop("model_type"), **facts)

@@ -1,0 +1,62 @@
+"""What is measured beside the phases of a run: memory of answering; latency and retention, where they are asked for."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from peftbench.core.spec import Evaluation, Latency
+from peftbench.engine.generation import answer, decoding
+from peftbench.engine.load import Base
+from peftbench.engine.meter import tracked
+from peftbench.engine.tokenization import Encoded
+from peftbench.methods import Adapted
+from peftbench.profiling import retention
+from peftbench.profiling.latency import Twin, latencies
+from peftbench.tasks import Task
+
+
+class Beside:
+    """Made before the method is applied, as some of it is relative to the untouched base."""
+
+    def __init__(self, base: Base, asked: Evaluation) -> None:
+        self.base, self.asked = base, asked
+        self._twin = Twin(base.model) if asked.latency else None
+        self._text_loss = retention.base_loss(base, asked) if asked.retention else None
+
+    def measure(
+        self, adapted: Adapted, task: Task, rows: list[Encoded]
+    ) -> tuple[dict[str, Any], tuple[Latency, ...], list[str]]:
+        """Fields of `Costs`, latency for one row and for the batch of evaluation, notes; `rows`: those of the test."""
+        found, change, notes, said = list[Latency](), None, list[str](), list[str]()
+        peak = peak_memory(adapted, self.base, task, self.asked, rows)
+        if self._twin is not None:
+            how = decoding(adapted, self.base, task, self.asked, rows)
+            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows, how)
+        if self._text_loss is not None:
+            change, said = retention.loss_change(adapted, self.base, self.asked)
+        known = self._text_loss if math.isfinite(self._text_loss or 0.0) else None
+        costs = {"base_text_loss": known, "retention_loss_change": change}
+        return {"eval_peak_memory_bytes": peak, **costs}, tuple(found), notes + said
+
+
+def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> int:
+    """Highest bytes while the batch of the longest prompts is answered once more, merged as the run is answered.
+
+    Not in the timed phase, as following tensors slows it. The copies from which merged weights are put back are left
+    out: they are no cost of the method.
+    """
+    how = decoding(adapted, base, task, asked, rows)
+    longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
+    once_more = partial(answer, replace(adapted, merge=None), base, task, asked, longest, how)
+    with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            once_more()
+            return torch.cuda.max_memory_allocated() - copies
+        with tracked(adapted.model) as tracker:
+            once_more()
+    return int(tracker.peak)

@@ -1,0 +1,43 @@
+"""What merging costs where it is not exact: the merged model's answers, and how far its logits are off."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from peftbench.core.spec import Evaluation
+from peftbench.engine.families import shape
+from peftbench.engine.generation import answer, low_precision
+from peftbench.engine.load import Base
+from peftbench.engine.tokenization import Encoded
+from peftbench.methods import Adapted
+from peftbench.tasks import Task
+
+ROWS = 32
+"""Prompts whose logits are compared."""
+
+
+def merged_answers(
+    adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]
+) -> tuple[list[str], float] | None:
+    """The answers of the merged model, and the largest difference of a logit of their first tokens.
+
+    None for a method that cannot be merged.
+    """
+    fold = adapted.merge or adapted.lossy_merge
+    if fold is None:
+        return None
+    before = _logits(adapted, base, rows[:ROWS])
+    with fold():
+        difference = (_logits(adapted, base, rows[:ROWS]) - before).abs().max().item()
+        return answer(replace(adapted, merge=None), base, task, asked, rows), difference
+
+
+@torch.no_grad()
+def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
+    """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
+    adapted.model.eval()
+    calls = shape(adapted.network.config)
+    with low_precision(base):
+        return torch.cat([calls.target_logits(adapted, [Encoded(row.prompt, [0])]).float() for row in rows])

@@ -1,0 +1,204 @@
+"""What a method costs on a model as a function of the length of rows, from the configuration alone."""
+
+import json
+import math
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.engine.families import text_config
+from peftbench.engine.load import SMALL_HIDDEN
+from peftbench.engine.merging import is_possible
+from peftbench.engine.meter import Memory
+from peftbench.engine.quantization import packed_bytes
+from peftbench.methods import METHODS, Adapted, given
+from peftbench.methods._compatibility import check_possible, quantised
+from peftbench.models import at
+from peftbench.profiling.dry_run import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
+from peftbench.profiling.estimate import configuration, on_meta, rebuilt
+
+LARGE = 1e9
+"""Parameters from which on it is enough to look at the shortest and the longest row: what grows with the square of the
+length, and the head that only targets go through, are a percent or two of the whole."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
+
+    `virtual_tokens` stand before the input, of an encoder–decoder before that of the encoder if they are a
+    `soft_prompt`. `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is
+    expected.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    weight_bytes: int
+    adapter_bytes: int
+    forward: Counts
+    extra_forward_flops_512: int
+    shapes: tuple[Shape, ...]
+    rehearsals: tuple[Rehearsal, ...]
+    virtual_tokens: int = 0
+    soft_prompt: bool = False
+
+    def at(self, shape: Shape) -> Rehearsal:
+        """The step on rows of a length: of those rehearsed exactly, of others by what they have in common.
+
+        Everything is linear in the whole length, in the tokens of the target, and has a part in the square of the
+        length, where there are enough rehearsals to find it.
+        """
+        if shape in self.shapes:
+            return self.rehearsals[self.shapes.index(shape)]
+        places = np.array([_powers(each, len(self.shapes)) for each in self.shapes])
+        values = np.array([_numbers(each) for each in self.rehearsals])
+        found = np.linalg.lstsq(places, values, rcond=None)[0]
+        return _rehearsal(_powers(shape, len(self.shapes)) @ found)
+
+
+def _powers(shape: Shape, known: int) -> "np.ndarray[Any, Any]":
+    # In units near 1, so that the solution of least norm, where shapes are alike, is a sensible one.
+    length, target = sum(shape) / 512, shape[1] / 512
+    return np.array([1.0, length, target, length**2][: max(known, 1)])
+
+
+def _numbers(found: Rehearsal) -> list[float]:
+    return [*astuple(found.passes), *astuple(found.update), *found.counts]
+
+
+def _rehearsal(numbers: "np.ndarray[Any, Any]") -> Rehearsal:
+    whole = [max(0, round(float(number))) for number in numbers]
+    return Rehearsal(Memory(*whole[:4]), Memory(*whole[4:8]), Counts(*whole[8:]))
+
+
+def points(shapes: Sequence[Shape], parameters: int) -> tuple[Shape, ...]:
+    """The shapes to rehearse so that all of them can be told: all if they are few, else ends and a middle."""
+    several = sorted(set(shapes))
+    if len(several) <= (2 if parameters >= LARGE else 4):
+        return tuple(several)
+    lengths, targets = ([f(each) for each in several] for f in (sum, lambda shape: shape[1]))
+    short, long, few, many = min(lengths), max(lengths), min(targets), max(targets)
+    wordy = (long, max(few, min(many, long - 1)))
+    chosen = [(short, few), wordy]
+    if parameters < LARGE:
+        chosen += [(long, few), ((short + long) // 2, few)]
+    return tuple(dict.fromkeys((max(1, length - target), target) for length, target in chosen))
+
+
+def profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None = None) -> Profile:
+    """The profile of a run's model, method and way of training. `bf16`: whether the machine is good at it.
+
+    Raises `UserError` for what will be refused, and what a method raises that cannot do without values.
+    """
+    with warnings.catch_warnings():
+        # Of the libraries to their own callers.
+        warnings.simplefilter("ignore")
+        return _profile(spec, shapes, bf16)
+
+
+def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profile:
+    method = METHODS[spec.method.name]
+    packing = quantised(spec)
+    check_possible(method, spec, packing is not None)
+    config = fused(configuration(at(spec.model.name, spec.model.version)))
+    low = _low_precision(spec, config, bf16)
+    dtype = torch.bfloat16 if low else torch.float32
+    adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
+    trained = [p for p in adapted.model.parameters() if p.requires_grad]
+    if method.facts.trains and not trained:
+        raise UserError(f"method {spec.method} would train nothing on this model")
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    total = sum(p.numel() for p in adapted.model.parameters())
+    forward = glance(adapted)
+    # Weights that are packed cannot hold the sum.
+    merges = packing is None and is_possible(adapted)
+    adapter_bytes = saved_bytes(adapted) if trained else 0
+    if spec.train.gradient_checkpointing:
+        # What is computed again is computed where no mode of the caller's reaches.
+        again = {"context_fn": lambda: (nullcontext(), Autocast())} if low else {}
+        adapted.network.gradient_checkpointing_enable({"use_reentrant": False, **again})
+    chosen = points(shapes, total) if trained else ()
+    saved = packed_bytes(on_meta(config, "none", {}, dtype).network, packing) if packing else 0
+    rehearsals = [_lighter(found, saved) for found in rehearse(adapted, spec.train, chosen, low)]
+    return Profile(
+        sum(p.numel() for p in trained),
+        total,
+        sum(p.numel() * p.element_size() for p in adapted.model.parameters()) - saved,
+        adapter_bytes,
+        forward,
+        0 if merges else forward.flops - untouched(config, dtype).flops,
+        chosen,
+        tuple(rehearsals),
+        adapted.virtual_tokens,
+        adapted.soft_prompt is not None,
+    )
+
+
+def untouched(config: Any, dtype: torch.dtype) -> Counts:
+    """A forward pass of the model itself."""
+    return _untouched(config.to_json_string(use_diff=False), dtype)
+
+
+@lru_cache(maxsize=16)
+def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
+    return glance(on_meta(fused(rebuilt(config_json)), "none", {}, dtype))
+
+
+def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
+    if spec.train.precision != "auto":
+        return spec.train.precision == "bf16"
+    return bool(bf16) if bf16 is not None else int(text_config(config).hidden_size) >= SMALL_HIDDEN and _amx()
+
+
+def _amx() -> bool:
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
+    passes, update = (replace(part, weights=part.weights - saved) for part in (found.passes, found.update))
+    return Rehearsal(passes, update, found.counts)
+
+
+def saved_bytes(adapted: Adapted) -> int:
+    """Bytes of the file (safetensors) that a trained model is kept in: a header in JSON, then the numbers."""
+    tensors = kept(adapted)
+    # The libraries say of whom the numbers are.
+    header: dict[str, Any] = {} if adapted.save is None else {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in sorted(tensors.items()):
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        kind = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int64: "I64"}[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = len(json.dumps(header, separators=(",", ":")))
+    return 8 + math.ceil(text / 8) * 8 + end
+
+
+def kept(adapted: Adapted) -> dict[str, Tensor]:
+    """The tensors of an adapted model that are written to be kept."""
+    from peft import PeftModel, get_peft_model_state_dict
+
+    if isinstance(adapted.model, PeftModel):
+        with _Staying():
+            return dict(get_peft_model_state_dict(adapted.model))
+    if adapted.save is not None:
+        # The whole model, what is tied once.
+        return dict(adapted.model.named_parameters())
+    return {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
+
+
+class _Staying(TorchFunctionMode):
+    """Leaves tensors without values where they are: the library wants a trained prompt on the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.cpu else func(*args, **(kwargs or {}))

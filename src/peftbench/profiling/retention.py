@@ -1,0 +1,83 @@
+"""What tuning takes away: the loss on general text, of the untouched base and of the tuned model."""
+
+import hashlib
+import math
+import re
+from pathlib import Path
+
+import torch
+
+from peftbench.core.registry import UserError
+from peftbench.core.spec import Evaluation
+from peftbench.engine.families import positions, shape
+from peftbench.engine.generation import in_batches, low_precision
+from peftbench.engine.load import Base
+from peftbench.engine.tokenization import Encoded
+from peftbench.methods import Adapted
+
+GENERAL = Path(__file__).parent / "general.txt"
+"""Its sources stand in `general.md`."""
+WORDS = 128
+"""Of a passage; `general.txt` is made of such passages."""
+LENGTH = 256
+"""Tokens of a passage at most."""
+AT_ONCE = 4
+"""Passages of a batch: few, as every token has its logits."""
+
+
+def passages(text: str) -> list[str]:
+    """A text cut after every `WORDS` words; the rest, if it is less than half of that, is left out unless it is all."""
+    words = re.findall(r"\S+\s*", text)
+    cut = ["".join(words[start : start + WORDS]).strip() for start in range(0, len(words), WORDS)]
+    return cut[:-1] if len(cut) > 1 and 2 * len(cut[-1].split()) < WORDS else cut
+
+
+def base_loss(base: Base, asked: Evaluation) -> float:
+    """The loss of the untouched base in nats per token, computed once."""
+    key = asked.retention_version
+    if key not in base.text_losses:
+        base.text_losses[key] = text_loss(Adapted(base.model, base.model), base, _rows(base, asked))
+    return base.text_losses[key]
+
+
+def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float | None, list[str]]:
+    """By how much the loss of the adapted model, not merged, is above that of its base; or why it cannot be had."""
+    rows, most = _rows(base, asked), positions(base.config)
+    if most is not None and base.shape.positions(adapted, rows, 0) > most:
+        return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
+    change = text_loss(adapted, base, rows) - base_loss(base, asked)
+    return (change, []) if math.isfinite(change) else (None, ["retention: the loss on general text is not finite"])
+
+
+@torch.no_grad()
+def text_loss(adapted: Adapted, base: Base, rows: list[Encoded]) -> float:
+    """Mean cross-entropy in nats per target token, without dropout."""
+    adapted.model.eval()
+
+    def batch_losses(batch: list[Encoded]) -> list[float]:
+        logits = shape(adapted.network.config).target_logits(adapted, batch).float()
+        targets = torch.tensor([token for row in batch for token in row.target], device=logits.device)
+        each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        return [part.sum().item() for part in each.split([len(row.target) for row in batch])]
+
+    with low_precision(base):
+        total: float = sum(in_batches(rows, AT_ONCE, batch_losses))
+    return total / sum(len(row.target) for row in rows)
+
+
+def _rows(base: Base, asked: Evaluation) -> list[Encoded]:
+    most, encoder = min(LENGTH, (positions(base.config) or 2 * LENGTH) // 2), base.shape.encoder
+    rows = [encoder.passage(base.tokenizer, text, most) for text in passages(_text(asked))]
+    if not (scored := [row for row in rows if row.prompt and row.target]):
+        raise UserError(f"{asked.retention_text}: too short a text for retention")
+    return scored
+
+
+def _text(asked: Evaluation) -> str:
+    """The text that is meant. Raises `UserError` if a file of the user's own is no longer what it was."""
+    if asked.retention_text is None:
+        return GENERAL.read_text(encoding="utf-8")
+    content = Path(asked.retention_text).read_bytes()
+    if hashlib.sha256(content).hexdigest()[:12] != asked.retention_version:
+        raise UserError(f"{asked.retention_text} has changed since the grid was read: give the command again")
+    return content.decode()

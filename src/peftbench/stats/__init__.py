@@ -1,0 +1,1 @@
+"""Pure statistics over arrays and named tuples; nothing here knows a table of runs."""

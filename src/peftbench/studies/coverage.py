@@ -1,0 +1,81 @@
+"""Cells, task and seed: which a method has a score on, and what is wrong with the others."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peftbench.metrics import bounds
+from peftbench.stats.intervals import Run, Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+Ended = tuple[str, object, bool]
+"""Of a run: its status, its error, and whether it has a score that counts."""
+
+
+@dataclass(frozen=True)
+class MissingCell:
+    """A cell that a method lacks: `why` is a run's status, `absent` for no run, or what else is wrong."""
+
+    task: str
+    seed: int
+    why: str
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.task}, seed {self.seed}: {self.why}" + (f" ({self.error})" if self.error else "")
+
+
+def cells_of(runs: "pd.DataFrame") -> list[tuple[str, int]]:
+    return sorted(set(zip(runs["task"], map(int, runs["seed"]), strict=True)))
+
+
+def good_of(runs: "pd.DataFrame") -> "pd.DataFrame":
+    return runs[(runs["status"] == "ok") & runs["score"].notna()]
+
+
+def missing_of(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tuple[MissingCell, ...]:
+    """The required cells of which `runs`, all of one method, do not have exactly one score."""
+    held: dict[tuple[str, int], list[Ended]] = {}
+    scored = (runs["status"] == "ok") & runs["score"].notna()
+    for task, seed, *ended in zip(*(runs[name] for name in ("task", "seed", "status", "error")), scored, strict=True):
+        held.setdefault((task, int(seed)), []).append((ended[0], ended[1], ended[2]))
+    found = (_missing(task, seed, held.get((task, seed), [])) for task, seed in required)
+    return tuple(cell for cell in found if cell is not None)
+
+
+def _missing(task: str, seed: int, here: Sequence[Ended]) -> MissingCell | None:
+    """What is wrong with the runs of a cell, if anything is."""
+    good = sum(scored for *_, scored in here)
+    if good == 1:
+        return None
+    if good:
+        return MissingCell(task, seed, f"{good} runs of one cell, select one")
+    if not here:
+        return MissingCell(task, seed, "absent")
+    status, error, _ = here[-1]
+    first_line = error.strip().partition("\n")[0] if isinstance(error, str) else ""
+    return MissingCell(task, seed, "no score" if status == "ok" else status, first_line or None)
+
+
+def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
+    """The runs by task and seed, without the tasks of which a cell is missing."""
+    lacking = {cell.task for cell in missing}
+    scores: Scores = {}
+    good = good_of(runs)
+    rows, metrics = (good.get(name, [None] * len(good)) for name in ("row_scores", "metric"))
+    for task, seed, score, error, own, metric in zip(
+        good["task"], good["seed"], good["score"], good["score_error"], rows, metrics, strict=True
+    ):
+        if task not in lacking:
+            scores.setdefault(task, {})[int(seed)] = Run(score, error, rows_of(own), bounds(metric))
+    return dict(sorted(scores.items()))
+
+
+def rows_of(text: object) -> "NDArray[np.float64] | None":
+    """The scores of rows as a result has them, `row_scores`; `None` if it has none."""
+    return np.fromstring(text, sep=" ") if isinstance(text, str) and text else None

@@ -1,0 +1,48 @@
+"""What is to be known of the rows: cut ones, training rows that are tested too, labels that are missing."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from peftbench.studies.report_data import Evidence, Section
+from peftbench.studies.run_labels import measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT = "What could make scores mean something else than they seem to."
+
+
+def section(evidence: Evidence) -> Section | None:
+    """A line for each remark on the rows of a task, once for all runs that it is about; nothing without remarks."""
+    table = measured(evidence.table)
+    if "data_remarks" not in table:
+        return None
+    found = _remarks(table)
+    if not found:
+        return None
+    lines = tuple(f"{one['task']}, {_sizes(one['sizes'])}: {one['remark']}{_others(one['others'])}" for one in found)
+    return Section("data", "Rows", ABOUT, remarks=lines, data=found)
+
+
+def _remarks(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Remarks that differ in their numbers alone are one, in the words of the first."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in table.sort_values(["task", "size", "seed"], key=lambda column: column.astype(str)).to_dict("records"):
+        for remark in json.loads(row["data_remarks"]) if isinstance(row["data_remarks"], str) else ():
+            kind = (row["task"], re.sub(r"[\d.,]+", "#", remark))
+            first = {"task": row["task"], "remark": remark, "sizes": [], "others": set()}
+            one = found.setdefault(kind, first)
+            if row["size"] not in one["sizes"]:
+                one["sizes"].append(row["size"])
+            if remark != one["remark"]:
+                one["others"].add(remark)
+    return [one | {"others": sorted(one["others"])} for one in found.values()]
+
+
+def _sizes(sizes: list[Any]) -> str:
+    return f"{', '.join(map(str, sizes))} training rows"
+
+
+def _others(others: list[str]) -> str:
+    return f" (and {len(others)} more like it, by size and seed)" if others else ""

@@ -1,0 +1,232 @@
+"""Win, loss or neither of every pair of methods, ranks over tasks, and what the runs say beside the mean."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from peftbench.report.columns import ABSENT, UNTOLD
+from peftbench.report.tables import title
+from peftbench.stats.intervals import Scores
+from peftbench.stats.paired_tests import ALPHA, Comparison, holm, wilcoxon
+from peftbench.stats.paired_tests import verdicts as told
+from peftbench.stats.ranks import FEW, Ranks, rank
+from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
+from peftbench.studies.coverage import scores_of
+from peftbench.studies.figures import INK, Style, beside, drawing, svg
+from peftbench.studies.groups import groups
+from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_data import Evidence, Section, Sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFERENCE = "lora"
+ABOUT = (
+    f"Every pair of methods on the same tasks and seeds: W a win of the method of the line, L a loss, {UNTOLD} not "
+    "shown to differ, with the observed difference in points. A win is significant at 5 % after Holm's correction over "
+    "all pairs of the leaderboard."
+)
+BOOTSTRAP = (
+    "IQM and the probability of improvement have bootstrap intervals over the runs, too narrow with few seeds: "
+    "no verdict rests on them. IQM is the mean of the middle half of all runs of all tasks."
+)
+
+
+def section(evidence: Evidence) -> Section | None:
+    """A matrix of verdicts and a table of ranks for each leaderboard with two methods or more that can be compared."""
+    runs = {str(group): group.runs for group in groups(evidence.table)}
+    sheets: list[Sheet] = []
+    figures, remarks, data = {}, [BOOTSTRAP], []
+    boards = [board for board in evidence.boards if board.comparisons]
+    for number, board in enumerate(boards):
+        scores = _scores(board, runs[title(board)])
+        remarks += _unpaired(title(board), scores)
+        found = _ranks(scores)
+        beside = _beside(scores)
+        sheets += [_matrix(board), _summary(board, beside, found)]
+        if found:
+            draw = partial(diagram, found, evidence.looks, f"verdicts-{number}")
+            figures[f"Critical difference of mean ranks: {title(board)}"] = draw
+            remarks.append(f"{title(board)}: {_friedman(found)}")
+        signed = _signed_ranks(scores)
+        remarks += [f"{title(board)}: {_signed(signed, found)}"] if signed and found else []
+        data.append(_data(board, beside, found, signed))
+    if not boards:
+        return None
+    return Section(
+        "verdicts",
+        "Wins, losses, not shown to differ",
+        ABOUT,
+        tuple(sheets),
+        figures,
+        tuple(remarks),
+        data,
+        printed=False,
+    )
+
+
+def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
+    """The scores of the methods that have all cells, best first."""
+    return {row.method: scores_of(runs[runs["label"] == row.method], ()) for row in board.rows if row.mean}
+
+
+def _unpaired(about: str, scores: dict[str, Scores]) -> list[str]:
+    """What is said of runs whose test rows cannot be paired, if there are any."""
+    lacking = sum(run.rows is None for held in scores.values() for cell in held.values() for run in cell.values())
+    runs = "1 run has no scores of its" if lacking == 1 else f"{lacking} runs have no scores of their"
+    said = "differences have the error of two sets of test rows, which is too large"
+    return [f"{about}: {runs} test rows, so {said}."] if lacking else []
+
+
+def _ranks(scores: dict[str, Scores]) -> Ranks | None:
+    means = {method: _means(held) for method, held in scores.items()}
+    return rank(means) if len(means) > 2 and len(next(iter(means.values()))) > 1 else None
+
+
+def _means(scores: Scores) -> dict[str, float]:
+    return {task: fmean(run.score for run in runs.values()) for task, runs in scores.items()}
+
+
+def _beside(scores: dict[str, Scores]) -> dict[str, tuple[Resampled, Resampled | None]]:
+    """IQM, and the probability of improvement over the reference; the same runs, the same intervals."""
+    reference = _reference(scores)
+    return {
+        method: (
+            bootstrap(held, interquartile_mean, np.random.default_rng(0)),
+            None if method == reference else improvement(held, scores[reference], np.random.default_rng(0)),
+        )
+        for method, held in scores.items()
+    }
+
+
+def _reference(methods: "Any") -> str:
+    return REFERENCE if REFERENCE in methods else str(next(iter(methods)))
+
+
+def _matrix(board: Leaderboard) -> Sheet:
+    names = [row.method for row in board.rows if row.mean]
+    cells = {(c.first, c.second): c for c in board.comparisons} | {(c.second, c.first): c for c in board.comparisons}
+    lines = [(a, *("" if a == b else _cell(cells[a, b], a) for b in names)) for a in names]
+    pairs = len(board.comparisons)
+    untold = sum(c.verdict == "tie" for c in board.comparisons)
+    note = f"{pairs} pair{'' if pairs == 1 else 's'}; {untold} not shown to differ."
+    return Sheet(f"Method of the line against that of the column: {title(board)}", ("", *names), 1, tuple(lines), note)
+
+
+def _cell(compared: Comparison, method: str) -> str:
+    gap = compared.difference.mean * (1 if compared.first == method else -1)
+    other = compared.second if compared.first == method else compared.first
+    return f"{ {'win': 'W', 'loss': 'L', 'tie': UNTOLD}[told([compared], method)[other]] } {gap:+.1f}"
+
+
+def _summary(board: Leaderboard, beside: dict[str, tuple[Resampled, Resampled | None]], found: Ranks | None) -> Sheet:
+    lines = []
+    for method, (middle, better) in beside.items():
+        counts = list(told(board.comparisons, method).values())
+        record = "–".join(str(counts.count(each)) for each in ("win", "loss", "tie"))
+        mean_rank = f"{found.mean[method]:.2f}" if found else ABSENT
+        lines.append((method, record, mean_rank, _ends(middle, ".1f"), _ends(better, ".2f")))
+    heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(beside)})")
+    return Sheet(f"Beside the mean: {title(board)}", heads, 1, tuple(lines))
+
+
+def _ends(found: Resampled | None, form: str) -> str:
+    if found is None:
+        return ABSENT
+    if found.low is None or found.high is None:
+        return f"{found.value:{form}} (?)"
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})"
+
+
+def _friedman(found: Ranks) -> str:
+    little = f" {found.tasks} tasks are too few for ranks to mean much." if found.tasks < FEW else ""
+    differ = "some mean ranks differ" if found.p < ALPHA else "no difference of mean ranks is shown"
+    return (
+        f"Friedman's test over {found.tasks} tasks: {differ} (χ² = {found.statistic:.2f}, p = {found.p:.2g}); two "
+        f"methods differ from {found.critical:.2f} ranks on (Nemenyi, 5 %).{little}"
+    )
+
+
+def _signed_ranks(scores: dict[str, Scores]) -> list[dict[str, Any]]:
+    """Wilcoxon's test over the tasks' means for every pair, with Holm's correction; empty with fewer than six tasks."""
+    means = {method: list(_means(held).values()) for method, held in scores.items()}
+    if len(next(iter(means.values()))) < FEW:
+        return []
+    pairs = [(a, b) for i, a in enumerate(means) for b in list(means)[i + 1 :]]
+    p = [wilcoxon([x - y for x, y in zip(means[a], means[b], strict=True)]) for a, b in pairs]
+    return [
+        {"first": a, "second": b, "p": one, "adjusted": float(all_)}
+        for (a, b), one, all_ in zip(pairs, p, holm(p), strict=True)
+    ]
+
+
+def _signed(signed: Sequence[dict[str, Any]], found: Ranks) -> str:
+    differ = []
+    for pair in signed:
+        if pair["adjusted"] < ALPHA:
+            best, worst = sorted((pair["first"], pair["second"]), key=lambda m: found.mean[m])
+            differ.append(f"{best} over {worst}")
+    least = 2.0 ** (1 - found.tasks) * len(signed)
+    hint = f" No pair can pass it: {found.tasks} tasks are too few for {len(signed)} pairs." if least >= ALPHA else ""
+    differences = ", ".join(differ) or "no pair differs"
+    return f"Wilcoxon's signed-rank test over the tasks, Holm's correction: {differences}.{hint}"
+
+
+def _data(board: Leaderboard, beside: "Any", found: Ranks | None, signed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plain values; the pairs themselves are in the leaderboard's `comparisons`."""
+    over = _reference(beside)
+    return {
+        "leaderboard": title(board),
+        "ranks": asdict(found) if found else None,
+        "interquartile_mean": {method: asdict(middle) for method, (middle, _) in beside.items()},
+        "improvement": {"over": over, "of": {m: asdict(better) for m, (_, better) in beside.items() if better}},
+        "wilcoxon": signed,
+    }
+
+
+def diagram(found: Ranks, looks: "Any", name: str) -> str:
+    """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ."""
+    k, bars = len(found.mean), len(found.groups)
+    half = (k + 1) // 2
+    with drawing((7.6 + 2 * beside(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
+        axes = figure.subplots()
+        axes.set_xlim(1, k)
+        axes.set_ylim(-(bars + half + 0.6), 1.4)
+        for number, (method, place) in enumerate(found.mean.items()):
+            _named(axes, (method, place, looks[method]), number, (k, half, bars))
+        for number, group in enumerate(found.groups):
+            ends = [found.mean[method] for method in (group[0], group[-1])]
+            axes.plot([ends[0] - 0.03, ends[1] + 0.03], [-(number + 0.6)] * 2, color=INK, lw=3, solid_capstyle="butt")
+        critical = min(found.critical, k - 1)
+        axes.plot([1, 1 + critical], [1.0, 1.0], "|-", color=INK, lw=1.2)
+        shown = "" if critical == found.critical else " (wider than the scale)"
+        axes.text(1, 1.15, f"critical difference {found.critical:.2f}{shown}", fontsize=8, va="bottom")
+        axes.spines[["left", "right", "bottom"]].set_visible(False)
+        axes.spines["top"].set_position(("data", 0))
+        axes.spines["top"].set_color(INK)
+        axes.xaxis.set_ticks_position("top")
+        axes.set_xticks(range(1, k + 1))
+        axes.set_yticks([])
+        return svg(figure, name, "Mean ranks of the methods, bars joining those that do not differ")
+
+
+def _named(axes: "Any", drawn: tuple[str, float, Style], number: int, of: tuple[int, int, int]) -> None:
+    """A line from a method's mean rank down and out to its name, the better half at the left."""
+    (method, place, (colour, _, _)), (k, half, bars) = drawn, of
+    left = number < half
+    level = -(bars + 0.6 + (number if left else k - 1 - number))
+    edge = 1 if left else k
+    axes.plot([place, place, edge], [0, level, level], color=colour, lw=1, clip_on=False)
+    axes.annotate(
+        f"{method} {place:.2f}",
+        (edge, level),
+        (-4 if left else 4, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        fontsize=9,
+    )

@@ -1,0 +1,148 @@
+"""Learning against forgetting: which methods no other beats in both.
+
+A method is dominated if another is no worse in both and better in one. Two that are alike in both stand on the front
+together. The front is drawn of means; how far it can be trusted is told by the share of resamples of the seeds in which
+a method stands on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
+from peftbench.studies.coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+Losses = dict[str, dict[int, float]]
+"""The rises of the loss on general text of a method's runs: task to seed to nats per token."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method on the plane of learning and forgetting.
+
+    `forgetting` is the mean rise of the loss on general text over the same cells; its interval holds the spread over
+    seeds alone, and is not known for one seed. `share`: in what part of the resamples it stands on the front; not known
+    where a task has one seed.
+    """
+
+    method: str
+    score: Interval
+    forgetting: Interval
+    dominated_by: tuple[str, ...]
+    share: float | None
+
+    @property
+    def on_front(self) -> bool:
+        """Whether no other method dominates it."""
+        return not self.dominated_by
+
+
+@dataclass(frozen=True)
+class Front:
+    """The methods of one group that have a score and a rise of the loss on every cell, most learned first.
+
+    `missing`: of the others that have some, what they lack.
+    """
+
+    tasks: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    missing: Mapping[str, tuple[MissingCell, ...]]
+
+
+def dominated(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[str, ...]]:
+    """By which others each point, of (score, forgetting), is dominated; of more score and less forgetting is better."""
+    return {
+        name: tuple(other for other, there in sorted(points.items()) if _dominates(there, here))
+        for name, here in points.items()
+    }
+
+
+def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one != other and one[0] >= other[0] and one[1] <= other[1]
+
+
+def front(runs: "pd.DataFrame", rng: np.random.Generator, resamples: int = 2000) -> Front:
+    """The front of a group of runs (`peftbench.studies.groups`). The same generator, the same shares."""
+    known = runs["retention_loss_change"].notna()
+    cells = cells_of(good_of(runs[known]))
+    # Who never measured it is not on this plane at all; who did on some cells lacks the others.
+    methods = {str(label): own for label, own in runs[known | (runs["status"] != "ok")].groupby("label")}
+    methods = {label: own for label, own in methods.items() if own["retention_loss_change"].notna().any()}
+    lacking = {label: missing_of(own, cells) for label, own in methods.items()}
+    complete = {label: own for label, own in methods.items() if not lacking[label]}
+    scores = {label: scores_of(own, ()) for label, own in complete.items()}
+    losses = {label: _losses(own) for label, own in complete.items()}
+    means = {label: (_mean(scores[label]), _loss(losses[label])) for label in complete}
+    by = dominated(means)
+    shares = _shares(scores, losses, rng, resamples)
+    standings = [
+        Standing(
+            label,
+            over_tasks([cell(held) for held in scores[label].values()]).interval(),
+            over_tasks([cell(_without_rows(held)) for held in losses[label].values()]).interval(),
+            by[label],
+            None if shares is None else shares[label],
+        )
+        for label in complete
+    ]
+    standings.sort(key=lambda one: (-one.score.mean, one.forgetting.mean, one.method))
+    return Front(
+        tuple(sorted({task for task, _ in cells})),
+        tuple(standings),
+        {label: missing for label, missing in lacking.items() if missing},
+    )
+
+
+def _losses(runs: "pd.DataFrame") -> Losses:
+    found: Losses = {}
+    good = good_of(runs)
+    for task, seed, loss in zip(good["task"], good["seed"], good["retention_loss_change"], strict=True):
+        found.setdefault(task, {})[int(seed)] = float(loss)
+    return dict(sorted(found.items()))
+
+
+def _without_rows(losses: Mapping[int, float]) -> dict[int, Run]:
+    """The text is the same for all and counts as fixed; the error of one seed is not known."""
+    error = 0.0 if len(losses) > 1 else float("nan")
+    return {seed: Run(loss, error) for seed, loss in losses.items()}
+
+
+def _mean(scores: Scores) -> float:
+    return fmean(fmean(run.score for run in runs.values()) for runs in scores.values())
+
+
+def _loss(losses: Losses) -> float:
+    return fmean(fmean(runs.values()) for runs in losses.values())
+
+
+def _shares(
+    scores: Mapping[str, Scores], losses: Mapping[str, Losses], rng: np.random.Generator, resamples: int
+) -> dict[str, float] | None:
+    """In what share of resamples of each task's seeds, the same for all methods, each stands on the front."""
+    names = sorted(scores)
+    if not names or any(len(runs) < 2 for runs in scores[names[0]].values()):
+        return None
+    learned = np.zeros((resamples, len(names)))
+    lost = np.zeros((resamples, len(names)))
+    for task, runs in scores[names[0]].items():
+        seeds = sorted(runs)
+        drawn = rng.integers(len(seeds), size=(resamples, len(seeds)))
+        points = np.array([[scores[name][task][seed].score for seed in seeds] for name in names])
+        learned += points.T[drawn].mean(axis=1)
+        lost += np.array([[losses[name][task][seed] for seed in seeds] for name in names]).T[drawn].mean(axis=1)
+    on = [_on_front(learned, lost, one) for one in range(len(names))]
+    return {name: float(held.mean()) for name, held in zip(names, on, strict=True)}
+
+
+def _on_front(learned: "NDArray[np.float64]", lost: "NDArray[np.float64]", one: int) -> "NDArray[np.bool_]":
+    """In which resamples a method, by its number, is dominated by no other; both are [resamples, methods]."""
+    more, less = learned - learned[:, [one]], lost - lost[:, [one]]
+    beaten = (more >= 0) & (less <= 0) & ((more > 0) | (less < 0))
+    return np.logical_not(beaten.any(axis=1))

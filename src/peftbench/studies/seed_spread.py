@@ -1,0 +1,25 @@
+"""How far the scores of seeds lie apart, over all that was run."""
+
+import math
+from typing import TYPE_CHECKING
+
+from peftbench.studies.coverage import good_of
+from peftbench.studies.run_labels import CELL, distinct, measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def seed_spread(table: "pd.DataFrame") -> float | None:
+    """Points: the spread over seeds in finished runs, pooled over their cells; `None` if no cell has two scores.
+
+    `table` has one row a run (`peftbench.table`). Methods that train nothing have no spread and are left out.
+    """
+    good = good_of(distinct(measured(table)))
+    good = good[good["trainable_parameters"] > 0]
+    cells = good.groupby([*CELL, "training"])["score"].agg(["var", "count"])
+    cells = cells[cells["count"] > 1]
+    if cells.empty:
+        return None
+    df = cells["count"] - 1
+    return float(math.sqrt((cells["var"] * df).sum() / df.sum()))

@@ -1,0 +1,208 @@
+"""What searches for settings found: the score that a number of trials buys, what was chosen, and every trial.
+
+Of the first k trials of each search, the one with the lowest validation loss is taken; its own test score, on the seeds
+of trials, is what k trials would have bought. Which trial that is never depends on a test score. A trial's numbers are
+the means over its runs, one a seed; it ended well if all of them did.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peftbench.core.jsonable import plain
+from peftbench.core.spec import BAD
+from peftbench.studies.model_selection import trials_of
+from peftbench.studies.run_labels import distinct, labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOARD = ["model", "size", "machine_class"]
+ENDINGS: tuple[str, ...] = ("ok", "pruned", *reversed(BAD))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The winner of a search, a method's on a task: `trial` counts from 1, and is `None` if none ended well.
+
+    `settings` is in the words of a grid. `score` is its test score on the seeds of trials; `endings` counts all trials.
+    """
+
+    method: str
+    task: str
+    trial: int | None
+    settings: str
+    validation_loss: float | None
+    score: float | None
+    endings: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What so many trials bought: the mean test score of each method over the tasks, and its rank, 1 the best.
+
+    A method has neither where none of its first trials on a task ended well; equal scores share a rank.
+    """
+
+    trials: int
+    scores: Mapping[str, float | None]
+    ranks: Mapping[str, int | None]
+
+
+@dataclass(frozen=True)
+class Searches:
+    """The searches of one model, train size and machine class whose trials ran on the same seeds.
+
+    `seeds` are those of the trials. `trials` is by method, the fewest it has on a task; `bought` goes up to the number
+    that all have. `log` has a row a run, trial by trial. `labels` gives the method's label on the leaderboards, which
+    several searches of it share, and `fixed` what its search did not change.
+    """
+
+    model: str
+    size: str
+    machine_class: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    trials: Mapping[str, int]
+    bought: tuple[Bought, ...]
+    chosen: tuple[Chosen, ...]
+    log: tuple[Mapping[str, Any], ...]
+    labels: Mapping[str, str]
+    fixed: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
+    """The searches in a table with one row a run (`peftbench.table`), by model, size, machine class and seeds."""
+    # Distinct, so that no trial is chosen from searches whose losses cannot be compared.
+    table = distinct(table)
+    table = table.assign(label=labels(table), size=table["size"].astype(str))
+    trials = trials_of(table)
+    if trials.empty:
+        return ()
+    trials = _with_shared(trials.assign(search=trials.get("search", "")))
+    of_search = trials.groupby([*BOARD, "label", "search"])["seed"]
+    trials = trials.assign(seeds=of_search.transform(lambda seeds: " ".join(map(str, sorted(set(map(int, seeds)))))))
+    trials = trials.sort_values(["label", "search", "task", "trial", "seed", "id"])
+    return tuple(_searches(_with_settings(_named(here))) for _, here in trials.groupby([*BOARD, "seeds"]))
+
+
+def _with_shared(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials, with those that searches of a method have in common in each of them: a store holds them once."""
+    import pandas as pd
+
+    cell, found = [*BOARD, "label", "task"], [trials]
+    for _, here in trials.groupby(cell):
+        for search, own in here.groupby("search"):
+            others = here[here["search"] != search]
+            lacks = ~others["trial"].isin(own["trial"]) & (others["trial"] < own["trial"].max())
+            shared = others[lacks & others["seed"].isin(own["seed"])]
+            found.append(shared.drop_duplicates(["trial", "seed"]).assign(search=search))
+    return pd.concat(found, ignore_index=True)
+
+
+def _named(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """The runs with the number of the search, from 1, in the label of a method that has several, and `plain_label`."""
+    names = {}
+    for label, own in runs.groupby("label"):
+        found = sorted(set(own["search"]))
+        for number, search in enumerate(found, start=1):
+            names[label, search] = f"{label}, search {number}" if len(found) > 1 else str(label)
+    keys = zip(runs["label"], runs["search"], strict=True)
+    return runs.assign(plain_label=runs["label"], label=[names[key] for key in keys])
+
+
+def _searches(runs: "pd.DataFrame") -> Searches:
+    trials = _together(runs)
+    tasks = tuple(sorted(set(runs["task"])))
+    of = {(str(m), str(t)): here for (m, t), here in trials.groupby(["label", "task"])}
+    methods = sorted(set(runs["label"]))
+    counts = {m: min(_count(of[m, task]) if (m, task) in of else 0 for task in tasks) for m in methods}
+    model, size, machine_class = (str(runs[name].iloc[0]) for name in BOARD)
+    bought = tuple(
+        _bought(k, {m: [of[m, t] for t in tasks] for m in methods}) for k in range(1, min(counts.values()) + 1)
+    )
+    chosen = tuple(_chosen(method, task, here) for (method, task), here in of.items())
+    log = tuple(_line(row) for row in runs.to_dict("records"))
+    seeds = tuple(sorted({int(seed) for seed in runs["seed"]}))
+    named, fixed = (dict(zip(runs["label"], runs[name], strict=True)) for name in ("plain_label", "fixed"))
+    return Searches(model, size, machine_class, tasks, seeds, counts, bought, chosen, log, named, fixed)
+
+
+def _together(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a trial: the worst that became of its runs, and the means of what ended well on all seeds."""
+    seeds = runs["seed"].nunique()
+    trials = runs.groupby([*BOARD, "label", "task", "trial", "settings"], as_index=False).agg(
+        runs=("status", "size"),
+        status=("status", lambda ended: max(ended, key=ENDINGS.index)),
+        validation_loss=("validation_loss", lambda losses: losses.mean(skipna=False)),
+        score=("score", lambda scores: scores.mean(skipna=False)),
+    )
+    return trials[trials["runs"] == seeds]
+
+
+def _count(trials: "pd.DataFrame") -> int:
+    return int(trials["trial"].max()) + 1
+
+
+def best(trials: "pd.DataFrame") -> "pd.Series[Any] | None":
+    """The trial with the lowest validation loss of those that ended well; of equals, the first."""
+    good = trials[(trials["status"] == "ok") & trials["validation_loss"].notna()]
+    return None if good.empty else good.sort_values(["validation_loss", "trial"]).iloc[0]
+
+
+def _bought(k: int, of: "Mapping[str, list[pd.DataFrame]]") -> Bought:
+    scores = {method: _mean([best(here[here["trial"] < k]) for here in tasks]) for method, tasks in of.items()}
+    known = [score for score in scores.values() if score is not None]
+    ranks = {m: None if score is None else 1 + sum(other > score for other in known) for m, score in scores.items()}
+    return Bought(k, scores, ranks)
+
+
+def _mean(winners: "list[pd.Series[Any] | None]") -> float | None:
+    scores = [math.nan if winner is None else float(winner["score"]) for winner in winners]
+    mean = math.fsum(scores) / len(scores)
+    return None if math.isnan(mean) else mean
+
+
+def _chosen(method: str, task: str, trials: "pd.DataFrame") -> Chosen:
+    winner = best(trials)
+    endings = {name: int(count) for name in ENDINGS if (count := (trials["status"] == name).sum())}
+    if winner is None:
+        return Chosen(method, task, None, "", None, None, endings)
+    loss, score = _number(winner["validation_loss"]), _number(winner["score"])
+    return Chosen(method, task, int(winner["trial"]) + 1, str(winner["settings"]), loss, score, endings)
+
+
+def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
+    numbers = ("validation_loss", "score", "best_step", "steps")
+    place = {"method": row["label"], "task": row["task"], "trial": int(row["trial"]) + 1, "seed": int(row["seed"])}
+    told = {name: row[name] for name in ("settings", "id", "status")}
+    return place | told | {name: _number(row[name]) for name in numbers}
+
+
+def _with_settings(trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials with columns `settings`, the learning rate and what else differs among the trials of a search, and
+    `fixed`, what does not.
+    """
+    same = {
+        str(key): set.intersection(*(set(text.split(", ")) for text in here["training"])) - {""}
+        for key, here in trials.groupby([*BOARD, "label", "task"])
+    }
+    said, fixed = [], []
+    for row in trials.to_dict("records"):
+        alike = same[str(tuple(row[name] for name in (*BOARD, "label", "task")))]
+        rate = _number(row["learning_rate"])
+        others = [part for part in row["training"].split(", ") if part not in alike]
+        others = [part for part in others if not part.startswith("learning_rate=")]
+        said.append(", ".join(filter(None, [row["tuned"], "" if rate is None else f"learning_rate={rate:g}", *others])))
+        fixed.append(", ".join(sorted(alike)))
+    return trials.assign(settings=said, fixed=fixed)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)

@@ -1,0 +1,250 @@
+"""The one door through which the rows of a source are read: its files; a local mirror if it holds them, else the Hub.
+
+A mirror is a folder with `<org>/<name>/<config or "default">/<split>.parquet`, and perhaps a `MANIFEST.csv` whose
+column `revision` says which commit of the Hub a file came from.
+"""
+
+import csv
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from peftbench.tasks import Example, Row, Source, Task
+from peftbench.tasks._cell_values import check
+from peftbench.tasks._formats import DataError as DataError
+from peftbench.tasks._formats import class_names, first_row, one_line, read_parquet, table
+
+WAITS = (1.0, 4.0)
+"""Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""
+
+MANIFEST = "MANIFEST.csv"
+
+
+class HubError(DataError):
+    """A split that the Hub did not give: `what` it is, the client's `error` and the line of it (`cause`), and the
+    `way_out` as the end of a sentence.
+    """
+
+    def __init__(self, source: Source, split: str, error: Exception) -> None:
+        self.error = error
+        self.what = f"data set {title(source)}, split '{split}'"
+        self.cause = f"from the Hub: {type(error).__name__}: {one_line(error)}"
+        self.way_out = _way_out(error)
+        super().__init__(f"{self.what}: {self.cause}. To have it, {self.way_out}, then give the same command again")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a split, and what they are.
+
+    `origin` is `mirror`, `hub`, `file` or `generator`, `revision` the commit of the Hub where known, `fingerprint`
+    sixteen hexadecimal digits of the rows' content. `names` has those of class labels held as numbers, by column.
+    """
+
+    rows: list[dict[str, Any]]
+    origin: str
+    revision: str | None
+    fingerprint: str
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def read(source: Source, split: str, root: Path | None = None, count: int | None = None) -> Rows:
+    """All rows of a split, from the mirror at `root` (or else `$PEFTBENCH_DATA`) if it holds them, else from the Hub.
+
+    Of a source made by rule, `count` rows; of one with files, those of the file. Class labels are numbers. Raises
+    `DataError`.
+    """
+    if source.files is not None:
+        return _rows(table(Path(split), source.files), "file", None)
+    if source.generator:
+        if count is None:
+            raise DataError(f"data set {source.name} is made by rule and has no end: ask for a number of rows")
+        return _rows([dict(row) for row in source.generator(split, count)], "generator", None)
+    folder, file = _mirror(root), place(source, split)
+    if folder and (folder / file).is_file():
+        line = manifest(folder).get(key(source, split), {})
+        found = _rows(read_parquet(folder / file), "mirror", line.get("revision") or "mirror")
+        return replace(found, names=class_names(folder / file))
+    data, revision = _load_or_say(source, split, folder)
+    features = getattr(data, "features", None) or {}
+    names = {name: feature.names for name, feature in features.items() if hasattr(feature, "names")}
+    return replace(_rows(data.to_list(), "hub", revision), names=names)
+
+
+def first(source: Source, split: str, root: Path | None = None) -> Row:
+    """The first row of a split, from where `read` has them; of a file, no more is read. Raises `DataError`."""
+    if source.generator:
+        return next(iter(source.generator(split, 1)))
+    folder, file = _mirror(root), place(source, split)
+    if folder and (folder / file).is_file():
+        return first_row(folder / file)
+    data, _ = _load_or_say(source, split, folder)
+    return dict(data[0])
+
+
+def load(source: Source, split: str) -> tuple[Any, str | None]:
+    """A split from the Hub as a `datasets.Dataset`, and its commit where known.
+
+    Raises `HubError` with the cause and the way out.
+    """
+    try:
+        return _load(source, split)
+    except Exception as error:  # the Hub's clients raise errors of many libraries, which share no type
+        raise HubError(source, split, error) from error
+
+
+def key(source: Source, split: str) -> tuple[str, str, str]:
+    """What a manifest calls a split: Hub id, configuration, name."""
+    return source.name, source.config or "default", split
+
+
+def place(source: Source, split: str) -> Path:
+    """The file of a split, within a mirror."""
+    name, config, _ = key(source, split)
+    return Path(name, config, f"{split}.parquet")
+
+
+def manifest(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    """The lines of a mirror's manifest by `key`; none if there is no manifest. Raises `DataError`."""
+    try:
+        with (folder / MANIFEST).open(encoding="utf-8", newline="") as lines:
+            found = [{name: value or "" for name, value in line.items() if name} for line in csv.DictReader(lines)]
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{folder / MANIFEST} cannot be read: {one_line(error)}. Mend it, or remove it") from error
+    return {(line.get("hub_id", ""), line.get("config", ""), line.get("split", "")): line for line in found}
+
+
+def example(task: Task, row: Row, **arguments: Any) -> Example:
+    """The task's example of a row. Raises `DataError` for a missing column, a wrong value or an unknown label."""
+    source, columns = task.facts.source, ", ".join(row)
+    where = f"task '{task.name}', data set {title(source)}"
+    try:
+        made: Example = task.function(row, **arguments)
+    except KeyError as error:
+        raise DataError(
+            f"{where}: no column {error}; its columns are {columns}. Was another data set meant?"
+        ) from error
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: {error}, in a row with the columns {columns}") from error
+    if task.facts.labels and made.target not in task.facts.labels:
+        raise DataError(f"{where}: '{made.target}' is none of the labels {', '.join(task.facts.labels)}")
+    for name, text in (*made.fields.items(), ("target", made.target), *(("references", each) for each in made.answers)):
+        if not isinstance(text, str):
+            raise DataError(f"{where}: '{name}' is of the type {type(text).__name__}, not text")
+        try:
+            check(text)
+        except ValueError as error:
+            raise DataError(f"{where}: '{name}' holds {error}") from None
+    return made
+
+
+def check_names(task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[Row], made: Sequence[Example]) -> None:
+    """Raises `DataError` if a task gives class labels other names than its source does (`names`, by column).
+
+    That is so where the one column that has the names of the task's labels tells the label, but not by its name.
+    """
+    labels = sorted(label.casefold() for label in task.facts.labels)
+    columns = [column for column, given in names.items() if sorted(map(str.casefold, given)) == labels]
+    if len(columns) != 1:
+        return
+    column, given = columns[0], names[columns[0]]
+    told: dict[int, set[str]] = {}
+    for row, one in zip(rows, made, strict=True):
+        if isinstance(row[column], int) and 0 <= row[column] < len(given):
+            told.setdefault(row[column], set()).add(one.target)
+    if all(len(targets) == 1 for targets in told.values()):
+        for value, (target,) in told.items():
+            if target.casefold() != given[value].casefold():
+                raise DataError(
+                    f"task '{task.name}', data set {title(task.facts.source)}: {value} in its column '{column}' is "
+                    f"{given[value]} by the source, and {target} by the task. Was another data set meant?"
+                )
+
+
+def title(source: Source) -> str:
+    """A data set with its configuration."""
+    return f"{source.name} ({source.config})" if source.config else source.name
+
+
+def _rows(rows: list[dict[str, Any]], origin: str, revision: str | None) -> Rows:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return Rows(rows, origin, revision, digest.hexdigest()[:16])
+
+
+def _mirror(root: Path | None) -> Path | None:
+    folder = root or (Path(os.environ["PEFTBENCH_DATA"]) if os.environ.get("PEFTBENCH_DATA") else None)
+    if folder and not folder.is_dir():
+        raise DataError(f"data folder {folder} does not exist")
+    return folder
+
+
+def _load_or_say(source: Source, split: str, folder: Path | None) -> tuple[Any, str | None]:
+    """What `load` gives; the error says that the mirror lacks the split, and that one could hold it."""
+    try:
+        return load(source, split)
+    except HubError as error:
+        absent = f"not in {folder}; " if folder else ""
+        wanted = f"Run with --data DIR where DIR holds {place(source, split).as_posix()}"
+        raise DataError(f"{error.what}: {absent}{error.cause}. {wanted}, or {error.way_out}") from error
+
+
+def _load(source: Source, split: str) -> tuple[Any, str | None]:
+    """The split and its commit. The second and third attempt are for failures that may pass."""
+    import datasets
+
+    _quiet()
+    # Answers that do not change by asking again, or that come after the client's own retries.
+    final = (datasets.exceptions.DatasetNotFoundError, ConnectionError)
+    for wait in (*WAITS, None):
+        try:
+            data = datasets.load_dataset(source.name, source.config, split=split, revision=source.revision)
+            break
+        except Exception as error:
+            if wait is None or isinstance(error, final) or not isinstance(error, OSError):
+                raise
+            time.sleep(wait)
+    # The cache keeps each commit in a folder of its name. When the Hub fails, `datasets` serves any that is there.
+    commits = {Path(file["filename"]).parent.name for file in data.cache_files}
+    commit = commits.pop() if len(commits) == 1 else None
+    if is_commit(source.revision) and commit != source.revision:
+        raise ConnectionError(f"the cache holds commit {commit}, not {source.revision}, and the Hub did not serve that")
+    return data, commit if is_commit(commit) else None
+
+
+def _quiet() -> None:
+    """No bars and no lines about retries of the Hub's clients: what went wrong is said once, in the error."""
+    import datasets
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    datasets.disable_progress_bars()
+    disable_progress_bars()
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit by its full name, which never means other rows."""
+    return bool(re.fullmatch(r"[0-9a-f]{40}", revision or ""))
+
+
+def _way_out(error: Exception) -> str:
+    from datasets.exceptions import DatasetNotFoundError
+
+    if "gated" in str(error):
+        return "ask for access on its page of the Hub and log in (HF_TOKEN)"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "make room in the cache (HF_HOME)"
+    lasting = isinstance(error, DatasetNotFoundError | RuntimeError | ValueError)
+    return "correct the task's source" if lasting else "connect to the Hub"

@@ -1,0 +1,215 @@
+"""From answers to scores: every metric of a task."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.spec import Choice, Score
+from peftbench.metrics import METRICS, Answers, Measured, UnavailableError, invalid_share, lacking, score
+from peftbench.tasks import Example, Source, Task, TaskFacts, resolve
+from peftbench.tasks._loading import example, read
+
+TRIED = 200
+"""Rows on which metrics are tried before anything is trained."""
+LONGEST = 20_000
+"""Characters of a row's details that are kept beside its answer; the tests of a program may be far longer."""
+
+
+class Scored(NamedTuple):
+    """Every metric of a task, and the scores of rows in the main one (`peftbench.metrics.Measured`), as in a result."""
+
+    scores: dict[str, Score]
+    invalid_share: float | None
+    row_scores: str | None
+
+
+NOTHING = Scored({}, None, None)
+"""Of a run that was not scored."""
+
+
+def scored(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Scored:
+    """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
+    return score_all(task.facts.metrics, answers_of(task, examples, predictions))
+
+
+def score_all(metrics: Sequence[str], answers: Answers) -> Scored:
+    """Every metric, the main one first, and the share of invalid answers. A metric that fails is missing, with its
+    reason; the others stay.
+    """
+    found = {name: _score(name, answers) for name in metrics}
+    main = found[metrics[0]][1]
+    rows = None if main is None else " ".join(f"{x:.6g}" for x in main.rows)
+    return Scored({name: each for name, (each, _) in found.items()}, invalid_share(answers), rows)
+
+
+def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
+    facts = METRICS[name].facts
+    version, signature = facts.version, None
+    if needed := lacking(name, answers, answers.details or [{}] * len(answers.predictions)):
+        return Score(why=f"metric '{name}' needs {needed}", version=version), None
+    try:
+        measured = score(name, answers)
+        signature = facts.signature(answers) if facts.signature else None
+    except UnavailableError as problem:
+        return Score(why=str(problem), version=version), None
+    except Exception as problem:
+        return Score(why=f"metric '{name}' failed: {in_a_line(problem)}", version=version), None
+    error = None if math.isnan(measured.standard_error) else measured.standard_error
+    return Score(value=measured.value, standard_error=error, version=version, signature=signature), measured
+
+
+def chance(task: Task, examples: Sequence[Example]) -> float | None:
+    """What can be scored in the main metric without a look at the question: by the best of the answers that are the
+    same for every row, a label or a place among the choices. `None` where text or numbers are free.
+    """
+    places = min((len(example.choices) for example in examples), default=0)
+    constant = [[label] * len(examples) for label in task.facts.labels]
+    if not constant:
+        constant = [[example.choices[place] for example in examples] for place in range(places)]
+    metric = METRICS[task.facts.metrics[0]]
+    values = []
+    for predictions in constant:
+        try:
+            found = metric.function(answers_of(task, examples, predictions))
+            values.append(float(np.nanmean(found) if metric.facts.rowwise else found))
+        except Exception:
+            return None  # the score is missing too, and says why
+    return max(values, default=None)
+
+
+def answers_of(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
+    """Answers as metrics take them; where there are labels, case is folded."""
+    facts = task.facts
+    fold: Callable[[str], str] = str.casefold if facts.labels else str
+    return Answers(
+        predictions=[fold(text.strip()) for text in predictions],
+        references=[tuple(fold(text.strip()) for text in example.answers) for example in examples],
+        labels=[fold(label) for label in facts.labels],
+        positive=fold(facts.positive) if facts.positive else None,
+        scale=facts.scale,
+        choices=[example.choices for example in examples],
+        details=[example.details for example in examples],
+    )
+
+
+# ---- before anything is trained -------------------------------------------------------------------------------------
+
+
+def check_facts(task: Task, arguments: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a metric of a task that cannot work, as far as that can be seen before rows are fetched.
+
+    Rows of a file, and of a task of the user's own that makes its rows, are at hand and looked at.
+    """
+    source, ours = task.facts.source, task.function.__module__.startswith("peftbench.")
+    if source.files or (source.generator and not ours):
+        rows = read(source, source.test or source.train, count=None if source.files else TRIED).rows
+        examples = [example(task, row, **arguments) for row in rows[:TRIED]]
+        return check_metrics(task, examples, light=True)
+    for name in task.facts.metrics:
+        _check_needs(task, name, None)
+    return None
+
+
+def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) -> None:
+    """Raises `UserError` for a metric of a task that cannot work on these rows: right answers of some are scored, by
+    metrics that run no programs; with `light`, by those alone that are quick to import.
+    """
+    for name in task.facts.metrics:
+        unit = METRICS[name]
+        _check_needs(task, name, [one.details for one in examples])
+        if unit.facts.refusal is not None or (light and not unit.facts.light):
+            continue
+        some = examples[:TRIED]
+        try:
+            score(name, answers_of(task, some, [one.answers[0] for one in some]), resamples=2)
+        except UnavailableError as problem:
+            # Rows that the main metric cannot score leave the run without a score.
+            if name == task.facts.metrics[0]:
+                raise _impossible(task, name, f"cannot be had: {problem}") from problem
+        except Exception as problem:
+            raise _impossible(task, name, f"fails on right answers: {in_a_line(problem)}") from problem
+
+
+def refusals(tasks: Iterable[Choice]) -> list[str]:
+    """Which metrics of tasks cannot be had on this machine, and why; each once."""
+    found = {}
+    for choice in tasks:
+        for name in resolve(choice.name, choice.arguments).facts.metrics:
+            refusal = METRICS[name].facts.refusal
+            if refusal is not None and (str(choice), name) not in found and (why := refusal()):
+                found[str(choice), name] = f"task '{choice}': its metric '{name}' will be missing: {why}"
+    return list(found.values())
+
+
+def _check_needs(task: Task, name: str, details: Sequence[Mapping[str, Any]] | None) -> None:
+    if needed := lacking(name, task.facts, details):
+        raise _impossible(task, name, f"needs {needed}")
+
+
+def _impossible(task: Task, name: str, why: str) -> UserError:
+    return UserError(f"task '{task.facts.title or task.name}': its metric '{name}' {why}")
+
+
+# ---- answers that are kept ------------------------------------------------------------------------------------------
+
+
+def kept(examples: Sequence[Example], predictions: Sequence[str]) -> list[dict[str, Any]]:
+    """What is kept of each test row, so that answers can be scored again: the answer and what it is compared with.
+
+    Of the details, those that a metric needs, unless they are longer than `LONGEST`.
+    """
+    wanted = {need for unit in METRICS for need in unit.facts.needs}
+    rows = []
+    for one, text in zip(examples, predictions, strict=True):
+        row: dict[str, Any] = {"prediction": text, "references": list(one.answers)}
+        found = {key: one.details[key] for key in sorted(wanted & one.details.keys())}
+        if found and len(json.dumps(found, default=str)) <= LONGEST:
+            row["details"] = found
+        rows.append(row)
+    return rows
+
+
+def facts_of_answers(task: Task) -> dict[str, Any]:
+    """The facts of a task that its answers are scored by, where it has them, in JSON's types."""
+    facts = task.facts
+    found = {"labels": list(facts.labels), "positive": facts.positive, "scale": list(facts.scale or ())}
+    return {name: value for name, value in found.items() if value}
+
+
+def answers_from(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Answers:
+    """Kept answers as metrics take them, with the facts that they are scored by.
+
+    A row has `prediction` and `references`, one or several, and may have `details` and `choices`. Raises `ValueError`.
+    """
+    made = [_example(row, number) for number, row in enumerate(rows, 1)]
+    scale = facts.get("scale")
+    held = TaskFacts(
+        source=Source(""),
+        kind="qa",
+        instruction="",
+        metrics=(),
+        max_new_tokens=1,
+        labels=tuple(facts.get("labels", ())),
+        positive=facts.get("positive"),
+        scale=(float(scale[0]), float(scale[1])) if scale else None,
+    )
+    return answers_of(Task("task", "", _example, held), made, [row["prediction"] for row in rows])
+
+
+def _example(row: Mapping[str, Any], number: int) -> Example:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"row {number} is no object with 'prediction' and 'references'")
+    given, right = row.get("prediction"), row.get("references", row.get("reference"))
+    right = [right] if isinstance(right, str) else right
+    if (
+        not isinstance(given, str)
+        or not isinstance(right, (list, tuple))
+        or not right
+        or not all(isinstance(x, str) for x in right)
+    ):
+        raise ValueError(f"row {number} needs a text as 'prediction' and one or more as 'references'")
+    return Example({}, right[0], tuple(right), tuple(row.get("choices", ())), row.get("details", {}))
