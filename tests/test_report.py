@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from peftbench.report import write
-from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns, humane
-from peftbench.report.tables import csv, failures, grouped, markdown
+from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns
+from peftbench.report.tables import csv, failures, markdown
 from peftbench.report.terminal import View, print_section
 from peftbench.studies import pscp_sensitivity_view
 from peftbench.studies.coverage import MissingCell
@@ -23,6 +23,7 @@ from peftbench.studies.figures import learning_curves, score_cost, styles
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
 from peftbench.studies.pairwise_differences import section as verdicts
 from peftbench.studies.report_data import evidence
+from peftbench.studies.text_format import grouped, humane
 from synthetic_table import METHODS, curves, run, table
 
 EVIL = "<script>alert('x')</script>|$x$"

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peftbench.studies.stability_view import section
 from scipy import stats as scipy_stats
 
 from peftbench.report.tables import section_markdown
+from peftbench.studies.blocks import Section
 from peftbench.studies.groups import groups
-from peftbench.studies.report_data import Section, evidence
+from peftbench.studies.report_data import evidence
 from peftbench.studies.stability import Spread, Stability, Worst, spread, stability
-from peftbench.studies.stability_view import section
 from synthetic_table import curves, run, table
 
 NAN = float("nan")

@@ -8,10 +8,9 @@ from typing import Any
 from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Option
 from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, Evaluation
 from peftbench.advisor.score_model import Guess
-from peftbench.report.columns import ABSENT, UNTOLD, ends_text, humane, interval_text
-from peftbench.report.plan import duration, size
+from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.pscp_weights import WeightSet
-from peftbench.studies.report_data import Section, Sheet
+from peftbench.studies.text_format import ABSENT, UNTOLD, duration, ends_text, humane, interval_text, size
 
 NAMES = {
     "peak_memory_bytes": ("peak memory", size),

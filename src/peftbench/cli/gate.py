@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peftbench.gate.decision import Verdict
     from peftbench.launch import Options
     from peftbench.results.store import Store
-    from peftbench.studies.report_data import Section
+    from peftbench.studies.blocks import Section
 
 RESULTS = Path("results/gate")
 """Apart from other results, as what another version of the code found is replaced here."""

@@ -95,7 +95,7 @@ def plan(
 
 def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
     """How long what is to do will take: its share of the time of all runs; empty where that is not known."""
-    from peftbench.report.plan import duration
+    from peftbench.studies.text_format import duration
 
     shares = {tuple(cell[name] for name in CELL): 1 - cell["done"] / cell["runs"] for cell in cells}
     whole = ahead.makespan

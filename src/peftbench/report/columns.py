@@ -1,16 +1,11 @@
 """The columns of a leaderboard, defined once for the terminal, Markdown and the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftbench.stats.intervals import Interval
 from peftbench.studies.leaderboard import Leaderboard, Row
 from peftbench.studies.pscp_weights import FORMS, REFERENCES, WeightSet
-
-ABSENT = "–"
-
-UNTOLD = "~"
-"""Marks a rank, and a pair, that the runs do not tell apart."""
+from peftbench.studies.text_format import ABSENT, UNTOLD, humane, interval_text, interval_words, runs
 
 NOT_SHOWN = (
     f"“{UNTOLD}”: not shown to differ from at least one other method, which does not say that they are alike; one "
@@ -67,37 +62,8 @@ def rank_text(row: Row) -> str:
     return ABSENT if row.rank is None else f"{row.rank}{UNTOLD if row.tied_with else ''}"
 
 
-def interval_text(interval: Interval | None, form: str = ".1f") -> str:
-    """Mean and both ends of its interval, as `71.5 [55.6, 87.4]`; `?` for an interval that is not known."""
-    return ABSENT if interval is None else ends_text(interval.mean, interval.low, interval.high, form)
-
-
-def ends_text(mean: float, low: float | None, high: float | None, form: str = ".1f") -> str:
-    """A number and both ends of its interval, all in one form."""
-    return f"{mean:{form}} [?]" if low is None or high is None else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def interval_words(interval: Interval) -> str:
-    """Both ends of the interval, for those who read or hear it in place of a bar."""
-    if interval.low is None or interval.high is None:
-        return "interval not known"
-    return f"95 % interval {interval.low:.1f} to {interval.high:.1f}"
-
-
 def _gaps(row: Row) -> str:
     return "; ".join(map(str, row.missing))
-
-
-def humane(number: float) -> str:
-    """A count in three digits and a letter: 4399104 is `4.40M`."""
-    for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit * 0.9995:
-            return f"{_digits(number / unit)}{letter}"
-    return f"{number:.0f}"
-
-
-def _digits(number: float) -> str:
-    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
 def _task(task: str, metric: str) -> Column:
@@ -119,19 +85,6 @@ def _task_hint(row: Row, task: str) -> str:
         return _gaps(row)
     count = row.at_chance.get(task, 0)
     return interval_words(row.scores[task]) + (f"; {runs(count)} at chance" if count else "")
-
-
-def seeds_text(seeds: Sequence[int]) -> str:
-    """`seed 3`; `seeds 0, 4`; `seeds 0 to 4` where none is left out between."""
-    seeds = sorted(seeds)
-    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
-        return f"seeds {seeds[0]} to {seeds[-1]}"
-    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-
-
-def runs(count: int) -> str:
-    """So many runs, in words."""
-    return f"{count} run{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None, form: str = ".1f") -> str:

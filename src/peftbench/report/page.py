@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftbench.report.columns import columns, interval_words
+from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
 from peftbench.report.tables import failures, remarks, title
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval
 from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies.blocks import Sheet
 from peftbench.studies.figures import learning_curves, score_cost
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Evidence, Sheet
+from peftbench.studies.report_data import Evidence
 from peftbench.studies.run_labels import labels
+from peftbench.studies.text_format import interval_words
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftbench.report.columns import ABSENT, humane
 from peftbench.report.template import render
+from peftbench.studies.text_format import duration, size
+from peftbench.studies.text_format import ABSENT, humane
 
 if TYPE_CHECKING:
     from peftbench.profiling.forecast import Cell, Forecast
@@ -106,22 +107,6 @@ def page(ahead: "Forecast", title: str) -> str:
 def _parts(cell: "Cell") -> list[tuple[str, int]]:
     names = ("weights", "gradients", "optimizer_states", "activations")
     return [(name.replace("_", " "), getattr(cell, f"peak_{name}_bytes") or 0) for name in names]
-
-
-def size(count: float) -> str:
-    """Bytes in words: 1.44 MB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 2 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _range(values: Iterable[float | None], form: Any) -> str:

@@ -1,16 +1,17 @@
 """Leaderboards as Markdown and CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
-from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns, runs, seeds_text
+from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns
 from peftbench.studies import conditions_view, pscp_sensitivity_view
-from peftbench.studies.coverage import MissingCell
+from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Section, Sheet
 from peftbench.studies.run_labels import labels
+from peftbench.studies.text_format import grouped, lacking
+from peftbench.studies.text_format import runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,27 +91,6 @@ def _not_chosen(board: Leaderboard) -> list[str]:
     """Settings that have rows of their own, as no validation loss can choose among them."""
     found = [name for name in INCOMPARABLE if any(f"[{name}=" in row.method for row in board.rows)]
     return [f"Rows of different {name} are kept apart and none is chosen: {INCOMPARABLE[name]}." for name in found]
-
-
-def grouped(missing: Iterable[MissingCell]) -> list[str]:
-    """Missing cells in words, those of one reason together."""
-    cells: dict[str, dict[str, list[int]]] = {}
-    for cell in missing:
-        reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
-        cells.setdefault(reason, {}).setdefault(cell.task, []).append(cell.seed)
-    return [
-        f"{', '.join(f'{task} {seeds_text(seeds)}' for task, seeds in tasks.items())}: {reason}"
-        for reason, tasks in cells.items()
-    ]
-
-
-def lacking(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
-    """Methods with the cells that they lack, in words, those that lack the same together."""
-    methods: dict[str, list[str]] = {}
-    for method, cells in missing:
-        for text in grouped(cells):
-            methods.setdefault(text, []).append(method)
-    return [f"{', '.join(held)} lack{'s' * (len(held) == 1)} {text}" for text, held in methods.items()]
 
 
 def _without_pscp(board: Leaderboard) -> list[str]:

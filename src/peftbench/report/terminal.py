@@ -14,8 +14,8 @@ from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
 from peftbench.report.tables import remarks, title
 from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Section, Sheet
 
 GAP = 2
 """Blanks between columns."""

@@ -4,7 +4,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from peftbench.studies.report_data import Evidence, Section
+from peftbench.studies.blocks import Section
+from peftbench.studies.report_data import Evidence
 from peftbench.studies.run_labels import measured
 
 if TYPE_CHECKING:

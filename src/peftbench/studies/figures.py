@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
-from peftbench.report.columns import humane
 from peftbench.stats.intervals import Interval
 from peftbench.studies.label_layout import place, spread
 from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.model_selection import compared
+from peftbench.studies.text_format import humane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

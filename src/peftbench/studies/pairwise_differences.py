@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftbench.report.columns import ABSENT, UNTOLD
 from peftbench.report.tables import title
 from peftbench.stats.intervals import Scores
 from peftbench.stats.paired_tests import ALPHA, Comparison, holm, wilcoxon
 from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
+from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.coverage import scores_of
 from peftbench.studies.figures import INK, Style, beside, drawing, svg
 from peftbench.studies.groups import groups
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Evidence, Section, Sheet
+from peftbench.studies.report_data import Evidence
+from peftbench.studies.text_format import ABSENT, UNTOLD
 
 if TYPE_CHECKING:
     import pandas as pd

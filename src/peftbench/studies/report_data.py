@@ -5,10 +5,10 @@ its question. Adding one is adding it to `MAKERS`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftbench.core.safe_text import visible
 
@@ -22,35 +22,6 @@ if TYPE_CHECKING:
 
 NAMED = "model method method_arguments task task_arguments machine_class metric training tuned error notes".split()
 """Columns of a table of runs with texts of others."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table: what it is about, its headings, its lines, and a note under it. The first `names` columns are text."""
-
-    title: str
-    headings: tuple[str, ...]
-    names: int
-    lines: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One question and its answer.
-
-    `name` is its anchor, `figures` has what draws each figure as SVG, by heading; `data` is plain values for programs.
-    `printed`: in the terminal too, not only in what is written.
-    """
-
-    name: str
-    title: str
-    about: str
-    sheets: tuple[Sheet, ...] = ()
-    figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    data: Any = None
-    printed: bool = True
 
 
 @dataclass(frozen=True)
