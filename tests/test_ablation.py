@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from peftbench.report.tables import section_markdown
 from peftbench.results.store import arguments, written
+from peftbench.studies import study
+from peftbench.studies._groups import groups
 from peftbench.studies.ablation import Ablation, ablations
-from peftbench.studies.ablation_view import section
-from peftbench.studies.groups import groups
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from synthetic_table import TASKS, curves, run
 
 SEEDS = (0, 1, 2)
@@ -87,7 +87,7 @@ def test_without_none_nothing_is_said_for_a_million() -> None:
         one = only(lacking)
         assert not one.base
         assert {place.per_million for place in one.placements} == {None}
-        made = section(evidence(lacking, curves(lacking)))
+        made = study("ablation").section(run_data(lacking, curves(lacking)))
         assert made is not None
         assert "Points per million" not in made.sheets[0].headings
         assert "none was not run on all these tasks and seeds" in made.sheets[0].note
@@ -100,7 +100,7 @@ def test_a_placement_with_a_gap_is_compared_with_nothing() -> None:
     place = next(place for place in one.placements if place.layers == "first-half")
     assert (place.score, place.per_million, place.to_full, place.verdict) == (None,) * 4
     assert [str(cell) for cell in place.missing] == ["emotions, seed 2: absent"]
-    made = section(evidence(runs[~gap], curves(runs)))
+    made = study("ablation").section(run_data(runs[~gap], curves(runs)))
     assert made is not None
     where = "lora, qwen2.5-0.5b, 1000 training rows, cpu-16"
     assert made.remarks == (f"{where}: first-half: k, v, down lacks emotions seed 2: absent",)
@@ -173,7 +173,7 @@ def test_other_texts_are_no_arguments(text: str) -> None:
 
 def test_the_section() -> None:
     runs = pd.concat([planted(), planted().assign(size="all")], ignore_index=True)
-    made = section(evidence(runs, curves(runs)))
+    made = study("ablation").section(run_data(runs, curves(runs)))
     assert made is not None
     assert [sheet.title for sheet in made.sheets[:2]] == [
         "lora, qwen2.5-0.5b, 1000 training rows, cpu-16",
@@ -193,4 +193,4 @@ def test_the_section() -> None:
 
 def test_one_placement_is_no_ablation() -> None:
     runs = pd.DataFrame(placed("", 60.0, 100))
-    assert section(evidence(runs, curves(runs))) is None
+    assert study("ablation").section(run_data(runs, curves(runs))) is None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from conftest import SHARED
+from peftbench.checks import tiny_models as tiny
 from peftbench.core.registry import UserError
 from peftbench.engine.decode_strategy import choose
 from peftbench.engine.generation import decoded, generate

@@ -23,8 +23,8 @@ from peftbench.cli import app
 from peftbench.cli.quantities import quantity
 from peftbench.core.registry import UserError
 from peftbench.results import published
+from peftbench.studies._pscp_weights import weight_set
 from peftbench.studies.pscp import pscp
-from peftbench.studies.pscp_weights import weight_set
 from synthetic_table import run
 
 KINDS = {f"{kind}{n}": kind for kind in ("classification", "math") for n in range(5)}

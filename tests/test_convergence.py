@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.report.tables import section_markdown
-from peftbench.studies import convergence_view
+from peftbench.studies import study
+from peftbench.studies._setting_selection import compared
 from peftbench.studies.convergence import Convergence, Pace, convergences, geometric, reached
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from synthetic_table import run
 
 EVIL = "<script>alert('x')</script>|$x$"
@@ -89,7 +90,7 @@ def paces(found: Convergence) -> dict[str, Pace]:
 
 
 def only(runs: pd.DataFrame, curves: pd.DataFrame) -> Convergence:
-    (found,) = convergences(runs, curves)
+    (found,) = convergences(compared(runs), curves)
     return found
 
 
@@ -125,14 +126,14 @@ def test_runs_that_were_still_improving_are_counted_and_make_bounds() -> None:
     curves.loc[ends & curves["id"].str.startswith("lora-cb"), "validation_loss"] = 0.9
     found = only(runs, curves)
     assert {name: pace.still for name, pace in paces(found).items()} == {"full": 0, "lora": 2, "ia3": 0}
-    section = convergence_view.section(evidence(runs, curves))
+    section = study("convergence").section(run_data(runs, curves))
     assert section is not None
     lines = {line[0]: line for line in section.sheets[0].lines}
     assert lines["lora"][2] == "≥ 1.29 (0.81 to 2.06)", "5 validations to 3 in two of four cells: √(5/3)"
     assert lines["ia3"][2] == "1.00 (1.00 to 1.00)"
     assert "5 validations a run; 2 of 12 runs were still improving when training ended." in section.remarks[0]
     curves.loc[ends & curves["id"].str.startswith("full"), "validation_loss"] = 0.9
-    again = convergence_view.section(evidence(runs, curves))
+    again = study("convergence").section(run_data(runs, curves))
     assert again is not None
     marks = {line[0]: line[2][:2] for line in again.sheets[0].lines}
     assert marks == {"lora": "? ", "ia3": "≤ "}
@@ -151,7 +152,7 @@ def test_a_method_that_lacks_a_cell_is_named_and_not_averaged() -> None:
         "dora": ["cb, seed 1: no learning curve"],
     }
     assert all(not held[name].ratios and not held[name].runs for name in lacks)
-    section = convergence_view.section(evidence(runs, curves))
+    section = study("convergence").section(run_data(runs, curves))
     assert section is not None
     assert any(remark.endswith("lora lacks qa seed 1: diverged") for remark in section.remarks)
 
@@ -167,7 +168,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
     assert without.full is None
     assert paces(without)["lora"].ratios == {}
     assert paces(without)["lora"].runs == 4
-    section = convergence_view.section(evidence(runs[runs["method"] != "full"], curves))
+    section = study("convergence").section(run_data(runs[runs["method"] != "full"], curves))
     assert section is not None
     assert section.figures == {}
     assert "without full fine-tuning" in section.remarks[0]
@@ -175,8 +176,8 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
 
 def test_coarse_curves_and_methods_that_train_nothing_are_not_shown() -> None:
     runs, curves = grid({"full": 10, "lora": 30}, validations=4)
-    assert convergences(runs, curves) == ()
-    assert convergence_view.section(evidence(runs, curves)) is None
+    assert convergences(compared(runs), curves) == ()
+    assert study("convergence").section(run_data(runs, curves)) is None
     runs, curves = grid({"full": 10, "none": 10})
     curves = curves[~curves["id"].str.startswith("none")]
     assert set(paces(only(runs, curves))) == {"full"}
@@ -193,12 +194,12 @@ def test_a_run_that_stopped_early_counts_though_its_curve_is_short() -> None:
 
 def test_it_does_not_depend_on_the_order_of_the_rows() -> None:
     runs, curves = grid({"full": 10, "lora": 30})
-    expected = convergences(runs, curves)
+    expected = convergences(compared(runs), curves)
 
     @settings(deadline=None, max_examples=10)
     @given(st.permutations(range(len(runs))), st.permutations(range(len(curves))))
     def any_order(order: list[int], other: list[int]) -> None:
-        assert convergences(runs.iloc[order], curves.iloc[other]) == expected
+        assert convergences(compared(runs.iloc[order]), curves.iloc[other]) == expected
 
     any_order()
 
@@ -208,7 +209,7 @@ def test_the_section_shows_every_model_and_size_and_escapes_names() -> None:
         grid({"full": 10, EVIL: 30}, model=model, size=size) for model, size in product(("m1", "m2"), ("100", "1000"))
     ]
     runs, curves = (pd.concat(held, ignore_index=True) for held in zip(*made, strict=True))
-    (section,) = (each for each in evidence(runs, curves).sections if each.name == "convergence")
+    (section,) = (each for each in run_data(runs, curves).sections if each.name == "convergence")
     assert [sheet.title for sheet in section.sheets] == [
         f"{model}, cpu-16: {what}"
         for model in ("m1", "m2")

@@ -24,7 +24,7 @@ from peftbench.report.terminal import print_published
 from peftbench.results.published import Published, as_csv, bundled, frame, gather, keep, kept, read
 from peftbench.results.published.peft_methods import method_of
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from peftbench.tasks import TASKS
 from synthetic_table import curves, table
 
@@ -204,7 +204,7 @@ def test_the_table_has_them_when_asked(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_report_shows_them_apart(tmp_path: Path) -> None:
-    shown, context = evidence(MEASURED, curves(MEASURED)), {"title": "both"}
+    shown, context = run_data(MEASURED, curves(MEASURED)), {"title": "both"}
     evil = Published(source="<b>|x|</b>", model="m", method="lora", task="emotions", metric="accuracy", score=99.94)
     both = write(shown, context, tmp_path, frame([evil]))
     assert [path.name for path in both] == ["leaderboard.md", "leaderboard.csv", "index.html", "published.csv"]

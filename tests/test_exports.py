@@ -19,7 +19,7 @@ from peftbench.report.latex import escaped, latex
 from peftbench.results.published import frame, gather, kept
 from peftbench.results.store import Store
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from synthetic_table import run, table
 from test_cli import call
 from test_evidence import result_file
@@ -249,7 +249,7 @@ def test_the_terminal_shows_what_is_about_tasks_that_were_run(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     runs = place.table()
-    tell(runs, evidence(runs, place.curves()), False, frame(gather(["peft-bench"]).rows["peft-bench"]))
+    tell(runs, run_data(runs, place.curves()), False, frame(gather(["peft-bench"]).rows["peft-bench"]))
     shown = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)

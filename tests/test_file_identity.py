@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import peftbench
+from peftbench.studies._run_labels import distinct
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.run_labels import distinct
 
 ROWS = [{"text": f"note {i}", "label": i % 2, "other": i} for i in range(24)]
 GRID = """

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.report.tables import section_markdown
-from peftbench.studies.groups import groups
+from peftbench.studies import study
+from peftbench.studies._groups import groups
 from peftbench.studies.pareto import Front, dominated, front
-from peftbench.studies.pareto_view import section
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from synthetic_table import curves, run, table
 
 POINTS = st.dictionaries(
@@ -119,7 +119,7 @@ def test_who_lacks_a_cell_is_left_out_by_name() -> None:
 
 def test_the_section() -> None:
     runs = pd.concat([planted(FOUR), planted(FOUR).assign(model="m2")], ignore_index=True)
-    made = section(evidence(runs, curves(runs)))
+    made = study("pareto").section(run_data(runs, curves(runs)))
     assert made is not None
     assert [sheet.title for sheet in made.sheets] == [
         f"{m}, 1000 training rows, cpu-16" for m in ("m2", "qwen2.5-0.5b")
@@ -134,4 +134,4 @@ def test_the_section() -> None:
 
 def test_without_two_methods_there_is_none() -> None:
     for runs in (table(), planted({"lora": [(50.0, 0.1)]})):
-        assert section(evidence(runs, curves(runs))) is None
+        assert study("pareto").section(run_data(runs, curves(runs))) is None

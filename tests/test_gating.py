@@ -13,7 +13,7 @@ from peftbench.gate.decision import MARGIN, Paired, Verdict, judge, said
 from peftbench.gate.presentation import junit, section
 from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Interval, Run
-from peftbench.studies.coverage import MissingCell
+from peftbench.studies._coverage import MissingCell
 
 NAMES, ABOUT = ("mine", "lora"), {"model": "pocket", "seeds": 5}
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.core.registry import UnknownNameError
+from peftbench.studies._pscp_weights import SETS, weight_set
+from peftbench.studies._run_labels import labels
 from peftbench.studies.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
 from peftbench.studies.pscp import pscp
-from peftbench.studies.pscp_weights import SETS, weight_set
-from peftbench.studies.report_data import evidence
-from peftbench.studies.run_labels import labels
+from peftbench.studies.run_data import run_data
 from synthetic_table import TASKS, run, table
 
 CURVE = ["id", "step", "tokens", "seconds", "train_loss", "validation_loss"]
@@ -66,7 +66,7 @@ def test_rows_that_methods_share_are_paired_where_results_have_their_scores() ->
     assert bare["m4"].tied_with == ("m0", "m1", "m2", "m3")
     assert found["m4"].mean == bare["m4"].mean
     remarks = [
-        next(s for s in evidence(table, runs[:0].reindex(columns=CURVE)).sections if s.name == "verdicts").remarks
+        next(s for s in run_data(table, runs[:0].reindex(columns=CURVE)).sections if s.name == "verdicts").remarks
         for table in (runs, runs.drop(columns="row_scores"), runs.assign(row_scores=["", *runs["row_scores"][1:]]))
     ]
     assert not any("no scores of" in remark for remark in remarks[0])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.core.registry import UnknownNameError
+from peftbench.studies._pscp_weights import ALL_COSTS, names
 from peftbench.studies.pscp import COSTS, pscp, weight_set
-from peftbench.studies.pscp_weights import ALL_COSTS, names
 
 FREE = dict.fromkeys(ALL_COSTS, 0.0)
 REFERENCE = {"trainable_parameters": 5e8, "extra_forward_tflops": 1.0, "peak_memory_gb": 9.0, "latency_ms": 20.0}

@@ -17,13 +17,12 @@ from peftbench.report import write
 from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns
 from peftbench.report.tables import csv, failures, markdown
 from peftbench.report.terminal import View, print_section
-from peftbench.studies import pscp_sensitivity_view
-from peftbench.studies.coverage import MissingCell
-from peftbench.studies.figures import learning_curves, score_cost, styles
+from peftbench.studies import pscp_sensitivity, study
+from peftbench.studies._coverage import MissingCell
+from peftbench.studies._figures import learning_curves, score_cost, styles
+from peftbench.studies._text_format import grouped, humane
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
-from peftbench.studies.pairwise_differences import section as verdicts
-from peftbench.studies.report_data import evidence
-from peftbench.studies.text_format import grouped, humane
+from peftbench.studies.run_data import run_data
 from synthetic_table import METHODS, curves, run, table
 
 EVIL = "<script>alert('x')</script>|$x$"
@@ -43,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     runs = pd.concat([table(), evil], ignore_index=True)
     context = {"title": "A & B", "machine": {"cpu": "16 <cores>"}, "versions": {"torch": "2.9"}}
-    files = write(evidence(runs, curves(runs)), context, out)
+    files = write(run_data(runs, curves(runs)), context, out)
     assert [file.name for file in files] == ["leaderboard.md", "leaderboard.csv", "index.html"]
     return files[2].read_text("utf-8")
 
@@ -112,12 +111,12 @@ def test_the_page_says_ties_gaps_and_failures(page: str) -> None:
 @pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     runs = table()
-    both = [write(evidence(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]
+    both = [write(run_data(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]
     assert [file.read_bytes() for file in both[0]] == [file.read_bytes() for file in both[1]]
 
 
 def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
-    section = verdicts(evidence(table(), curves(table())))
+    section = study("pairwise_differences").section(run_data(table(), curves(table())))
     assert section is not None
     matrix, beside = section.sheets
     names = matrix.headings[1:]
@@ -134,7 +133,7 @@ def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
         any(f"{name} " in "".join(text.itertext()) for text in root.iter() if "text" in text.tag) for name in names
     )
     assert any("3 tasks are too few" in remark for remark in section.remarks)
-    text = write(evidence(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
+    text = write(run_data(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
     assert "## Wins, losses, not shown to differ" in text
     printed = io.StringIO()
     print_section(Console(file=printed), section)
@@ -143,9 +142,9 @@ def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_has_no_verdicts() -> None:
     one = table().query("method == 'lora'")
-    assert verdicts(evidence(one, curves(one))) is None
+    assert study("pairwise_differences").section(run_data(one, curves(one))) is None
     two = table().query("method in ['lora', 'ia3']")
-    section = verdicts(evidence(two, curves(two)))
+    section = study("pairwise_differences").section(run_data(two, curves(two)))
     assert section is not None
     assert not section.figures
 
@@ -154,19 +153,19 @@ def test_with_six_tasks_signed_ranks_are_tested() -> None:
     several = [
         run(m, f"task{t}", 0, score=s + t) for m, s in {"lora": 80, "ia3": 70, "vera": 60}.items() for t in range(8)
     ]
-    section = verdicts(evidence(pd.DataFrame(several), curves(table()[:0])))
+    section = study("pairwise_differences").section(run_data(pd.DataFrame(several), curves(table()[:0])))
     assert section is not None
     assert "Holm's correction: lora over ia3, lora over vera, ia3 over vera." in section.remarks[-1]
 
 
 def test_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to report"):
-        write(evidence(table()[:0], curves(table()[:0])), {}, tmp_path)
+        write(run_data(table()[:0], curves(table()[:0])), {}, tmp_path)
 
 
 def test_an_unknown_interval_is_not_drawn(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, score_error=None), run("ia3", "emotions", 0, score_error=None)])
-    page = write(evidence(runs, curves(runs)), {}, tmp_path)[2].read_text("utf-8")
+    page = write(run_data(runs, curves(runs)), {}, tmp_path)[2].read_text("utf-8")
     assert "interval not known" in page
     assert '<b style="left' not in page
     assert "[?]" in page
@@ -182,7 +181,7 @@ def test_csv_round_trip(board: Leaderboard) -> None:
 
 
 def test_markdown_round_trip(board: Leaderboard) -> None:
-    first, _, _ = markdown([board]).partition(pscp_sensitivity_view.ABOUT)
+    first, _, _ = markdown([board]).partition(pscp_sensitivity.ABOUT)
     lines = [line for line in first.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert len({len(line) for line in cells}) == 1
@@ -246,7 +245,7 @@ def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_pa
     text = markdown([board])
     assert f"- {weights}" in text
     assert f"| paper v1 | one for all costs | {lead} |" in text
-    page = unescape(write(evidence(table(), curves(table())), {}, tmp_path)[2].read_text("utf-8"))
+    page = unescape(write(run_data(table(), curves(table())), {}, tmp_path)[2].read_text("utf-8"))
     assert weights in page
     assert f"<dt>paper v1, one for all costs</dt><dd>{lead}</dd>" in page
     assert page.count("<h4>PSCP ") == 2, "no latency, so no figure of the exponential form"
@@ -262,7 +261,7 @@ def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboa
 
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
-    found = pscp_sensitivity_view.figures(measured, styles(METHODS), "s")
+    found = pscp_sensitivity.figures(measured, styles(METHODS), "s")
     assert list(found) == ["relative v1", "<a> \\1 v1"]
     for figure in found.values():
         texts = [element.text for element in ET.fromstring(figure).iter() if element.text]
@@ -273,7 +272,7 @@ def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     alone = leaderboards(table()[table()["method"] == "lora"])[0]
     assert alone.rows[0].pscp["paper"].value
     assert alone.sensitivity == ()
-    assert pscp_sensitivity_view.figures(alone, styles(METHODS), "s") == {}
+    assert pscp_sensitivity.figures(alone, styles(METHODS), "s") == {}
 
 
 def test_many_methods_look_different() -> None:
@@ -283,8 +282,8 @@ def test_many_methods_look_different() -> None:
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
-    shown = evidence(runs, curves(runs))
-    assert score_cost(shown.boards[0], styles(["lora"]), "a") is None
+    shown = run_data(runs, curves(runs))
+    assert score_cost(shown.leaderboards[0], styles(["lora"]), "a") is None
     write(shown, {}, tmp_path)
     assert failures(runs) == ["lora on emotions, qwen2.5-0.5b, 1000 rows, seed 0, cpu-16: failed (no)"]
 

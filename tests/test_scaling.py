@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Estimate
 from peftbench.stats.power_law import PowerLaw, power_law
-from peftbench.studies import data_scale_view
-from peftbench.studies.crossing import crossings
+from peftbench.studies import data_scale, study
+from peftbench.studies._crossing import crossings
+from peftbench.studies._setting_selection import compared
 from peftbench.studies.data_scale import Scale, scales
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from synthetic_table import run
 
 SIZES = (100, 1000, 10_000)
@@ -47,7 +48,7 @@ def law(a: float, b: float) -> Callable[[float], float]:
 
 def of(table: pd.DataFrame) -> Scale:
     """The first of the scales: the mean over the tasks."""
-    return scales(table, np.random.default_rng(0))[0]
+    return scales(compared(table), np.random.default_rng(0))[0]
 
 
 def exact(*means: float, error: float = 0.5, df: float = math.inf) -> list[Estimate]:
@@ -172,14 +173,14 @@ def test_a_planted_crossing_of_a_grid_is_said_in_words() -> None:
     assert set(against) == {"lora", "ia3"}
     (crossing,) = against["lora"].crossings
     assert crossing.low < 10**3.5 < crossing.high
-    assert data_scale_view.words(against["lora"]).startswith("below about 3,")
-    assert " rows lora is better, above full is better (95 %: " in data_scale_view.words(against["lora"])
-    assert data_scale_view.words(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
+    assert data_scale.words(against["lora"]).startswith("below about 3,")
+    assert " rows lora is better, above full is better (95 %: " in data_scale.words(against["lora"])
+    assert data_scale.words(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
 
 
 def test_what_cannot_be_told_is_said() -> None:
     runs = grid({"full": lambda _: 70.0, "lora": lambda n: 70.0 if n < 5000 else 60.0, "ia3": lambda _: 70.0})
-    words = {each.method: data_scale_view.words(each) for each in of(runs.assign(score_error=2.0)).against}
+    words = {each.method: data_scale.words(each) for each in of(runs.assign(score_error=2.0)).against}
     assert words["ia3"] == "cannot be told at any size"
     assert words["lora"] == "no crossing seen: full is better at 10,000 rows; cannot be told at 100 and 1,000"
 
@@ -192,7 +193,7 @@ def test_a_size_at_which_a_method_lacks_a_cell_is_left_out_and_named() -> None:
     gone = (runs["method"] == "lora") & (runs["size"] == 1000) & (runs["task"] == "qa") & (runs["seed"] == 2)
     for column, value in (("status", "diverged"), ("score", float("nan")), ("error", "loss")):
         runs.loc[gone, column] = value
-    mean, cb, qa = scales(runs, np.random.default_rng(0))
+    mean, cb, qa = scales(compared(runs), np.random.default_rng(0))
     assert [scale.tasks for scale in (mean, cb, qa)] == [("cb", "qa"), ("cb",), ("qa",)]
     for scale, rows in ((mean, [100, 10_000]), (cb, [100, 1000, 10_000]), (qa, [100, 10_000])):
         held = {curve.method: [point.rows for point in curve.points] for curve in scale.curves}
@@ -203,17 +204,17 @@ def test_a_size_at_which_a_method_lacks_a_cell_is_left_out_and_named() -> None:
     assert curve.law == "fewer than 3 sizes"
     ((size, cells),) = curve.lacking
     assert (size, list(map(str, cells))) == ("1000", ["qa, seed 2: diverged (loss)"])
-    text = section_markdown(data_scale_view.section(evidence(runs, curves())))  # type: ignore[arg-type]
+    text = section_markdown(study("data_scale").section(run_data(runs, curves())))  # type: ignore[arg-type]
     assert "size 1000 left out: lora lacks qa seed 2: diverged (loss)" in text
 
 
 def test_all_rows_are_as_many_as_were_trained_on() -> None:
     runs = grid({"full": law(150, 0.3)}, sizes=(100, 1000, 5000))
     runs["size"] = runs["size"].replace({5000: "all"}).astype(object)
-    mean, *_ = scales(runs, np.random.default_rng(0))
+    mean, *_ = scales(compared(runs), np.random.default_rng(0))
     assert mean.sizes == (("100", 100), ("1000", 1000), ("all", 5000))
     runs.loc[(runs["task"] == "cb") & (runs["size"] != 100), "train_rows"] = 235
-    mean_over, cb, qa = *scales(runs, np.random.default_rng(0)), None
+    mean_over, cb, qa = *scales(compared(runs), np.random.default_rng(0)), None
     assert (mean_over.tasks, cb.tasks, qa) == (("cb",), ("qa",), None), "the tasks have one size in common"
     assert mean_over.sizes == (("100", 100), ("1000", 235))
     assert mean_over.left_out == ("size all of cb is left out: these are the 235 rows of size 1000",)
@@ -225,7 +226,7 @@ def test_all_rows_are_as_many_as_were_trained_on() -> None:
 def test_sizes_that_differ_by_task_are_in_no_mean() -> None:
     runs = grid({"full": law(150, 0.3)})
     runs.loc[(runs["task"] == "cb") & (runs["size"] == 10_000), "train_rows"] = 4000
-    mean, cb, qa = scales(runs, np.random.default_rng(0))
+    mean, cb, qa = scales(compared(runs), np.random.default_rng(0))
     assert mean.sizes == (("100", 100), ("1000", 1000))
     assert mean.left_out == ("size 10000 is left out of the mean: 4,000 to 10,000 rows by task",)
     assert (cb.sizes[-1], qa.sizes[-1]) == (("10000", 4000), ("10000", 10_000))
@@ -233,19 +234,19 @@ def test_sizes_that_differ_by_task_are_in_no_mean() -> None:
 
 def test_one_size_is_no_scale() -> None:
     runs = grid({"full": law(150, 0.3)}, sizes=(100,))
-    assert scales(runs, np.random.default_rng(0)) == ()
-    assert data_scale_view.section(evidence(runs, curves())) is None
+    assert scales(compared(runs), np.random.default_rng(0)) == ()
+    assert study("data_scale").section(run_data(runs, curves())) is None
 
 
 def test_it_does_not_depend_on_the_order_of_the_runs() -> None:
     runs = grid({"full": law(150, 0.3), "lora": law(140, 0.25)}, sizes=(10, 100, 1000))
-    expected = scales(runs, np.random.default_rng(3))
-    assert scales(runs, np.random.default_rng(4)) != expected, "the generator is what intervals are made with"
+    expected = scales(compared(runs), np.random.default_rng(3))
+    assert scales(compared(runs), np.random.default_rng(4)) != expected, "the generator is what intervals are made with"
 
     @settings(deadline=None, max_examples=5)
     @given(st.permutations(range(len(runs))))
     def any_order(order: list[int]) -> None:
-        assert scales(runs.iloc[order], np.random.default_rng(3)) == expected
+        assert scales(compared(runs.iloc[order]), np.random.default_rng(3)) == expected
 
     any_order()
 
@@ -260,7 +261,7 @@ def curves() -> pd.DataFrame:
 def test_the_section_has_a_sheet_a_model_and_task_and_escapes_names() -> None:
     methods = {"full": law(150, 0.3), EVIL: law(140, 0.3)}
     runs = pd.concat([grid(methods, model=model) for model in ("m1", "m2")])
-    (section,) = (each for each in evidence(runs, curves()).sections if each.name == "scale")
+    (section,) = (each for each in run_data(runs, curves()).sections if each.name == "scale")
     titles = [sheet.title for sheet in section.sheets]
     of_model = [f"{what}, score by training rows" for what in ("mean of 2 tasks", "cb", "qa")]
     assert titles[:-1] == [f"{model}, cpu-16: {what}" for model in ("m1", "m2") for what in of_model]

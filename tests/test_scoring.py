@@ -285,7 +285,7 @@ def test_what_a_metric_gives_must_be_a_number() -> None:
 def test_scores_of_another_definition_of_a_metric_are_never_averaged() -> None:
     import pandas as pd
 
-    from peftbench.studies.run_labels import distinct
+    from peftbench.studies._run_labels import distinct
 
     table = pd.DataFrame([{"model": "m", "method": "x", "task": "t", "metric_version": v} for v in ("1", "2", None)])
     assert distinct(table)["task"].tolist() == ["t [1]", "t [2]", "t [1]"]

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from peftbench.report.tables import remarks
+from peftbench.studies._run_labels import CELL, distinct
+from peftbench.studies._setting_selection import select
 from peftbench.studies.convergence import convergences
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.model_selection import select
-from peftbench.studies.run_labels import CELL, distinct
 from peftbench.studies.tuning_trials import searches
 from synthetic_table import run
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from peftbench.studies._pscp_costs import Paid, constants, penalised
+from peftbench.studies._pscp_weights import ALL_COSTS, WeightSet, names, weight_set
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
 from peftbench.studies.pscp import pscp
-from peftbench.studies.pscp_board import Paid, constants, penalised
 from peftbench.studies.pscp_sensitivity import ALL, HIGHEST, LOWEST, Line, Span, Sweep, sweeps, winners
-from peftbench.studies.pscp_weights import ALL_COSTS, WeightSet, names, weight_set
 from synthetic_table import TASKS, run, table
 
 PAPER = {

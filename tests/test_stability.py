@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peftbench.studies.stability_view import section
 from scipy import stats as scipy_stats
 
 from peftbench.report.tables import section_markdown
+from peftbench.studies import study
+from peftbench.studies._groups import groups
 from peftbench.studies.blocks import Section
-from peftbench.studies.groups import groups
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from peftbench.studies.stability import Spread, Stability, Worst, spread, stability
 from synthetic_table import curves, run, table
 
@@ -44,7 +44,7 @@ def found(runs: pd.DataFrame) -> dict[str, Stability]:
 
 
 def shown(runs: pd.DataFrame) -> Section | None:
-    return section(evidence(runs, curves(runs)))
+    return study("stability").section(run_data(runs, curves(runs)))
 
 
 def test_by_hand() -> None:

@@ -16,7 +16,7 @@ from peftbench.stats.paired_tests import Comparison, compare, holm
 from peftbench.stats.power import Design, detectable, needed
 from peftbench.stats.resampling import bootstrap, mean
 from peftbench.stats.variance_shrinkage import FEWEST, inverse_trigamma, moderated, prior
-from peftbench.studies.seed_spread import seed_spread
+from peftbench.studies._seed_spread import seed_spread
 from synthetic_table import run
 
 Numbers = npt.NDArray[np.float64]

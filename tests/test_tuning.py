@@ -30,7 +30,7 @@ from peftbench.report.model_index import model_index
 from peftbench.report.tables import failures, remarks
 from peftbench.results.store import Store, table_row
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.report_data import evidence
+from peftbench.studies.run_data import run_data
 from peftbench.studies.tuning_trials import searches
 from peftbench.tuning import STARTUP, Search, ceilings_after, search
 
@@ -222,7 +222,7 @@ def test_without_a_good_trial_there_is_no_final_and_it_is_said() -> None:
     assert counts == {("lora", False): 6, ("lora", True): 2, ("ia3", False): 6}
     assert found.fruitless() == ["ia3 on pocket_topic (pocket, all rows)"]
     rows = table(ended)
-    (section,) = [s for s in evidence(rows, curves(ended)).sections if s.name == "trials"]
+    (section,) = [s for s in run_data(rows, curves(ended)).sections if s.name == "trials"]
     assert any("no trial ended well" in remark and "ia3" in remark for remark in section.remarks)
 
 
@@ -318,8 +318,8 @@ def test_trials_never_stand_on_a_leaderboard_and_are_counted() -> None:
 
 def test_of_trials_alone_there_is_a_section_and_no_leaderboard() -> None:
     ended = [one for one in done(search(GRID, {}), planted) if one.spec.trial]
-    shown = evidence(table(ended), curves(ended))
-    assert shown.boards == ()
+    shown = run_data(table(ended), curves(ended))
+    assert shown.leaderboards == ()
     assert [section.name for section in shown.sections] == ["trials"]
 
 
@@ -341,7 +341,7 @@ def test_a_card_says_what_the_search_gave() -> None:
 
 def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
     ended = done(search(GRID, {}), planted)
-    (section,) = [s for s in evidence(table(ended), curves(ended)).sections if s.name == "trials"]
+    (section,) = [s for s in run_data(table(ended), curves(ended)).sections if s.name == "trials"]
     ranks, chosen = section.sheets
     assert ranks.headings == ("Method", "1 trial", *(f"{n} trials" for n in (2, 3, 4, 6)))
     assert ranks.lines[0][1:] == ("90.0 (1)", "50.0 (1)", "20.0 (1)", "20.0 (1)", "20.0 (1)")

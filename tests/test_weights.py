@@ -7,7 +7,7 @@ import pytest
 
 import peftbench
 from peftbench.core.registry import UnknownNameError, UserError
-from peftbench.studies.pscp_weights import ALL_COSTS, SETS, WeightsError, names, weight_set, weight_sets
+from peftbench.studies._pscp_weights import ALL_COSTS, SETS, WeightsError, names, weight_set, weight_sets
 
 MINE = """
 version = 3

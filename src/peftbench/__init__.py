@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peftbench.grid.expand import Grid
     from peftbench.launch import Watch
     from peftbench.profiling.estimate import Estimate
-    from peftbench.studies.pscp_weights import Weights
+    from peftbench.studies._pscp_weights import Weights
 
     GridLike = Grid | Mapping[str, Any] | str | Path
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
-from peftbench.studies.model_selection import select
-from peftbench.studies.run_labels import distinct, labels, measured
+from peftbench.studies._run_labels import distinct, labels, measured
+from peftbench.studies._setting_selection import select
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -252,7 +252,7 @@ def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, flo
 
 def latencies(table: "pd.DataFrame", model: str, machine_class: str) -> dict[str, float]:
     """Median milliseconds of a new token by label, of runs of this model on machines of this class."""
-    from peftbench.studies.run_labels import labels, measured
+    from peftbench.studies._run_labels import labels, measured
 
     runs = measured(table)
     runs = runs.assign(label=labels(runs))

@@ -8,9 +8,9 @@ from typing import Any
 from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Option
 from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, Evaluation
 from peftbench.advisor.score_model import Guess
+from peftbench.studies._pscp_weights import WeightSet
+from peftbench.studies._text_format import ABSENT, UNTOLD, duration, ends_text, humane, interval_text, size
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.pscp_weights import WeightSet
-from peftbench.studies.text_format import ABSENT, UNTOLD, duration, ends_text, humane, interval_text, size
 
 NAMES = {
     "peak_memory_bytes": ("peak memory", size),

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from peftbench.advisor.evidence_kernel import Cell, Place, Scored, nearness
 from peftbench.advisor.score_model import Guess, Model
 from peftbench.core.registry import did_you_mean
-from peftbench.studies.pscp_board import Paid, constants, paid, penalised
-from peftbench.studies.pscp_weights import WeightSet
+from peftbench.studies._pscp_costs import Paid, constants, paid, penalised
+from peftbench.studies._pscp_weights import WeightSet
 
 LIMITED = ("peak_memory_bytes", "train_seconds", "latency_ms", "adapter_bytes", "trainable_parameters")
 """Costs that may be limited."""

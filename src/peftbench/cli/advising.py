@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peftbench.advisor.inputs import Asked, Start
     from peftbench.advisor.recommend import Advice, Question
     from peftbench.results.store import Store
-    from peftbench.studies.pscp_weights import WeightSet
+    from peftbench.studies._pscp_weights import WeightSet
 
 
 ROUNDS = 3
@@ -90,7 +90,7 @@ def _preferred(prefer: str) -> "str | WeightSet":
     """What comes first: one of the preferences, or a set of weights."""
     from peftbench.advisor.recommend import PREFERENCES
     from peftbench.core.registry import did_you_mean
-    from peftbench.studies.pscp_weights import names, weight_set
+    from peftbench.studies._pscp_weights import names, weight_set
 
     if prefer in PREFERENCES:
         return prefer
@@ -182,7 +182,7 @@ def _advice(
     from peftbench.advisor.recommend import advise, candidates
     from peftbench.advisor.score_model import learn
     from peftbench.core import provenance
-    from peftbench.studies.pscp_weights import WeightSet
+    from peftbench.studies._pscp_weights import WeightSet
 
     device, data, top = where
     model, here = learn(cells), device == "here"

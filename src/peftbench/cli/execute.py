@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peftbench.launch import Options
     from peftbench.launch.local import After
     from peftbench.results.store import Store
-    from peftbench.studies.report_data import Evidence
+    from peftbench.studies.run_data import RunData
     from peftbench.tuning import Search
 
 SHOWN = 3
@@ -110,31 +110,31 @@ def say_fruitless(search: "Search") -> None:
 
 def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
     """Print the leaderboards of some runs, and what else they say."""
-    from peftbench.studies.conditions import fewer
-    from peftbench.studies.report_data import evidence
+    from peftbench.studies._conditions import fewer
+    from peftbench.studies.run_data import run_data
 
     table = place.table(ids(specs))
     for task, rows in fewer(table).items():
         say(f"note: {task} has no more than {rows:,} training rows", stderr=True)
-    tell(table, evidence(table, place.curves(table["id"])), as_json)
+    tell(table, run_data(table, place.curves(table["id"])), as_json)
 
 
-def tell(table: "pd.DataFrame", shown: "Evidence", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
+def tell(table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
     """Print the leaderboards and sections of a table of runs, and published figures on their tasks; all, of no runs."""
     if as_json:
         told = {
-            "leaderboards": [board.to_dict() for board in shown.boards],
+            "leaderboards": [board.to_dict() for board in data.leaderboards],
             "runs": records(table.drop(columns="row_scores", errors="ignore")),
         }
-        told |= {section.name: section.data for section in shown.sections}
+        told |= {section.name: section.data for section in data.sections}
         print_json(told if published is None else told | {"published": records(published)})
         return
     from peftbench.report.published import sheets
     from peftbench.report.terminal import View, print_published, print_section
 
-    for board in shown.boards:
+    for board in data.leaderboards:
         console().print(View(board))
-    for section in shown.sections:
+    for section in data.sections:
         print_section(console(), section)
     if published is None or published.empty:
         return

@@ -11,7 +11,7 @@ from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
 from peftbench.models import find, known
 from peftbench.profiling import devices
-from peftbench.studies import pscp_weights
+from peftbench.studies import _pscp_weights
 from peftbench.tasks import TASKS, Task, prompt, suite
 
 KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "devices", "runs")
@@ -55,7 +55,7 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "metrics":
         return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
     if what == "weights":
-        return [_weights(name) for name in pscp_weights.names()]
+        return [_weights(name) for name in _pscp_weights.names()]
     if what == "grids":
         return [_grid(name) for name in expand.ready()]
     if what == "devices":
@@ -135,12 +135,12 @@ def _grid(name: str) -> dict[str, Any]:
 
 
 def _weights(name: str) -> dict[str, Any]:
-    weights = pscp_weights.weight_set(name)
+    weights = _pscp_weights.weight_set(name)
     terms = [
         f"{cost}: C = {'measured' if constant is None else f'{constant:g}'}, β = {exponent:g}"
         for cost, (constant, exponent) in weights.terms.items()
     ]
-    facts = {"name": name, "version": weights.version, "form": pscp_weights.FORMS[weights.form]}
+    facts = {"name": name, "version": weights.version, "form": _pscp_weights.FORMS[weights.form]}
     return facts | {"costs": "; ".join(terms), "source": weights.source}
 
 

@@ -95,7 +95,7 @@ def plan(
 
 def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
     """How long what is to do will take: its share of the time of all runs; empty where that is not known."""
-    from peftbench.studies.text_format import duration
+    from peftbench.studies._text_format import duration
 
     shares = {tuple(cell[name] for name in CELL): 1 - cell["done"] / cell["runs"] for cell in cells}
     whole = ahead.makespan
@@ -112,7 +112,7 @@ def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "
     """What the grid will tell apart, by the spread over seeds of its finished runs, or by the assumed one."""
     from peftbench.profiling.resolution import resolutions
     from peftbench.stats.power import SPREAD
-    from peftbench.studies.seed_spread import seed_spread
+    from peftbench.studies._seed_spread import seed_spread
 
     table = place.table(ids(specs))
     found = seed_spread(table) if len(table) else None

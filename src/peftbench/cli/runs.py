@@ -122,8 +122,8 @@ def report(
     """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
     from peftbench import report as reports
     from peftbench.results.published import frame, kept
-    from peftbench.studies.pscp_weights import weight_sets
-    from peftbench.studies.report_data import evidence
+    from peftbench.studies._pscp_weights import weight_sets
+    from peftbench.studies.run_data import run_data
 
     plug(plugin)
     sets = weight_sets(weights or ())
@@ -136,12 +136,12 @@ def report(
     published = frame(figures)
     if table.empty and (grid or published.empty):
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    shown = evidence(table, place.curves(table["id"]), sets)
-    tell(table, shown, as_json, published)
+    data = run_data(table, place.curves(table["id"]), sets)
+    tell(table, data, as_json, published)
     context = {"title": Path(grid).stem if grid else store.resolve().name, **_environment(place, wanted)}
-    for path in reports.write(shown, context, out or store / "report", published):
+    for path in reports.write(data, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)
-    if not table.empty and not shown.boards:
+    if not table.empty and not data.leaderboards:
         say("there is no leaderboard: these are trials of searches alone; run the grid again", stderr=True)
 
 

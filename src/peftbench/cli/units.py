@@ -49,7 +49,7 @@ def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
-    from peftbench.studies.conditions import FACTS, with_shares
+    from peftbench.studies._conditions import FACTS, with_shares
 
     place = held_store(store)
     table = place.table()
@@ -63,8 +63,7 @@ def _runs(store: Path) -> list[dict[str, Any]]:
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs as a listing shows them: how each was made in one column."""
-    from peftbench.studies.conditions import FACTS
-    from peftbench.studies.conditions_view import in_a_line
+    from peftbench.studies._conditions import FACTS, in_a_line
 
     return [
         {name: value for name, value in run.items() if name not in FACTS} | {"what was run": in_a_line(run)}

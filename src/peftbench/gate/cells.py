@@ -18,7 +18,7 @@ from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store, read_result, written
 from peftbench.stats.intervals import Run
-from peftbench.studies.coverage import MissingCell, rows_of
+from peftbench.studies._coverage import MissingCell, rows_of
 from peftbench.tasks import resolve
 
 BASELINE: Entry = {

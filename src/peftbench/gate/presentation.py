@@ -5,8 +5,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from peftbench.core.safe_text import visible
 from peftbench.gate.decision import TaskVerdict, Verdict, said
+from peftbench.studies._text_format import ABSENT
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.text_format import ABSENT
 
 HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Chance", "Difference (95 %)", "")
 OVERALL = "all tasks"

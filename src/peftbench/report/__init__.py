@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.studies.report_data import Evidence
+    from peftbench.studies.run_data import RunData
 
 
 def write(
-    shown: "Evidence", context: Mapping[str, object], out: Path, published: "pd.DataFrame | None" = None
+    data: "RunData", context: Mapping[str, object], out: Path, published: "pd.DataFrame | None" = None
 ) -> list[Path]:
     """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
 
@@ -19,7 +19,7 @@ def write(
     rows alone, there is no `leaderboard.csv`.
 
     Args:
-        shown: from `peftbench.studies.report_data.evidence`.
+        data: from `peftbench.studies.run_data.run_data`.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
         out: is made if absent; older files of these names are replaced, or removed where there is nothing to write.
         published: rows of `peftbench.results.published.frame`, if there are any.
@@ -32,13 +32,13 @@ def write(
     from peftbench.report.tables import csv, markdown, section_markdown
 
     sheets = others.sheets(published)
-    if shown.table.empty and not sheets:
+    if data.table.empty and not sheets:
         raise ValueError("there is nothing to report: no runs and no published rows")
-    sections = "".join(map(section_markdown, shown.sections))
+    sections = "".join(map(section_markdown, data.sections))
     texts = {
-        "leaderboard.md": (markdown(shown.boards) + sections + others.markdown(sheets)).lstrip("\n"),
-        "leaderboard.csv": csv(shown.boards) if shown.boards else None,
-        "index.html": page(shown, context, sheets),
+        "leaderboard.md": (markdown(data.leaderboards) + sections + others.markdown(sheets)).lstrip("\n"),
+        "leaderboard.csv": csv(data.leaderboards) if data.leaderboards else None,
+        "index.html": page(data, context, sheets),
         "published.csv": others.csv(published) if published is not None and sheets else None,
     }
     out.mkdir(parents=True, exist_ok=True)

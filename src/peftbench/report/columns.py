@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peftbench.studies._pscp_weights import FORMS, REFERENCES, WeightSet
+from peftbench.studies._text_format import ABSENT, UNTOLD, humane, interval_text, interval_words, runs
 from peftbench.studies.leaderboard import Leaderboard, Row
-from peftbench.studies.pscp_weights import FORMS, REFERENCES, WeightSet
-from peftbench.studies.text_format import ABSENT, UNTOLD, humane, interval_text, interval_words, runs
 
 NOT_SHOWN = (
     f"“{UNTOLD}”: not shown to differ from at least one other method, which does not say that they are alike; one "

@@ -33,9 +33,9 @@ def _parquet(table: "pd.DataFrame") -> bytes:
 def _latex(table: "pd.DataFrame") -> bytes:
     from peftbench.report.latex import latex
     from peftbench.studies.leaderboard import leaderboards
-    from peftbench.studies.report_data import shown
+    from peftbench.studies.run_data import printable
 
-    return latex(leaderboards(shown(table))).encode()
+    return latex(leaderboards(printable(table))).encode()
 
 
 def _peft(result: RunResult) -> bytes:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
-from peftbench.report.tables import remarks, title
-from peftbench.studies import conditions_view
+from peftbench.report.tables import remarks
+from peftbench.studies import _conditions
 from peftbench.studies.leaderboard import Leaderboard
 
 SIGNS = {
@@ -49,10 +49,10 @@ def _table(board: Leaderboard) -> str:
     heads = [rank.title, "Method", *(column.title for column in others)]
     rows = [[rank.text(row), row.method, *(column.text(row) for column in others)] for row in board.rows]
     lines = [" & ".join(map(escaped, row)) + r" \\" for row in (heads, *rows)]
-    parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(title(board))}}}"]
+    parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(board.title)}}}"]
     parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
-    made = conditions_view.sheet(board)
+    made = _conditions.sheet(board)
     told = [
         f"{line[0]}: " + ", ".join(map(" ".join, zip(made.headings[1:], line[1:], strict=True))) for line in made.lines
     ]

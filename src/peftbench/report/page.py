@@ -5,25 +5,25 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.tables import failures, remarks, title
+from peftbench.report.tables import failures, remarks
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval
-from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies import _conditions, pscp_sensitivity
+from peftbench.studies._figures import learning_curves, score_cost
+from peftbench.studies._run_labels import labels
+from peftbench.studies._text_format import interval_words
 from peftbench.studies.blocks import Sheet
-from peftbench.studies.figures import learning_curves, score_cost
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.run_labels import labels
-from peftbench.studies.text_format import interval_words
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def page(evidence: Evidence, context: Mapping[str, object], sheets: Sequence[Sheet] = ()) -> str:
+def page(data: RunData, context: Mapping[str, object], sheets: Sequence[Sheet] = ()) -> str:
     """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
-    table, boards = evidence.table, evidence.boards
-    views = [_view(f"b{i}", board, evidence) for i, board in enumerate(boards)]
+    table, boards = data.table, data.leaderboards
+    views = [_view(f"b{i}", board, data) for i, board in enumerate(boards)]
     return render(
         "page.html.j2",
         title=context.get("title", "PEFT leaderboard"),
@@ -33,8 +33,8 @@ def page(evidence: Evidence, context: Mapping[str, object], sheets: Sequence[She
         ],
         boards=views,
         meanings={c.title: c.meaning for board in boards for c in columns(board) if c.title not in board.tasks},
-        about_sensitivity=pscp_sensitivity_view.ABOUT,
-        sections=evidence.sections,
+        about_sensitivity=pscp_sensitivity.ABOUT,
+        sections=data.sections,
         runs=len(table),
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
@@ -57,26 +57,26 @@ def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
     }
 
 
-def _view(name: str, board: Leaderboard, evidence: Evidence) -> dict[str, object]:
+def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
     """What the template shows of a leaderboard; figures are SVG text."""
-    looks = evidence.looks
+    looks = data.styles
     shown = columns(board)
     lines = [(row, [(c.text(row), c.value(row), c.hint(row)) for c in shown]) for row in board.rows]
     bars = {"Mean of all tasks": [(row, row.mean) for row in board.rows]}
     bars |= {task: [(row, row.scores.get(task)) for row in board.rows] for task in board.tasks}
     return {
         "name": name,
-        "title": title(board),
+        "title": board.title,
         "board": board,
         "columns": shown,
         "lines": lines,
         "remarks": remarks(board),
-        "made": conditions_view.sheet(board),
+        "made": _conditions.sheet(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks, f"{name}-cost"),
-        "sensitivity": pscp_sensitivity_view.figures(board, looks, f"{name}-pscp"),
-        "leaders": pscp_sensitivity_view.lines(board),
-        "curves": learning_curves(board, evidence.table, evidence.curves, looks, f"{name}-curve"),
+        "sensitivity": pscp_sensitivity.figures(board, looks, f"{name}-pscp"),
+        "leaders": pscp_sensitivity.lines(board),
+        "curves": learning_curves(board, data.compared, data.curves, looks, f"{name}-curve"),
     }
 
 

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.template import render
-from peftbench.studies.text_format import duration, size
-from peftbench.studies.text_format import ABSENT, humane
+from peftbench.studies._text_format import ABSENT, duration, humane, size
 
 if TYPE_CHECKING:
     from peftbench.profiling.forecast import Cell, Forecast

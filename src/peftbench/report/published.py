@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.tables import csv_text, sheet_markdown
+from peftbench.studies._text_format import ABSENT, humane
 from peftbench.studies.blocks import Sheet
-from peftbench.studies.text_format import ABSENT, humane
 
 if TYPE_CHECKING:
     import pandas as pd

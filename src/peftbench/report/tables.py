@@ -6,25 +6,19 @@ from typing import TYPE_CHECKING
 from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns
-from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.studies import _conditions, pscp_sensitivity
+from peftbench.studies._run_labels import labels
+from peftbench.studies._text_format import grouped, lacking, runs
 from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.run_labels import labels
-from peftbench.studies.text_format import grouped, lacking
-from peftbench.studies.text_format import runs
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def title(board: Leaderboard) -> str:
-    """What a leaderboard is about, in one line."""
-    return f"{board.model}, {board.size} training rows, {' + '.join(board.machine_classes)}"
-
-
 def remarks(board: Leaderboard) -> list[str]:
     """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
-    said = [NOT_SHOWN, *_to_show(board), *conditions_view.remarks(board)]
+    said = [NOT_SHOWN, *_to_show(board), *_conditions.remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
     said += _at_chance(board)
@@ -131,10 +125,10 @@ def _section(board: Leaderboard) -> str:
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
     notes = [f"- {escaped(remark)}" for remark in remarks(board)]
-    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity_view.lines(board)]
-    below = ["", pscp_sensitivity_view.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    made = sheet_markdown(conditions_view.sheet(board))
-    return "\n".join([f"## {escaped(title(board))}", "", *map(_line, cells), "", *notes, "", made, *below])
+    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity.lines(board)]
+    below = ["", pscp_sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
+    made = sheet_markdown(_conditions.sheet(board))
+    return "\n".join([f"## {escaped(board.title)}", "", *map(_line, cells), "", *notes, "", made, *below])
 
 
 def sheet_markdown(sheet: Sheet) -> str:

@@ -12,8 +12,8 @@ from rich.text import Text
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.tables import remarks, title
-from peftbench.studies import conditions_view, pscp_sensitivity_view
+from peftbench.report.tables import remarks
+from peftbench.studies import _conditions, pscp_sensitivity
 from peftbench.studies.blocks import Section, Sheet
 from peftbench.studies.leaderboard import Leaderboard
 
@@ -33,12 +33,12 @@ class View:
         rank, *others = [_shown((c.title, *(c.text(row) for row in self.board.rows))) for c in columns(self.board)]
         method = _shown(("Method", *(row.method for row in self.board.rows)))
         room = options.max_width - _width(rank) - _width(method)
-        yield _line(title(self.board), "bold")
+        yield _line(self.board.title, "bold")
         for shown in _packed(others, room):
             yield self._table([rank, method, *shown])
-        for remark in [*remarks(self.board), *pscp_sensitivity_view.remarks(self.board)]:
+        for remark in [*remarks(self.board), *pscp_sensitivity.remarks(self.board)]:
             yield Padding(_line(remark), (0, 0, 0, 1))
-        made = conditions_view.sheet(self.board)
+        made = _conditions.sheet(self.board)
         yield _line(made.title, "")
         yield from _sheet(made, options.max_width)
         yield Text()

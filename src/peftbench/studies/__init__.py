@@ -1,1 +1,65 @@
-"""Studies: one question about a table of runs each, with its analysis and its presentation as blocks."""
+"""Studies: questions about a table of runs, one file each.
+
+A study is a file of this folder without a leading underscore that has
+
+- `ORDER`: where it stands in a report;
+- `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` where the
+  runs say nothing about its question; it formats no text;
+- `present(result, styles) -> Section`: tables, figures and text (`blocks.py`); it computes nothing.
+
+Renderers (`peftbench.report`) know blocks and nothing else. There is no list of studies to add to.
+"""
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from peftbench.core.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from peftbench.studies._figures import Style
+    from peftbench.studies.blocks import Section
+    from peftbench.studies.run_data import RunData
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question about runs: `analyse` answers it, `present` shows the answer."""
+
+    name: str
+    order: int
+    analyse: "Callable[[RunData], Any]"
+    present: "Callable[[Any, Mapping[str, Style]], Section]"
+
+    def section(self, data: "RunData") -> "Section | None":
+        """The section of a report, or `None` where the runs say nothing about the question."""
+        result = self.analyse(data)
+        return None if result is None else self.present(result, data.styles)
+
+
+@cache
+def studies() -> dict[str, Study]:
+    """All studies by name, in the order of a report."""
+    found = []
+    for entry in pkgutil.iter_modules(__path__):
+        if not entry.name.startswith("_"):
+            module = import_module(f"{__name__}.{entry.name}")
+            if hasattr(module, "present"):
+                found.append(Study(entry.name, module.ORDER, module.analyse, module.present))
+    return {study.name: study for study in sorted(found, key=lambda study: study.order)}
+
+
+def study(name: str) -> Study:
+    """The study of a name. Raises `UnknownNameError`."""
+    if name not in studies():
+        raise did_you_mean("study", name, list(studies()))
+    return studies()[name]
+
+
+def sections(data: "RunData") -> "list[Section]":
+    """The sections that the runs allow, in the order of a report."""
+    made = (study.section(data) for study in studies().values())
+    return [section for section in made if section is not None]

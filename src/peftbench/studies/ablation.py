@@ -18,12 +18,11 @@ from peftbench.methods import METHODS
 from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge
+from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+from peftbench.studies._figures import COLOURS, GRID, INK, Style, drawing, frame, svg
+from peftbench.studies._text_format import ABSENT, humane, interval_text, lacking
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies.figures import COLOURS, GRID, INK, drawing, frame, svg
-from peftbench.studies.groups import groups
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.text_format import ABSENT, humane, interval_text, lacking
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +82,7 @@ class _Variant:
 
 
 def ablations(runs: "pd.DataFrame") -> list[Ablation]:
-    """Every method of a group of runs (`peftbench.studies.groups`) that has several placements, by name.
+    """Every method of a group of runs (`peftbench.studies._groups`) that has several placements, by name.
 
     Those of which no placement has a score where another was tried are left out.
     """
@@ -187,6 +186,7 @@ def _shared(gain: Estimate, among: float) -> Estimate:
 
 # Presentation
 
+ORDER = 60
 WIDE, HIGH = 1.6, 0.5
 """Inches of a cell of the heat map."""
 ABOUT = (
@@ -199,11 +199,13 @@ NO_BASE = f"No points per million: {BASE} was not run on all these tasks and see
 NO_FULL = "No differences: no placement is on all layers."
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section; none where no method has two placements."""
-    found = [(str(group), one) for group in groups(evidence.table) for one in ablations(group.runs)]
-    if not found:
-        return None
+def analyse(data: RunData) -> list[tuple[str, Ablation]] | None:
+    """The ablations of each group of runs, with its name; `None` where no method has two placements."""
+    return [(str(group), one) for group in data.groups for one in ablations(group.runs)] or None
+
+
+def present(found: list[tuple[str, Ablation]], _styles: Mapping[str, Style]) -> Section:
+    """A table for each method, and a map of layers by modules."""
     sheets = [sheet for where, one in found for sheet in (_sheet(where, one), _matrix(where, one)) if sheet]
     return Section(
         name="ablation",

@@ -15,14 +15,13 @@ from itertools import groupby, product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
+from peftbench.studies._coverage import MissingCell
+from peftbench.studies._figures import INK, Style, beside, drawing, frame, svg
+from peftbench.studies._run_labels import validated_on
+from peftbench.studies._text_format import ABSENT, humane, lacking
+from peftbench.studies._train_sizes import in_order
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.coverage import MissingCell
-from peftbench.studies.figures import INK, Style, beside, drawing, frame, svg
-from peftbench.studies.model_selection import compared
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.run_labels import validated_on
-from peftbench.studies.text_format import ABSENT, humane, lacking
-from peftbench.studies.train_sizes import in_order
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,14 +130,13 @@ def geometric(ratios: Sequence[float]) -> Ratio:
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half), n)
 
 
-def convergences(table: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Convergence, ...]:
+def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Convergence, ...]:
     """The convergence of every model, machine class and train size that has a curve of `FEWEST_VALIDATIONS` points.
 
-    `table` has one row per run (`peftbench.table`), `curves` one per validation
+    `runs` are compared ones (`peftbench.studies._setting_selection.compared`); `curves` has one row per validation
     (`peftbench.results.store.Store.curves`). Methods are compared over the same cells or not at all; methods that train
     nothing have no curve and no row.
     """
-    runs = compared(table)
     trained = runs.groupby("label")["trainable_parameters"].transform("max") != 0
     points = curves.groupby("id")[["step", "tokens", "seconds", "validation_loss"]]
     found = {str(id_): list(held.itertuples(index=False, name=None)) for id_, held in points}
@@ -215,6 +213,7 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> Ratio | None:
 
 # Presentation
 
+ORDER = 50
 NEAR = f"within {WITHIN:.0%} of it".replace("%", " %")
 ABOUT = (
     f"What training takes to its lowest validation loss and to the first validation {NEAR}. Shown are train sizes "
@@ -234,18 +233,20 @@ HEADED = {"near": "within 1 %", "best": "to lowest"}
 DRAWN = {("near", "steps"): "Steps", ("near", "seconds"): "Seconds"}
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section, where learning curves are fine enough."""
-    found = convergences(evidence.table, evidence.curves)
-    if not found:
-        return None
+def analyse(data: RunData) -> tuple[Convergence, ...] | None:
+    """What training took, where learning curves are fine enough."""
+    return convergences(data.compared, data.curves) or None
+
+
+def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Section:
+    """Multiples of full fine-tuning, and what training took."""
     places = [(place, list(held)) for place, held in groupby(found, lambda each: (each.model, each.machine_class))]
     figures = {}
     for number, ((model, machine), held) in enumerate(places):
         shown = [each for each in held if any(pace.ratios for pace in _others(each))]
         if shown:
             figures[f"{model}, {machine}: to the first validation {NEAR}, as multiples of full fine-tuning"] = partial(
-                figure, shown, evidence.looks, f"convergence-{number}"
+                figure, shown, styles, f"convergence-{number}"
             )
     return Section(
         "convergence",
@@ -279,15 +280,15 @@ def _beside(pace: Pace, held: Convergence) -> Iterator[str]:
     mark = _mark(pace, next(each for each in held.paces if each.method == held.full))
     for measure in ("steps", "seconds"):
         for goal in GOALS:
-            yield _ratio(pace.ratios.get((goal, measure)), mark)
-    yield _ratio(pace.loss, "")
+            yield _ratio_text(pace.ratios.get((goal, measure)), mark)
+    yield _ratio_text(pace.loss, "")
 
 
 def _mark(pace: Pace, full: Pace) -> str:
     return {(True, False): "≥ ", (False, True): "≤ ", (True, True): "? "}.get((pace.still > 0, full.still > 0), "")
 
 
-def _ratio(ratio: Ratio | None, mark: str) -> str:
+def _ratio_text(ratio: Ratio | None, mark: str) -> str:
     if ratio is None:
         return ABSENT
     ends = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"

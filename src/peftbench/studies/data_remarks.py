@@ -2,26 +2,29 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from peftbench.studies._figures import Style
+from peftbench.studies._run_labels import measured
 from peftbench.studies.blocks import Section
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.run_labels import measured
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ORDER = 10
 ABOUT = "What could make scores mean something else than they seem to."
 
 
-def section(evidence: Evidence) -> Section | None:
-    """A line for each remark on the rows of a task, once for all runs that it is about; nothing without remarks."""
-    table = measured(evidence.table)
-    if "data_remarks" not in table:
-        return None
-    found = _remarks(table)
-    if not found:
-        return None
+def analyse(data: RunData) -> list[dict[str, Any]] | None:
+    """Each remark on the rows of a task, once for all runs that it is about; `None` without remarks."""
+    table = measured(data.table)
+    return (_remarks(table) or None) if "data_remarks" in table else None
+
+
+def present(found: list[dict[str, Any]], _styles: Mapping[str, Style]) -> Section:
+    """A line for each remark."""
     lines = tuple(f"{one['task']}, {_sizes(one['sizes'])}: {one['remark']}{_others(one['others'])}" for one in found)
     return Section("data", "Rows", ABOUT, remarks=lines, data=found)
 

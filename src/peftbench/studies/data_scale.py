@@ -14,15 +14,14 @@ import numpy as np
 
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
+from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+from peftbench.studies._crossing import Crossing, crossings, sign
+from peftbench.studies._figures import Style, beside, drawing, frame, svg
+from peftbench.studies._label_layout import spread
+from peftbench.studies._text_format import ABSENT, interval_text, lacking
+from peftbench.studies._train_sizes import Sizes, axes
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies.crossing import Crossing, crossings, sign
-from peftbench.studies.figures import Style, beside, drawing, frame, svg
-from peftbench.studies.label_layout import spread
-from peftbench.studies.model_selection import compared
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.text_format import ABSENT, interval_text, lacking
-from peftbench.studies.train_sizes import Sizes, axes
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,18 +82,18 @@ class Scale:
     against: tuple[Against, ...]
 
 
-def scales(table: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale, ...]:
-    """The scales of a table with one row per run (`peftbench.table`).
+def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale, ...]:
+    """The scales of compared runs (`peftbench.studies._setting_selection.compared`).
 
     Of each model and machine class: the mean over its tasks, where there are several, then each task. Only sizes at
     which the grid has the task, and two of them or more. As on leaderboards a method needs every cell of a size that
-    another has there; sizes at which it lacks one are named. The same table, with its rows in any order, and a
+    another has there; sizes at which it lacks one are named. The same runs, with its rows in any order, and a
     generator in the same state give the same intervals.
     """
     made = []
-    for (model, machine), runs in compared(table).groupby(["model", "machine_class"]):
-        held = _Held.of(runs)
-        for tasks, sizes, left_out in axes(good_of(runs)):
+    for (model, machine), own in runs.groupby(["model", "machine_class"]):
+        held = _Held.of(own)
+        for tasks, sizes, left_out in axes(good_of(own)):
             curves = tuple(_curve(held, method, tasks, sizes, generator) for method in held.methods)
             against = [_against(held, method, tasks, sizes, generator) for method in held.methods]
             shown = tuple(each for each in against if each is not None)
@@ -164,6 +163,7 @@ def _against(
 
 # Presentation
 
+ORDER = 40
 SEED = 0
 """Of the generator of the intervals: the same runs make the same report."""
 ABOUT = (
@@ -177,19 +177,19 @@ LAW = (
 )
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section, where some model was trained on two sizes or more."""
-    import numpy as np
+def analyse(data: RunData) -> tuple[Scale, ...] | None:
+    """Scores by train size, where some model was trained on two sizes or more."""
+    return scales(data.compared, np.random.default_rng(SEED)) or None
 
-    found = scales(evidence.table, np.random.default_rng(SEED))
-    if not found:
-        return None
+
+def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
+    """A table and a figure for each scale, and where methods cross full fine-tuning."""
     return Section(
         "scale",
         "Training rows",
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
-        {_title(scale): partial(figure, scale, evidence.looks, f"scale-{i}") for i, scale in enumerate(found)},
+        {_title(scale): partial(figure, scale, styles, f"scale-{i}") for i, scale in enumerate(found)},
         (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )

@@ -17,14 +17,14 @@ from peftbench.stats.intervals import Interval, Scores, cell, over_tasks
 from peftbench.stats.paired_tests import Comparison, compare, verdicts
 from peftbench.stats.power import Design, Needed, to_show
 from peftbench.stats.variance_shrinkage import moderated
-from peftbench.studies.chance import counted
-from peftbench.studies.conditions import Conditions, conditions, fewer
-from peftbench.studies.coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies.model_selection import compared
-from peftbench.studies.pscp_board import Pscp, constants, full_fine_tuning, paid, penalised
+from peftbench.studies._chance import counted
+from peftbench.studies._conditions import Conditions, conditions, fewer
+from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+from peftbench.studies._pscp_costs import Pscp, constants, full_fine_tuning, paid, penalised
+from peftbench.studies._pscp_weights import Weights, WeightSet, weight_sets
+from peftbench.studies._setting_selection import compared
+from peftbench.studies._train_sizes import in_order
 from peftbench.studies.pscp_sensitivity import Sweep, sweeps
-from peftbench.studies.pscp_weights import Weights, WeightSet, weight_sets
-from peftbench.studies.train_sizes import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class Row:
     `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
     over the pairs of the board. `tied_with` are those that are neither better nor worse. `scores` is by task, over the
     seeds of that task, and has no task of which a cell is missing. `at_chance`: task to the number of its runs at
-    chance, if there are any (`peftbench.studies.chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`:
+    chance, if there are any (`peftbench.studies._chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`:
     not known.
     """
 
@@ -97,6 +97,11 @@ class Leaderboard:
     fewer: Mapping[str, int] = field(default_factory=dict)
     to_show: Mapping[str, Needed | str] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """What the leaderboard is about, in one line."""
+        return f"{self.model}, {self.size} training rows, {' + '.join(self.machine_classes)}"
+
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
         return {key: plain(value) for key, value in asdict(self).items()}
@@ -136,7 +141,7 @@ def leaderboards(
     """The leaderboards of a table with one row per run (`peftbench.table`), by model, size and machine class.
 
     Where training settings were swept, each cell has its best setting by validation
-    (`peftbench.studies.model_selection`).
+    (`peftbench.studies._setting_selection`).
 
     With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
     compared; its costs are refused if the classes differ. Published rows are left out.
@@ -144,8 +149,15 @@ def leaderboards(
     `weights` are the sets of PSCP, as `peftbench.pscp` takes them; without any, the named ones. Raises `UserError` for
     one that cannot be used.
     """
+    return of_compared(compared(table), pool_machines, weights)
+
+
+def of_compared(
+    runs: "pd.DataFrame", pool_machines: bool = False, weights: Iterable[Weights] = ()
+) -> tuple[Leaderboard, ...]:
+    """`leaderboards` of runs that have been chosen and labelled (`peftbench.studies._setting_selection.compared`)."""
     sets = weight_sets(weights)
-    table, numbers = compared(table), ["forward_flops_512", *COUNTED, *MEASURED]
+    table, numbers = runs, ["forward_flops_512", *COUNTED, *MEASURED]
     table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
     keys = ["model", "size", *([] if pool_machines else ["machine_class"])]
     boards = [_board(group, table, sets) for _, group in table.groupby(keys)]

@@ -1,30 +1,29 @@
 """Win, loss or neither of every pair of methods, ranks over tasks, and what the runs say beside the mean."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from peftbench.report.tables import title
 from peftbench.stats.intervals import Scores
 from peftbench.stats.paired_tests import ALPHA, Comparison, holm, wilcoxon
 from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
+from peftbench.studies._coverage import scores_of
+from peftbench.studies._figures import INK, Style, beside, drawing, svg
+from peftbench.studies._text_format import ABSENT, UNTOLD
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.coverage import scores_of
-from peftbench.studies.figures import INK, Style, beside, drawing, svg
-from peftbench.studies.groups import groups
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.text_format import ABSENT, UNTOLD
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ORDER = 20
 REFERENCE = "lora"
 ABOUT = (
     f"Every pair of methods on the same tasks and seeds: W a win of the method of the line, L a loss, {UNTOLD} not "
@@ -37,27 +36,49 @@ BOOTSTRAP = (
 )
 
 
-def section(evidence: Evidence) -> Section | None:
-    """A matrix of verdicts and a table of ranks for each leaderboard with two methods or more that can be compared."""
-    runs = {str(group): group.runs for group in groups(evidence.table)}
+@dataclass(frozen=True)
+class Differences:
+    """What is known of the pairs of a leaderboard beside its comparisons.
+
+    `unpaired`: runs whose scores of test rows are not known. `ranks`: over tasks, of three methods and two tasks or
+    more. `bootstrap`: by method, the interquartile mean, and the probability of improvement over the reference (`None`
+    for the reference itself). `wilcoxon`: a signed-rank test for every pair, with six tasks or more.
+    """
+
+    board: Leaderboard
+    unpaired: int
+    ranks: Ranks | None
+    bootstrap: Mapping[str, tuple[Resampled, Resampled | None]]
+    wilcoxon: list[dict[str, Any]]
+
+
+def analyse(data: RunData) -> list[Differences] | None:
+    """The differences of each leaderboard with two methods or more that can be compared."""
+    runs = {str(group): group.runs for group in data.groups}
+    found = []
+    for board in data.leaderboards:
+        if board.comparisons:
+            scores = _scores(board, runs[board.title])
+            lacking = sum(run.rows is None for held in scores.values() for own in held.values() for run in own.values())
+            found.append(Differences(board, lacking, _ranks(scores), _bootstrap(scores), _signed_ranks(scores)))
+    return found or None
+
+
+def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Section:
+    """A matrix of verdicts, a table of ranks and a critical-difference diagram for each leaderboard."""
     sheets: list[Sheet] = []
     figures, remarks, data = {}, [BOOTSTRAP], []
-    boards = [board for board in evidence.boards if board.comparisons]
-    for number, board in enumerate(boards):
-        scores = _scores(board, runs[title(board)])
-        remarks += _unpaired(title(board), scores)
-        found = _ranks(scores)
-        beside = _beside(scores)
-        sheets += [_matrix(board), _summary(board, beside, found)]
-        if found:
-            draw = partial(diagram, found, evidence.looks, f"verdicts-{number}")
-            figures[f"Critical difference of mean ranks: {title(board)}"] = draw
-            remarks.append(f"{title(board)}: {_friedman(found)}")
-        signed = _signed_ranks(scores)
-        remarks += [f"{title(board)}: {_signed(signed, found)}"] if signed and found else []
-        data.append(_data(board, beside, found, signed))
-    if not boards:
-        return None
+    for number, one in enumerate(found):
+        title, ranks = one.board.title, one.ranks
+        remarks += _unpaired(title, one.unpaired)
+        sheets += [_matrix(one.board), _summary(one)]
+        if ranks:
+            figures[f"Critical difference of mean ranks: {title}"] = partial(
+                diagram, ranks, styles, f"verdicts-{number}"
+            )
+            remarks.append(f"{title}: {_friedman(ranks)}")
+        remarks += [f"{title}: {_signed(one.wilcoxon, ranks)}"] if one.wilcoxon and ranks else []
+        data.append(_data(one))
     return Section(
         "verdicts",
         "Wins, losses, not shown to differ",
@@ -75,9 +96,8 @@ def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
     return {row.method: scores_of(runs[runs["label"] == row.method], ()) for row in board.rows if row.mean}
 
 
-def _unpaired(about: str, scores: dict[str, Scores]) -> list[str]:
+def _unpaired(about: str, lacking: int) -> list[str]:
     """What is said of runs whose test rows cannot be paired, if there are any."""
-    lacking = sum(run.rows is None for held in scores.values() for cell in held.values() for run in cell.values())
     runs = "1 run has no scores of its" if lacking == 1 else f"{lacking} runs have no scores of their"
     said = "differences have the error of two sets of test rows, which is too large"
     return [f"{about}: {runs} test rows, so {said}."] if lacking else []
@@ -92,7 +112,7 @@ def _means(scores: Scores) -> dict[str, float]:
     return {task: fmean(run.score for run in runs.values()) for task, runs in scores.items()}
 
 
-def _beside(scores: dict[str, Scores]) -> dict[str, tuple[Resampled, Resampled | None]]:
+def _bootstrap(scores: dict[str, Scores]) -> dict[str, tuple[Resampled, Resampled | None]]:
     """IQM, and the probability of improvement over the reference; the same runs, the same intervals."""
     reference = _reference(scores)
     return {
@@ -115,7 +135,7 @@ def _matrix(board: Leaderboard) -> Sheet:
     pairs = len(board.comparisons)
     untold = sum(c.verdict == "tie" for c in board.comparisons)
     note = f"{pairs} pair{'' if pairs == 1 else 's'}; {untold} not shown to differ."
-    return Sheet(f"Method of the line against that of the column: {title(board)}", ("", *names), 1, tuple(lines), note)
+    return Sheet(f"Method of the line against that of the column: {board.title}", ("", *names), 1, tuple(lines), note)
 
 
 def _cell(compared: Comparison, method: str) -> str:
@@ -124,15 +144,15 @@ def _cell(compared: Comparison, method: str) -> str:
     return f"{ {'win': 'W', 'loss': 'L', 'tie': UNTOLD}[told([compared], method)[other]] } {gap:+.1f}"
 
 
-def _summary(board: Leaderboard, beside: dict[str, tuple[Resampled, Resampled | None]], found: Ranks | None) -> Sheet:
+def _summary(one: Differences) -> Sheet:
     lines = []
-    for method, (middle, better) in beside.items():
-        counts = list(told(board.comparisons, method).values())
+    for method, (middle, better) in one.bootstrap.items():
+        counts = list(told(one.board.comparisons, method).values())
         record = "–".join(str(counts.count(each)) for each in ("win", "loss", "tie"))
-        mean_rank = f"{found.mean[method]:.2f}" if found else ABSENT
+        mean_rank = f"{one.ranks.mean[method]:.2f}" if one.ranks else ABSENT
         lines.append((method, record, mean_rank, _ends(middle, ".1f"), _ends(better, ".2f")))
-    heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(beside)})")
-    return Sheet(f"Beside the mean: {title(board)}", heads, 1, tuple(lines))
+    heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(one.bootstrap)})")
+    return Sheet(f"Beside the mean: {one.board.title}", heads, 1, tuple(lines))
 
 
 def _ends(found: Resampled | None, form: str) -> str:
@@ -177,15 +197,15 @@ def _signed(signed: Sequence[dict[str, Any]], found: Ranks) -> str:
     return f"Wilcoxon's signed-rank test over the tasks, Holm's correction: {differences}.{hint}"
 
 
-def _data(board: Leaderboard, beside: "Any", found: Ranks | None, signed: list[dict[str, Any]]) -> dict[str, Any]:
+def _data(one: Differences) -> dict[str, Any]:
     """Plain values; the pairs themselves are in the leaderboard's `comparisons`."""
-    over = _reference(beside)
+    over = _reference(one.bootstrap)
     return {
-        "leaderboard": title(board),
-        "ranks": asdict(found) if found else None,
-        "interquartile_mean": {method: asdict(middle) for method, (middle, _) in beside.items()},
-        "improvement": {"over": over, "of": {m: asdict(better) for m, (_, better) in beside.items() if better}},
-        "wilcoxon": signed,
+        "leaderboard": one.board.title,
+        "ranks": asdict(one.ranks) if one.ranks else None,
+        "interquartile_mean": {method: asdict(middle) for method, (middle, _) in one.bootstrap.items()},
+        "improvement": {"over": over, "of": {m: asdict(better) for m, (_, better) in one.bootstrap.items() if better}},
+        "wilcoxon": one.wilcoxon,
     }
 
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from peftbench.core.jsonable import plain
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
+from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+from peftbench.studies._figures import INK, Style, bar, drawing, frame, svg
+from peftbench.studies._groups import Group
+from peftbench.studies._label_layout import place
+from peftbench.studies._text_format import ABSENT, interval_text, lacking
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies.figures import INK, Style, bar, drawing, frame, svg
-from peftbench.studies.groups import Group, groups
-from peftbench.studies.label_layout import place
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.text_format import ABSENT, interval_text, lacking
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def front(runs: "pd.DataFrame", rng: np.random.Generator, resamples: int = 2000) -> Front:
-    """The front of a group of runs (`peftbench.studies.groups`). The same generator, the same shares."""
+    """The front of a group of runs (`peftbench.studies._groups`). The same generator, the same shares."""
     known = runs["retention_loss_change"].notna()
     cells = cells_of(good_of(runs[known]))
     # Who never measured it is not on this plane at all; who did on some cells lacks the others.
@@ -160,6 +160,7 @@ def _on_front(learned: "NDArray[np.float64]", lost: "NDArray[np.float64]", one: 
 
 # Presentation
 
+ORDER = 70
 SEED = 0
 """Of the resamples: the same runs, the same report."""
 ABOUT = (
@@ -169,19 +170,21 @@ ABOUT = (
 )
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section; none where fewer than two methods of a group have both figures on the same cells."""
-    made = [(group, front(group.runs, np.random.default_rng(SEED))) for group in groups(evidence.table)]
-    found = [(group, one) for group, one in made if len(one.standings) > 1]
-    if not found:
-        return None
+def analyse(data: RunData) -> list[tuple[Group, Front]] | None:
+    """The front of each group; `None` where fewer than two methods of a group have both figures on the same cells."""
+    made = [(group, front(group.runs, np.random.default_rng(SEED))) for group in data.groups]
+    return [(group, one) for group, one in made if len(one.standings) > 1] or None
+
+
+def present(found: list[tuple[Group, Front]], styles: Mapping[str, Style]) -> Section:
+    """A table and a figure for each front."""
     return Section(
         name="retention",
         title="Learning against forgetting",
         about=ABOUT,
         sheets=tuple(_sheet(group, one) for group, one in found),
         figures={
-            f"Front of {group}": partial(_scatter, one, evidence.looks, f"front-{number}")
+            f"Front of {group}": partial(_scatter, one, styles, f"front-{number}")
             for number, (group, one) in enumerate(found)
         },
         remarks=tuple(f"{group}, left out: {text}" for group, one in found for text in lacking(one.missing.items())),

@@ -2,14 +2,14 @@
 
 PSCP = P · Π (1 + cost / C) ^ -β, or in the exponential form P · Π exp(-β · cost / C), with P on a scale of 0 to 100.
 Nothing but cost lowers it, and nothing free raises it. The constants C and exponents β are sets of weights
-(`peftbench.studies.pscp_weights`).
+(`peftbench.studies._pscp_weights`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
 
 from peftbench.core.registry import did_you_mean
-from peftbench.studies.pscp_weights import ALL_COSTS, COSTS, Weights, WeightSet, weight_set
+from peftbench.studies._pscp_weights import ALL_COSTS, COSTS, Weights, WeightSet, weight_set
 
 __all__ = ["ALL_COSTS", "COSTS", "burden", "pscp", "weight_set"]
 

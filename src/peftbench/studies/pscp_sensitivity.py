@@ -9,16 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftbench.studies.figures import INK, Style, drawing, frame, svg
-from peftbench.studies.label_layout import spread
-from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies._figures import INK, Style, drawing, frame, svg
+from peftbench.studies._label_layout import spread
+from peftbench.studies._pscp_costs import Paid, Pscp
+from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies.pscp import burden
-from peftbench.studies.pscp_board import Paid, Pscp
-from peftbench.studies.pscp_weights import WeightSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.text import Text
+
+    from peftbench.studies.leaderboard import Leaderboard
 
 LOWEST, HIGHEST = 0.0, 3.0
 """The exponents that are looked at."""
@@ -77,8 +78,8 @@ def sweeps(
     Args:
         weights: the set.
         methods: what each method got and paid.
-        used: the set's constants, from `peftbench.studies.pscp_board.constants`.
-        scores: from `peftbench.studies.pscp_board.penalised`; methods without one are left out. Where fewer
+        used: the set's constants, from `peftbench.studies._pscp_costs.constants`.
+        scores: from `peftbench.studies._pscp_costs.penalised`; methods without one are left out. Where fewer
             than two have one there is no sweep.
     """
     compared = sorted(name for name, score in scores.items() if score.value is not None)
@@ -140,13 +141,13 @@ def varied(sweep: Sweep) -> str:
     return "one for all costs" if sweep.varied == ALL else f"{sweep.varied} alone"
 
 
-def lines(board: Leaderboard) -> list[tuple[str, str, str]]:
+def lines(board: "Leaderboard") -> list[tuple[str, str, str]]:
     """Weight set with version, which exponent is varied, and who leads, for each sweep of the leaderboard."""
     names = {weights.name: str(weights) for weights in board.weights}
     return [(names[sweep.weights], varied(sweep), words(sweep)) for sweep in board.sensitivity]
 
 
-def remarks(board: Leaderboard) -> list[str]:
+def remarks(board: "Leaderboard") -> list[str]:
     """A line for each weight set: who leads as one exponent for all costs grows."""
     names = {weights.name: str(weights) for weights in board.weights}
     return [
@@ -157,7 +158,7 @@ def remarks(board: Leaderboard) -> list[str]:
     ]
 
 
-def figures(board: Leaderboard, looks: Mapping[str, Style], name: str) -> dict[str, str]:
+def figures(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> dict[str, str]:
     """A figure for each weight set that has a PSCP, by its name and version.
 
     Above, every method's PSCP against one exponent for all costs; below, a row for each exponent that is varied with

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from peftbench.core.jsonable import plain
 from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
+from peftbench.studies._chance import at_chance
+from peftbench.studies._coverage import good_of, scores_of
+from peftbench.studies._figures import INK, Style, beside, drawing, frame, svg
+from peftbench.studies._groups import Group
+from peftbench.studies._text_format import ABSENT
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.chance import at_chance
-from peftbench.studies.coverage import good_of, scores_of
-from peftbench.studies.figures import INK, Style, beside, drawing, frame, svg
-from peftbench.studies.groups import Group, groups
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.text_format import ABSENT
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def worst(scores: Scores) -> Worst | None:
 
 
 def stability(runs: "pd.DataFrame") -> list[Stability]:
-    """The stability of each method of runs with a column `label` (`peftbench.studies.groups`), steadiest first."""
+    """The stability of each method of runs with a column `label` (`peftbench.studies._groups`), steadiest first."""
     found = [_of(str(label), own) for label, own in runs.groupby("label")]
     return sorted(found, key=lambda one: (one.spread.sd if one.spread else math.inf, one.method))
 
@@ -111,6 +111,7 @@ def _of(label: str, runs: "pd.DataFrame") -> Stability:
 
 # Presentation
 
+ORDER = 30
 LEAST = 3
 """Seeds of a task from which on a spread is told."""
 PANELS = 6
@@ -129,17 +130,19 @@ NOTE = (
 )
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section; none where no task has `LEAST` seeds."""
-    found = [(group, stability(group.runs)) for group in groups(evidence.table) if _seeds(group) >= LEAST]
-    if not found:
-        return None
+def analyse(data: RunData) -> "list[tuple[Group, list[Stability]]] | None":
+    """The stability of each method of each group of runs; `None` where no task has `LEAST` seeds."""
+    return [(group, stability(group.runs)) for group in data.groups if _seeds(group) >= LEAST] or None
+
+
+def present(found: "list[tuple[Group, list[Stability]]]", styles: Mapping[str, Style]) -> Section:
+    """A table and a figure for each group of runs."""
     return Section(
         name="stability",
         title="Stability over seeds",
         about=ABOUT,
         sheets=tuple(_sheet(group, held) for group, held in found),
-        figures=_figures([group for group, _ in found], evidence.looks),
+        figures=_figures([group for group, _ in found], styles),
         data=[{"runs": str(group), "methods": plain(held)} for group, held in found],
     )
 

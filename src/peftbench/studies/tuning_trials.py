@@ -6,20 +6,20 @@ the means over its runs, one a seed; it ended well if all of them did.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftbench.core.jsonable import plain
 from peftbench.core.spec import BAD
+from peftbench.studies._figures import Style, beside, drawing, frame, svg
+from peftbench.studies._label_layout import spread
+from peftbench.studies._run_labels import distinct, labels
+from peftbench.studies._setting_selection import trials_of
+from peftbench.studies._text_format import ABSENT, seeds_text
 from peftbench.studies.blocks import Section, Sheet
-from peftbench.studies.figures import Style, beside, drawing, frame, svg
-from peftbench.studies.label_layout import spread
-from peftbench.studies.model_selection import trials_of
-from peftbench.studies.report_data import Evidence
-from peftbench.studies.run_labels import distinct, labels
-from peftbench.studies.text_format import ABSENT, seeds_text
+from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,6 +216,7 @@ def _number(value: Any) -> float | None:
 
 # Presentation
 
+ORDER = 80
 ABOUT = (
     "Every method was given the same number of trials on each task, on seeds that its own runs do not use. Of the "
     "first so many trials, the one with the lowest validation loss is taken, never by test score. What is shown is its "
@@ -227,17 +228,19 @@ NO_INTERVAL = (
 )
 
 
-def section(evidence: Evidence) -> Section | None:
-    """The section of searches, if there are any trials."""
-    found = searches(evidence.table)
-    if not found:
-        return None
+def analyse(data: RunData) -> tuple[Searches, ...] | None:
+    """The searches, if there are any trials."""
+    return searches(data.table) or None
+
+
+def present(found: Sequence[Searches], styles: Mapping[str, Style]) -> Section:
+    """Scores by the number of trials, and what was chosen."""
     figures = {
-        _title(each): partial(_figure, each, evidence.looks, f"trials-{number}")
+        _title(each): partial(_figure, each, styles, f"trials-{number}")
         for number, each in enumerate(found)
         if len(each.bought) > 1
     }
-    sheets = [sheet for each in found for sheet in (_by_number(each), _chosen(each)) if sheet.lines]
+    sheets = [sheet for each in found for sheet in (_by_number(each), _chosen_table(each)) if sheet.lines]
     remarks = (NO_INTERVAL, *(remark for each in found for remark in _remarks(each)))
     data = [each.to_dict() for each in found]
     return Section("trials", "What trials buy", ABOUT, tuple(sheets), figures, remarks, data)
@@ -268,7 +271,7 @@ def _by_number(each: Searches) -> Sheet:
     return Sheet(f"{_title(each)}: test score (rank) by the number of trials", headings, 1, lines)
 
 
-def _chosen(each: Searches) -> Sheet:
+def _chosen_table(each: Searches) -> Sheet:
     headings = ("Method", "Task", "Chosen", "Trial", "Validation loss", "Trials")
     lines = tuple(
         (

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftbench.studies.model_selection import compared
-from peftbench.studies.train_sizes import in_order
+from peftbench.studies._train_sizes import in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +22,8 @@ class Group:
         return f"{self.model}, {self.size} training rows, {self.machine_class}"
 
 
-def groups(table: "pd.DataFrame") -> list[Group]:
-    """The groups of the compared runs of a table (`compared`), by model, machine class and size."""
-    held, keys = compared(table), ["model", "size", "machine_class"]
-    found = [Group(str(model), str(size), str(machine), runs) for (model, size, machine), runs in held.groupby(keys)]
+def groups(runs: "pd.DataFrame") -> list[Group]:
+    """The groups of compared runs (`peftbench.studies._setting_selection`), by model, machine class and size."""
+    keys = ["model", "size", "machine_class"]
+    found = [Group(str(model), str(size), str(machine), own) for (model, size, machine), own in runs.groupby(keys)]
     return sorted(found, key=lambda group: (group.model, group.machine_class, in_order(group.size)))

@@ -8,7 +8,7 @@ Where settings were searched for (`peftbench.tuning`), their choice came before,
 
 from typing import TYPE_CHECKING
 
-from peftbench.studies.run_labels import CELL, distinct, labels, measured, validated_on
+from peftbench.studies._run_labels import CELL, distinct, labels, measured, validated_on
 
 if TYPE_CHECKING:
     import pandas as pd

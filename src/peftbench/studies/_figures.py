@@ -12,10 +12,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from peftbench.stats.intervals import Interval
-from peftbench.studies.label_layout import place, spread
-from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.model_selection import compared
-from peftbench.studies.text_format import humane
+from peftbench.studies._label_layout import place, spread
+from peftbench.studies._text_format import humane
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from peftbench.studies.leaderboard import Leaderboard
 
 INK, GRID = "#123456", "#fedcba"
 VARIABLES = {INK: "var(--ink, #1c2430)", GRID: "var(--line, #d9dee5)"}
@@ -46,7 +46,7 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     }
 
 
-def score_cost(board: Leaderboard, looks: Mapping[str, Style], name: str) -> str | None:
+def score_cost(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> str | None:
     """Mean score with its interval against trainable parameters (log); `None` if nothing can be drawn.
 
     Methods that train nothing are level lines, since a logarithmic axis has no 0. `name` keeps the ids of
@@ -93,13 +93,12 @@ def _around(values: Sequence[float], margin: float, least: float) -> tuple[float
 
 
 def learning_curves(
-    board: Leaderboard, table: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style], name: str
+    board: "Leaderboard", runs: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style], name: str
 ) -> dict[str, str]:
     """Validation loss against step for each task of the leaderboard: one line per method, mean over its seeds.
 
     A step is drawn if every seed that has a curve was validated there, so that a line never changes its runs midway.
     """
-    runs = compared(table)
     here = (runs["model"] == board.model) & (runs["size"] == board.size)
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")

@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
-from peftbench.studies.coverage import good_of
-from peftbench.studies.run_labels import CELL, distinct, measured
+from peftbench.studies._coverage import good_of
+from peftbench.studies._run_labels import CELL, distinct, measured
 
 if TYPE_CHECKING:
     import pandas as pd

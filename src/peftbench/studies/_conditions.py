@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftbench.studies._text_format import ABSENT, seeds_text
 from peftbench.studies.blocks import Sheet
-from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.text_format import ABSENT, seeds_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from peftbench.studies.leaderboard import Leaderboard
 
 FACTS = (
     *("learning_rate", "epochs", "steps", "batch_size", "accumulation", "train_rows", "validation_rows", "test_rows"),
@@ -72,7 +73,7 @@ MANY_CUT = 0.05
 """The share of truncated rows from which on a reader has to be warned."""
 
 
-def sheet(board: Leaderboard) -> Sheet:
+def sheet(board: "Leaderboard") -> Sheet:
     """A line for each method with what differs between them; what does not differ stands in the note."""
     held = board.conditions
     apart = [fact for fact in NAMES if not _shared(held, fact) and any(of[fact] for of in held.values())]
@@ -80,7 +81,7 @@ def sheet(board: Leaderboard) -> Sheet:
     return Sheet(TITLE, ("Method", *(NAMES[fact] for fact in apart)), 1, tuple(lines) if apart else (), _note(board))
 
 
-def _note(board: Leaderboard) -> str:
+def _note(board: "Leaderboard") -> str:
     held = board.conditions
     shared = {fact: values for fact in NAMES if (values := _shared(held, fact))}
     if shared.get("accumulation") == (1,):
@@ -89,7 +90,7 @@ def _note(board: Leaderboard) -> str:
     return f"All methods: {', '.join([*told, seeds_text(board.seeds)])}."
 
 
-def remarks(board: Leaderboard) -> list[str]:
+def remarks(board: "Leaderboard") -> list[str]:
     """Training sets smaller than asked for, and methods many of whose rows were cut."""
     said = []
     if board.fewer:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies.pscp import pscp
-from peftbench.studies.pscp_weights import WeightSet
 
 if TYPE_CHECKING:
     import pandas as pd
