@@ -14,15 +14,15 @@ from torch.nn import functional
 
 from peftbench.core.spec import Training
 from peftbench.engine.families.decoder import forward, pad
-from peftbench.engine.generation import generate, in_batches, rank
+from peftbench.engine.generation import generate, in_batches, rank_choices
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tracked
-from peftbench.engine.tokenization import Encoded, Encoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 REPEATS = 7
 
@@ -41,7 +41,9 @@ def medians(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def rows(base: Base, task: str) -> list[Encoded]:
     unit = TASKS[task]
-    return encode(Encoder(base.tokenizer, unit.facts, 256), split(unit, {}, 64, 0, Limits(8, 64), None).test)
+    return encode_examples(
+        Encoder(base.tokenizer, unit.facts, 256), split(unit, {}, 64, 0, RowLimits(8, 64), None).test
+    )
 
 
 def full_logits_loss(adapted: Adapted, batch: list[Encoded]) -> torch.Tensor:
@@ -81,7 +83,7 @@ def main() -> None:
         ),
         "ranking 64 rows: row and choice at a time / shared prompt, batches of 32 by length": (
             lambda: naive_rank(plain, labelled),
-            lambda: in_batches(labelled, 32, lambda b: rank(plain, b)),
+            lambda: in_batches(labelled, 32, lambda b: rank_choices(plain, b)),
         ),
         "generating for 64 rows: one at a time / batches of 32 by length": (
             lambda: in_batches(free, 1, lambda b: generate(plain, b, [1], 24)),

@@ -21,8 +21,8 @@ from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
-from peftbench.profiling.devices import device
-from peftbench.profiling.dry_run import Shape
+from peftbench.profiling.devices import find_device
+from peftbench.profiling.dry_run import BatchShape
 from peftbench.profiling.profiles import profile
 
 METHODS_SHOWN: tuple[Any, ...] = (
@@ -31,7 +31,7 @@ METHODS_SHOWN: tuple[Any, ...] = (
     {"use": "p-tuning", "tokens": 20, "hidden": 128},
     {"use": "prefix-tuning", "tokens": 16, "hidden": 128},
 )
-ROWS: Shape = (116, 12)
+ROWS: BatchShape = (116, 12)
 STEPS = 7
 
 
@@ -77,7 +77,7 @@ def line(base: Base, name: str, method: Any) -> str:
     if adapted.remove is not None:
         adapted.remove()
     base.restore()
-    took, expected = float(np.median(seconds[2:])), device().seconds(step.counts)
+    took, expected = float(np.median(seconds[2:])), find_device().seconds(step.counts)
     cells = [
         *("pocket" if name == "pocket" else f"63 M, {base.precision_used}", str(spec.method)),
         f"{told.trainable_parameters:,}" + ("" if told.trainable_parameters == trained else f" (is {trained:,})"),

@@ -76,7 +76,7 @@ def _warm_workers() -> Iterator[None]:
         return Forked(server.Process(target=in_environment, args=(dict(os.environ), theirs), daemon=True))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "start", start)
+        patch.setattr(local, "start_worker", start)
         yield
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.report.tables import section_markdown
-from peftbench.results.store import arguments, written
+from peftbench.results.store import arguments, arguments_text
 from peftbench.studies import study
 from peftbench.studies._groups import groups
 from peftbench.studies.ablation import Ablation, ablations
@@ -162,7 +162,7 @@ JSON = st.recursive(
 @settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), JSON, max_size=4))
 def test_arguments_are_read_as_the_table_writes_them(given: dict[str, Any]) -> None:
-    assert arguments(written(given)) == given
+    assert arguments(arguments_text(given)) == given
 
 
 @pytest.mark.parametrize("text", ["rank", "rank=4,alpha=2", "rank=4 alpha=2", "=4"])

@@ -20,7 +20,7 @@ from conftest import SHARED
 from peftbench.checks import tiny_models as tiny
 from peftbench.core.registry import UserError
 from peftbench.engine.decode_strategy import choose
-from peftbench.engine.generation import decoded, generate
+from peftbench.engine.generation import answers_in_order, generate
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
 from peftbench.engine.tokenization import Encoded
@@ -116,7 +116,7 @@ def compare(base: Base, folder: Path) -> str:
             with merge() if merge is not None else nullcontext(), torch.no_grad():
                 ours = torch.cat([base.shape.read(model, [row.prompt])[0] for row in ROWS])
                 how = choose(model, ROWS, ranked=False, exact=base.exact)
-                said = decoded(ROWS, how, len(ROWS), partial(answers_of, model, base))
+                said = answers_in_order(ROWS, how, len(ROWS), partial(answers_of, model, base))
             apart = float((ours - right).abs().max() / right.abs().max())
             assert apart < noise, f"{'merged' if merge else 'unmerged'}: {apart:.1e}"
             assert said == answers
@@ -132,7 +132,7 @@ def bases(
     tiny_models: dict[str, Path], tiny_seq2seq: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Base]:
     """A Llama with biases; a Qwen whose embeddings are tied; a GPT-2, whose layers are Conv1D; a T5."""
-    places = {"llama": tiny.build("decoder", tmp_path_factory.mktemp("matrix")), "t5": tiny_seq2seq["t5"]}
+    places = {"llama": tiny.build_tiny("decoder", tmp_path_factory.mktemp("matrix")), "t5": tiny_seq2seq["t5"]}
     places |= {"tied": tiny_models["qwen"], "gpt2": tiny_models["gpt2"], "plain": tiny_models["llama"]}
     return {name: Base(find(str(place)), "fp32") for name, place in places.items()}
 

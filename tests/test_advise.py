@@ -14,21 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from peftbench.advisor.evidence_kernel import Cell, Known, Place, Scored, cells, nearness
-from peftbench.advisor.presentation import data, section
-from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Predicted, Question, advise, candidates
-from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, Evaluation, evaluate
-from peftbench.advisor.score_model import ADVANTAGES, Process, Series, learn
+from peftbench.advisor.evidence_kernel import EvidenceCell, KnownFacts, Place, ScoredMethod, evidence_cells, nearness
+from peftbench.advisor.presentation import advice_section, data
+from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Predicted, Question, known_methods, recommend
+from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, RegretReport, leave_one_task_out
+from peftbench.advisor.score_model import ADVANTAGES, GaussianProcess, Series, learn
 from peftbench.cli import app
 from peftbench.cli.quantities import quantity
 from peftbench.core.registry import UserError
 from peftbench.results import published
 from peftbench.studies._pscp_weights import weight_set
-from peftbench.studies.pscp import pscp
+from peftbench.studies.pscp import penalised_score
 from synthetic_table import run
 
 KINDS = {f"{kind}{n}": kind for kind in ("classification", "math") for n in range(5)}
-KNOWN = Known(kinds=KINDS)
+KNOWN = KnownFacts(kinds=KINDS)
 OVERALL_EFFECTS = {"lora": 3.0, "ia3": 1.0, "bitfit": 0.0, "prompt-tuning": -4.0}
 CHEAP = Predicted({"peak_memory_bytes": 1e9, "train_seconds": 60, "adapter_bytes": 1e6, "trainable_parameters": 1e6})
 
@@ -59,12 +59,12 @@ def place(kind: str = "classification", task: str = "new", **changes: Any) -> Pl
 
 
 def asked(table: pd.DataFrame, question: Question, predicted: dict[str, Predicted] | None = None) -> Advice:
-    model = learn(cells(table, KNOWN))
-    return advise(model, question, predicted or dict.fromkeys(candidates(model, question.place), CHEAP))
+    model = learn(evidence_cells(table, KNOWN))
+    return recommend(model, question, predicted or dict.fromkeys(known_methods(model, question.place), CHEAP))
 
 
-def regret(found: Evaluation | str, rule: str) -> float:
-    assert isinstance(found, Evaluation)
+def regret(found: RegretReport | str, rule: str) -> float:
+    assert isinstance(found, RegretReport)
     (policy,) = [policy for policy in found.policies if policy.name == rule]
     assert policy.regret
     return policy.regret.mean
@@ -72,7 +72,7 @@ def regret(found: Evaluation | str, rule: str) -> float:
 
 def test_one_observation_is_shrunk_as_by_hand() -> None:
     here = place()
-    process = Process((here,), {"m": Series((0,), np.array([6.0]), np.array([1.0]))}, ADVANTAGES)
+    process = GaussianProcess((here,), {"m": Series((0,), np.array([6.0]), np.array([1.0]))}, ADVANTAGES)
     own = process.own["m"]
     found = process.at(here)["m"]
     # One place shares all parts with itself: the posterior of a normal mean, worked by hand.
@@ -84,7 +84,7 @@ def test_one_observation_is_shrunk_as_by_hand() -> None:
 
 
 def test_variances_have_the_highest_density() -> None:
-    model = learn(cells(by_kind(), KNOWN))
+    model = learn(evidence_cells(by_kind(), KNOWN))
     process, centre = model.advantages, 2 * np.log(np.array(ADVANTAGES))
     best, slope = process._loss(np.log(process.variances), centre)
     assert np.abs(slope).max() < 0.05
@@ -98,9 +98,9 @@ def test_variances_have_the_highest_density() -> None:
 def test_a_cell_of_weak_methods_is_not_taken_for_a_hard_one() -> None:
     effects = {"strong": 10.0, "weak": -10.0, "plain": 0.0}
 
-    def planted_cell(task: str, level: float, methods: tuple[str, ...]) -> Cell:
-        held = {m: Scored(m, level + effects[m], 0.1, 2, (f"{task}-{m}",), {}) for m in methods}
-        return Cell(place(task=task), held)
+    def planted_cell(task: str, level: float, methods: tuple[str, ...]) -> EvidenceCell:
+        held = {m: ScoredMethod(m, level + effects[m], 0.1, 2, (f"{task}-{m}",), {}) for m in methods}
+        return EvidenceCell(place(task=task), held)
 
     found = learn(
         [
@@ -117,7 +117,7 @@ def test_a_cell_of_weak_methods_is_not_taken_for_a_hard_one() -> None:
 def test_a_few_rows_more_are_nearly_the_same_cell() -> None:
     """What is known of a cell fades with the rows, and does not end with them."""
     table = pd.concat([by_kind(), by_kind().assign(model="other", score=lambda runs: runs["score"] - 20)])
-    model = learn(cells(table, KNOWN))
+    model = learn(evidence_cells(table, KNOWN))
     at = model.cells[0].place
     label = next(iter(model.cells[0].scores))
     known, near, far = (model.advantage(replace(at, size=str(n), rows=n))[label] for n in (at.rows, 1.1 * at.rows, 1e9))
@@ -150,7 +150,7 @@ def test_the_untouched_base_is_recommended_where_nothing_beats_it() -> None:
 
 
 def test_regret_where_the_best_depends_on_the_kind() -> None:
-    found = evaluate(cells(by_kind(), KNOWN))
+    found = leave_one_task_out(evidence_cells(by_kind(), KNOWN))
     assert regret(found, ADVISOR) < 0.3
     assert regret(found, ADVISOR) < min(regret(found, ALWAYS), regret(found, OVERALL)) - 1
     assert regret(found, ORACLE) == 0
@@ -159,7 +159,7 @@ def test_regret_where_the_best_depends_on_the_kind() -> None:
 
 def test_regret_where_one_method_is_best_everywhere() -> None:
     effects = dict.fromkeys(("classification", "math"), OVERALL_EFFECTS)
-    found = evaluate(cells(planted(effects, noise=2.0), KNOWN))
+    found = leave_one_task_out(evidence_cells(planted(effects, noise=2.0), KNOWN))
     assert regret(found, ADVISOR) <= regret(found, OVERALL) + 0.3
     # Where seeds decide, whoever knows the other seeds loses points too.
     assert regret(found, SEEDS) > 0
@@ -167,7 +167,9 @@ def test_regret_where_one_method_is_best_everywhere() -> None:
 
 def test_regret_needs_tasks() -> None:
     table = by_kind()
-    assert "three tasks" in str(evaluate(cells(table[table["task"].isin(["math0", "math1"])], KNOWN)))
+    assert "three tasks" in str(
+        leave_one_task_out(evidence_cells(table[table["task"].isin(["math0", "math1"])], KNOWN))
+    )
 
 
 def test_intervals_cover_what_was_left_out() -> None:
@@ -176,12 +178,14 @@ def test_intervals_cover_what_was_left_out() -> None:
     for number in range(24):
         kind = ("classification", "math", "qa")[number % 3]
         scores = {
-            m: Scored(m, 50 + effect + 3 * math.sin(2 * k + len(kind)) + float(rng.normal(0, 2)), 0.5, 3, (m,), {})
+            m: ScoredMethod(
+                m, 50 + effect + 3 * math.sin(2 * k + len(kind)) + float(rng.normal(0, 2)), 0.5, 3, (m,), {}
+            )
             for k, (m, effect) in enumerate(OVERALL_EFFECTS.items())
         }
-        held.append(Cell(place(kind, f"t{number}"), scores))
-    found = evaluate(held)
-    assert isinstance(found, Evaluation)
+        held.append(EvidenceCell(place(kind, f"t{number}"), scores))
+    found = leave_one_task_out(held)
+    assert isinstance(found, RegretReport)
     assert found.covered is not None
     assert 0.88 <= found.covered <= 1
 
@@ -205,12 +209,15 @@ def test_nothing_is_recommended_that_is_not_known_to_fit(
     refused: set[str],
 ) -> None:
     held = [
-        Cell(place(task=f"t{n}"), {m: Scored(m, values[n], 1.0, 1, (f"{m}{n}",), {}) for m, values in scores.items()})
+        EvidenceCell(
+            place(task=f"t{n}"),
+            {m: ScoredMethod(m, values[n], 1.0, 1, (f"{m}{n}",), {}) for m, values in scores.items()},
+        )
         for n in range(3)
     ]
     predicted = {m: Predicted(costs.get(m, {}), "no" if m in refused else "") for m in scores}
     preferred = weight_set(prefer) if prefer == "paper" else prefer
-    found = advise(learn(held), Question(place(), limits, preferred), predicted)
+    found = recommend(learn(held), Question(place(), limits, preferred), predicted)
     assert sorted(option.method for option in found.options) == sorted(scores)
     fitting = {
         m
@@ -252,7 +259,7 @@ def test_weights_of_pscp_decide() -> None:
     assert [option.method for option in found.ranked] == ["ia3", "lora"]
     second = found.ranked[1]
     in_units = {"trainable_parameters": 5e8, "extra_forward_tflops": 0.0, "peak_memory_gb": 94.0}
-    assert second.pscp == pytest.approx(pscp(second.score.mean, in_units))
+    assert second.pscp == pytest.approx(penalised_score(second.score.mean, in_units))
     assert second.pscp == pytest.approx(second.score.mean / 4)
 
 
@@ -261,7 +268,9 @@ def test_order_of_rows_does_not_matter() -> None:
     question = Question(place("math"), {"peak_memory_bytes": 2e9})
     shuffled = table.sample(frac=1, random_state=1).reset_index(drop=True)
     assert repr(asked(table, question)) == repr(asked(table, question)) == repr(asked(shuffled, question))
-    assert repr(evaluate(cells(table, KNOWN))) == repr(evaluate(cells(shuffled, KNOWN)))
+    assert repr(leave_one_task_out(evidence_cells(table, KNOWN))) == repr(
+        leave_one_task_out(evidence_cells(shuffled, KNOWN))
+    )
 
 
 def test_little_evidence_is_wide_and_said() -> None:
@@ -277,10 +286,10 @@ def test_little_evidence_is_wide_and_said() -> None:
 
 
 def test_published_and_measured_are_told_apart() -> None:
-    figures = published.frame(published.gather(["peft-bench"]).rows["peft-bench"])
+    figures = published.published_frame(published.gather(["peft-bench"]).rows["peft-bench"])
     both = pd.concat([by_kind(), figures], ignore_index=True)
-    assert cells(both, KNOWN) == cells(by_kind(), KNOWN)
-    found = cells(both, KNOWN, published=True)
+    assert evidence_cells(both, KNOWN) == evidence_cells(by_kind(), KNOWN)
+    found = evidence_cells(both, KNOWN, published=True)
     assert {cell.place.model for cell in found} == {"meta-llama/Meta-Llama-3-8B-Instruct"}
     assert len(found) == 27
     assert all("arXiv 2511.21285" in cell.place.size for cell in found)
@@ -290,7 +299,9 @@ def test_trials_and_failures_are_no_scores() -> None:
     table = by_kind()
     trial = run("lora", "math0", 0, size="100", score=100.0, id="trial", trial=3)
     failed = run("lora", "math0", 9, size="100", score=math.nan, id="failed", status="diverged", trial=None)
-    (here,) = [c for c in cells(pd.concat([table, pd.DataFrame([trial, failed])]), KNOWN) if c.place.task == "math0"]
+    (here,) = [
+        c for c in evidence_cells(pd.concat([table, pd.DataFrame([trial, failed])]), KNOWN) if c.place.task == "math0"
+    ]
     lora = here.scores["lora"]
     assert (lora.seeds, lora.failed) == (3, 1)
     assert lora.score < 50
@@ -300,7 +311,7 @@ def test_trials_and_failures_are_no_scores() -> None:
 def test_words_say_what_was_asked_and_what_does_not_fit() -> None:
     predicted = {"lora": Predicted({"peak_memory_bytes": 30e9}), "ia3": CHEAP, "bitfit": Predicted(why="no shapes")}
     found = asked(by_kind(), Question(place(), {"peak_memory_bytes": 24e9}), predicted)
-    told = section(
+    told = advice_section(
         found, {"lora": {}, "ia3": {"use": "ia3", "modules": ["q", "v"], "learning_rate": 0.01}, "bitfit": {}}
     )
     assert "peak memory at most 24 GB" in told.title
@@ -396,7 +407,7 @@ def test_no_method_is_credited_with_the_runs_of_another(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["advise", "--store", str(tmp_path), *question, "--json"], catch_exceptions=False)
     (advice,) = json.loads(done.stdout)["advice"]
     rows = [row for held in published.gather(published.bundled()).rows.values() for row in held]
-    by_id = dict(zip(published.frame(rows)["id"], rows, strict=True))
+    by_id = dict(zip(published.published_frame(rows)["id"], rows, strict=True))
     ranked = [option for option in advice["methods"] if option["rank"]]
     assert ranked
     for option in ranked:
@@ -427,7 +438,7 @@ def test_where_nothing_fits_the_least_is_said() -> None:
     found = asked(by_kind(), Question(place(), {"peak_memory_bytes": 24e9}), predicted)
     assert found.ranked == ()
     assert data(found, {"lora": {}, "ia3": {}})["least"] == {"method": "ia3", "needed": {"peak_memory_bytes": 26e9}}
-    told = section(found, {"lora": {}, "ia3": {}}).remarks[0]
+    told = advice_section(found, {"lora": {}, "ia3": {}}).remarks[0]
     assert told.endswith("Nearest to the limits is ia3: it needs peak memory of 26 GB, not 24 GB.")
     fits = asked(by_kind(), Question(place(), {"peak_memory_bytes": 27e9}), predicted)
     assert fits.least is None

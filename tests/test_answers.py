@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from peftbench.core.spec import Evaluation, Training
-from peftbench.engine.generation import answer
+from peftbench.engine.generation import answer_rows
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokenization import Encoded, Encoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 Trained = tuple[Base, Adapted, list[Encoded]]
 TASK = TASKS["pocket_topic"]
@@ -24,14 +24,16 @@ TASK = TASKS["pocket_topic"]
 def trained() -> Iterator[Trained]:
     """The bundled model, fine-tuned on a task until it has learned it, and test rows."""
     base = Base(find("pocket"), "fp32")
-    splits = split(TASK, {}, 256, 0, Limits(32, 96), None)
+    splits = split(TASK, {}, 256, 0, RowLimits(32, 96), None)
     encoder = Encoder(base.tokenizer, TASK.facts, 512)
     torch.manual_seed(0)
     full = METHODS["full"].function(base.model)
     asked = Training(num_train_epochs=1.25, eval_steps=1.0)
     trainer = Trainer(full, asked, 1e-3, "fp32", 0)
-    trainer.fit(encode(encoder, splits.train), encode(encoder, splits.validation), Meter(), lambda _: None)
-    rows = encode(encoder, splits.test)
+    trainer.fit(
+        encode_examples(encoder, splits.train), encode_examples(encoder, splits.validation), Meter(), lambda _: None
+    )
+    rows = encode_examples(encoder, splits.test)
     right = [row.target for row in rows]
     ranked = answers((base, full, rows), "rank")
     assert (
@@ -44,7 +46,7 @@ def trained() -> Iterator[Trained]:
 def answers(trained: Trained, how: str, size: int = 32) -> list[str]:
     base, adapted, rows = trained
     asked = Evaluation.model_validate({"answer": how, "per_device_eval_batch_size": size})
-    return answer(adapted, base, TASK, asked, rows)
+    return answer_rows(adapted, base, TASK, asked, rows)
 
 
 def test_generate_and_rank_agree(trained: Trained) -> None:
@@ -67,7 +69,7 @@ def test_the_padding_side_of_the_tokenizer_changes_no_answer(trained: Trained) -
     for side in ("left", "right"):
         tokenizer.padding_side = side
         encoder = Encoder(tokenizer, TASK.facts, 512)
-        rows = [encoder(example) for example in split(TASK, {}, 256, 0, Limits(32, 40), None).test]
+        rows = [encoder(example) for example in split(TASK, {}, 256, 0, RowLimits(32, 40), None).test]
         found.append(answers((trained[0], trained[1], rows), "generate"))
     tokenizer.padding_side = before
     assert found[0] == found[1]

@@ -16,16 +16,16 @@ from peftbench.checks import method_check
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation, RunResult, RunSpec
 from peftbench.engine.decode_strategy import choose
-from peftbench.engine.families import positions
-from peftbench.engine.generation import answer, check_fits
+from peftbench.engine.families import max_positions
+from peftbench.engine.generation import answer_rows, check_fits
 from peftbench.engine.load import Base
-from peftbench.engine.tokenization import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 pytestmark = pytest.mark.skipif(not cases.CASES.is_dir(), reason="needs the cases beside the repository")
 ALL = cases.architectures()
@@ -105,10 +105,10 @@ def right(model: Path, kept: Path) -> tuple[list[str], list[str], float]:
     from peft import PeftModel
 
     base, task = Base(find(str(model)), "fp32"), TASKS[TASK]
-    splits = split(task, {}, 8, 0, Limits(ROWS, ROWS), None)
+    splits = split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None)
     encoder = base.encoder(task.facts, 256)
     network = PeftModel.from_pretrained(base.model, str(kept)).eval().get_base_model()
-    rows, held = encode(encoder, splits.test), encode(encoder, splits.validation)
+    rows, held = encode_examples(encoder, splits.test), encode_examples(encoder, splits.validation)
     ranked = [
         row.words[max(range(len(row.choices)), key=lambda i: likelihood(network, row, row.choices[i]))] for row in rows
     ]
@@ -159,13 +159,13 @@ def test_a_third_of_the_architectures_keep_the_contract_of_methods(name: str, fo
 def test_answers_after_a_prefix_do_not_depend_on_the_batch(name: str, how: str, folder: Path) -> None:
     """Padding stands between a prefix and its text: it uses up a sliding window, and moves what is told by distance."""
     base, task = Base(find(str(made(folder, name))), "fp32"), TASKS[TASK]
-    rows = encode(base.encoder(task.facts, 256), split(task, {}, 8, 0, Limits(ROWS, 12), None).test)
+    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, 12), None).test)
     for adapted in with_method(base, "prefix-tuning", tokens=12):
         found = []
         for size in (32, 1):
             base.decodings.clear()
             asked = Evaluation.model_validate({"answer": how, "per_device_eval_batch_size": size})
-            found.append(answer(adapted, base, task, asked, rows))
+            found.append(answer_rows(adapted, base, task, asked, rows))
         assert found[0] == found[1]
         assert choose(adapted, rows, how == "rank", True) == "same-length"
 
@@ -193,7 +193,7 @@ def with_method(base: Base, name: str, **arguments: Any) -> Iterator[Adapted]:
 )
 def test_virtual_tokens_that_a_model_cannot_read_are_refused(name: str, method: str, why: str, folder: Path) -> None:
     base, task = Base(find(str(made(folder, name))), "fp32"), TASKS[TASK]
-    rows = encode(base.encoder(task.facts, 256), split(task, {}, 8, 0, Limits(ROWS, ROWS), None).test)
+    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None).test)
     for adapted in with_method(base, method, tokens=4):
         with pytest.raises(UserError, match=why):
             check_fits(base, adapted, task, rows)
@@ -202,9 +202,9 @@ def test_virtual_tokens_that_a_model_cannot_read_are_refused(name: str, method: 
 def test_measures_of_a_composite_model_are_those_of_its_text(folder: Path) -> None:
     base = Base(find(str(made(folder, "gemma3"))), "fp32")
     assert not hasattr(base.config, "max_position_embeddings")
-    assert positions(base.config) == 1024
+    assert max_positions(base.config) == 1024
     task = TASKS[TASK]
-    row = encode(base.encoder(task.facts, 256), split(task, {}, 8, 0, Limits(ROWS, ROWS), None).test)[0]
+    row = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None).test)[0]
     long = Encoded(row.prompt * math.ceil(1100 / len(row.prompt)), row.target, row.choices, words=row.words)
     with pytest.raises(UserError, match="but the model has 1024 positions"):
         check_fits(base, Adapted(base.model, base.model), task, [long])

@@ -15,7 +15,7 @@ from peftbench.checks import check_task, scaffold, smoke_training
 from peftbench.checks.static_checks import Finding
 from peftbench.core.registry import load_plugin
 from peftbench.tasks import TASKS, Example, Row, Source, TaskFacts, resolve
-from peftbench.tasks._splits import GENERATED, Limits, split
+from peftbench.tasks._splits import GENERATED, RowLimits, split
 from test_cli import Done, assert_one_line, call
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -68,7 +68,7 @@ def test_a_new_method_passes_its_own_check_on_both_shapes() -> None:
 def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
     from test_placement import build, put
 
-    load_plugin(scaffold.write("method", "either-shape", tmp_path / "either_shape.py"))
+    load_plugin(scaffold.write_template("method", "either-shape", tmp_path / "either_shape.py"))
     for kind in ("llama", "switch_transformers"):
         adapted = put(build(kind), {"use": "either-shape", "layers": [0]})
         names = [name for name, p in adapted.model.named_parameters() if p.requires_grad]
@@ -77,7 +77,7 @@ def test_a_new_method_trains_the_layers_of_either_shape(tmp_path: Path) -> None:
 
 
 def test_the_template_says_every_fact(tmp_path: Path) -> None:
-    text = scaffold.write("task", "said_task", tmp_path / "said_task.py").read_text()
+    text = scaffold.write_template("task", "said_task", tmp_path / "said_task.py").read_text()
     asked = text[text.index("@task(") : text.index("def said_task")]
     own = {
         "source",
@@ -99,8 +99,8 @@ def test_the_template_says_every_fact(tmp_path: Path) -> None:
 
 
 def test_the_rows_of_the_template_are_as_the_pocket_rules_ask(tmp_path: Path) -> None:
-    load_plugin(scaffold.write("task", "ruled_task", tmp_path / "ruled_task.py"))
-    found = split(TASKS["ruled_task"], {}, "all", 0, Limits(), None)
+    load_plugin(scaffold.write_template("task", "ruled_task", tmp_path / "ruled_task.py"))
+    found = split(TASKS["ruled_task"], {}, "all", 0, RowLimits(), None)
     words = [
         {w for e in part for w in e.fields["text"].split()} for part in (found.train, found.validation, found.test)
     ]
@@ -180,7 +180,7 @@ def train_texts() -> set[str]:
     """What is trained on of the rows that `checked` wrote."""
     arguments = {"data": str(Path("rows.jsonl").absolute()), "fields": ["text"], "target": "label"}
     task = resolve("file", arguments | {"test": str(Path("test.jsonl").absolute())})
-    found = split(task, arguments, "all", 0, Limits(), None)
+    found = split(task, arguments, "all", 0, RowLimits(), None)
     return {e.fields["text"] for e in found.train}
 
 
@@ -346,7 +346,7 @@ def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
 def mean_tokens(name: str) -> float:
     from peftbench.checks import static_checks
 
-    return static_checks.tokens(TASKS[name], split(TASKS[name], {}, "all", 0, Limits(), None))[2]
+    return static_checks.check_tokens(TASKS[name], split(TASKS[name], {}, "all", 0, RowLimits(), None))[2]
 
 
 @pytest.mark.slow

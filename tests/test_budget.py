@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice
-from peftbench.engine.checkpoint import load, save
+from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._low_rank import solved
 from peftbench.models import find
-from peftbench.models.target_modules import places
+from peftbench.models.target_modules import target_module_names
 from test_methods import finish, logits, rows
 from test_places import build, model
 
@@ -92,7 +92,7 @@ def test_no_higher_rank_is_within_the_budget(method: str, shape: str, layers: st
 
 
 def test_without_a_budget_nothing_changes() -> None:
-    assert solved(model("llama"), places(model("llama"), "q"), (3, 7, None)) == (3, 7)
+    assert solved(model("llama"), target_module_names(model("llama"), "q"), (3, 7, None)) == (3, 7)
     assert applied("llama", "lora").notes == ()
 
 
@@ -119,9 +119,9 @@ def test_an_alpha_that_is_no_whole_number_comes_back(method: str, tiny_models: d
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     before = logits(adapted, rows(base)[:2])
-    save(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, tmp_path / "adapter")
     finish(base, adapted)
-    again = load(base, Choice(name=method), tmp_path / "adapter")
+    again = load_checkpoint(base, Choice(name=method), tmp_path / "adapter")
     assert ranks(again) == {7}
     assert torch.allclose(logits(again, rows(base)[:2]), before, atol=1e-6)
 

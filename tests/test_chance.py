@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from peftbench.report.latex import latex
-from peftbench.report.tables import csv, markdown
+from peftbench.report.tables import leaderboards_csv, leaderboards_markdown
 from peftbench.report.terminal import View
 from peftbench.studies._chance import at_chance
 from peftbench.studies.leaderboard import leaderboards
@@ -113,19 +113,19 @@ def test_every_table_flags_it() -> None:
     who = "lora (emotions 2 runs)."
     out = io.StringIO()
     Console(file=out, width=500).print(View(boards[0]))
-    for text in (out.getvalue(), markdown(boards)):
+    for text in (out.getvalue(), leaderboards_markdown(boards)):
         assert "30.3°" in text
         assert "61.0°" not in text
         assert meaning in text
         assert who in text
     assert r"30.3$^\circ$" in latex(boards)
-    frame = pd.read_csv(io.StringIO(csv(boards)), keep_default_na=False).set_index("method")
+    frame = pd.read_csv(io.StringIO(leaderboards_csv(boards)), keep_default_na=False).set_index("method")
     assert frame["at_chance"].to_dict() == {"lora": "emotions 2", "ia3": ""}
     assert boards[0].to_dict()["rows"][1]["at_chance"] == {"emotions": 2}
 
 
 def test_no_sign_where_none_is_at_chance() -> None:
-    text = markdown(leaderboards(planted().assign(chance=None)))
+    text = leaderboards_markdown(leaderboards(planted().assign(chance=None)))
     assert "°" not in text
 
 
@@ -136,4 +136,4 @@ def test_a_task_with_a_gap_has_no_sign_and_is_told() -> None:
     row = next(row for row in boards[0].rows if row.method == "lora")
     assert row.at_chance == {"emotions": 2}
     assert "emotions" not in row.scores
-    assert "lora (emotions 2 runs)" in markdown(boards)
+    assert "lora (emotions 2 runs)" in leaderboards_markdown(boards)

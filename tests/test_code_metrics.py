@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench import sandbox
-from peftbench.metrics import METRICS, Answers, UnavailableError, score
-from peftbench.metrics.codebleu import combined, compared, data_flow, parsed, parts, subtrees, tokens
+from peftbench.metrics import METRICS, Answers, UnavailableError, score_metric
+from peftbench.metrics.codebleu import code_bleu_parts, code_tokens, combined, compare_code, data_flow, parsed, subtrees
 
 try:
     sandbox.mode()
     REFUSED = ""
-except sandbox.RefusedError as error:
+except sandbox.NotContainedError as error:
     REFUSED = str(error)
 boxed = pytest.mark.skipif(bool(REFUSED), reason=f"needs a bubblewrap that works: {REFUSED}")
 
@@ -39,7 +39,7 @@ def value(name: str, predictions: list[str], *references: list[str]) -> float:
     ],
 )
 def test_tokens(code: str, expected: str) -> None:
-    assert tokens(code) == expected.split()
+    assert code_tokens(code) == expected.split()
 
 
 def test_subtrees_are_without_names_values_and_leaves() -> None:
@@ -84,15 +84,15 @@ BY_PACKAGE = [
 
 @pytest.mark.parametrize(("given", "asked", "ngram", "weighted", "syntax", "flow"), BY_PACKAGE)
 def test_parts(given: str, asked: str, ngram: float, weighted: float, syntax: float, flow: float) -> None:
-    found = parts(compared(given, asked))
+    found = code_bleu_parts(compare_code(given, asked))
     assert found == pytest.approx([ngram, weighted, syntax, flow], abs=1e-9)
     assert value("codebleu", [given], [asked]) == pytest.approx(25 * (ngram + weighted + syntax + flow), abs=1e-6)
 
 
 def test_keywords_weigh_five_times_as_much() -> None:
     # Of the words `return x`, one that weighs 1 and one that weighs 0.2; the one pair is not matched: a tenth of one.
-    assert parts(compared("return y", "return x"))[1] == pytest.approx(math.sqrt(1 / 1.2 * 0.1))
-    assert parts(compared("yield x", "return x"))[1] == pytest.approx(math.sqrt(0.2 / 1.2 * 0.1))
+    assert code_bleu_parts(compare_code("return y", "return x"))[1] == pytest.approx(math.sqrt(1 / 1.2 * 0.1))
+    assert code_bleu_parts(compare_code("yield x", "return x"))[1] == pytest.approx(math.sqrt(0.2 / 1.2 * 0.1))
 
 
 def test_case_counts() -> None:
@@ -109,13 +109,13 @@ def test_the_best_reference_counts() -> None:
 
 def test_names_change_ngrams_alone() -> None:
     given, asked = "def f(n):\n    m = n + 1\n    return m", "def g(k):\n    j = k + 1\n    return j"
-    assert parts(compared(given, asked))[2:] == [1.0, 1.0]
+    assert code_bleu_parts(compare_code(given, asked))[2:] == [1.0, 1.0]
 
 
 def test_what_does_not_parse() -> None:
     # An answer that is no Python matches no syntax and no data flow; a reference that is none has nothing to match.
-    assert parts(compared("x = = y", "x = y"))[2:] == [0.0, 0.0]
-    assert parts(compared("print x", "print x"))[2:] == [None, None]
+    assert code_bleu_parts(compare_code("x = = y", "x = y"))[2:] == [0.0, 0.0]
+    assert code_bleu_parts(compare_code("print x", "print x"))[2:] == [None, None]
     assert value("codebleu", ["print x"], ["print x"]) == pytest.approx(100)
     assert value("codebleu", [""], ["x = y"]) == 0
     assert parsed("(" * 5000) is None
@@ -126,18 +126,18 @@ def test_what_does_not_parse() -> None:
 
 def test_docstrings_and_comments_are_not_syntax() -> None:
     plain, told = "def f(a):\n    return a", 'def f(a):\n    """Give a."""\n    # It.\n    return a'
-    assert parts(compared(told, plain))[2:] == [1.0, 1.0]
+    assert code_bleu_parts(compare_code(told, plain))[2:] == [1.0, 1.0]
 
 
 def test_rows_are_summed_and_rows_without_a_reference_left_out() -> None:
     pairs = [("a = b", "a = b"), ("print(x)", "for x in y: print(x)"), ("", "f(x)")]
-    total = np.sum([compared(given, asked) for given, asked in pairs], axis=0)
+    total = np.sum([compare_code(given, asked) for given, asked in pairs], axis=0)
     predictions, references = zip(*pairs, strict=True)
     expected = combined(total)
     assert value("codebleu", list(predictions), *([one] for one in references)) == pytest.approx(expected)
     assert value("codebleu", [*predictions, "x"], *([one] for one in references), [""]) == pytest.approx(expected)
     with pytest.raises(UnavailableError, match="no row with a reference"):
-        score("codebleu", Answers(["x"], [[""]]))
+        score_metric("codebleu", Answers(["x"], [[""]]))
 
 
 CODE = st.sampled_from(
@@ -196,7 +196,7 @@ TESTED = Answers(
 def test_pass_at_1() -> None:
     assert METRICS["pass_at_1"].function(TESTED)[:3] == [100.0, 0.0, 100.0]
     # The row without tests does not count: two of three, and the error of three.
-    share, error, _ = score("pass_at_1", TESTED)
+    share, error, _ = score_metric("pass_at_1", TESTED)
     assert share == pytest.approx(200 / 3)
     assert error == pytest.approx((share * (100 - share) / 2) ** 0.5)
 
@@ -205,11 +205,11 @@ def test_pass_at_1() -> None:
 @pytest.mark.parametrize("details", [[], [{}], [{"tests": []}]])
 def test_without_any_tests_there_is_no_score(details: list[dict[str, object]]) -> None:
     with pytest.raises(UnavailableError, match="no row"):
-        score("pass_at_1", Answers(["x"], [["y"]], details=details))
+        score_metric("pass_at_1", Answers(["x"], [["y"]], details=details))
 
 
 def test_where_nothing_can_be_contained_there_is_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.delenv(sandbox.SWITCH, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnavailableError, match="is not installed"):
-        score("pass_at_1", TESTED)
+        score_metric("pass_at_1", TESTED)

@@ -12,7 +12,7 @@ from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers
 from peftbench.sandbox.trial import passes
 from peftbench.tasks import TASKS, prompt, suite
-from peftbench.tasks._loading import DataError, example
+from peftbench.tasks._loading import DataError, example_of
 from peftbench.tasks.pocket import code
 from pretraining.world import code as world
 
@@ -20,7 +20,7 @@ MIRROR = SHARED / "data"
 try:
     sandbox.mode()
     REFUSED = ""
-except sandbox.RefusedError as error:
+except sandbox.NotContainedError as error:
     REFUSED = str(error)
 boxed = pytest.mark.skipif(bool(REFUSED), reason=f"needs a bubblewrap that works: {REFUSED}")
 
@@ -39,37 +39,37 @@ APPS: dict[str, Any] = {
 
 def test_conala_asks_what_was_rewritten_or_else_the_title() -> None:
     row = {"question_id": 1, "intent": "How do I sort it?", "rewritten_intent": "sort `Xs`", "snippet": "Xs.sort()\n"}
-    assert example(TASKS["conala"], row).fields == {"request": "sort `Xs`"}
-    assert example(TASKS["conala"], row).target == "Xs.sort()"
+    assert example_of(TASKS["conala"], row).fields == {"request": "sort `Xs`"}
+    assert example_of(TASKS["conala"], row).target == "Xs.sort()"
     for absent in (None, "", "  "):
-        made = example(TASKS["conala"], row | {"rewritten_intent": absent})
+        made = example_of(TASKS["conala"], row | {"rewritten_intent": absent})
         assert made.fields == {"request": "How do I sort it?"}
 
 
 def test_codealpacapy_keeps_case_and_indentation() -> None:
-    made = example(TASKS["codealpacapy"], {"prompt": "Define F.\nF(1)", "response": "def F(N):\n  return N\n"})
+    made = example_of(TASKS["codealpacapy"], {"prompt": "Define F.\nF(1)", "response": "def F(N):\n  return N\n"})
     assert (made.fields, made.target) == ({"request": "Define F.\nF(1)"}, "def F(N):\n  return N")
 
 
 def test_apps_has_one_example_with_all_solutions_and_tests() -> None:
-    made = example(TASKS["apps"], APPS)
+    made = example_of(TASKS["apps"], APPS)
     assert made.fields == {"question": "Add the two numbers.\n-----Input-----\na and b"}
     assert made.target == "a, b = map(int, input().split())\nprint(a + b)"
     assert made.answers == (made.target, "print(sum(map(int, input().split())))")
     assert made.details["tests"] == {"inputs": ["1 2\n"], "outputs": ["3\n"], "comparison": "apps"}
-    started = example(TASKS["apps"], APPS | {"starter_code": "class Solution:\n    def add(self, a, b):\n        "})
+    started = example_of(TASKS["apps"], APPS | {"starter_code": "class Solution:\n    def add(self, a, b):\n        "})
     assert prompt(TASKS["apps"].facts, started.fields).endswith(
         "starter_code: class Solution:\n    def add(self, a, b):"
     )
 
 
 def test_apps_without_solutions_or_tests() -> None:
-    made = example(TASKS["apps"], APPS | {"solutions": "", "input_output": ""})
+    made = example_of(TASKS["apps"], APPS | {"solutions": "", "input_output": ""})
     assert (made.target, made.answers, made.details["tests"]) == ("", ("",), {})
     huge = json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [0]}).replace("0", "9" * 5000)
-    assert example(TASKS["apps"], APPS | {"input_output": huge}).details["tests"]["outputs"] == ["9" * 5000]
+    assert example_of(TASKS["apps"], APPS | {"input_output": huge}).details["tests"]["outputs"] == ["9" * 5000]
     with pytest.raises(DataError, match="task 'apps'"):
-        example(TASKS["apps"], APPS | {"solutions": "__import__('os').getcwd()"})
+        example_of(TASKS["apps"], APPS | {"solutions": "__import__('os').getcwd()"})
 
 
 def test_suites() -> None:
@@ -81,10 +81,10 @@ def test_suites() -> None:
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_solutions_of_apps_pass_their_own_tests() -> None:
     from peftbench.tasks import Source
-    from peftbench.tasks._loading import read
+    from peftbench.tasks._loading import read_rows
 
-    rows = read(Source("codeparrot/apps"), "train", MIRROR).rows
-    made = [example(TASKS["apps"], row) for row in rows]
+    rows = read_rows(Source("codeparrot/apps"), "train", MIRROR).rows
+    made = [example_of(TASKS["apps"], row) for row in rows]
     assert {bool(one.fields.get("starter_code")) for one in made} == {True, False}
     for one in made:
         assert passes(one.target, one.details["tests"]), one.fields["question"][:100]
@@ -136,7 +136,7 @@ def holds(program: str, tests: list[str]) -> bool:
 def test_the_pocket_tests_tell_right_from_wrong() -> None:
     """Every answer passes its own tests, and that of no other operation, names and constant being equal."""
     rows = [row | {"argument": "x", "constant": "6"} for row in rows_of_every_operation()]
-    made = {row["deed"]: example(TASKS["pocket_code"], row) for row in rows}
+    made = {row["deed"]: example_of(TASKS["pocket_code"], row) for row in rows}
     for one, other in itertools.product(made, made):
         if {one, other} != {"multiply", "times"}:
             assert holds(made[other].target, made[one].details["tests"]) == (one == other), (one, other)
@@ -144,7 +144,7 @@ def test_the_pocket_tests_tell_right_from_wrong() -> None:
 
 @boxed
 def test_pocket_answers_pass_in_the_sandbox() -> None:
-    made = [example(TASKS["pocket_code"], row) for row in rows_of_every_operation()]
+    made = [example_of(TASKS["pocket_code"], row) for row in rows_of_every_operation()]
     answers = Answers(
         [one.target for one in made], [one.answers for one in made], details=[one.details for one in made]
     )
@@ -154,6 +154,6 @@ def test_pocket_answers_pass_in_the_sandbox() -> None:
 @boxed
 def test_a_pocket_answer_that_looks_different_passes_too() -> None:
     row = {"request": "-", "deed": "add", "argument": "t", "constant": "6"}
-    tests = example(TASKS["pocket_code"], row).details["tests"]
+    tests = example_of(TASKS["pocket_code"], row).details["tests"]
     assert passes("answer = lambda value: 6 + value", tests)
     assert not passes("def answer(t): return t + 7", tests)

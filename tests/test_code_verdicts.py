@@ -15,20 +15,22 @@ from typing import Any
 import pytest
 
 from peftbench import sandbox
-from peftbench.metrics import METRICS, Answers, UnavailableError, score
-from peftbench.sandbox import Limits, RefusedError
-from peftbench.sandbox.trial import judge, lines, passes
+from peftbench.metrics import METRICS, Answers, UnavailableError, score_metric
+from peftbench.sandbox import NotContainedError, ResourceLimits
+from peftbench.sandbox.trial import judge_program, nonempty_lines, passes
 from peftbench.tasks import TASKS
-from peftbench.tasks._loading import example
+from peftbench.tasks._loading import example_of
 from peftbench.tasks.pocket import code
 
-QUICK = Limits(seconds=8, cpu_seconds=1, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000)
+QUICK = ResourceLimits(
+    seconds=8, cpu_seconds=1, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000
+)
 
 
 def refusal() -> str:
     try:
         sandbox.mode()
-    except RefusedError as error:
+    except NotContainedError as error:
         return str(error)
     return ""
 
@@ -298,7 +300,9 @@ def test_tests_that_nobody_runs_are_run(added: int, passed: bool) -> None:
 @pytest.mark.parametrize("added", [10, 0], ids=["right", "wrong"])
 def test_tests_that_assert_nothing_cannot_tell(added: int) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda case: judge(f"def f(x): return x + {added}", case[0], QUICK), FUTILE.values()))
+        found = list(
+            pool.map(lambda case: judge_program(f"def f(x): return x + {added}", case[0], QUICK), FUTILE.values())
+        )
     assert [verdict.passed for verdict in found] == [None] * len(FUTILE)
     assert [name for (name, (_, why)), each in zip(FUTILE.items(), found, strict=True) if why not in each.why] == []
 
@@ -325,8 +329,8 @@ LACKS = "the program imports numpy, which the sandbox does not have"
 def test_why_a_program_fails_that_imports_what_is_not_there(tests: Any) -> None:
     late = "def f(x):\n  import numpy.linalg as n\n  return x + 10\nif __name__ == '__main__': f(3)"
     for program in ("import numpy\ndef f(x): return x + 10", late):
-        assert judge(program, tests, QUICK) == (False, LACKS)
-    assert judge("try: import numpy\nexcept ImportError: pass\ndef f(x): return 1\nprint(1)", tests, QUICK) == (
+        assert judge_program(program, tests, QUICK) == (False, LACKS)
+    assert judge_program("try: import numpy\nexcept ImportError: pass\ndef f(x): return 1\nprint(1)", tests, QUICK) == (
         False,
         "",
     )
@@ -437,17 +441,17 @@ def test_in_the_weaker_mode() -> None:
 
 
 def test_why_tests_cannot_tell() -> None:
-    assert judge("", []).why == "there are no tests"
-    assert judge("", {"inputs": ["a", "b"], "outputs": ["1"]}).why == "there are 2 inputs and 1 outputs"
-    assert "no Python" in judge("", ["assert ("]).why
-    assert judge("", ["f(3)"]).why == "the tests assert nothing"
-    assert judge("", ["assert (f(3) == 13, 'msg')"]).why == "an assertion that is always true"
-    assert "numpy" in judge("def f(): pass", ["import numpy", "assert f()"]).why
+    assert judge_program("", []).why == "there are no tests"
+    assert judge_program("", {"inputs": ["a", "b"], "outputs": ["1"]}).why == "there are 2 inputs and 1 outputs"
+    assert "no Python" in judge_program("", ["assert ("]).why
+    assert judge_program("", ["f(3)"]).why == "the tests assert nothing"
+    assert judge_program("", ["assert (f(3) == 13, 'msg')"]).why == "an assertion that is always true"
+    assert "numpy" in judge_program("def f(): pass", ["import numpy", "assert f()"]).why
 
 
 def test_lines() -> None:
-    assert lines(" 1  2 \r\n\n\t3\n") == ["1 2", "3"]
-    assert lines("1 2") != lines("1\n2")
+    assert nonempty_lines(" 1  2 \r\n\n\t3\n") == ["1 2", "3"]
+    assert nonempty_lines("1 2") != nonempty_lines("1\n2")
 
 
 # ---- the metric -----------------------------------------------------------------------------------------------------
@@ -459,9 +463,9 @@ def test_rows_whose_tests_cannot_tell_do_not_count() -> None:
     found = METRICS["pass_at_1"].function(answers)
     assert found[0] == 100
     assert all(map(math.isnan, found[1:]))
-    assert score("pass_at_1", answers).value == 100
+    assert score_metric("pass_at_1", answers).value == 100
     with pytest.raises(UnavailableError, match=r"no row has tests that can decide.*there are no tests"):
-        score("pass_at_1", answers.take([1, 2]))
+        score_metric("pass_at_1", answers.take([1, 2]))
 
 
 def test_an_answer_that_is_always_the_same_does_not_pass_the_pocket_tests() -> None:
@@ -469,7 +473,9 @@ def test_an_answer_that_is_always_the_same_does_not_pass_the_pocket_tests() -> N
     row, made = {"request": "-", "argument": "t"}, []
     for deed, (body, _, _) in code.OPERATIONS.items():
         constants = code.CONSTANTS["test"] if "{k}" in body else [""]
-        made += [example(TASKS["pocket_code"], row | {"deed": deed, "constant": k}).details["tests"] for k in constants]
+        made += [
+            example_of(TASKS["pocket_code"], row | {"deed": deed, "constant": k}).details["tests"] for k in constants
+        ]
     values = (
         "True",
         "False",
@@ -532,13 +538,13 @@ def overload() -> Iterator[Callable[[int], None]]:
 def test_a_verdict_does_not_depend_on_load(overload: Callable[[int], None]) -> None:
     """With a clock that would not do for half of the work if the time of others counted."""
     overload(3 * len(os.sched_getaffinity(0)))
-    assert passes(BUSY.format(seconds=0.4), TESTS[0], Limits(seconds=0.5)) is True
+    assert passes(BUSY.format(seconds=0.4), TESTS[0], ResourceLimits(seconds=0.5)) is True
 
 
 @pytest.mark.parametrize("tests", TESTS, ids=["function", "assertion"])
 def test_to_wait_for_nothing_is_to_fail(tests: Any) -> None:
     started = time.monotonic()
-    assert passes("import time\ndef f(x): time.sleep(60)", tests, Limits(seconds=0.5)) is False
+    assert passes("import time\ndef f(x): time.sleep(60)", tests, ResourceLimits(seconds=0.5)) is False
     assert time.monotonic() - started < 30
 
 
@@ -557,7 +563,7 @@ def test_what_load_may_have_spoilt_is_tried_again_alone(monkeypatch: pytest.Monk
     from peftbench.sandbox.usage import Usage
 
     monkeypatch.setattr(processes, "usage", lambda *_: Usage(0.0, None, 0, 0))
-    assert sandbox.run("import time; time.sleep(30)", "", Limits(seconds=0.3)).status == "timeout"
+    assert sandbox.run_program("import time; time.sleep(30)", "", ResourceLimits(seconds=0.3)).status == "timeout"
     running, most, lock = [0], [0], threading.Lock()
 
     def attempt() -> tuple[int, bool]:
@@ -581,5 +587,5 @@ def test_what_load_may_have_spoilt_is_tried_again_alone(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("tests", [["for x in f(3): assert x == 13"], ["def test():\n  for x in f(3): assert x == 13"]])
 def test_a_program_cannot_leave_itself_out(tests: list[str]) -> None:
-    assert judge("def f(x): return []", tests).passed is False
-    assert judge("def f(x): return [13]", tests).passed is True
+    assert judge_program("def f(x): return []", tests).passed is False
+    assert judge_program("def f(x): return [13]", tests).passed is True

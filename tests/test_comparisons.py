@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from peftbench.stats.intervals import Run, Scores
-from peftbench.stats.paired_tests import compare, holm, verdicts, wilcoxon
-from peftbench.stats.ranks import friedman, nemenyi, rank
+from peftbench.stats.paired_tests import compare_pairs, holm, verdicts, wilcoxon
+from peftbench.stats.ranks import friedman, nemenyi, rank_methods
 from peftbench.stats.resampling import bootstrap, improvement, interquartile_mean, mean
 
 RANDOM = settings(deadline=None, max_examples=40)
@@ -77,7 +77,7 @@ def scores(*tasks: tuple[float, ...], error: float = 0.0) -> Scores:
 
 
 def test_every_pair_has_a_verdict_and_both_sides_of_it() -> None:
-    found = compare({"a": scores((80, 81, 82), error=0.1), "b": scores((70, 71, 72.2), error=0.1),
+    found = compare_pairs({"a": scores((80, 81, 82), error=0.1), "b": scores((70, 71, 72.2), error=0.1),
                      "c": scores((70, 71.1, 72), error=0.1)})  # fmt: skip
     assert [(c.first, c.second, c.verdict) for c in found] == [
         ("a", "b", "win"), ("a", "c", "win"), ("b", "c", "tie")
@@ -91,26 +91,26 @@ def test_the_number_of_pairs_counts() -> None:
     rng = np.random.default_rng(4)
     methods = {str(i): scores(tuple(rng.normal(70, 0.01, 5)), error=1.0) for i in range(10)}
     methods["0"] = scores(tuple(rng.normal(73.2, 0.01, 5)), error=1.0)
-    assert compare({m: methods[m] for m in "01"})[0].verdict == "win"
-    assert {c.verdict for c in compare(methods)} == {"tie"}
+    assert compare_pairs({m: methods[m] for m in "01"})[0].verdict == "win"
+    assert {c.verdict for c in compare_pairs(methods)} == {"tie"}
 
 
 def test_unequal_cells_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="a and b do not have the same tasks: t1"):
-        compare({"a": scores((1.0, 2.0)), "b": scores((1.0, 2.0), (3.0, 4.0))})
+        compare_pairs({"a": scores((1.0, 2.0)), "b": scores((1.0, 2.0), (3.0, 4.0))})
     with pytest.raises(ValueError, match="b lacks t1"):
-        rank({"a": {"t0": 1, "t1": 2}, "b": {"t0": 1}, "c": {"t0": 1, "t1": 2}})
+        rank_methods({"a": {"t0": 1, "t1": 2}, "b": {"t0": 1}, "c": {"t0": 1, "t1": 2}})
     with pytest.raises(ValueError, match="not on the same tasks: t1"):
         improvement(scores((1.0,)), scores((1.0,), (2.0,)), np.random.default_rng(0))
     with pytest.raises(ValueError, match="three methods and two tasks, not 2 and 1"):
-        rank({"a": {"t0": 1}, "b": {"t0": 1}})
+        rank_methods({"a": {"t0": 1}, "b": {"t0": 1}})
 
 
 def test_groups_hold_what_does_not_differ_and_nothing_else() -> None:
     rng = np.random.default_rng(9)
     for _ in range(20):
         table = {f"m{j}": {str(i): float(x + j) for i, x in enumerate(rng.normal(0, 2, 12))} for j in range(6)}
-        found = rank(table)
+        found = rank_methods(table)
         joined = {pair for group in found.groups for pair in combinations(group, 2)}
         near = {(a, b) for a, b in combinations(found.mean, 2) if found.mean[b] - found.mean[a] < found.critical}
         assert joined == near

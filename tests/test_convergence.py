@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
-from peftbench.studies._setting_selection import compared
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.convergence import Convergence, Pace, convergences, geometric, reached
 from peftbench.studies.run_data import run_data
 from synthetic_table import run
@@ -90,7 +90,7 @@ def paces(found: Convergence) -> dict[str, Pace]:
 
 
 def only(runs: pd.DataFrame, curves: pd.DataFrame) -> Convergence:
-    (found,) = convergences(compared(runs), curves)
+    (found,) = convergences(compared_runs(runs), curves)
     return found
 
 
@@ -176,7 +176,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
 
 def test_coarse_curves_and_methods_that_train_nothing_are_not_shown() -> None:
     runs, curves = grid({"full": 10, "lora": 30}, validations=4)
-    assert convergences(compared(runs), curves) == ()
+    assert convergences(compared_runs(runs), curves) == ()
     assert study("convergence").section(run_data(runs, curves)) is None
     runs, curves = grid({"full": 10, "none": 10})
     curves = curves[~curves["id"].str.startswith("none")]
@@ -194,12 +194,12 @@ def test_a_run_that_stopped_early_counts_though_its_curve_is_short() -> None:
 
 def test_it_does_not_depend_on_the_order_of_the_rows() -> None:
     runs, curves = grid({"full": 10, "lora": 30})
-    expected = convergences(compared(runs), curves)
+    expected = convergences(compared_runs(runs), curves)
 
     @settings(deadline=None, max_examples=10)
     @given(st.permutations(range(len(runs))), st.permutations(range(len(curves))))
     def any_order(order: list[int], other: list[int]) -> None:
-        assert convergences(compared(runs.iloc[order]), curves.iloc[other]) == expected
+        assert convergences(compared_runs(runs.iloc[order]), curves.iloc[other]) == expected
 
     any_order()
 

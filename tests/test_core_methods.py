@@ -12,15 +12,15 @@ import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice
-from peftbench.engine.base_integrity import checksum
-from peftbench.engine.checkpoint import load, save
+from peftbench.engine.base_integrity import model_checksum
+from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
 from peftbench.engine.load import Base
 from peftbench.engine.merging import exactly
 from peftbench.engine.meter import Meter
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.engine.training_context import model_inputs
-from peftbench.methods import METHODS, Adapted, Ahead
+from peftbench.methods import METHODS, Adapted, TrainingContext
 from peftbench.models import find
 from test_methods import TRAINING, finish, logits, rows
 
@@ -147,7 +147,7 @@ def test_starts_that_change_the_base(
     from peft import PeftModel
 
     base = Base(find(str(tiny_models[model])), precision)
-    before, data = checksum(base.model), rows(base)
+    before, data = model_checksum(base.model), rows(base)
     host = "transformer.h.0.mlp.c_proj" if model == "gpt2" else "model.layers.0.mlp.down_proj"
     whole = base.model.get_submodule(host).weight.detach().clone()
     adapted = apply(base, method, rank=4, alpha=8)
@@ -163,13 +163,13 @@ def test_starts_that_change_the_base(
             return logits(adapted, data[:4])
 
     best = answers(adapted)
-    save(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, tmp_path / "adapter")
     assert finish(base, adapted) is False
-    assert checksum(base.model) == before
-    again = load(base, Choice(name=method), tmp_path / "adapter")
+    assert model_checksum(base.model) == before
+    again = load_checkpoint(base, Choice(name=method), tmp_path / "adapter")
     assert torch.equal(answers(again), best)
     assert finish(base, again) is False
-    assert checksum(base.model) == before
+    assert model_checksum(base.model) == before
     elsewhere = PeftModel.from_pretrained(base.model, str(tmp_path / "adapter"))
     assert torch.equal(answers(Adapted(elsewhere, elsewhere.get_base_model())), best)
 
@@ -217,9 +217,9 @@ def test_the_budget_of_adalora_falls(bases: dict[str, Base], tmp_path: Path) -> 
     assert adapted.merge is not None
     with exactly(adapted, adapted.merge):
         assert torch.allclose(logits(adapted, data[:4]), best, atol=1e-4)
-    save(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, tmp_path / "adapter")
     finish(base, adapted)
-    again = load(base, Choice(name="adalora"), tmp_path / "adapter")
+    again = load_checkpoint(base, Choice(name="adalora"), tmp_path / "adapter")
     assert torch.allclose(logits(again, data[:4]), best, atol=1e-6)
     finish(base, again)
 
@@ -233,9 +233,9 @@ def test_a_best_step_before_the_last_ranks_is_saved_whole(bases: dict[str, Base]
         if "lora_E" in name:
             torch.nn.init.constant_(p, 0.3)
     best = logits(adapted, data[:4])
-    save(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, tmp_path / "adapter")
     finish(base, adapted)
-    again = load(base, Choice(name="adalora"), tmp_path / "adapter")
+    again = load_checkpoint(base, Choice(name="adalora"), tmp_path / "adapter")
     assert torch.allclose(logits(again, data[:4]), best, atol=1e-6)
     finish(base, again)
 
@@ -328,7 +328,7 @@ def test_signs_of_singular_vectors_make_no_difference(bases: dict[str, Base], mo
 
 def test_layers_trains_its_choice_and_gives_it_back(bases: dict[str, Base]) -> None:
     base = bases["llama"]
-    before = checksum(base.model)
+    before = model_checksum(base.model)
     for arguments, expected in (
         ({}, {"model.layers.1."}),
         ({"layers": [0]}, {"model.layers.0."}),
@@ -339,9 +339,9 @@ def test_layers_trains_its_choice_and_gives_it_back(bases: dict[str, Base]) -> N
             trained(adapted)
         )
         fit(adapted, base, max_steps=2)
-        assert checksum(base.model) != before
+        assert model_checksum(base.model) != before
         assert finish(base, adapted) is False
-        assert checksum(base.model) == before
+        assert model_checksum(base.model) == before
     adapted = apply(base, "layers", layers="all", modules="mlp")
     assert sum(p.numel() for p in trained(adapted).values()) == 2 * 3 * 64 * 96
     finish(base, adapted)
@@ -363,7 +363,7 @@ def test_biases(
     model: str, arguments: dict[str, Any], ends: set[str], count: int, note: str, bases: dict[str, Base]
 ) -> None:
     base = bases[model]
-    before = checksum(base.model)
+    before = model_checksum(base.model)
     adapted = apply(base, "bitfit", **arguments)
     names = [name.removesuffix(".bias") for name in trained(adapted)]
     assert len(names) == count
@@ -373,7 +373,7 @@ def test_biases(
     assert bool(adapted.notes) == bool(note)
     fit(adapted, base, max_steps=2)
     assert finish(base, adapted) is False
-    assert checksum(base.model) == before
+    assert model_checksum(base.model) == before
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen"])
@@ -414,11 +414,11 @@ def keep_loss(losses: list[float], event: dict[str, Any]) -> None:
 def test_what_lies_ahead_of_a_method(bases: dict[str, Base]) -> None:
     """`prepare` comes once, before the first step; its batches are the steps' rows, with the loss of the loop."""
     base = bases["llama"]
-    data, seen = rows(base), list[Ahead]()
+    data, seen = rows(base), list[TrainingContext]()
     adapted = apply(base, "lora", rank=2, dropout=0.0)
     untrained = {name: p.clone() for name, p in trained(adapted).items()}
 
-    def prepare(ahead: Ahead) -> None:
+    def prepare(ahead: TrainingContext) -> None:
         assert all(torch.equal(p, untrained[name]) for name, p in trained(adapted).items())
         seen.append(ahead)
 
@@ -466,7 +466,7 @@ def test_a_start_from_data(bases: dict[str, Base]) -> None:
     config = LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights="eva", eva_config=EvaConfig(rho=1.0))
     adapted = with_peft(base.model, config)
 
-    def prepare(ahead: Ahead) -> None:
+    def prepare(ahead: TrainingContext) -> None:
         initialize_lora_eva_weights(adapted.model, list(ahead.batches()), show_progress_bar=False)
 
     before = {name: p.clone() for name, p in trained(adapted).items() if "lora_A" in name}
@@ -525,12 +525,12 @@ def test_an_adapter_goes_back_to_the_layers_of_its_seed(bases: dict[str, Base], 
     assert len(set(places.values())) == 2
     other = next(seed for seed in places if places[seed] != places[0])
     adapted = apply(base, "svft", layers="random-half")
-    save(adapted, tmp_path)
+    save_checkpoint(adapted, tmp_path)
     finish(base, adapted)
     with pytest.raises(UserError, match=rf"not what svft\(layers=random-half\) trains .* seed {other}"):
-        load(base, method, tmp_path, seed=other)
+        load_checkpoint(base, method, tmp_path, seed=other)
     assert base.restore() is False
-    finish(base, load(base, method, tmp_path))
+    finish(base, load_checkpoint(base, method, tmp_path))
 
 
 def test_losses_of_micro_batches_have_one_penalty(bases: dict[str, Base]) -> None:

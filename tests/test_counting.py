@@ -15,7 +15,7 @@ from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_types import REFUSED, types
-from peftbench.profiling.estimate import Estimate, estimate, forward_flops
+from peftbench.profiling.estimate import CostEstimate, estimate_costs, forward_flops
 from test_cli import call
 from test_placement import CONFIGS, build
 
@@ -55,18 +55,18 @@ def applied(config: Any, name: str, **arguments: Any) -> int | str:
     return sum(int(p.numel()) for p in adapted.model.parameters() if p.requires_grad)
 
 
-def estimated(config: Any, name: str, **arguments: Any) -> Estimate | str:
+def estimated(config: Any, name: str, **arguments: Any) -> CostEstimate | str:
     try:
-        return estimate(config, name, **arguments)
+        return estimate_costs(config, name, **arguments)
     except UserError as problem:
         return str(problem)
 
 
-def agree(config: Any, name: str, **arguments: Any) -> Estimate | str:
+def agree(config: Any, name: str, **arguments: Any) -> CostEstimate | str:
     """What is estimated, which is what is applied: the same number, or a refusal on either side."""
     known, real = estimated(config, name, **arguments), applied(config, name, **arguments)
     assert isinstance(known, str) == isinstance(real, str), (name, known, real)
-    if isinstance(known, Estimate):
+    if isinstance(known, CostEstimate):
         assert known.trainable_parameters == real, name
         assert known.forward_flops_512 is not None or "cannot be counted without weights" in " ".join(known.notes)
     return known
@@ -79,25 +79,25 @@ READS = ("boft", "frod", "shira", "unilora", "waveft")
 @pytest.mark.parametrize("name", READS)
 def test_types_that_read_values_are_counted(name: str) -> None:
     known = agree(config("llama"), f"peft:{name}")
-    assert isinstance(known, Estimate)
+    assert isinstance(known, CostEstimate)
     assert known.trainable_parameters
 
 
 def test_a_choice_of_layers_is_made_in_the_whole_network() -> None:
     for layers in ("last-half", [0, -1]):
-        assert isinstance(agree(config("deepseek_v2"), "peft:boft", layers=layers), Estimate)
-    assert isinstance(agree(config("t5"), "peft:shira", layers="encoder:0+decoder"), Estimate)
+        assert isinstance(agree(config("deepseek_v2"), "peft:boft", layers=layers), CostEstimate)
+    assert isinstance(agree(config("t5"), "peft:shira", layers="encoder:0+decoder"), CostEstimate)
 
 
 def test_a_configuration_of_the_library_may_leave_out_what_no_count_depends_on() -> None:
     asked = {"peft_type": "ADALORA", "target_modules": ["q_proj"]}
-    assert estimate(config("llama"), asked).trainable_parameters == 4 * (12 * (32 + 32) + 12)
+    assert estimate_costs(config("llama"), asked).trainable_parameters == 4 * (12 * (32 + 32) + 12)
 
 
 @pytest.mark.parametrize("kind", ["bloom", "falcon", "gemma3", "mixtral", "deepseek_v2"])
 def test_operations_are_those_of_a_loaded_network(kind: str) -> None:
     model = build("", config(kind), "cpu")
-    known = estimate(config(kind))
+    known = estimate_costs(config(kind))
     assert known.forward_flops_512 == forward_flops(Adapted(model, model))
     assert known.total_parameters == sum(p.numel() for p in model.parameters())
 
@@ -110,19 +110,19 @@ def test_operations_of_experts_by_hand() -> None:
     attention = 2 * width * length
     router, experts = width * 4, 2 * (width * 2 * inner + inner * width)
     expected = 2 * length * (layers * (projections + attention + router + experts) + width * facts.vocab_size)
-    assert estimate(facts).forward_flops_512 == expected
+    assert estimate_costs(facts).forward_flops_512 == expected
 
 
 def test_the_configuration_that_is_asked_about_stays_as_it_is() -> None:
     facts = config("mixtral")
     before = (facts.to_json_string(use_diff=False), facts._experts_implementation)
-    estimate(facts, "lora")
+    estimate_costs(facts, "lora")
     assert (facts.to_json_string(use_diff=False), facts._experts_implementation) == before
 
 
 def test_infinity_in_a_configuration_is_no_fault() -> None:
     """Hybrids bound a time step by it."""
-    assert estimate(config_of("falcon_h1"), "lora").extra_forward_flops_512
+    assert estimate_costs(config_of("falcon_h1"), "lora").extra_forward_flops_512
 
 
 def config_of(kind: str) -> Any:
@@ -171,5 +171,5 @@ def test_every_type_is_counted_on_every_kind_of_network(kind: str) -> None:
     for name in [f"peft:{each}" for each in types() if each.upper() not in REFUSED]:
         inner = {"target_modules": ["in_proj"]} if kind == "mamba" else {}
         asked = inner if "layers" in METHODS[name].parameters and "ln_tuning" not in name else {}
-        counted += isinstance(agree(facts, name, **asked), Estimate)
+        counted += isinstance(agree(facts, name, **asked), CostEstimate)
     assert counted >= 12

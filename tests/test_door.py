@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from peftbench.tasks import TASKS, Row, Source
-from peftbench.tasks._loading import DataError, example, read
+from peftbench.tasks._loading import DataError, example_of, read_rows
 
 TOOLS = Path(__file__).parents[2] / "shared" / "tools"
 SOURCE = Source("somewhere/sentences", "short")
@@ -70,38 +70,38 @@ class Loaded:
 
 
 def test_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = read(SOURCE, "train", fill(tmp_path))
+    found = read_rows(SOURCE, "train", fill(tmp_path))
     assert (found.rows, found.origin, found.revision) == (ROWS, "mirror", "mirror")
     assert len(found.fingerprint) == 16
     monkeypatch.setenv("PEFTBENCH_DATA", str(tmp_path))
-    assert read(SOURCE, "train") == found
+    assert read_rows(SOURCE, "train") == found
 
 
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
-    first = read(SOURCE, "train", fill(tmp_path / "a")).fingerprint
+    first = read_rows(SOURCE, "train", fill(tmp_path / "a")).fingerprint
     turned = [dict(reversed(row.items())) for row in ROWS]
-    assert read(SOURCE, "train", fill(tmp_path / "b", rows=turned)).fingerprint == first
-    assert read(SOURCE, "train", fill(tmp_path / "c", rows=ROWS[::-1])).fingerprint != first
+    assert read_rows(SOURCE, "train", fill(tmp_path / "b", rows=turned)).fingerprint == first
+    assert read_rows(SOURCE, "train", fill(tmp_path / "c", rows=ROWS[::-1])).fingerprint != first
 
 
 @pytest.mark.parametrize(("split", "revision"), [("train", "abc"), ("test", "mirror")])
 def test_revision_of_a_manifest(tmp_path: Path, split: str, revision: str) -> None:
     lines = "hub_id,config,split,revision\nsomewhere/other,short,train,x\nsomewhere/sentences,short,train,abc\n"
     fill(tmp_path, split).joinpath("MANIFEST.csv").write_text(lines)
-    assert read(SOURCE, split, tmp_path).revision == revision
+    assert read_rows(SOURCE, split, tmp_path).revision == revision
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
     file = fill(tmp_path) / "somewhere" / "sentences" / "short" / "train.parquet"
     file.write_text("no parquet")
     with pytest.raises(DataError, match=r"train\.parquet cannot be read: .+ or remove it") as raised:
-        read(SOURCE, "train", tmp_path)
+        read_rows(SOURCE, "train", tmp_path)
     assert "\n" not in str(raised.value)
 
 
 def test_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere does not exist"):
-        read(SOURCE, "train", tmp_path / "nowhere")
+        read_rows(SOURCE, "train", tmp_path / "nowhere")
 
 
 # ---- generator ------------------------------------------------------------------------------------------------------
@@ -112,10 +112,10 @@ def test_generator() -> None:
         yield from ({"split": split, "n": n} for n in range(count))
 
     source = Source("numbers", generator=count_up)
-    found = read(source, "test", count=2)
+    found = read_rows(source, "test", count=2)
     assert (found.rows[1], found.origin, found.revision) == ({"split": "test", "n": 1}, "generator", None)
     with pytest.raises(DataError, match="ask for a number of rows"):
-        read(source, "test")
+        read_rows(source, "test")
 
 
 # ---- the Hub, its client replaced -----------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_generator() -> None:
 def test_passing_failures_are_tried_again(hub: Callable[..., list[Any]]) -> None:
     odd = FileNotFoundError("Couldn't find any data file at somewhere. LocalEntryNotFoundError: check your connection")
     calls = hub(odd, OSError("503 Service Unavailable"), Loaded("c" * 40))
-    found = read(SOURCE, "train")
+    found = read_rows(SOURCE, "train")
     assert (found.rows, found.origin, found.revision) == (ROWS, "hub", "c" * 40)
     assert calls == 3 * [(("somewhere/sentences", "short"), {"split": "train", "revision": None})]
 
@@ -144,7 +144,7 @@ def test_one_line_for_each_failure(
 ) -> None:
     calls = hub(error)
     with pytest.raises(DataError) as raised:
-        read(SOURCE, "train", fill(tmp_path, split="test"))
+        read_rows(SOURCE, "train", fill(tmp_path, split="test"))
     message = str(raised.value)
     assert len(calls) == attempts
     assert "\n" not in message
@@ -158,8 +158,8 @@ def test_another_commit_of_the_cache_is_refused(hub: Callable[..., list[Any]]) -
     hub(Loaded("c" * 40))
     pinned = replace(SOURCE, revision="a" * 40)
     with pytest.raises(DataError, match=f"the cache holds commit {'c' * 40}, not {'a' * 40}"):
-        read(pinned, "train")
-    assert read(replace(SOURCE, revision="c" * 40), "train").revision == "c" * 40
+        read_rows(pinned, "train")
+    assert read_rows(replace(SOURCE, revision="c" * 40), "train").revision == "c" * 40
 
 
 # ---- rows that do not fit -------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_another_commit_of_the_cache_is_refused(hub: Callable[..., list[Any]]) -
 )
 def test_a_row_that_does_not_fit(row: dict[str, Any], complaint: str) -> None:
     with pytest.raises(DataError) as raised:
-        example(TASKS["sst2"], row)
+        example_of(TASKS["sst2"], row)
     assert str(raised.value).startswith("task 'sst2', data set nyu-mll/glue (sst2): ")
     assert complaint in str(raised.value)
 
@@ -232,7 +232,7 @@ def test_real_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         )
         hub.faults["fail-first"] = 1
         (late,) = ask(hub.url, tmp_path / "second home", (short, "train"))
-    mirror = read(SOURCE, "train", fill(tmp_path / "mirror"))
+    mirror = read_rows(SOURCE, "train", fill(tmp_path / "mirror"))
     assert (found["rows"], found["origin"]) == (mirror.rows, "hub")
     assert found["fingerprint"] == mirror.fingerprint
     assert len(found["revision"]) == 40

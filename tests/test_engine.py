@@ -15,19 +15,19 @@ from hypothesis import strategies as st
 from peftbench.core.seeds import Stream, stream
 from peftbench.core.spec import Evaluation, Training
 from peftbench.engine import train as training
-from peftbench.engine.base_integrity import checksum
+from peftbench.engine.base_integrity import model_checksum
 from peftbench.engine.exceptions import DivergedError, OutOfMemoryError
 from peftbench.engine.families.decoder import forward, pad
-from peftbench.engine.generation import answer, generate, in_batches, rank
+from peftbench.engine.generation import answer_rows, generate, in_batches, rank_choices
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tensor_bytes, tracked
-from peftbench.engine.tokenization import GAP, Encoded, Encoder, encode
+from peftbench.engine.tokenization import GAP, Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.profiling.estimate import estimate
+from peftbench.profiling.estimate import estimate_costs
 from peftbench.tasks import TASKS, Example, TaskFacts
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def adapted(base: Base) -> Adapted:
 
 def data(base: Base, count: int = 16, task: str = "pocket_sentiment") -> list[Encoded]:
     unit = TASKS[task]
-    splits = split(unit, {}, count, 0, Limits(8, 8), None)
-    return encode(Encoder(base.tokenizer, unit.facts, 128), splits.train)
+    splits = split(unit, {}, count, 0, RowLimits(8, 8), None)
+    return encode_examples(Encoder(base.tokenizer, unit.facts, 128), splits.train)
 
 
 def text(base: Base, row: list[int]) -> str:
@@ -65,7 +65,7 @@ def test_label_only_loss_is_the_loss_of_the_target_tokens(base: Base, adapted: A
 
 def test_rank_is_the_likelihood_of_each_choice_as_a_whole(base: Base, adapted: Adapted) -> None:
     rows = data(base, 12)
-    assert rank(adapted, rows) == likeliest(adapted, rows)
+    assert rank_choices(adapted, rows) == likeliest(adapted, rows)
 
 
 @torch.no_grad()
@@ -90,9 +90,9 @@ def test_rows_may_have_different_numbers_of_choices(base: Base, adapted: Adapted
         for i, _ in enumerate(counts)
     ]
     rows = [replace(row, choices=row.choices[:n], words=row.words[:n]) for row, n in zip(rows, counts, strict=True)]
-    found = rank(adapted, rows)
+    found = rank_choices(adapted, rows)
     assert found == likeliest(adapted, rows)
-    assert found == [rank(adapted, [row])[0] for row in rows]
+    assert found == [rank_choices(adapted, [row])[0] for row in rows]
 
 
 @pytest.mark.parametrize("labels", [("true", "true story"), ("A", "AB"), ("entailment", "not_entailment")])
@@ -102,7 +102,7 @@ def test_labels_that_begin_alike_are_told_apart(base: Base, adapted: Adapted, la
     assert [row.words for row in rows] == [labels] * 12
     assert rows[0].choices[0] != rows[0].choices[1]
     assert rows[0].target == rows[0].choices[0]
-    assert rank(adapted, rows) == likeliest(adapted, rows)
+    assert rank_choices(adapted, rows) == likeliest(adapted, rows)
 
 
 def test_a_ranked_answer_is_the_choice_letter_for_letter(base: Base, adapted: Adapted) -> None:
@@ -111,9 +111,9 @@ def test_a_ranked_answer_is_the_choice_letter_for_letter(base: Base, adapted: Ad
     choices = (" Zoë  Bell\u2009", "貓 🚣", "Ann , Bo !")
     example = Example({"question": "who?"}, choices[0], choices=choices)
     for order in itertools.permutations(choices):
-        rows = encode(encoder, [replace(example, choices=order)])
-        (given,) = answer(adapted, base, TASKS["pocket_data_to_text"], Evaluation(answer="rank"), rows)
-        assert given == order[rank(adapted, rows)[0]]
+        rows = encode_examples(encoder, [replace(example, choices=order)])
+        (given,) = answer_rows(adapted, base, TASKS["pocket_data_to_text"], Evaluation(answer="rank"), rows)
+        assert given == order[rank_choices(adapted, rows)[0]]
 
 
 def test_answers_do_not_depend_on_the_batch(base: Base, adapted: Adapted) -> None:
@@ -267,7 +267,7 @@ def test_measuring_memory_leaves_training_as_it_was(base: Base, monkeypatch: pyt
 
 def test_flops_of_a_forward_pass_have_a_closed_form(tiny_models: dict[str, Path]) -> None:
     """2 · parameters of matrices · tokens, and 4 · tokens² · hidden of attention a layer."""
-    found = estimate(str(tiny_models["llama"]))
+    found = estimate_costs(str(tiny_models["llama"]))
     model = Base(find(str(tiny_models["llama"])), "fp32").model
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n)
     assert found.forward_flops_512 == 2 * matrices * 512 + 2 * 4 * 512**2 * 64
@@ -280,20 +280,20 @@ def test_flops_on_meta_are_those_of_a_real_forward(adapted: Adapted, tiny_models
     # The fused kernel of a CPU is one operation that the counter does not know.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         forward(adapted, torch.zeros((1, 512), dtype=torch.long), torch.ones((1, 512), dtype=torch.long))
-    assert counter.get_total_flops() == estimate(str(tiny_models["llama"])).forward_flops_512
+    assert counter.get_total_flops() == estimate_costs(str(tiny_models["llama"])).forward_flops_512
 
 
 def test_a_change_of_one_bit_is_seen(base: Base) -> None:
-    before = checksum(base.model)
+    before = model_checksum(base.model)
     weight = base.model.lm_head.weight
     kept = weight.data[3, 5].clone()
     weight.data[3, 5] = torch.nextafter(kept, torch.tensor(math.inf))
-    assert checksum(base.model) != before
+    assert model_checksum(base.model) != before
     weight.data[3, 5] = kept
-    assert checksum(base.model) == before
+    assert model_checksum(base.model) == before
     base.model.lm_head.add_module("guest", torch.nn.Identity())
     assert base.restore() is True
-    assert checksum(base.model) == before
+    assert model_checksum(base.model) == before
 
 
 FACTS = TaskFacts(

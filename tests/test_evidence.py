@@ -18,10 +18,19 @@ from conftest import SHARED
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
 from peftbench.methods._peft_types import REFUSED
-from peftbench.report import write
-from peftbench.report.published import HEADING, sheets
+from peftbench.report import write_report
+from peftbench.report.published import HEADING, published_tables
 from peftbench.report.terminal import print_published
-from peftbench.results.published import Published, as_csv, bundled, frame, gather, keep, kept, read
+from peftbench.results.published import (
+    Published,
+    as_csv,
+    bundled,
+    gather,
+    keep_published,
+    kept_published,
+    published_frame,
+    read_published,
+)
 from peftbench.results.published.peft_methods import method_of
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.studies.run_data import run_data
@@ -98,7 +107,7 @@ def result_file(path: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("name", sorted(bundled()))
 def test_bundled_names_are_ours_where_they_can_be(name: str) -> None:
-    rows = read(bundled()[name])
+    rows = read_published(bundled()[name])
     assert {row.task for row in rows} <= {task.name for task in TASKS}
     for row in rows:
         if row.method.isupper():  # a type of the library, started or trained in a way that we do not have
@@ -113,12 +122,12 @@ def test_bundled_names_are_ours_where_they_can_be(name: str) -> None:
 
 
 def test_some_bundled_figures() -> None:
-    found = {(row.method, row.task): row for row in read(bundled()["peft-bench"])}
+    found = {(row.method, row.task): row for row in read_published(bundled()["peft-bench"])}
     assert len(found) == 189
     assert (found["lora", "rte"].score, found["none", "rte"].score) == (85.7, 69.7)
     assert found["ia3", "rte"].trainable_parameters == 196_608
     assert found["none", "rte"].trainable_parameters is None
-    experiments = {row.published_as: row for row in read(bundled()["peft-metamathqa"])}
+    experiments = {row.published_as: row for row in read_published(bundled()["peft-metamathqa"])}
     assert len(experiments) == 63
     best = experiments["lora/llama-3.2-3B-rank64-rslora"]
     assert (best.called, best.score) == ('rslora(modules=["q", "v"], rank=64)', 51.33)
@@ -132,7 +141,8 @@ def test_bundled_figures_are_those_of_the_sources() -> None:
             return list(csv.DictReader(file))
 
     scores = [
-        (row.source, row.model, row.method, row.task, row.metric, row.score) for row in read(bundled()["peft-bench"])
+        (row.source, row.model, row.method, row.task, row.metric, row.score)
+        for row in read_published(bundled()["peft-bench"])
     ]
     names = ("source", "model", "method", "task", "metric")
     assert scores == [(*(line[n] for n in names), float(line["value"])) for line in lines("peft_bench_v1.csv")]
@@ -147,7 +157,7 @@ def test_bundled_figures_are_those_of_the_sources() -> None:
         "adapter_bytes": "adapter_bytes",
         "learning_rate": "learning_rate",
     }
-    for row, line in zip(read(bundled()["peft-metamathqa"]), lines("peft_metamathqa.csv"), strict=True):
+    for row, line in zip(read_published(bundled()["peft-metamathqa"]), lines("peft_metamathqa.csv"), strict=True):
         assert (row.model, row.published_as) == (line["model"], line["experiment"])
         assert {ours: getattr(row, ours) for ours in theirs} == {
             ours: float(line[name]) for ours, name in theirs.items()
@@ -180,18 +190,18 @@ BOARDS = {pool: [board.to_dict() for board in leaderboards(MEASURED, pool_machin
 @given(st.lists(ROWS, max_size=12), st.booleans(), st.randoms())
 @settings(max_examples=15)
 def test_published_rows_change_nothing_of_the_measured_leaderboard(rows: list[Published], pool: bool, rnd: Any) -> None:
-    lines = [*MEASURED.to_dict("records"), *frame(rows).assign(size="1000").to_dict("records")]
+    lines = [*MEASURED.to_dict("records"), *published_frame(rows).assign(size="1000").to_dict("records")]
     rnd.shuffle(lines)
     boards = leaderboards(pd.DataFrame(lines), pool_machines=pool)
     assert [board.to_dict() for board in boards] == BOARDS[pool]
 
 
 def test_published_rows_alone_are_no_leaderboard() -> None:
-    assert leaderboards(frame(read(bundled()["peft-bench"]))) == ()
+    assert leaderboards(published_frame(read_published(bundled()["peft-bench"]))) == ()
 
 
 def test_the_table_has_them_when_asked(tmp_path: Path) -> None:
-    keep(tmp_path, gather(["peft-bench"]))
+    keep_published(tmp_path, gather(["peft-bench"]))
     assert peftbench.table(tmp_path).empty
     both = peftbench.table(tmp_path, published=True)
     assert set(both["status"]) == {"published"}
@@ -206,10 +216,10 @@ def test_the_table_has_them_when_asked(tmp_path: Path) -> None:
 def test_a_report_shows_them_apart(tmp_path: Path) -> None:
     shown, context = run_data(MEASURED, curves(MEASURED)), {"title": "both"}
     evil = Published(source="<b>|x|</b>", model="m", method="lora", task="emotions", metric="accuracy", score=99.94)
-    both = write(shown, context, tmp_path, frame([evil]))
+    both = write_report(shown, context, tmp_path, published_frame([evil]))
     assert [path.name for path in both] == ["leaderboard.md", "leaderboard.csv", "index.html", "published.csv"]
     markdown, table_of_runs, page, rows = (path.read_text() for path in both)
-    without = write(shown, context, tmp_path)
+    without = write_report(shown, context, tmp_path)
     assert without == both[:3]
     assert not both[3].exists()
     plain = without[0].read_text()
@@ -226,8 +236,8 @@ def test_a_report_shows_them_apart(tmp_path: Path) -> None:
 
 
 def test_a_table_for_each_source_and_model_in_its_order() -> None:
-    rows = read(bundled()["peft-bench"]) + read(bundled()["peft-metamathqa"])
-    bench, meta = sheets(frame(rows))
+    rows = read_published(bundled()["peft-bench"]) + read_published(bundled()["peft-metamathqa"])
+    bench, meta = published_tables(published_frame(rows))
     assert [line[0] for line in bench.lines][:2] == ["none", "ia3(feedforward=[])"]
     assert len(bench.headings) == 1 + 27 + 3
     assert bench.lines[1][bench.headings.index("rte")] == "84.5"
@@ -240,7 +250,7 @@ def test_a_table_for_each_source_and_model_in_its_order() -> None:
 @pytest.mark.parametrize("width", [60, 100, 200])
 def test_the_terminal_breaks_no_number(width: int) -> None:
     console = Console(file=io.StringIO(), width=width)
-    shown = sheets(frame(read(bundled()["peft-bench"])))
+    shown = published_tables(published_frame(read_published(bundled()["peft-bench"])))
     print_published(console, shown)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert HEADING in text
@@ -322,10 +332,10 @@ def test_the_same_again_changes_nothing_and_the_latest_stands(tmp_path: Path) ->
     result_file(source / "b.json", date="2026-05-01", score=0.75)
     result_file(source / "c.json", date="2026-01-01", score=0.5)
     result_file(source / "d.json", experiment="lora/other", score=0.25)
-    paths = keep(store, gather([str(source)]))
+    paths = keep_published(store, gather([str(source)]))
     before = {path: path.read_bytes() for path in paths}
-    assert sorted(row.score for row in kept(store)[0]) == [25, 75]
-    assert set(keep(store, gather([str(source / "d.json"), str(source)]))) == set(paths)
+    assert sorted(row.score for row in kept_published(store)[0]) == [25, 75]
+    assert set(keep_published(store, gather([str(source / "d.json"), str(source)]))) == set(paths)
     assert {path: path.read_bytes() for path in (store / "published").iterdir()} == before
 
 
@@ -382,8 +392,8 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("source,model,method,task,metric,score\nmy paper,m,lora,rte,accuracy,70.5\n")
-    keep(tmp_path, gather([str(tmp_path / "mine.csv")]))
-    (row,) = kept(tmp_path)[0]
+    keep_published(tmp_path, gather([str(tmp_path / "mine.csv")]))
+    (row,) = kept_published(tmp_path)[0]
     assert (row.source, row.score, row.seed) == ("my paper", 70.5, None)
 
 

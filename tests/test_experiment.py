@@ -10,18 +10,18 @@ import torch
 
 from peftbench import experiment
 from peftbench.core.spec import RunResult, RunSpec
-from peftbench.engine.base_integrity import checksum
+from peftbench.engine.base_integrity import model_checksum
 from peftbench.engine.generation import in_batches
 from peftbench.engine.load import Base
-from peftbench.engine.tokenization import Encoded, Encoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.results.run_diff import compare
+from peftbench.results.run_diff import compare_runs
 from peftbench.results.store import COLUMNS, table_row
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 
 def specs(model: Path, methods: list[Any], **train: Any) -> list[RunSpec]:
@@ -69,7 +69,7 @@ def test_a_run_does_not_depend_on_what_ran_before(
     forwards, backwards = in_order(asked, "forwards"), in_order(asked[::-1], "backwards")
     for spec in asked:
         (one, answers), (other, others) = forwards[spec.id], backwards[spec.id]
-        compared = compare(one, other, (answers, others))
+        compared = compare_runs(one, other, (answers, others))
         assert compared.same, [line for line in compared.lines if not line.same]
         assert (one.costs.peak_memory_bytes is None) == (spec.method.name == "none")
         assert one.costs.peak_memory_bytes == other.costs.peak_memory_bytes
@@ -155,7 +155,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tiny_models: dict[str, Path], tmp
 def test_an_unforeseen_error_is_a_row_with_its_traceback(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(experiment, "answer_rows", lambda *_: 1 / 0)
     (spec,) = specs(tiny_models["llama"], ["lora"])
     result, predictions = do(spec, Worker(), tmp_path)
     assert (result.status, result.error, predictions) == ("failed", "ZeroDivisionError: division by zero", [])
@@ -165,10 +165,10 @@ def test_an_unforeseen_error_is_a_row_with_its_traceback(
 def test_kept_tokens_are_those_of_the_same_end(tiny_models: dict[str, Path]) -> None:
     base = Base(find(str(tiny_models["llama"])), "fp32")
     task = TASKS["pocket_sentiment"]
-    examples = split(task, {}, 4, 0, Limits(4, 4), None).train
-    assert all(row.target[-1] == 1 for row in encode(Encoder(base.tokenizer, task.facts, 128), examples))
+    examples = split(task, {}, 4, 0, RowLimits(4, 4), None).train
+    assert all(row.target[-1] == 1 for row in encode_examples(Encoder(base.tokenizer, task.facts, 128), examples))
     base.tokenizer.eos_token = "<|user|>"
-    assert all(row.target[-1] == 2 for row in encode(Encoder(base.tokenizer, task.facts, 128), examples))
+    assert all(row.target[-1] == 2 for row in encode_examples(Encoder(base.tokenizer, task.facts, 128), examples))
 
 
 def test_a_chat_template_shows_the_same_date_every_day(tiny_models: dict[str, Path]) -> None:
@@ -200,25 +200,25 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
 def test_the_checksum_sees_what_an_exclusive_or_does_not() -> None:
     norm = torch.nn.LayerNorm(64)
-    seen = {checksum(norm)}
+    seen = {model_checksum(norm)}
     torch.nn.init.constant_(norm.weight, 2.0)
-    seen.add(checksum(norm))
+    seen.add(model_checksum(norm))
     norm.weight.data[0] = 3.0
-    seen.add(checksum(norm))
+    seen.add(model_checksum(norm))
     norm.weight.data = norm.weight.data.flip(0)
-    seen.add(checksum(norm))
+    seen.add(model_checksum(norm))
     norm.register_forward_hook(lambda *_: None)
-    seen.add(checksum(norm))
+    seen.add(model_checksum(norm))
     assert len(seen) == 5
 
 
 def test_held_out_rows_share_no_question_with_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from peftbench.tasks import _splits
-    from peftbench.tasks._loading import Rows
+    from peftbench.tasks._loading import LoadedRows
 
     rows = [{"meaning_representation": f"name[{i // 8}]", "human_reference": f"text {i}"} for i in range(800)]
-    monkeypatch.setattr(_splits, "read", lambda *_: Rows(rows, "mirror", None, json.dumps(len(rows))))
-    found = split(TASKS["e2e_nlg"], {}, "all", 0, Limits(50, None), tmp_path)
+    monkeypatch.setattr(_splits, "read_rows", lambda *_: LoadedRows(rows, "mirror", None, json.dumps(len(rows))))
+    found = split(TASKS["e2e_nlg"], {}, "all", 0, RowLimits(50, None), tmp_path)
     asked = [{tuple(example.fields.values()) for example in part} for part in (found.train, found.validation)]
     assert not asked[0] & asked[1]
     assert len(found.validation) == 56

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from peftbench.cli.execute import tell
+from peftbench.cli.execute import print_results
 from peftbench.cli.output import records
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
-from peftbench.report.exports import export
-from peftbench.report.latex import escaped, latex
-from peftbench.results.published import frame, gather, kept
+from peftbench.report.exports import export_runs
+from peftbench.report.latex import latex, latex_escaped
+from peftbench.results.published import gather, kept_published, published_frame
 from peftbench.results.store import Store
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.studies.run_data import run_data
@@ -76,8 +76,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 def test_csv_and_parquet_hold_the_table(place: Store, tmp_path: Path) -> None:
     expected = records(place.table().astype({"size": str}))
-    assert export(place, tmp_path / "out" / "runs.csv") == [tmp_path / "out" / "runs.csv"]
-    export(place, tmp_path / "runs.parquet")
+    assert export_runs(place, tmp_path / "out" / "runs.csv") == [tmp_path / "out" / "runs.csv"]
+    export_runs(place, tmp_path / "runs.parquet")
     assert records(pd.read_parquet(tmp_path / "runs.parquet")) == expected
     text = pd.read_csv(tmp_path / "out" / "runs.csv", keep_default_na=False, dtype=str)
     assert list(text["id"]) == [row["id"] for row in expected]
@@ -88,7 +88,7 @@ def test_csv_and_parquet_hold_the_table(place: Store, tmp_path: Path) -> None:
 
 def test_some_runs(place: Store, tmp_path: Path) -> None:
     wanted = [id_ for id_, (result, _) in place.results().items() if result.spec.method.name == "full"]
-    export(place, tmp_path / "runs.csv", ids=wanted)
+    export_runs(place, tmp_path / "runs.csv", ids=wanted)
     assert list(pd.read_csv(tmp_path / "runs.csv")["method"]) == ["full"]
 
 
@@ -112,15 +112,15 @@ def test_latex_is_escaped_and_whole() -> None:
 
 
 def test_escaping_leaves_other_signs_alone() -> None:
-    assert escaped("naïve β = 1.5") == "naïve β = 1.5"
-    assert escaped("a_b\\") == r"a\_b\textbackslash{}"
+    assert latex_escaped("naïve β = 1.5") == "naïve β = 1.5"
+    assert latex_escaped("a_b\\") == r"a\_b\textbackslash{}"
 
 
 # peft's schema
 
 
 def test_a_round_trip_gives_the_same_figures(place: Store, tmp_path: Path) -> None:
-    files = export(place, tmp_path / "peft", "peft")
+    files = export_runs(place, tmp_path / "peft", "peft")
     assert len(files) == 5
     found = gather([str(tmp_path / "peft")])
     rows = {row.published_as.partition("/")[0]: row for (row,) in found.rows.values()}
@@ -136,7 +136,7 @@ def test_a_round_trip_gives_the_same_figures(place: Store, tmp_path: Path) -> No
 
 
 def test_what_the_schema_wants_and_nobody_measured_is_null(place: Store, tmp_path: Path) -> None:
-    (path,) = [path for path in export(place, tmp_path, "peft") if "lora" in path.name]
+    (path,) = [path for path in export_runs(place, tmp_path, "peft") if "lora" in path.name]
     content = json.loads(path.read_text())
     run_info, train, meta = content["run_info"], content["train_info"], content["meta_info"]
     assert (run_info["created_at"], run_info["total_time"], run_info["peft_branch"]) == (None, None, None)
@@ -158,7 +158,7 @@ def test_what_the_schema_wants_and_nobody_measured_is_null(place: Store, tmp_pat
 def test_a_loss_that_is_no_number_is_null(place: Store, tmp_path: Path) -> None:
     point = Point(step=1, tokens=1, seconds=1.0, train_loss=float("inf"), validation_loss=1.0)
     put(place, "dora", curve=(point,))
-    (path,) = [path for path in export(place, tmp_path, "peft") if "dora" in path.name]
+    (path,) = [path for path in export_runs(place, tmp_path, "peft") if "dora" in path.name]
     assert json.loads(path.read_text())["train_info"]["metrics"][0]["train loss"] is None
 
 
@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_is_null(place: Store, tmp_path: Path) -> None:
 
 
 def test_model_index(place: Store, tmp_path: Path) -> None:
-    files = export(place, tmp_path, "model-index")
+    files = export_runs(place, tmp_path, "model-index")
     assert len(files) == 4, "the run without a score has none"
     (path,) = [path for path in files if "lora" in path.name]
     card: Any = ModelCard(f"---\n{path.read_text()}---\n").data
@@ -181,8 +181,8 @@ def test_model_index(place: Store, tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_else_has_is_named_without_its_path(place: Store, tmp_path: Path) -> None:
     put(place, "bitfit", model="/home/me/secret/small", task="of_a_plugin")
-    (card,) = [path for path in export(place, tmp_path / "a", "model-index") if "bitfit" in path.name]
-    (result,) = [path for path in export(place, tmp_path / "b", "peft") if "bitfit" in path.name]
+    (card,) = [path for path in export_runs(place, tmp_path / "a", "model-index") if "bitfit" in path.name]
+    (result,) = [path for path in export_runs(place, tmp_path / "b", "peft") if "bitfit" in path.name]
     for text in (card.read_text(), result.read_text()):
         assert "small" in text
         assert "secret" not in text
@@ -203,15 +203,15 @@ def test_a_model_that_nobody_else_has_is_named_without_its_path(place: Store, tm
 def test_what_cannot_be_written(to: str, form: str | None, why: str, place: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=re.escape(why)):
-        export(place, tmp_path / to, form)
+        export_runs(place, tmp_path / to, form)
 
 
 def test_nothing_to_export(place: Store, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no results to export"):
-        export(Store(tmp_path / "empty"), tmp_path / "runs.csv")
+        export_runs(Store(tmp_path / "empty"), tmp_path / "runs.csv")
     failed = [id_ for id_, (result, _) in place.results().items() if result.status != "ok"]
     with pytest.raises(UserError, match="no run has a score"):
-        export(place, tmp_path, "model-index", failed)
+        export_runs(place, tmp_path, "model-index", failed)
 
 
 def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,9 @@ def test_the_terminal_shows_what_is_about_tasks_that_were_run(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     runs = place.table()
-    tell(runs, run_data(runs, place.curves()), False, frame(gather(["peft-bench"]).rows["peft-bench"]))
+    print_results(
+        runs, run_data(runs, place.curves()), False, published_frame(gather(["peft-bench"]).rows["peft-bench"])
+    )
     shown = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)
@@ -271,5 +273,5 @@ def test_a_damaged_file_of_the_store_is_named(place: Store) -> None:
     (place.root / "published" / "peft-bench.csv").write_text("hello\n1\n")
     done = call("report", "--store", place.root)
     assert (done.code, "peft-bench.csv: is no file of published figures" in done.err) == (0, True)
-    rows, damaged = kept(place.root)
+    rows, damaged = kept_published(place.root)
     assert (rows, [path.name for path in damaged]) == ([], ["peft-bench.csv"])

@@ -8,12 +8,12 @@ import pytest
 from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers
 from peftbench.tasks import TASKS, Example, prompt
-from peftbench.tasks._loading import DataError, example
+from peftbench.tasks._loading import DataError, example_of
 
 
 def made(task: str, **changes: Any) -> Example:
     """The golden row of a task, with other values."""
-    return example(TASKS[task], GOLDEN[task][0] | changes)
+    return example_of(TASKS[task], GOLDEN[task][0] | changes)
 
 
 def scored(task: str, metric: str, predictions: list[str], examples: list[Example]) -> float:

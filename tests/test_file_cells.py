@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import peftbench
 from conftest import SHARED
 from peftbench.tasks import Example, _mirror, resolve
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 CASES = SHARED / "cases" / "data"
 YES_NO = ["no", "yes"]
@@ -34,7 +34,7 @@ def read(asked: Mapping[str, Any]) -> list[Example]:
     """Every row of the file of an entry, in the order of its first field."""
     (spec,) = peftbench.plan({"methods": ["none"], "tasks": [dict(asked)]})["specs"]
     task = resolve(spec.task.name, spec.task.arguments)
-    found = split(task, spec.task.arguments, "all", 0, Limits(), None)
+    found = split(task, spec.task.arguments, "all", 0, RowLimits(), None)
     return sorted([*found.train, *found.validation, *found.test], key=lambda one: next(iter(one.fields.values())))
 
 
@@ -199,10 +199,10 @@ def test_a_mirror_that_counts_labels_in_another_order_is_refused(tmp_path: Path)
             table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
             meta = {"huggingface": json.dumps({"info": {"features": features}})}
             pq.write_table(table.replace_schema_metadata(meta), path)
-        problems = [finding.problem for finding in _mirror.check(tmp_path) if finding.name == "sst2"]
+        problems = [finding.problem for finding in _mirror.check_mirror(tmp_path) if finding.name == "sst2"]
         if refused:
             with pytest.raises(peftbench.UserError, match=wrong):
-                split(resolve("sst2", {}), {}, "all", 0, Limits(5), tmp_path)
+                split(resolve("sst2", {}), {}, "all", 0, RowLimits(5), tmp_path)
             assert wrong in problems[0]
         else:
             assert problems == [""]

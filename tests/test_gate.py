@@ -13,14 +13,14 @@ from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
 from peftbench.gate import cells
-from peftbench.gate.cells import Design, arms, current, to_do
+from peftbench.gate.cells import GateDesign, arms, current, to_do
 from peftbench.launch import Options, Watch, local, processes
 from peftbench.launch.local import After
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store
 from peftbench.tasks import resolve
-from peftbench.tasks._scoring import NOTHING, chance, scored
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._scoring import NOTHING, chance, score_task
+from peftbench.tasks._splits import RowLimits, split
 from sealing import rewrite
 from test_cli import Done, call
 
@@ -44,7 +44,7 @@ def lora_by_another_name(model: Any) -> Adapted:
 def planted(spec: RunSpec, share: float, store: Store, status: Any = "ok") -> None:
     """A run that answered so large a share of the test rows rightly; which rows is up to its method and seed."""
     task = resolve(spec.task.name, spec.task.arguments)
-    rows = split(task, {}, spec.size, spec.seed, Limits(spec.train.validation_rows, spec.eval.test_rows), None).test
+    rows = split(task, {}, spec.size, spec.seed, RowLimits(spec.train.validation_rows, spec.eval.test_rows), None).test
     rng = random.Random(f"{spec.method.name}{spec.seed}")
     given = [row.target if rng.random() < share else "nothing" for row in rows]
     kept = [{"prediction": text, "references": list(row.answers)} for text, row in zip(given, rows, strict=True)]
@@ -52,7 +52,7 @@ def planted(spec: RunSpec, share: float, store: Store, status: Any = "ok") -> No
         id=spec.id,
         spec=spec,
         status=status,
-        **(scored(task, rows, given) if status == "ok" else NOTHING)._asdict(),
+        **(score_task(task, rows, given) if status == "ok" else NOTHING)._asdict(),
         chance=chance(task, rows),
         data=DataFacts(source="x", fingerprint="of these", train_rows=8, validation_rows=8, test_rows=len(rows)),
         versions=provenance.versions(),
@@ -163,7 +163,7 @@ def test_an_adapter_is_known_by_its_files_and_asked_for_its_base(
     ],
 )
 def test_what_other_code_found_is_not_taken(tmp_path: Path, key: str, value: Any) -> None:
-    found, store = arms(Design("dora", seeds=2, eval={"test_rows": 8})), Store(tmp_path)
+    found, store = arms(GateDesign("dora", seeds=2, eval={"test_rows": 8})), Store(tmp_path)
     for spec in found.runs():
         planted(spec, 1, store)
     assert to_do(found, store) == []
@@ -226,7 +226,7 @@ def test_a_gate_that_breaks_has_no_verdict(
 
 
 def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
-    found, store = arms(Design("dora", seeds=2, eval={"test_rows": 8})), Store(tmp_path)
+    found, store = arms(GateDesign("dora", seeds=2, eval={"test_rows": 8})), Store(tmp_path)
     for one in found.runs():
         planted(one, 1, store)
     path = store.folder(found.candidate.first) / RESULT
@@ -256,7 +256,7 @@ def test_a_planted_worse_method_is_found_and_a_planted_equal_one_passes(
 ) -> None:
     """LoRA under another name, and LoRA that learns nothing, in the time of two cores for five minutes."""
     # Workers as the command starts them: children of this process, whose time is known when they have ended.
-    monkeypatch.setattr(local, "start", processes.start)
+    monkeypatch.setattr(local, "start_worker", processes.start_worker)
     plugin = tmp_path / "other.py"
     plugin.write_text(OTHER)
     store = ["--store", str(tmp_path / "store")]

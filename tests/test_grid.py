@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from peftbench.core.registry import Unit, UserError, load_plugin
 from peftbench.core.spec import Choice, Evaluation, RunSpec, Training
-from peftbench.grid.expand import Grid, expand, load
+from peftbench.grid.expand import Grid, expand, load_grid
 from peftbench.methods import METHODS, Method
 from peftbench.metrics import METRICS
 from peftbench.tasks import TASKS, suite
@@ -380,9 +380,9 @@ def test_a_file_is_the_same_as_a_mapping(tmp_path: Path) -> None:
         "eval": {"test_rows": 9},
         "except": [{"method": "none", "seed": 1}],
     }
-    assert expand(path) == expand(str(path)) == expand(load(path)) == expand(asked)
+    assert expand(path) == expand(str(path)) == expand(load_grid(path)) == expand(asked)
     assert len(expand(path)) == 5
-    assert load(path).name == "garden"
+    assert load_grid(path).name == "garden"
 
 
 # Mistakes

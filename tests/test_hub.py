@@ -17,7 +17,7 @@ import pytest
 from conftest import SHARED
 from peftbench.results.store import Store
 from peftbench.tasks import TASKS
-from peftbench.tasks._loading import key, read
+from peftbench.tasks._loading import key, read_rows
 
 TOOLS, MIRROR = SHARED / "tools", SHARED / "data"
 SETS = ("sst2", "ag_news", "boolq")
@@ -118,7 +118,7 @@ def test_fetch_keeps_what_is_whole(place: Place) -> None:
     for name in ("sst2", "ag_news"):
         source = TASKS[name].facts.source
         for split in (source.train, str(source.test)):
-            there, original = read(source, split, place.root / "mirror"), read(source, split, MIRROR)
+            there, original = read_rows(source, split, place.root / "mirror"), read_rows(source, split, MIRROR)
             assert (there.rows, there.fingerprint) == (original.rows, original.fingerprint)
             assert (there.origin, there.revision) == ("mirror", source.revision)
     with (place.root / "mirror" / "MANIFEST.csv").open(newline="") as lines:

@@ -12,7 +12,7 @@ from peftbench.core.spec import Evaluation
 from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import tensor_bytes
-from peftbench.engine.quantization import Quantise, constants
+from peftbench.engine.quantization import Quantise, quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
@@ -20,7 +20,7 @@ from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.profiling import latency
 from peftbench.profiling.extra_measurements import peak_memory
-from peftbench.profiling.latency import Twin, by_turns, latencies, middling, summed_up, token_times
+from peftbench.profiling.latency import Twin, by_turns, measure_latencies, middling, summed_up, token_times
 from peftbench.tasks import TASKS
 
 ROWS = [Encoded(list(range(3, 3 + length)), [5, 1]) for length in (4, 9, 6, 5, 30)]
@@ -77,7 +77,7 @@ def test_base_and_adapted_are_told_apart(base: Base, clock: Clock) -> None:
     assert merging is not None
     assert merging.exact
     clock.now = 0.0
-    (one, many), notes = latencies(adapted, twin, base, Evaluation(per_device_eval_batch_size=3), ROWS)
+    (one, many), notes = measure_latencies(adapted, twin, base, Evaluation(per_device_eval_batch_size=3), ROWS)
     assert notes == []
     assert (one.rows, many.rows) == (1, 3)
     for found in (one, many):
@@ -132,11 +132,13 @@ def test_the_twin_of_a_base_that_is_trained_has_its_old_types(tiny_models: dict[
 def test_a_quantised_base_and_its_twin_share_their_bytes(how: Quantise, tiny_models: dict[str, Path]) -> None:
     base = Base(find(str(tiny_models["llama"])), "fp32", how)
     twin = Twin(base.model)
-    both = [(*model.parameters(), *model.buffers(), *constants(model)) for model in (base.model, twin.model)]
+    both = [
+        (*model.parameters(), *model.buffers(), *quantization_constants(model)) for model in (base.model, twin.model)
+    ]
     assert tensor_bytes(chain(*both)) == tensor_bytes(iter(both[0]))
     adapted: Adapted = METHODS["lora"].function(base.model, modules=("q", "v"))
     one_row = Evaluation(per_device_eval_batch_size=1)
-    (one, _), _ = latencies(adapted, twin, base, one_row, ROWS)
+    (one, _), _ = measure_latencies(adapted, twin, base, one_row, ROWS)
     assert one.merged_median_ms is None
     assert adapted.remove is not None
     adapted.remove()
@@ -156,7 +158,7 @@ def test_what_does_not_fit_is_missing_with_a_note(
 
     monkeypatch.setattr(latency, "token_times", full)
     twin = Twin(base.model)
-    found, notes = latencies(Adapted(base.model, base.model), twin, base, Evaluation(), ROWS)
+    found, notes = measure_latencies(Adapted(base.model, base.model), twin, base, Evaluation(), ROWS)
     assert [each.rows for each in found] == [1]
     assert notes == ["latency: 32 rows at once did not fit in memory"]
 
@@ -166,7 +168,7 @@ def test_prompts_leave_room_for_the_new_tokens(tiny_models: dict[str, Path]) -> 
     base = Base(find(str(tiny_models["gpt2"])), "fp32")
     rows = [Encoded([5] * 511, [1])]
     one_row = Evaluation(per_device_eval_batch_size=1)
-    (one, same), _ = latencies(Adapted(base.model, base.model), Twin(base.model), base, one_row, rows)
+    (one, same), _ = measure_latencies(Adapted(base.model, base.model), Twin(base.model), base, one_row, rows)
     assert one == same, "a batch of one is measured once"
     assert one.base_median_ms > 0
 

@@ -22,7 +22,7 @@ from peftbench.core.machine_faults import DISK, environment_fault
 from peftbench.core.registry import UserError, load_plugin
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
-from peftbench.launch.time_limits import LEAST, UNKNOWN, Forecasts, Limit
+from peftbench.launch.time_limits import LEAST, UNKNOWN, Forecasts, TimeLimit
 from peftbench.methods import METHODS
 from peftbench.results.claims import Claims, Owner, myself
 
@@ -360,7 +360,7 @@ class Told(Forecasts):
 @pytest.mark.parametrize(("forecast", "limit"), [(1.0, LEAST), (100.0, 1000.0), (None, UNKNOWN)])
 def test_the_default_limit_is_ten_forecasts(forecast: float | None, limit: float) -> None:
     (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]
-    made = Limit(spec, 0.0, None, Told(forecast))
+    made = TimeLimit(spec, 0.0, None, Told(forecast))
     times = [t for t in (1.0, LEAST - 1, limit - 1, limit + 1) if t > 0]
     stopped = [made.passed(t, used=t) is not None for t in times]
     assert stopped == [False] * (len(times) - 1) + [True]
@@ -368,16 +368,16 @@ def test_the_default_limit_is_ten_forecasts(forecast: float | None, limit: float
 
 def test_what_stands_still_is_stopped() -> None:
     (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]
-    hung = Limit(spec, 0.0, None, Told(None))
+    hung = TimeLimit(spec, 0.0, None, Told(None))
     # Start and loading take processor time; then there is none, but for what an idle process uses.
     times = range(0, 1400, 10)
     stopped = [t for t in times if hung.passed(t, used=min(t, 300) + t * 1e-4)]
     assert stopped[0] == 910
-    busy, waiting = Limit(spec, 0.0, None, Told(None)), Limit(spec, 0.0, None, Told(None))
+    busy, waiting = TimeLimit(spec, 0.0, None, Told(None)), TimeLimit(spec, 0.0, None, Told(None))
     for t in times:
         waiting.progress(t)
         assert busy.passed(t, used=t * 0.01) is waiting.passed(t, used=0.0) is None
-    assert Limit(spec, 0.0, 5.0, Told(None)).passed(6.0, used=6.0) == "its time limit of 5 s"
+    assert TimeLimit(spec, 0.0, 5.0, Told(None)).passed(6.0, used=6.0) == "its time limit of 5 s"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1.5min", 90)])

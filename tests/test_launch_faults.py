@@ -20,7 +20,7 @@ import pytest
 
 import peftbench
 from conftest import SHARED
-from peftbench.profiling.devices import keep
+from peftbench.profiling.devices import remember_speed
 from test_launch import COUNTED, GRID, HEAD, assert_clean, plugin, result_files
 
 pytestmark = pytest.mark.slow
@@ -353,7 +353,7 @@ def test_a_forecast_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.
     (spec,) = peftbench.plan(GRID, "/nowhere")["specs"]
     for rates in (None, (1e-11, 1e-5, 1e-9)):
         if rates is not None:
-            keep(rates)
+            remember_speed(rates)
         forecasts = Forecasts(None)
         known, seconds = wait_for(lambda made=forecasts: made.seconds(spec) if made.seconds(spec)[0] else None, 600)
         assert known

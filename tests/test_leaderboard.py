@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from peftbench.core.registry import UnknownNameError
 from peftbench.studies._pscp_weights import SETS, weight_set
-from peftbench.studies._run_labels import labels
-from peftbench.studies.leaderboard import Leaderboard, NotComparableError, Row, leaderboards, pscp_by_method
-from peftbench.studies.pscp import pscp
+from peftbench.studies._run_labels import method_labels
+from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow, NotComparableError, leaderboards, pscp_by_method
+from peftbench.studies.pscp import penalised_score
 from peftbench.studies.run_data import run_data
 from synthetic_table import TASKS, run, table
 
@@ -27,7 +27,7 @@ def only(runs: pd.DataFrame, pool_machines: bool = False) -> Leaderboard:
     return boards[0]
 
 
-def rows(board: Leaderboard) -> Mapping[str, Row]:
+def rows(board: Leaderboard) -> Mapping[str, LeaderboardRow]:
     return {row.method: row for row in board.rows}
 
 
@@ -149,8 +149,8 @@ def test_pscp_takes_the_highest_memory_and_the_models_own_full_fine_tuning() -> 
     found = rows(only(runs))
     costs = {"trainable_parameters": 4_399_104.0, "extra_forward_tflops": 0.0, "peak_memory_gb": 4.0}
     reference = {"trainable_parameters": 494_032_768.0, "extra_forward_tflops": 0.51, "peak_memory_gb": 9.0}
-    assert found["lora"].pscp["paper"].value == pytest.approx(pscp(78, costs))
-    assert found["lora"].pscp["relative"].value == pytest.approx(pscp(78, costs, "relative", reference))
+    assert found["lora"].pscp["paper"].value == pytest.approx(penalised_score(78, costs))
+    assert found["lora"].pscp["relative"].value == pytest.approx(penalised_score(78, costs, "relative", reference))
     assert found["full"].pscp["relative"].value == pytest.approx(20)
 
 
@@ -332,7 +332,7 @@ def test_a_failed_run_without_data_is_of_the_same_task() -> None:
 def test_only_arguments_that_differ_are_in_the_label() -> None:
     texts = ["alpha=32, rank=4", 'alpha=32, layers="first-half", rank=4', "alpha=32, layers=[0, 1], rank=4", "alpha=32"]
     table = pd.DataFrame({"method": ["lora"] * 4 + ["ia3"], "method_arguments": [*texts, "alpha=1"]})
-    assert list(labels(table)) == [
+    assert list(method_labels(table)) == [
         "lora(rank=4)",
         'lora(layers="first-half", rank=4)',
         "lora(layers=[0, 1], rank=4)",
@@ -340,4 +340,4 @@ def test_only_arguments_that_differ_are_in_the_label() -> None:
         "ia3",
     ]
     published = pd.DataFrame({"method": ["lora"] * 2, "method_arguments": ["as in the paper", ""]})
-    assert list(labels(published)) == ["lora(as in the paper)", "lora"]
+    assert list(method_labels(published)) == ["lora(as in the paper)", "lora"]

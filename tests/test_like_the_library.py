@@ -20,16 +20,16 @@ from transformers import Trainer as LibraryTrainer
 
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Evaluation, Training
-from peftbench.engine.generation import answer
+from peftbench.engine.generation import answer_rows
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokenization import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.engine.training_context import model_inputs
-from peftbench.methods import METHODS, Adapted, Ahead
+from peftbench.methods import METHODS, Adapted, TrainingContext
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 TASK = TASKS["pocket_data_to_text"]
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -174,7 +174,7 @@ def ours(base: Base, method: str, rows: list[Encoded]) -> Found:
 
     trainer = Trainer(adapted, asked_of(method), RATE, "fp32", SEED)
     trainer.fit(rows, rows[:2], Meter(), report)
-    answers = answer(adapted, base, TASK, Evaluation(answer="generate"), rows[:ANSWERED])
+    answers = answer_rows(adapted, base, TASK, Evaluation(answer="generate"), rows[:ANSWERED])
     decay = decaying(adapted.model, trainer.optimizer(1)[0])
     finish(base, adapted)
     # What is reported is the loss without the penalty; the library reports both together.
@@ -212,7 +212,7 @@ def theirs(base: Base, method: str, rows: Sequence[Encoded], folder: Path) -> Fo
     callbacks: list[TrainerCallback] = []
     if method == "adalora":
         assert adapted.prepare is not None
-        adapted.prepare(Ahead(6, lambda: iter(())))
+        adapted.prepare(TrainingContext(6, lambda: iter(())))
         callbacks = [AfterStep(adapted.model.base_model.update_and_allocate)]
     trainer = (OverTokens if base.config.is_encoder_decoder and method != "adalora" else InOrder)(
         model=adapted.model,
@@ -265,8 +265,8 @@ def test_losses_and_answers_are_those_of_the_library(
     method: str, model: str, bases: dict[str, Base], tmp_path: Path
 ) -> None:
     base = bases[model]
-    data = split(TASK, {}, 11, 0, Limits(1, 1), None)
-    rows = encode(base.encoder(TASK.facts, ASKED.max_length), data.train)[:10]
+    data = split(TASK, {}, 11, 0, RowLimits(1, 1), None)
+    rows = encode_examples(base.encoder(TASK.facts, ASKED.max_length), data.train)[:10]
     losses, answers, decay = ours(base, method, rows)
     expected, words, library_decay = theirs(base, method, rows, tmp_path)
     assert decay == library_decay

@@ -17,7 +17,7 @@ from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.tasks import TASKS, Example, suite
 from peftbench.tasks import long_context as filling
-from peftbench.tasks._splits import Limits, Splits, split
+from peftbench.tasks._splits import RowLimits, Splits, split
 from peftbench.tasks.long_context import aggregation, hide, multi_key, needle
 
 MODULES = (filling, aggregation, multi_key, needle)
@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def splits(name: str, size: int = 60, seed: int = 0, **arguments: Any) -> Splits:
-    return split(TASKS[name], arguments, size, seed, Limits(40, 60), None)
+    return split(TASKS[name], arguments, size, seed, RowLimits(40, 60), None)
 
 
 def examples(name: str, **arguments: Any) -> list[Example]:

@@ -230,6 +230,6 @@ def test_what_merging_leaves_behind_is_put_back(tiny_models: dict[str, Path]) ->
         pass
     assert layer.weight is original
     assert (layer.bias, layer.marks, hasattr(layer, "more")) == (None, ["whole"], False)
-    from peftbench.engine.base_integrity import checksum
+    from peftbench.engine.base_integrity import model_checksum
 
-    assert checksum(model) == before
+    assert model_checksum(model) == before

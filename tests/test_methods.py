@@ -10,18 +10,18 @@ from peftbench.checks import method_check
 from peftbench.core.registry import UserError
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice, RunSpec, Training
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.families.decoder import forward, pad
 from peftbench.engine.generation import generate
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokenization import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.experiment import adapt
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 SMALL: dict[str, dict[str, Any]] = {
     "prompt-tuning": {"tokens": 4},
@@ -74,8 +74,8 @@ def bases(folders: dict[str, Path]) -> dict[str, Base]:
 
 def rows(base: Base, count: int = 24) -> list[Encoded]:
     task = TASKS["pocket_sentiment"]
-    splits = split(task, {}, count, 0, Limits(8, 8), None)
-    return encode(base.encoder(task.facts, 128), splits.train)
+    splits = split(task, {}, count, 0, RowLimits(8, 8), None)
+    return encode_examples(base.encoder(task.facts, 128), splits.train)
 
 
 def spec(method: str, **train: Any) -> RunSpec:
@@ -95,7 +95,7 @@ def applied(base: Base, method: str, seed: int = 0) -> Adapted:
 def logits(adapted: Adapted, data: list[Encoded]) -> torch.Tensor:
     adapted.model.eval()
     with torch.no_grad():
-        return shape(adapted.network.config).read(adapted, [row.prompt for row in data])[0]
+        return model_family(adapted.network.config).read(adapted, [row.prompt for row in data])[0]
 
 
 def finish(base: Base, adapted: Adapted) -> bool:

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from peftbench.metrics import METRICS, Answers, UnavailableError, grouped, invalid_share, number, score
+from peftbench.metrics import (
+    METRICS,
+    Answers,
+    UnavailableError,
+    grouped_rows,
+    invalid_share,
+    parsed_number,
+    score_metric,
+)
 from peftbench.metrics._numerals import number_of
 from peftbench.metrics.equation import value_of
 
@@ -277,9 +285,9 @@ def test_the_first_mark_decides_as_by_the_authors_of_gsm8k(text: str) -> None:
 
 def test_a_row_whose_reference_has_no_number_cannot_be_scored() -> None:
     answers = free(["7", "8"], ["seven"], ["8"])
-    assert score("final_number", answers).value == 100
+    assert score_metric("final_number", answers).value == 100
     with pytest.raises(UnavailableError):
-        score("final_number", answers.take([0]))
+        score_metric("final_number", answers.take([0]))
 
 
 @pytest.mark.parametrize(
@@ -432,12 +440,12 @@ def test_a_row_without_a_word_to_compare_cannot_be_scored() -> None:
         assert math.isnan(scores[0]), name
         assert scores[1:] == [100, 0], name
         with pytest.raises(UnavailableError):
-            score(name, answers.take([0]))
+            score_metric(name, answers.take([0]))
     blank = free(["a", "a b c d"], [" "], ["a b c d"])
     assert value("bleu", blank) == pytest.approx(100)
-    assert score("bleu", blank).value == pytest.approx(100)
+    assert score_metric("bleu", blank).value == pytest.approx(100)
     with pytest.raises(UnavailableError, match="no row with a reference"):
-        score("bleu", blank.take([0]))
+        score_metric("bleu", blank.take([0]))
 
 
 @pytest.mark.parametrize("right", ["我喜欢", "a b c", "5", "да нет"])
@@ -445,10 +453,10 @@ def test_bleu_is_missing_where_no_reference_is_long_enough(right: str) -> None:
     said = "no reference has four words, and BLEU counts runs of four: use rouge_l or exact_match"
     for answer in (right, "", f"{right} {right} {right} {right}"):
         with pytest.raises(UnavailableError, match=said):
-            score("bleu", free([answer], [right, " "]))
-    assert score("bleu", free([right], [right, "a b c d"])).value < 100
+            score_metric("bleu", free([answer], [right, " "]))
+    assert score_metric("bleu", free([right], [right, "a b c d"])).value < 100
     # Draws of the bootstrap may have none that is.
-    assert math.isfinite(score("bleu", free([right, "a b c d"], [right], ["a b c d"])).standard_error)
+    assert math.isfinite(score_metric("bleu", free([right, "a b c d"], [right], ["a b c d"])).standard_error)
 
 
 @pytest.mark.parametrize(
@@ -596,18 +604,18 @@ def test_standard_error_of_a_mean_is_exact_and_a_bootstrap_is_near() -> None:
     references = rng.choice(["yes", "no"], size=400).tolist()
     predictions = [r if keep else "no" for r, keep in zip(references, rng.random(400) < 0.8, strict=True)]
     answers = labelled(predictions, references)
-    share, error, _ = score("accuracy", answers)
+    share, error, _ = score_metric("accuracy", answers)
     assert error == pytest.approx((share * (100 - share) / 399) ** 0.5)
-    assert 0 < score("f1", answers)[1] < 5
+    assert 0 < score_metric("f1", answers)[1] < 5
 
 
 def test_the_error_of_one_row_or_one_group_is_not_known() -> None:
     one, pair = labelled(["yes"], ["yes"]), labelled(["yes", "no"], ["yes", "yes"])
-    assert score("accuracy", one)[0] == 100
-    assert math.isnan(score("accuracy", one).standard_error)
+    assert score_metric("accuracy", one)[0] == 100
+    assert math.isnan(score_metric("accuracy", one).standard_error)
     together = replace(pair, details=[{"group": 1}] * 2)
-    assert math.isnan(score("f1", together).standard_error)
-    assert score("f1", pair).standard_error > 0
+    assert math.isnan(score_metric("f1", together).standard_error)
+    assert score_metric("f1", pair).standard_error > 0
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:
@@ -617,11 +625,11 @@ def test_rows_of_a_group_are_drawn_together() -> None:
     predictions = [r if ok else "no" if r == "yes" else "yes" for r, ok in zip(references, right, strict=True)]
     pairs = labelled(predictions, references)
     apart, together = (replace(pairs, details=[{"group": i // n} for i in range(400)]) for n in (1, 2))
-    assert grouped(together)[1] == [2, 3]
-    assert score("f1", pairs)[:2] == score("f1", apart)[:2]
-    assert score("f1", together)[0] == score("f1", apart)[0]
-    assert score("f1", together)[1] == pytest.approx(2**0.5 * score("f1", apart)[1], rel=0.2)
-    share, error, _ = score("multirc_em", together)
+    assert grouped_rows(together)[1] == [2, 3]
+    assert score_metric("f1", pairs)[:2] == score_metric("f1", apart)[:2]
+    assert score_metric("f1", together)[0] == score_metric("f1", apart)[0]
+    assert score_metric("f1", together)[1] == pytest.approx(2**0.5 * score_metric("f1", apart)[1], rel=0.2)
+    share, error, _ = score_metric("multirc_em", together)
     assert share == 75
     assert error == pytest.approx((75 * 25 / 199) ** 0.5)
 
@@ -642,8 +650,8 @@ def test_a_right_number_must_be_on_the_scale(reference: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "four", "5.1", "-0.1", "nan", "inf", "3 of 5", "3,5"])
 def test_no_number_of_the_scale(text: str) -> None:
-    assert number(text, (0, 5)) is None
-    assert number(" 5 ", (0, 5)) == 5
+    assert parsed_number(text, (0, 5)) is None
+    assert parsed_number(" 5 ", (0, 5)) == 5
 
 
 @pytest.mark.parametrize(
@@ -670,4 +678,4 @@ def test_taking_rows_takes_all_that_belongs_to_them() -> None:
 
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        score("accuracy", labelled([], []))
+        score_metric("accuracy", labelled([], []))

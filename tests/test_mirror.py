@@ -13,8 +13,8 @@ import pytest
 from conftest import SHARED
 from peftbench.core.registry import UserError
 from peftbench.tasks import TASKS, Source, suite
-from peftbench.tasks._loading import HubError, first, manifest, read
-from peftbench.tasks._mirror import COLUMNS, Finding, check, checksum, fetch, wanted
+from peftbench.tasks._loading import HubError, first, manifest, read_rows
+from peftbench.tasks._mirror import COLUMNS, MirrorFinding, check_mirror, fetch_mirror, sha256_of_file, wanted
 from test_cli import assert_one_line, call
 
 MIRROR = SHARED / "data"
@@ -46,17 +46,17 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Calls:
 def mirror(tmp_path: Path, hub: Calls) -> Path:
     """A mirror of one set, as it is fetched."""
     asked, _ = wanted(["sst2"])
-    assert [done.status for done in fetch(asked, tmp_path / "mirror")] == ["fetched", "fetched"]
+    assert [done.status for done in fetch_mirror(asked, tmp_path / "mirror")] == ["fetched", "fetched"]
     hub.clear()
     return tmp_path / "mirror"
 
 
 def statuses(names: Sequence[str], root: Path) -> list[str]:
-    return [done.status for done in fetch(wanted(names)[0], root)]
+    return [done.status for done in fetch_mirror(wanted(names)[0], root)]
 
 
-def findings(root: Path) -> dict[str, Finding]:
-    return {found.name: found for found in check(root)}
+def findings(root: Path) -> dict[str, MirrorFinding]:
+    return {found.name: found for found in check_mirror(root)}
 
 
 def rewrite(root: Path, name: str, **changes: str) -> None:
@@ -88,7 +88,7 @@ def test_the_splits_of_a_suite_each_once() -> None:
 
 
 def test_a_fetched_file_is_read_as_from_the_hub(mirror: Path) -> None:
-    found = read(TASKS["sst2"].facts.source, "train", mirror)
+    found = read_rows(TASKS["sst2"].facts.source, "train", mirror)
     assert found.rows[:2] == [{"sentence": "train film 0", "label": 0}, {"sentence": "train film 1", "label": 1}]
     assert (found.origin, found.revision) == ("mirror", COMMIT)
     assert first(TASKS["sst2"].facts.source, "train", mirror) == found.rows[0]
@@ -97,7 +97,7 @@ def test_a_fetched_file_is_read_as_from_the_hub(mirror: Path) -> None:
     line = manifest(mirror)[KEY]
     assert tuple(line) == COLUMNS
     assert (line["rows"], line["columns"], line["label_names"]) == ("12", "sentence|label", "label=negative|positive")
-    assert (line["revision"], line["sha256"]) == (COMMIT, checksum(mirror / TRAIN))
+    assert (line["revision"], line["sha256"]) == (COMMIT, sha256_of_file(mirror / TRAIN))
     assert not [path for path in mirror.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".csv")]
 
 
@@ -124,7 +124,7 @@ def test_lines_and_columns_of_others_stay(mirror: Path) -> None:
     assert statuses(["sst2"], mirror) == ["fetched", "kept"]
     lines = manifest(mirror)
     assert lines[("some/notes", "default", "train")]["reader"] == "me"
-    assert lines[KEY]["sha256"] == checksum(mirror / TRAIN)
+    assert lines[KEY]["sha256"] == sha256_of_file(mirror / TRAIN)
 
 
 def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
         return datasets.Dataset.from_list([{"sentence": "a", "label": 1}], features=FEATURES), None
 
     monkeypatch.setattr("peftbench.tasks._mirror.load", load)
-    done = list(fetch(wanted(["cola", "rte", "sst2"])[0], tmp_path))
+    done = list(fetch_mirror(wanted(["cola", "rte", "sst2"])[0], tmp_path))
     assert [each.status for each in done] == ["failed", "failed", "failed", "fetched", "fetched", "fetched"]
     assert asked.count(("cola", "validation")) == 0, "a set that cannot be reached is not waited for twice"
     assert "split 'validation': from the Hub: ConnectionError: Couldn't reach it. To have it, connect" in done[1].why
@@ -155,7 +155,7 @@ def test_a_file_that_breaks_off_is_not_left(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(datasets.Dataset, "to_parquet", to_parquet)
     with pytest.raises(UserError, match=r"cannot be written: No space left on device\. Make room, then give the same"):
-        list(fetch(wanted(["sst2"])[0], tmp_path))
+        list(fetch_mirror(wanted(["sst2"])[0], tmp_path))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -191,9 +191,9 @@ def test_fetch_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_good_mirror(mirror: Path) -> None:
     found = findings(mirror)
     assert found == {
-        TRAIN: Finding("file", TRAIN, 12, "agrees"),
-        TEST: Finding("file", TEST, 12, "agrees"),
-        "sst2": Finding("task", "sst2"),
+        TRAIN: MirrorFinding("file", TRAIN, 12, "agrees"),
+        TEST: MirrorFinding("file", TEST, 12, "agrees"),
+        "sst2": MirrorFinding("task", "sst2"),
     }
     done = call("data", "check", "--data", mirror, "--json")
     assert (done.code, done.json["ok"]) == (0, True)
@@ -231,11 +231,11 @@ def test_files_that_are_missing_broken_or_strangers(mirror: Path) -> None:
 
 def test_a_mirror_without_checksums_or_manifest(mirror: Path) -> None:
     rewrite(mirror, TRAIN, sha256="")
-    assert findings(mirror)[TRAIN] == Finding("file", TRAIN, 12, "not recorded")
+    assert findings(mirror)[TRAIN] == MirrorFinding("file", TRAIN, 12, "not recorded")
     rewrite(mirror, TRAIN, revision="0" * 40)
     assert findings(mirror)["sst2"].note == f"of another commit than the {COMMIT} that the task pins"
     (mirror / "MANIFEST.csv").unlink()
-    assert findings(mirror)[TRAIN] == Finding("file", TRAIN, 12, "not recorded", note="not in the manifest")
+    assert findings(mirror)[TRAIN] == MirrorFinding("file", TRAIN, 12, "not recorded", note="not in the manifest")
     assert call("data", "check", mirror).code == 0
 
 

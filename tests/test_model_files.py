@@ -12,7 +12,7 @@ from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.models.trained_files import identity, needed, weight_bytes
+from peftbench.models.trained_files import identity, needed_files, weight_bytes
 
 
 def adapter(model: Path, folder: Path, **more: Any) -> Path:
@@ -73,7 +73,7 @@ def test_what_a_trainer_leaves_beside_a_model_does_not_count(
         result, _ = run(spec, Worker(), tmp_path, lambda _event: None)
         assert (result.status, result.costs.adapter_bytes) == ("ok", size), result.error
     # And what does count is known by its content.
-    parts = [path for path in needed(folder) if path.suffix in (".safetensors", ".bin")]
+    parts = [path for path in needed_files(folder) if path.suffix in (".safetensors", ".bin")]
     content = bytearray(parts[-1].read_bytes())
     content[-1] ^= 1
     parts[-1].write_bytes(bytes(content))

@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 
 from peftbench import experiment
 from peftbench.core.spec import RunResult, Training
-from peftbench.engine.checkpoint import save
+from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.exceptions import DivergedError
-from peftbench.engine.generation import generate, rank
+from peftbench.engine.generation import generate, rank_choices
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokenization import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.experiment import Worker
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 RANKED, GENERATED = "pocket_sentiment", "pocket_data_to_text"
 
@@ -37,7 +37,7 @@ def base(tiny_models: dict[str, Path]) -> Base:
 
 def rows(base: Base, task: str = RANKED, count: int = 8) -> list[Encoded]:
     unit = TASKS[task]
-    return encode(base.encoder(unit.facts, 128), split(unit, {}, count, 0, Limits(4, 4), None).train)
+    return encode_examples(base.encoder(unit.facts, 128), split(unit, {}, count, 0, RowLimits(4, 4), None).train)
 
 
 def done(model: Path, method: Any, task: str, folder: Path) -> RunResult:
@@ -78,7 +78,7 @@ def test_a_saved_adapter_that_is_not_finite(
     method: str, spoil: Callable[[str, torch.Tensor], torch.Tensor], base: Base, tmp_path: Path
 ) -> None:
     adapted = METHODS[method].function(base.model)
-    save(adapted, tmp_path / "kept")
+    save_checkpoint(adapted, tmp_path / "kept")
     adapted.remove()
     (file,) = (tmp_path / "kept").glob("*.safetensors")
     save_file({name: spoil(name, tensor) for name, tensor in load_file(file).items()}, file)
@@ -122,10 +122,10 @@ def test_tokens_that_may_never_come_are_no_fault(base: Base) -> None:
     try:
         with torch.no_grad():
             losses = [[summed_loss(plain, [Encoded(row.prompt, one)]).item() for one in row.choices] for row in asked]
-        assert rank(plain, asked) == [each.index(min(each)) for each in losses]
+        assert rank_choices(plain, asked) == [each.index(min(each)) for each in losses]
         assert generate(plain, written, base.ends, 6) == answers
         masked = list(range(len(base.tokenizer)))
-        for ask in (lambda: rank(plain, asked), lambda: generate(plain, written, base.ends, 6)):
+        for ask in (lambda: rank_choices(plain, asked), lambda: generate(plain, written, base.ends, 6)):
             with pytest.raises(DivergedError, match="answering: the logits of row 1 are not finite"):
                 ask()
     finally:

@@ -27,11 +27,11 @@ from peftbench.core.spec import RunResult
 from peftbench.engine.tokenization import (
     Encoder,
     SourceEncoder,
+    answer_text,
     check_choices,
     check_vocabulary,
-    encode,
+    encode_examples,
     unwritable,
-    written,
 )
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
@@ -175,12 +175,12 @@ def test_a_template_that_cannot_be_asked_is_refused_in_a_line(template: Any, wor
 def test_a_tokenizer_that_is_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
     made = ByT5Tokenizer()
-    (row,) = encode(SourceEncoder(made, FACTS, 128), [Example(QUESTION, "Zoë")])
+    (row,) = encode_examples(SourceEncoder(made, FACTS, 128), [Example(QUESTION, "Zoë")])
     assert row.prompt == [*(byte + 3 for byte in ASKED.encode()), 1]
     assert row.target == [*(byte + 3 for byte in "Zoë".encode()), 1]
     assert not row.unwritable
     # It has rows for more tokens than its tokenizer knows.
-    assert written(made, [*row.target, 500, 10_000]) == "Zoë"
+    assert answer_text(made, [*row.target, 500, 10_000]) == "Zoë"
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,13 @@ def test_targets_that_cannot_be_written_are_counted(
 ) -> None:
     one = encoder(make(), FACTS, 128)
     examples = [Example(QUESTION, target), Example(QUESTION, "x"), Example(QUESTION, f" {target} ")]
-    first = encode(one, examples)
+    first = encode_examples(one, examples)
     # Again, from disk.
-    assert [row.unwritable for row in encode(one, examples)] == [row.unwritable for row in first] == [True, False, True]
+    assert (
+        [row.unwritable for row in encode_examples(one, examples)]
+        == [row.unwritable for row in first]
+        == [True, False, True]
+    )
     assert f"2 of 3 targets cannot be written with the model's tokenizer, which makes {back!r} of {target!r}" in (
         unwritable(one, examples, first)
     )
@@ -219,17 +223,17 @@ def test_choices_that_are_the_same_or_nothing_are_refused(
 ) -> None:
     encoder = SourceEncoder(make(), replace(FACTS, labels=labels), 128)
     with pytest.raises(UserError, match=words):
-        check_choices(encoder, encode(encoder, [Example(QUESTION, labels[0])]))
+        check_choices(encoder, encode_examples(encoder, [Example(QUESTION, labels[0])]))
     same = Example(QUESTION, labels[0], choices=(labels[0], labels[0]))
     plain = SourceEncoder(tokenizer(after=(END,)), FACTS, 128)
-    check_choices(plain, encode(plain, [replace(same, choices=("Ann", "Ann"))]))
+    check_choices(plain, encode_examples(plain, [replace(same, choices=("Ann", "Ann"))]))
 
 
 def test_a_token_without_an_embedding_is_refused_by_name() -> None:
     made = tokenizer()
     made.add_special_tokens({"additional_special_tokens": ["<|new|>"]})
     encoder = Encoder(made, FACTS, 128)
-    rows = encode(encoder, [Example({"question": "what is <|new|>?"}, "x")])
+    rows = encode_examples(encoder, [Example({"question": "what is <|new|>?"}, "x")])
     check_vocabulary(encoder, rows, len(made))
     with pytest.raises(UserError, match=rf"has {len(made) - 1} embeddings.*token {len(made) - 1} \('<\|new\|>'\)"):
         check_vocabulary(encoder, rows, len(made) - 1)

@@ -10,7 +10,7 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunResult, RunSpec
-from peftbench.engine.checkpoint import save
+from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.families.decoder import forward
 from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
@@ -271,7 +271,7 @@ def test_our_adapters_load_in_plain_peft(model: str, tiny_models: dict[str, Path
             with torch.no_grad():
                 ours = forward(adapted, ids, torch.ones_like(ids))[0][:, virtual:]
             folder = tmp_path / unit.name
-            save(adapted, folder, origin=describe(asked, base.ref, None))
+            save_checkpoint(adapted, folder, origin=describe(asked, base.ref, None))
             plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_models[model]), folder).eval()
             with torch.no_grad():
                 theirs = plain(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, virtual:]
@@ -284,7 +284,7 @@ def test_our_adapters_load_in_plain_peft(model: str, tiny_models: dict[str, Path
 def test_an_adapter_names_its_base_as_others_know_it(tmp_path: Path) -> None:
     base = Base(find("pocket"), "fp32")
     adapted: Adapted = METHODS["ia3"].function(base.model)
-    save(adapted, tmp_path / "a")
+    save_checkpoint(adapted, tmp_path / "a")
     config = (tmp_path / "a" / "adapter_config.json").read_text()
     assert json.loads(config)["base_model_name_or_path"] == "pocket"
     assert examine(tmp_path / "a").base == "pocket"
@@ -300,7 +300,7 @@ def test_nothing_is_asked_of_the_hub_to_save(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(theirs, "check_file_exists_on_hf_hub", fail)
     base = Base(find("pocket"), "fp32")
-    save(METHODS["ia3"].function(base.model), tmp_path / "a")
+    save_checkpoint(METHODS["ia3"].function(base.model), tmp_path / "a")
 
 
 def test_an_unknown_folder_is_an_error_of_the_grid() -> None:

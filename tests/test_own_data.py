@@ -16,10 +16,10 @@ import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.experiment import Worker, run
-from peftbench.grid.expand import expand, load
+from peftbench.grid.expand import expand, load_grid
 from peftbench.tasks import prompt, resolve
-from peftbench.tasks._formats import DataError, table
-from peftbench.tasks._splits import Limits, Splits, split
+from peftbench.tasks._formats import DataError, read_table
+from peftbench.tasks._splits import RowLimits, Splits, split
 
 ROWS = [{"text": f"note {i}: {'win money' if i % 3 else 'see you'}", "label": int(i % 3 > 0)} for i in range(40)]
 ENTRY: dict[str, Any] = {"data": "my.jsonl", "fields": ["text"], "target": "label", "labels": ["ham", "spam"]}
@@ -55,7 +55,7 @@ def specs(*entries: Mapping[str, Any], **other: Any) -> list[RunSpec]:
 def splits(entry: Mapping[str, Any], seed: int = 0) -> Splits:
     (spec,) = specs(entry)
     task = resolve(spec.task.name, spec.task.arguments)
-    return split(task, spec.task.arguments, "all", seed, Limits(), None)
+    return split(task, spec.task.arguments, "all", seed, RowLimits(), None)
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_any_text_comes_back(rows: list[dict[str, str]], tmp_path_factory: pytes
     # In TSV a quote may be text: a cell of several lines may then read as several rows of the right width.
     several = any("\n" in cell for row in rows for cell in row.values())
     for ending in ("csv", "json", "jsonl", "parquet", *(() if several else ("tsv",))):
-        assert table(write(folder / f"x.{ending}", rows)) == rows
+        assert read_table(write(folder / f"x.{ending}", rows)) == rows
 
 
 def test_the_prompt_and_the_facts(here: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_test_file(here: Path) -> None:
 def test_paths_are_of_the_grid_file_or_of_the_working_directory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = here / "g.toml"
     grid.write_text('methods = ["none"]\ntasks = [{ data = "my.jsonl", fields = ["text"], target = "label" }]\n')
-    (direct,) = expand(load("g.toml"))
+    (direct,) = expand(load_grid("g.toml"))
     assert direct.task.arguments["data"] == str(here / "my.jsonl")
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
@@ -278,7 +278,7 @@ def test_an_error_of_a_test_file_names_it(here: Path) -> None:
 def test_no_ending_is_an_error_of_its_own(here: Path) -> None:
     (here / "plain").write_text("x")
     with pytest.raises(DataError, match="'' is none of the endings"):
-        table(here / "plain")
+        read_table(here / "plain")
 
 
 # ---- to the end -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from peftbench.checks import tiny_models as tiny
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Training
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
 from peftbench.engine.train import Trainer
@@ -187,7 +187,7 @@ STEPS = Training(max_steps=4, eval_steps=1.0, per_device_train_batch_size=2, war
 @pytest.fixture(scope="module")
 def bases(tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Base]:
     """A Llama with biases; of those whose embeddings are tied, a Qwen."""
-    decoder = tiny.build("decoder", tmp_path_factory.mktemp("options"))
+    decoder = tiny.build_tiny("decoder", tmp_path_factory.mktemp("options"))
     return {"llama": Base(find(str(decoder)), "fp32"), "tied": Base(find(str(tiny_models["qwen"])), "fp32")}
 
 
@@ -229,7 +229,7 @@ def _words(annotation: Any) -> list[str]:
 
 def outcome(base: Base, kind: str, arguments: Context) -> tuple[dict[str, tuple[int, ...]], torch.Tensor]:
     """What is trained, and the logits after a short training with one seed."""
-    unit, rows = METHODS[f"peft:{kind.lower()}"], tiny.rows(base, 4)
+    unit, rows = METHODS[f"peft:{kind.lower()}"], tiny.tiny_rows(base, 4)
     places = {"TOKENIZER": base.ref.source, "OTHER": find("pocket-t5").source, "MODEL": base.ref.source}
     steps = STEPS.model_copy(update={"max_steps": arguments.get("STEPS", STEPS.max_steps)})
     arguments = {name: value for name, value in arguments.items() if name != "STEPS"}
@@ -244,7 +244,7 @@ def outcome(base: Base, kind: str, arguments: Context) -> tuple[dict[str, tuple[
         Trainer(adapted, steps, 1e-2, "fp32", 0).fit(rows, rows, Meter(), lambda _event: None)
         adapted.model.eval()
         with torch.no_grad():
-            return shapes, shape(base.config).target_logits(adapted, rows).clone()
+            return shapes, model_family(base.config).target_logits(adapted, rows).clone()
     finally:
         if adapted.remove is not None:
             adapted.remove()

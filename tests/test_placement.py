@@ -290,7 +290,7 @@ def test_what_is_kept_of_a_mixture_is_read_by_the_library_alone(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from peftbench.engine.checkpoint import load, save
+    from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
 
     base, ids = Base(find(str(mixtures[kind])), "fp32"), torch.tensor([[5, 6, 7, 8]])
     before = base.model(input_ids=ids).logits
@@ -301,14 +301,14 @@ def test_what_is_kept_of_a_mixture_is_read_by_the_library_alone(
     adapted.model.eval()
     trained = base.model(input_ids=ids).logits
     assert not torch.allclose(trained, before)
-    save(adapted, tmp_path / "adapter")
+    save_checkpoint(adapted, tmp_path / "adapter")
     assert adapted.remove is not None
     adapted.remove()
     assert torch.equal(base.model(input_ids=ids).logits, before)
     alone = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(mixtures[kind]), tmp_path / "adapter")
     assert torch.allclose(alone(input_ids=ids).logits, trained, atol=1e-5)
     (spec,) = expand({"methods": [entry], "tasks": ["pocket_topic"]})
-    again = load(base, spec.method, tmp_path / "adapter")
+    again = load_checkpoint(base, spec.method, tmp_path / "adapter")
     assert torch.allclose(again.network(input_ids=ids).logits, trained, atol=1e-5)
 
 

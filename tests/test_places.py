@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.models.target_modules import Layers, Modules, norms, places, stacks
+from peftbench.models.target_modules import Layers, Modules, norms, stacks, target_module_names
 
 SIZE: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
 WIDE = SIZE | {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -58,7 +58,7 @@ def ends(names: Sequence[str]) -> Counter[str]:
 
 def numbers(shape: str, layers: Layers, modules: Modules = "all-linear") -> dict[str, list[int]]:
     """The numbers of the layers that have a place, by stack."""
-    found = places(model(shape), modules, layers)
+    found = target_module_names(model(shape), modules, layers)
     return {
         stack: [i for i, member in enumerate(members) if any(name.startswith(f"{member}.") for name in found)]
         for stack, members in stacks(model(shape)).items()
@@ -83,7 +83,7 @@ def numbers(shape: str, layers: Layers, modules: Modules = "all-linear") -> dict
     ],
 )
 def test_modules_of_llama_and_its_like(shape: str, modules: Modules, expected: str) -> None:
-    assert ends(places(model(shape), modules)) == dict.fromkeys(expected.split(), 5)
+    assert ends(target_module_names(model(shape), modules)) == dict.fromkeys(expected.split(), 5)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,15 @@ def test_modules_of_llama_and_its_like(shape: str, modules: Modules, expected: s
 )
 def test_modules_of_other_decoders(shape: str, modules: Modules, expected: list[str]) -> None:
     start = {"gpt2": "transformer.h", "opt": "model.decoder.layers"}[shape]
-    found = set(places(model(shape), modules))
+    found = set(target_module_names(model(shape), modules))
     wider = {"model.decoder.project_in", "model.decoder.project_out"} if shape == "opt" else set()
     assert found - wider == {f"{start}.{i}.{name}" for i in range(5) for name in expected}
 
 
 def test_linear_layers_outside_of_the_stack_are_of_all_layers_alone() -> None:
     outside = {"model.decoder.project_in", "model.decoder.project_out"}
-    assert outside <= set(places(model("opt"), "all-linear"))
-    assert not outside & set(places(model("opt"), "all-linear", "first-half"))
+    assert outside <= set(target_module_names(model("opt"), "all-linear"))
+    assert not outside & set(target_module_names(model("opt"), "all-linear", "first-half"))
 
 
 T5_SELF = [f"layer.0.SelfAttention.{name}" for name in "qkvo"]
@@ -133,17 +133,19 @@ def test_modules_of_encoder_decoders(shape: str, modules: str, encoder: list[str
     stack = "layers" if shape == "bart" else "block"
     expected = {f"{start}encoder.{stack}.{i}.{name}" for i in range(4) for name in encoder}
     expected |= {f"{start}decoder.{stack}.{i}.{name}" for i in range(3) for name in decoder}
-    assert set(places(model(shape), modules)) == expected
+    assert set(target_module_names(model(shape), modules)) == expected
 
 
 @pytest.mark.parametrize("shape", CONFIGS)
 def test_groups_are_parts_of_a_whole(shape: str) -> None:
     """Attention and feed-forward share nothing, and are all linear layers of the stacks."""
-    attention, mlp = (set(places(model(shape), group)) for group in ("attention", "mlp"))
+    attention, mlp = (set(target_module_names(model(shape), group)) for group in ("attention", "mlp"))
     assert not attention & mlp
-    assert attention | mlp == {name for name in places(model(shape), "all-linear") if "project" not in name}
+    assert attention | mlp == {
+        name for name in target_module_names(model(shape), "all-linear") if "project" not in name
+    }
     if shape in SEQ2SEQ:
-        own, cross = (set(places(model(shape), group)) for group in ("self-attention", "cross-attention"))
+        own, cross = (set(target_module_names(model(shape), group)) for group in ("self-attention", "cross-attention"))
         assert own | cross == attention
         assert not own & cross
 
@@ -227,9 +229,9 @@ def test_numbers_are_those_of_the_layers(shape: str, chosen: list[int]) -> None:
 
 @pytest.mark.parametrize("shape", CONFIGS)
 def test_two_complementary_choices_are_all(shape: str) -> None:
-    one = places(model(shape), "attention", "every-other")
-    other = places(model(shape), "attention", [1])
-    more = places(model(shape), "attention", "decoder:1") if shape in SEQ2SEQ else []
+    one = target_module_names(model(shape), "attention", "every-other")
+    other = target_module_names(model(shape), "attention", [1])
+    more = target_module_names(model(shape), "attention", "decoder:1") if shape in SEQ2SEQ else []
     assert not set(one) & set(other)
     assert set(more) <= set(other)
     assert set(norms(model(shape), "every-other")) < set(norms(model(shape)))
@@ -335,5 +337,5 @@ def test_all_shapes_run_with_a_choice(shape: str, method: str) -> None:
 )
 def test_mistakes_list_what_could_be_chosen(shape: str, modules: Modules, layers: Layers, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        places(model(shape), modules, layers)
+        target_module_names(model(shape), modules, layers)
     assert "\n" not in str(caught.value)

@@ -16,11 +16,11 @@ from conftest import SHARED
 from peftbench.cli.planning import _left, warn
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.checkpoint import save
+from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.load import Base
 from peftbench.engine.meta_model import FORMULAS
 from peftbench.engine.meter import Memory
-from peftbench.engine.tokenization import Encoded, encode
+from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, longest_rows
 from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
@@ -28,13 +28,13 @@ from peftbench.methods import METHODS
 from peftbench.models import find
 from peftbench.profiling import is_large
 from peftbench.profiling.calibration import fit
-from peftbench.profiling.devices import Device, device, named
+from peftbench.profiling.devices import Device, find_device, known_devices
 from peftbench.profiling.dry_run import Counts, Rehearsal
-from peftbench.profiling.forecast import Cell, Forecast, forecast, longest
-from peftbench.profiling.lengths import measured, rows
+from peftbench.profiling.forecast import CellForecast, Forecast, forecast, longest
+from peftbench.profiling.lengths import measured_lengths, row_lengths
 from peftbench.profiling.profiles import Profile, points, profile
 from peftbench.tasks import TASKS
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 from test_cli import call
 
 MIRROR = SHARED / "data"
@@ -65,7 +65,7 @@ def bases() -> dict[str, Base]:
 
 def data(base: Base, count: int = 24) -> list[Encoded]:
     task = TASKS["pocket_topic"]
-    return encode(base.encoder(task.facts, 512), split(task, {}, count, 0, Limits(8, 8), None).train)
+    return encode_examples(base.encoder(task.facts, 512), split(task, {}, count, 0, RowLimits(8, 8), None).train)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str,
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         trainer.step(exact, optimizer, scheduler)
     trained = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
-    held = save(adapted, tmp_path / "kept")
+    held = save_checkpoint(adapted, tmp_path / "kept")
     if adapted.remove is not None:
         adapted.remove()
     base.restore()
@@ -198,8 +198,8 @@ def test_a_quantised_base_is_packed() -> None:
         assert profile(asked, [(40, 2)]).rehearsals[0].peak.weights == pytest.approx(found.weights, rel=0.01)
 
 
-def cell(seconds: float | None, seeds: int = 1, **changes: Any) -> Cell:
-    return Cell("m", "lora", "t", "32", seeds, "fits", seconds=seconds, train_flops=5, **changes)
+def cell(seconds: float | None, seeds: int = 1, **changes: Any) -> CellForecast:
+    return CellForecast("m", "lora", "t", "32", seeds, "fits", seconds=seconds, train_flops=5, **changes)
 
 
 def test_totals_and_the_time_until_the_last_is_done() -> None:
@@ -214,7 +214,8 @@ def test_totals_and_the_time_until_the_last_is_done() -> None:
 
 def test_what_is_left_is_its_share_of_the_time() -> None:
     short, long = (
-        Cell("m", method, "t", "32", seeds=2, status="fits", seconds=s) for method, s in (("a", 60.0), ("b", 240.0))
+        CellForecast("m", method, "t", "32", seeds=2, status="fits", seconds=s)
+        for method, s in (("a", 60.0), ("b", 240.0))
     )
     told = Forecast(ROOM, 1, (short, long))
 
@@ -241,31 +242,31 @@ def test_work_takes_as_long_as_the_device_says() -> None:
     assert ROOM.seconds(Counts(10**12, 10**6, 0)) == 2
     assert replace(ROOM, queued=True).seconds(Counts(10**12, 2 * 10**6, 0)) == 2
     assert replace(ROOM, rates=None).seconds(Counts(1, 1, 1)) is None
-    assert all(each.source and each.watts and each.rates for each in named().values())
+    assert all(each.source and each.watts and each.rates for each in known_devices().values())
     with pytest.raises(UserError, match="did you mean 'h100-80gb'"):
-        device("h100-80g")
+        find_device("h100-80g")
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_rows_are_read_where_they_can_be_and_else_told() -> None:
     (asked,) = grid(tasks=["sst2"], models=["llama-3-8b"], seeds=[0], sizes=[200])
-    read, told = rows(asked, MIRROR), rows(asked, None)
+    read, told = row_lengths(asked, MIRROR), row_lengths(asked, None)
     assert sum(map(sum, told.train)) / len(told.train) == pytest.approx(sum(map(sum, read.train)) / 200, rel=0.05)
     assert not told.known
     assert told.training_rows == 200
     assert longest(asked, told)[0] == pytest.approx(longest(asked, read)[0], rel=0.2)
     (by_rule,) = grid(seeds=[0])
-    assert rows(by_rule, None).known
+    assert row_lengths(by_rule, None).known
     # The largest of sizes is what there is, which the plan need not fetch.
     (whole,) = grid(tasks=["sst2"], models=["llama-3-8b"], seeds=[0], sizes=["all"])
-    assert rows(whole, None).training_rows == 67349
+    assert row_lengths(whole, None).training_rows == 67349
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_lengths_are_those_of_the_mirror() -> None:
-    from peftbench.profiling.lengths import measure
+    from peftbench.profiling.lengths import measure_lengths
 
-    assert measure(MIRROR) == measured()
+    assert measure_lengths(MIRROR) == measured_lengths()
 
 
 def test_the_verb(tmp_path: Path) -> None:

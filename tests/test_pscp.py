@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftbench.core.registry import UnknownNameError
-from peftbench.studies._pscp_weights import ALL_COSTS, names
-from peftbench.studies.pscp import COSTS, pscp, weight_set
+from peftbench.studies._pscp_weights import ALL_COSTS, weight_set_names
+from peftbench.studies.pscp import COSTS, penalised_score, weight_set
 
 FREE = dict.fromkeys(ALL_COSTS, 0.0)
 REFERENCE = {"trainable_parameters": 5e8, "extra_forward_tflops": 1.0, "peak_memory_gb": 9.0, "latency_ms": 20.0}
@@ -18,7 +18,7 @@ REFERENCE = {"trainable_parameters": 5e8, "extra_forward_tflops": 1.0, "peak_mem
 numbers = st.floats(0, 1e12)
 some_costs = st.fixed_dictionaries(dict.fromkeys(ALL_COSTS, numbers))
 scores = st.floats(0, 100)
-sets = st.sampled_from(names())
+sets = st.sampled_from(weight_set_names())
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,18 @@ sets = st.sampled_from(names())
 )
 def test_the_published_table(parameters: float, tflops: float, memory: float, score: float, expected: float) -> None:
     costs = dict(zip(COSTS, (parameters, tflops, memory), strict=True))
-    assert pscp(score, costs) == pytest.approx(expected, abs=0.01)
+    assert penalised_score(score, costs) == pytest.approx(expected, abs=0.01)
 
 
 @given(scores, sets)
 def test_without_costs_it_is_the_score(score: float, weights: str) -> None:
-    assert pscp(score, FREE, weights, REFERENCE) == score
+    assert penalised_score(score, FREE, weights, REFERENCE) == score
 
 
 @given(scores, some_costs, st.sampled_from(ALL_COSTS), numbers, sets)
 def test_a_higher_cost_never_helps(score: float, costs: dict[str, float], cost: str, more: float, weights: str) -> None:
-    dearer = pscp(score, costs | {cost: costs[cost] + more}, weights, REFERENCE)
-    assert dearer <= pscp(score, costs, weights, REFERENCE) * (1 + 1e-12)
+    dearer = penalised_score(score, costs | {cost: costs[cost] + more}, weights, REFERENCE)
+    assert dearer <= penalised_score(score, costs, weights, REFERENCE) * (1 + 1e-12)
 
 
 @given(st.floats(1, 100), st.floats(0.5, 2), sets, st.data())
@@ -55,36 +55,38 @@ def test_a_cost_of_the_set_that_doubles_takes_its_toll(
 ) -> None:
     cost = data.draw(st.sampled_from(list(weight_set(weights).terms)))
     costs = FREE | {cost: share * REFERENCE[cost]}
-    assert pscp(score, costs | {cost: 2 * costs[cost]}, weights, REFERENCE) < pscp(score, costs, weights, REFERENCE)
+    assert penalised_score(score, costs | {cost: 2 * costs[cost]}, weights, REFERENCE) < penalised_score(
+        score, costs, weights, REFERENCE
+    )
 
 
 @given(scores, scores, some_costs, sets)
 def test_a_higher_score_never_hurts(one: float, other: float, costs: dict[str, float], weights: str) -> None:
-    low, high = (pscp(score, costs, weights, REFERENCE) for score in sorted((one, other)))
+    low, high = (penalised_score(score, costs, weights, REFERENCE) for score in sorted((one, other)))
     assert low <= high
 
 
 def test_a_cost_at_its_constant_halves_the_score() -> None:
     for cost in COSTS:
-        assert pscp(80, FREE | {cost: REFERENCE[cost]}, "relative", REFERENCE) == pytest.approx(40)
-    assert pscp(80, FREE | {"peak_memory_gb": 94}) == pytest.approx(40)
+        assert penalised_score(80, FREE | {cost: REFERENCE[cost]}, "relative", REFERENCE) == pytest.approx(40)
+    assert penalised_score(80, FREE | {"peak_memory_gb": 94}) == pytest.approx(40)
 
 
 def test_the_exponential_form_by_hand() -> None:
     """80 · exp(-(0.5 + 0.25 + 1)): half the highest parameters, a quarter of its latency, and the highest memory."""
     costs = {"trainable_parameters": 2.5e8, "latency_ms": 5.0, "peak_memory_gb": 9.0}
-    assert pscp(80, costs, "exponential", REFERENCE) == pytest.approx(80 * math.exp(-1.75))
-    assert pscp(80, costs, "exponential", REFERENCE) == pytest.approx(13.9019, abs=1e-4)
+    assert penalised_score(80, costs, "exponential", REFERENCE) == pytest.approx(80 * math.exp(-1.75))
+    assert penalised_score(80, costs, "exponential", REFERENCE) == pytest.approx(13.9019, abs=1e-4)
 
 
 def test_a_cost_that_a_set_does_not_weigh_does_not_count() -> None:
-    assert pscp(80, FREE | {"latency_ms": 50.0}) == 80
-    assert pscp(80, FREE | {"extra_forward_tflops": 50.0}, "exponential", REFERENCE) == 80
+    assert penalised_score(80, FREE | {"latency_ms": 50.0}) == 80
+    assert penalised_score(80, FREE | {"extra_forward_tflops": 50.0}, "exponential", REFERENCE) == 80
 
 
 def test_own_weights() -> None:
     weights = dict.fromkeys(COSTS, (1.0, 0.0)) | {"peak_memory_gb": (10.0, 2.0)}
-    assert pscp(100, dict.fromkeys(COSTS, 10.0), weights) == pytest.approx(25)
+    assert penalised_score(100, dict.fromkeys(COSTS, 10.0), weights) == pytest.approx(25)
 
 
 @pytest.mark.parametrize(
@@ -100,22 +102,22 @@ def test_own_weights() -> None:
 )
 def test_wrong_inputs_are_refused(score: float, costs: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        pscp(score, costs)
+        penalised_score(score, costs)
 
 
 def test_wrong_weights_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'paper'"):
-        pscp(50, FREE, "papers")
+        penalised_score(50, FREE, "papers")
     with pytest.raises(ValueError, match="'relative' need a reference that gives trainable_parameters"):
-        pscp(50, FREE, "relative")
+        penalised_score(50, FREE, "relative")
     with pytest.raises(ValueError, match="reference lack peak_memory_gb"):
-        pscp(50, FREE, "relative", dict.fromkeys(COSTS[:2], 1.0))
+        penalised_score(50, FREE, "relative", dict.fromkeys(COSTS[:2], 1.0))
     with pytest.raises(ValueError, match="constant of peak_memory_gb is 0"):
-        pscp(50, FREE, "relative", REFERENCE | {"peak_memory_gb": 0.0})
+        penalised_score(50, FREE, "relative", REFERENCE | {"peak_memory_gb": 0.0})
     with pytest.raises(ValueError, match="costs lack latency_ms"):
-        pscp(50, dict.fromkeys(COSTS, 0.0), "exponential", REFERENCE)
+        penalised_score(50, dict.fromkeys(COSTS, 0.0), "exponential", REFERENCE)
     with pytest.raises(ValueError, match="exponent of peak_memory_gb is -1"):
-        pscp(50, FREE, dict.fromkeys(COSTS, (1.0, 1.0)) | {"peak_memory_gb": (1.0, -1.0)})
+        penalised_score(50, FREE, dict.fromkeys(COSTS, (1.0, 1.0)) | {"peak_memory_gb": (1.0, -1.0)})
 
 
 def test_the_sets_say_where_they_come_from() -> None:

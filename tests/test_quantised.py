@@ -10,11 +10,11 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunResult, RunSpec
-from peftbench.engine.base_integrity import checksum
+from peftbench.engine.base_integrity import model_checksum
 from peftbench.engine.families.decoder import forward
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter, tracked
-from peftbench.engine.quantization import constants
+from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.train import Trainer
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
@@ -87,7 +87,7 @@ def test_answering_does_not_change_it(base: Base) -> None:
     for training in (True, False, True):
         base.model.train(training)
         base.model(input_ids=IDS)
-        assert checksum(base.model) == base.checksum
+        assert model_checksum(base.model) == base.checksum
     base.model.eval()
 
 
@@ -139,7 +139,7 @@ def test_memory_is_that_of_the_real_bytes(base: Base) -> None:
     buffers = sum(b.numel() * b.element_size() for b in base.model.buffers())
     with tracked(base.model) as tracker:
         assert tracker.bytes == packed + beside + plain + buffers
-    held = {tensor.data_ptr() for tensor in constants(base.model)}
+    held = {tensor.data_ptr() for tensor in quantization_constants(base.model)}
     assert len(held) >= len(shapes)
 
 

@@ -49,11 +49,11 @@ def test_your_own_data(tmp_path: Path) -> None:
     numbers = rows.replace("good", "1").replace("bad", "0")
     (tmp_path / "reviews.csv").write_text("title,text,verdict\n" + numbers)
     from peftbench.tasks import resolve
-    from peftbench.tasks._splits import Limits, split
+    from peftbench.tasks._splits import RowLimits, split
 
     (spec, *_) = expand(grid)
     task = resolve(spec.task.name, spec.task.arguments)
-    found = split(task, spec.task.arguments, "all", 0, Limits(), None)
+    found = split(task, spec.task.arguments, "all", 0, RowLimits(), None)
     assert len(found.test) == 6
     assert {e.target for e in found.train} == {"bad", "good"}
 

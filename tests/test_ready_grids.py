@@ -6,7 +6,7 @@ import pytest
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.grid.expand import expand, load, ready
+from peftbench.grid.expand import expand, load_grid, ready
 from peftbench.tuning import search
 
 NAMES = "paper stability pu2023 scale layers tuned rank retention zoo".split()
@@ -19,7 +19,7 @@ def asked(name: str, size: str | None) -> list[RunSpec]:
 
 @pytest.mark.parametrize("name", sorted(ready()))
 def test_it_can_be_asked_and_says_what_it_is_about(name: str) -> None:
-    grid = load(name)
+    grid = load_grid(name)
     assert grid.about
     for size in (None, *grid.size):
         assert asked(name, size)
@@ -27,7 +27,7 @@ def test_it_can_be_asked_and_says_what_it_is_about(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_small_edition_has_the_seeds_of_the_large_one(name: str) -> None:
-    large, small = load(name), load(name, "pocket")
+    large, small = load_grid(name), load_grid(name, "pocket")
     assert small.seeds == large.seeds
     assert small.name == f"{name}-pocket"
     assert set(small.models) <= {"pocket", "pocket-t5"}

@@ -13,14 +13,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from peftbench.report import write
+from peftbench.report import write_report
 from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns
-from peftbench.report.tables import csv, failures, markdown
+from peftbench.report.tables import failures, leaderboards_csv, leaderboards_markdown
 from peftbench.report.terminal import View, print_section
 from peftbench.studies import pscp_sensitivity, study
 from peftbench.studies._coverage import MissingCell
 from peftbench.studies._figures import learning_curves, score_cost, styles
-from peftbench.studies._text_format import grouped, humane
+from peftbench.studies._text_format import count_text, missing_cells_text
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
 from peftbench.studies.run_data import run_data
 from synthetic_table import METHODS, curves, run, table
@@ -42,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     runs = pd.concat([table(), evil], ignore_index=True)
     context = {"title": "A & B", "machine": {"cpu": "16 <cores>"}, "versions": {"torch": "2.9"}}
-    files = write(run_data(runs, curves(runs)), context, out)
+    files = write_report(run_data(runs, curves(runs)), context, out)
     assert [file.name for file in files] == ["leaderboard.md", "leaderboard.csv", "index.html"]
     return files[2].read_text("utf-8")
 
@@ -111,7 +111,7 @@ def test_the_page_says_ties_gaps_and_failures(page: str) -> None:
 @pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     runs = table()
-    both = [write(run_data(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]
+    both = [write_report(run_data(runs, curves(runs)), {}, tmp_path / name) for name in ("one", "two")]
     assert [file.read_bytes() for file in both[0]] == [file.read_bytes() for file in both[1]]
 
 
@@ -133,7 +133,7 @@ def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
         any(f"{name} " in "".join(text.itertext()) for text in root.iter() if "text" in text.tag) for name in names
     )
     assert any("3 tasks are too few" in remark for remark in section.remarks)
-    text = write(run_data(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
+    text = write_report(run_data(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
     assert "## Wins, losses, not shown to differ" in text
     printed = io.StringIO()
     print_section(Console(file=printed), section)
@@ -160,19 +160,21 @@ def test_with_six_tasks_signed_ranks_are_tested() -> None:
 
 def test_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to report"):
-        write(run_data(table()[:0], curves(table()[:0])), {}, tmp_path)
+        write_report(run_data(table()[:0], curves(table()[:0])), {}, tmp_path)
 
 
 def test_an_unknown_interval_is_not_drawn(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, score_error=None), run("ia3", "emotions", 0, score_error=None)])
-    page = write(run_data(runs, curves(runs)), {}, tmp_path)[2].read_text("utf-8")
+    page = write_report(run_data(runs, curves(runs)), {}, tmp_path)[2].read_text("utf-8")
     assert "interval not known" in page
     assert '<b style="left' not in page
     assert "[?]" in page
 
 
 def test_csv_round_trip(board: Leaderboard) -> None:
-    back = pd.read_csv(io.StringIO(csv([board])), dtype={"size": str}, keep_default_na=False, na_values=[""])
+    back = pd.read_csv(
+        io.StringIO(leaderboards_csv([board])), dtype={"size": str}, keep_default_na=False, na_values=[""]
+    )
     expected = board.to_frame().replace("", None)
     assert list(back.columns) == list(expected.columns)
     for column in back.select_dtypes("number"):
@@ -181,7 +183,7 @@ def test_csv_round_trip(board: Leaderboard) -> None:
 
 
 def test_markdown_round_trip(board: Leaderboard) -> None:
-    first, _, _ = markdown([board]).partition(pscp_sensitivity.ABOUT)
+    first, _, _ = leaderboards_markdown([board]).partition(pscp_sensitivity.ABOUT)
     lines = [line for line in first.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert len({len(line) for line in cells}) == 1
@@ -191,7 +193,7 @@ def test_markdown_round_trip(board: Leaderboard) -> None:
 
 
 def test_markdown_escapes_what_would_break_the_table() -> None:
-    text = markdown(leaderboards(pd.DataFrame([run(EVIL, "emotions", 0)])))
+    text = leaderboards_markdown(leaderboards(pd.DataFrame([run(EVIL, "emotions", 0)])))
     assert "<script" not in text
     assert "\\|$x$" in text
     assert ONE_SEED in text
@@ -214,9 +216,9 @@ def test_the_terminal_loses_nothing_at_any_width(board: Leaderboard, width: int)
 def test_mixed_machines_are_said(board: Leaderboard) -> None:
     other = table()[lambda runs: runs["method"] == "ia3"].assign(machine_class="h200")
     runs = pd.concat([table()[lambda runs: runs["method"] != "ia3"], other])
-    text = markdown(leaderboards(runs, pool_machines=True))
+    text = leaderboards_markdown(leaderboards(runs, pool_machines=True))
     assert "Costs are not compared: costs of different machine classes: cpu-16, h200." in text
-    assert markdown([board]).count("Costs are not compared") == 0
+    assert leaderboards_markdown([board]).count("Costs are not compared") == 0
 
 
 def test_figures_are_xml_with_every_method(board: Leaderboard) -> None:
@@ -242,10 +244,10 @@ def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_pa
     Console(file=out, width=500).print(View(board))
     assert weights in out.getvalue()
     assert f"Highest PSCP (paper v1), one exponent for all costs from 0 to 3: {lead}." in out.getvalue()
-    text = markdown([board])
+    text = leaderboards_markdown([board])
     assert f"- {weights}" in text
     assert f"| paper v1 | one for all costs | {lead} |" in text
-    page = unescape(write(run_data(table(), curves(table())), {}, tmp_path)[2].read_text("utf-8"))
+    page = unescape(write_report(run_data(table(), curves(table())), {}, tmp_path)[2].read_text("utf-8"))
     assert weights in page
     assert f"<dt>paper v1, one for all costs</dt><dd>{lead}</dd>" in page
     assert page.count("<h4>PSCP ") == 2, "no latency, so no figure of the exponential form"
@@ -254,14 +256,14 @@ def test_weights_and_who_leads_are_said_in_every_form(board: Leaderboard, tmp_pa
 def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboard) -> None:
     titles = [column.title for column in columns(board)]
     assert titles[-2:] == ["PSCP paper", "PSCP relative"]
-    assert "No PSCP (exponential): costs lack latency\\_ms: latency = true under" in markdown([board])
+    assert "No PSCP (exponential): costs lack latency\\_ms: latency = true under" in leaderboards_markdown([board])
     (measured,) = leaderboards(timed(table()))
     assert [column.title for column in columns(measured)][-4:] == ["ms/tok", *titles[-2:], "PSCP exponential"]
 
 
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
-    found = pscp_sensitivity.figures(measured, styles(METHODS), "s")
+    found = pscp_sensitivity.sensitivity_figures(measured, styles(METHODS), "s")
     assert list(found) == ["relative v1", "<a> \\1 v1"]
     for figure in found.values():
         texts = [element.text for element in ET.fromstring(figure).iter() if element.text]
@@ -272,7 +274,7 @@ def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     alone = leaderboards(table()[table()["method"] == "lora"])[0]
     assert alone.rows[0].pscp["paper"].value
     assert alone.sensitivity == ()
-    assert pscp_sensitivity.figures(alone, styles(METHODS), "s") == {}
+    assert pscp_sensitivity.sensitivity_figures(alone, styles(METHODS), "s") == {}
 
 
 def test_many_methods_look_different() -> None:
@@ -284,7 +286,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
     shown = run_data(runs, curves(runs))
     assert score_cost(shown.leaderboards[0], styles(["lora"]), "a") is None
-    write(shown, {}, tmp_path)
+    write_report(shown, {}, tmp_path)
     assert failures(runs) == ["lora on emotions, qwen2.5-0.5b, 1000 rows, seed 0, cpu-16: failed (no)"]
 
 
@@ -293,13 +295,13 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     [(0, "0"), (999, "999"), (17_920, "17.9k"), (4_399_104, "4.40M"), (999_999, "1.00M"), (7e9, "7.00B")],
 )
 def test_counts_are_short(number: float, text: str) -> None:
-    assert humane(number) == text
+    assert count_text(number) == text
 
 
 def test_missing_cells_are_told_by_task_and_reason() -> None:
     cells = [MissingCell("qa", seed, "absent") for seed in (2, 0, 1)]
     cells += [MissingCell("cb", seed, "absent") for seed in (0, 4)] + [MissingCell("qa", 3, "failed", "why")]
-    assert grouped(cells) == ["qa seeds 0 to 2, cb seeds 0, 4: absent", "qa seed 3: failed (why)"]
+    assert missing_cells_text(cells) == ["qa seeds 0 to 2, cb seeds 0, 4: absent", "qa seed 3: failed (why)"]
 
 
 def test_a_curve_is_of_the_chosen_setting() -> None:

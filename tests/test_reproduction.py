@@ -14,7 +14,7 @@ from peftbench.core import installation, provenance, seeds
 from peftbench.core.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
 from peftbench.engine import train
 from peftbench.experiment import Worker, run
-from peftbench.results.run_diff import Comparison, compare
+from peftbench.results.run_diff import RunDiff, compare_runs
 from peftbench.results.store import Store
 from peftbench.tasks import _splits, resolve
 from sealing import rewrite
@@ -36,11 +36,11 @@ def result(**more: Any) -> RunResult:
     return RunResult(id=SPEC.id, spec=SPEC, **filled | more)
 
 
-def compared(again: RunResult, answers: list[dict[str, Any]] = ANSWERS) -> Comparison:
-    return compare(result(), again, (ANSWERS, answers))
+def compared(again: RunResult, answers: list[dict[str, Any]] = ANSWERS) -> RunDiff:
+    return compare_runs(result(), again, (ANSWERS, answers))
 
 
-def unlike(found: Comparison) -> list[str]:
+def unlike(found: RunDiff) -> list[str]:
     return [line.what for line in found.lines if not line.same]
 
 
@@ -74,7 +74,7 @@ def test_the_last_bit_is_a_difference(more: dict[str, Any], what: str) -> None:
 def test_memory_of_an_allocator_is_not_compared() -> None:
     of_gpu = {"peak_memory_source": "cuda-allocator", "trainable_parameters": 5}
     one, other = (result(costs=Costs(peak_memory_bytes=n, **of_gpu)) for n in (1, 2))
-    found = compare(one, other, (ANSWERS, ANSWERS))
+    found = compare_runs(one, other, (ANSWERS, ANSWERS))
     assert found.same
     assert "costs.trainable_parameters" in [line.what for line in found.lines]
 
@@ -91,7 +91,7 @@ def test_answers_that_differ_are_counted_and_the_first_is_shown() -> None:
 def test_losses_that_are_no_numbers_are_the_same() -> None:
     point = Point(step=2, tokens=9, seconds=0.5, train_loss=math.nan, validation_loss=math.inf)
     one = result(curve=(point,), status="diverged")
-    assert compare(one, one.model_copy(), (ANSWERS, ANSWERS)).same
+    assert compare_runs(one, one.model_copy(), (ANSWERS, ANSWERS)).same
 
 
 def test_environments_are_compared_and_do_not_decide() -> None:

@@ -13,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from peftbench import sandbox
-from peftbench.sandbox import Limits, RefusedError, run
+from peftbench.sandbox import NotContainedError, ResourceLimits, run_program
 
-QUICK = Limits(seconds=5, cpu_seconds=2, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000)
+QUICK = ResourceLimits(
+    seconds=5, cpu_seconds=2, memory_bytes=256 << 20, processes=8, file_bytes=1 << 20, output_bytes=100_000
+)
 """The clock leaves room for a busy machine; no program here needs it, but those that sleep."""
 
 
 def refusal() -> str:
     try:
         sandbox.mode()
-    except RefusedError as error:
+    except NotContainedError as error:
         return str(error)
     return ""
 
@@ -62,10 +64,10 @@ def _content(path: Path) -> str:
 @pytest.mark.usefixtures("mode")
 class TestEither:
     def test_a_program_reads_and_prints(self) -> None:
-        done = run("name = input()\nprint('Grüße an', name)", "Ann\n", QUICK)
+        done = run_program("name = input()\nprint('Grüße an', name)", "Ann\n", QUICK)
         assert (done.status, done.stdout, done.stderr, done.exit_code) == ("ok", "Grüße an Ann\n", "", 0)
         assert 0 < done.seconds < 5
-        assert run("print(len(open('/dev/stdin').read()))", "x" * 300_000, QUICK).stdout == "300000\n"
+        assert run_program("print(len(open('/dev/stdin').read()))", "x" * 300_000, QUICK).stdout == "300000\n"
 
     @pytest.mark.parametrize(
         ("program", "code", "said"),
@@ -79,7 +81,7 @@ class TestEither:
         ],
     )
     def test_a_program_that_fails(self, program: str, code: int, said: str) -> None:
-        done = run(program, "", QUICK)
+        done = run_program(program, "", QUICK)
         assert (done.status, done.exit_code) == ("failed", code)
         assert said in done.stderr
 
@@ -88,19 +90,19 @@ class TestEither:
 import sys
 print(sorted(n for n in dir() if n[:2] != '__'), __name__, sys.argv, sys.modules['__main__'].__dict__ is globals())
 """
-        assert run(program, "", QUICK).stdout == "['sys'] __main__ ['program.py'] True\n"
-        assert "NameError" in run("os", "", QUICK).stderr
-        assert "No module named 'numpy'" in run("import numpy", "", QUICK).stderr
+        assert run_program(program, "", QUICK).stdout == "['sys'] __main__ ['program.py'] True\n"
+        assert "NameError" in run_program("os", "", QUICK).stderr
+        assert "No module named 'numpy'" in run_program("import numpy", "", QUICK).stderr
 
     def test_the_environment_is_not_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_TOKEN", "a secret")
-        assert "secret" not in run("import os; print(os.environ)", "", QUICK).stdout
+        assert "secret" not in run_program("import os; print(os.environ)", "", QUICK).stdout
 
     def test_sets_have_the_same_order_every_time(self) -> None:
-        assert len({run("print({'ann', 'bo', 'cy', 'di', 'eve'})", "", QUICK).stdout for _ in range(4)}) == 1
+        assert len({run_program("print({'ann', 'bo', 'cy', 'di', 'eve'})", "", QUICK).stdout for _ in range(4)}) == 1
 
     def test_processor_time_is_bounded(self) -> None:
-        done = run("while True: pass", "", Limits(seconds=20, cpu_seconds=1))
+        done = run_program("while True: pass", "", ResourceLimits(seconds=20, cpu_seconds=1))
         assert (done.status, done.exit_code) == ("failed", 137)
         assert done.seconds < 15
 
@@ -116,7 +118,7 @@ print('asleep', flush=True)
 time.sleep(60)
 """
         started = time.monotonic()
-        done = run(program, "", Limits(seconds=1.5))
+        done = run_program(program, "", ResourceLimits(seconds=1.5))
         assert (done.status, done.stdout, done.exit_code) == ("timeout", "asleep\n", None)
         assert time.monotonic() - started < 5
 
@@ -125,50 +127,50 @@ time.sleep(60)
 import subprocess, sys
 subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)', {word!r}], stdout=-3, stderr=-3, stdin=-3)
 """
-        assert run(program, "", QUICK).status == "ok"
+        assert run_program(program, "", QUICK).status == "ok"
 
     def test_closing_the_output_is_not_ending(self) -> None:
-        done = run("import os, time\nos.close(1); os.close(2); time.sleep(60)", "", Limits(seconds=1))
+        done = run_program("import os, time\nos.close(1); os.close(2); time.sleep(60)", "", ResourceLimits(seconds=1))
         assert done.status == "timeout"
 
     @pytest.mark.parametrize("stream", [1, 2])
     def test_printing_without_end(self, stream: int) -> None:
-        done = run(f"import os\nwhile True: os.write({stream}, b'x' * 1000)", "", QUICK)
+        done = run_program(f"import os\nwhile True: os.write({stream}, b'x' * 1000)", "", QUICK)
         assert done.status == "overflow"
         assert 100_000 < len(done.stdout + done.stderr) < 400_000
 
     def test_memory_is_bounded(self) -> None:
-        assert "MemoryError" in run("x = bytearray(1 << 29)", "", QUICK).stderr
-        growing = run("x = []\nwhile True: x.append(bytearray(1 << 20))", "", QUICK)
+        assert "MemoryError" in run_program("x = bytearray(1 << 29)", "", QUICK).stderr
+        growing = run_program("x = []\nwhile True: x.append(bytearray(1 << 20))", "", QUICK)
         assert growing.status == "failed"
         assert "MemoryError" in growing.stderr
 
     def test_a_file_is_bounded(self) -> None:
-        done = run("open('big', 'wb').write(b'0' * (1 << 21))", "", QUICK)
+        done = run_program("open('big', 'wb').write(b'0' * (1 << 21))", "", QUICK)
         assert done.status == "failed"
         assert "OSError" in done.stderr
 
     def test_the_folder_is_the_programs_own_and_goes_with_it(self) -> None:
         program = "import os\nopen('note', 'w').write('x'); print(os.listdir(), os.getcwd())"
-        printed = run(program, "", QUICK).stdout
+        printed = run_program(program, "", QUICK).stdout
         assert printed.startswith("['note'] /tmp")
-        assert run(program, "", QUICK).stdout.startswith("['note'] /tmp")
+        assert run_program(program, "", QUICK).stdout.startswith("['note'] /tmp")
         assert not Path(printed.split()[-1], "note").exists()
 
     def test_input_that_nobody_reads_does_not_block(self) -> None:
-        assert run("print('done')", "x" * 2_000_000, QUICK).stdout == "done\n"
+        assert run_program("print('done')", "x" * 2_000_000, QUICK).stdout == "done\n"
 
     def test_waiting_for_a_pipe_that_nobody_fills(self) -> None:
-        assert run("import os\nos.read(os.pipe()[0], 1)", "", Limits(seconds=1)).status == "timeout"
+        assert run_program("import os\nos.read(os.pipe()[0], 1)", "", ResourceLimits(seconds=1)).status == "timeout"
 
     def test_several_at_a_time(self) -> None:
         with ThreadPoolExecutor(4) as pool:
-            found = list(pool.map(lambda i: run(f"print({i} + int(input()))", str(i), QUICK).stdout, range(8)))
+            found = list(pool.map(lambda i: run_program(f"print({i} + int(input()))", str(i), QUICK).stdout, range(8)))
         assert found == [f"{2 * i}\n" for i in range(8)]
 
     def test_threads_are_there(self) -> None:
         program = "import threading\nt = threading.Thread(target=lambda: print('hello'))\nt.start(); t.join()"
-        assert run(program, "", QUICK).stdout == "hello\n"
+        assert run_program(program, "", QUICK).stdout == "hello\n"
 
 
 FORK_BOMB = """
@@ -188,7 +190,7 @@ while True:
 @not_root
 def test_forking_without_end_by_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sandbox.SWITCH, "rlimit")
-    assert run(FORK_BOMB, "", Limits(seconds=2, processes=8)).stdout.endswith(" 11\n")
+    assert run_program(FORK_BOMB, "", ResourceLimits(seconds=2, processes=8)).stdout.endswith(" 11\n")
 
 
 # ---- in the box alone -----------------------------------------------------------------------------------------------
@@ -197,11 +199,13 @@ def test_forking_without_end_by_an_ordinary_user(monkeypatch: pytest.MonkeyPatch
 @boxed
 class TestBox:
     def test_forking_without_end(self) -> None:
-        count, errno = run(FORK_BOMB, "", QUICK).stdout.split()
+        count, errno = run_program(FORK_BOMB, "", QUICK).stdout.split()
         assert int(count) < 8
         assert errno == "11"
         started = time.monotonic()
-        done = run("import os\nwhile True: os.fork()", "", Limits(seconds=3, cpu_seconds=1, processes=8))
+        done = run_program(
+            "import os\nwhile True: os.fork()", "", ResourceLimits(seconds=3, cpu_seconds=1, processes=8)
+        )
         assert done.status in ("failed", "timeout")
         assert time.monotonic() - started < 10
 
@@ -215,13 +219,13 @@ if os.fork() == 0:
         os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(60)', {word!r}])
     os._exit(0)
 """
-        assert run(program, "", QUICK).status == "ok"
+        assert run_program(program, "", QUICK).status == "ok"
 
     @pytest.mark.parametrize(
         "place", ["/usr/x", "/etc/x", "/x", "/dev/x", "/dev/shm/x", "/proc/sys/kernel/hostname", "/var/tmp/x"]
     )
     def test_nothing_can_be_written_outside(self, place: str) -> None:
-        done = run(f"open({place!r}, 'w').write('x')", "", QUICK)
+        done = run_program(f"open({place!r}, 'w').write('x')", "", QUICK)
         assert done.status == "failed"
         assert "Error" in done.stderr
         assert not place.endswith("/x") or not Path(place).exists()
@@ -229,17 +233,17 @@ if os.fork() == 0:
     def test_its_files_and_the_repository_can_not_be_changed(self, tmp_path: Path) -> None:
         (tmp_path / "kept").write_text("kept")
         program = f"import os, shutil\nprint(os.path.exists({str(tmp_path)!r}))\nshutil.rmtree({str(tmp_path)!r})"
-        done = run(program, "", QUICK)
+        done = run_program(program, "", QUICK)
         assert done.stdout == "False\n"
         assert (tmp_path / "kept").read_text() == "kept"
-        shown = run("import os; print(os.path.exists(input()))", str(Path(__file__).parent), QUICK)
+        shown = run_program("import os; print(os.path.exists(input()))", str(Path(__file__).parent), QUICK)
         assert shown.stdout == "False\n"
 
     def test_the_home_folder_is_not_there(self) -> None:
         secret = Path.home() / f".peftbench-test-{os.getpid()}"
         secret.write_text("a secret")
         try:
-            done = run(f"print(open({str(secret)!r}).read())", "", QUICK)
+            done = run_program(f"print(open({str(secret)!r}).read())", "", QUICK)
         finally:
             secret.unlink()
         assert done.stdout == ""
@@ -247,37 +251,39 @@ if os.fork() == 0:
 
     @pytest.mark.parametrize("place", ["/etc/passwd", "/etc/shadow", "/var", "/run", "/sys"])
     def test_the_systems_settings_are_not_there(self, place: str) -> None:
-        assert run(f"import os; print(os.path.exists({place!r}))", "", QUICK).stdout == "False\n"
+        assert run_program(f"import os; print(os.path.exists({place!r}))", "", QUICK).stdout == "False\n"
 
     def test_there_is_no_network(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             socket.create_connection(("127.0.0.1", port)).close()
-            done = run(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)", "", QUICK)
+            done = run_program(f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)", "", QUICK)
         assert done.status == "failed"
         assert "Error" in done.stderr
-        interfaces = run("print([line.split(':')[0].strip() for line in list(open('/proc/net/dev'))[2:]])", "", QUICK)
+        interfaces = run_program(
+            "print([line.split(':')[0].strip() for line in list(open('/proc/net/dev'))[2:]])", "", QUICK
+        )
         assert interfaces.stdout == "['lo']\n"
 
     def test_no_process_of_ours_can_be_seen_or_killed(self) -> None:
-        seen = run("import os; print(sum(name.isdigit() for name in os.listdir('/proc')))", "", QUICK)
+        seen = run_program("import os; print(sum(name.isdigit() for name in os.listdir('/proc')))", "", QUICK)
         assert int(seen.stdout) <= 3
-        assert "Error" in run(f"import os; os.kill({os.getpid()}, 9)", "", QUICK).stderr
+        assert "Error" in run_program(f"import os; os.kill({os.getpid()}, 9)", "", QUICK).stderr
 
     def test_the_disk_is_bounded_as_a_whole(self) -> None:
         program = "for i in range(100): open(str(i), 'wb').write(b'0' * (1 << 19))"
-        done = run(program, "", QUICK)
+        done = run_program(program, "", QUICK)
         assert done.status == "failed"
         assert "No space left" in done.stderr
 
     def test_it_has_no_rights_and_cannot_get_any(self) -> None:
-        status = run("print(open('/proc/self/status').read())", "", QUICK).stdout
+        status = run_program("print(open('/proc/self/status').read())", "", QUICK).stdout
         facts = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
         assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == 0
         assert int(facts["NoNewPrivs"]) == 1
 
     def test_its_input_can_not_be_changed(self) -> None:
-        done = run("import os\nfd = os.open('/proc/self/fd/0', os.O_RDWR)\nos.write(fd, b'x')", "input", QUICK)
+        done = run_program("import os\nfd = os.open('/proc/self/fd/0', os.O_RDWR)\nos.write(fd, b'x')", "input", QUICK)
         assert done.status == "failed"
         assert "PermissionError" in done.stderr
 
@@ -288,8 +294,8 @@ if os.fork() == 0:
 def test_without_bubblewrap_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(sandbox.SWITCH, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RefusedError, match=r"not installed.*apt install bubblewrap.*PEFTBENCH_SANDBOX=rlimit"):
-        run(f"open({str(tmp_path / 'run')!r}, 'w')")
+    with pytest.raises(NotContainedError, match=r"not installed.*apt install bubblewrap.*PEFTBENCH_SANDBOX=rlimit"):
+        run_program(f"open({str(tmp_path / 'run')!r}, 'w')")
     assert not (tmp_path / "run").exists()
 
 
@@ -302,15 +308,15 @@ def test_a_bubblewrap_that_does_not_work_is_found_out(
     broken.chmod(0o755)
     monkeypatch.delenv(sandbox.SWITCH, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(RefusedError, match="did not start") as refused:
+    with pytest.raises(NotContainedError, match="did not start") as refused:
         sandbox.mode()
     assert ("no permissions" in str(refused.value)) == ("no permissions" in script)
 
 
 def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sandbox.SWITCH, "none")
-    with pytest.raises(RefusedError, match="'none': it may be bwrap or rlimit"):
-        run("print(1)")
+    with pytest.raises(NotContainedError, match="'none': it may be bwrap or rlimit"):
+        run_program("print(1)")
 
 
 # ---- ways out of the box that are no files, no network and no signals ---------------------------------------------
@@ -371,14 +377,14 @@ CLOSED = {
 @pytest.mark.parametrize("what", CLOSED)
 def test_what_is_closed(what: str) -> None:
     program, error = CLOSED[what]
-    assert run(program, "", QUICK).stdout.split() == ["-1", str(error)]
+    assert run_program(program, "", QUICK).stdout.split() == ["-1", str(error)]
 
 
 def test_system_calls_are_filtered_in_the_weaker_mode_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sandbox.SWITCH, "rlimit")
     tried = {what: case for what, case in CLOSED.items() if "libc" in case[0] or "socket" in what}
     program = "\n".join(f"exec({program!r}, {{}})" for program, _ in tried.values())
-    errors = [line.split() for line in run(program, "", QUICK).stdout.splitlines()]
+    errors = [line.split() for line in run_program(program, "", QUICK).stdout.splitlines()]
     found = dict(zip(tried, errors, strict=True))
     assert found == {what: ["-1", str(error)] for what, (_, error) in tried.items()}
 
@@ -398,8 +404,10 @@ def test_system_calls_are_filtered_in_the_weaker_mode_too(monkeypatch: pytest.Mo
 )
 def test_what_tells_of_the_machine_cannot_be_opened(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "a secret")
-    done = run(f"print(len(open({place!r}, 'rb').read(1000)))", "", QUICK)
-    assert done.stdout in ("", "0\n") or "a secret" not in run(f"print(open({place!r}).read())", "", QUICK).stdout
+    done = run_program(f"print(len(open({place!r}, 'rb').read(1000)))", "", QUICK)
+    assert (
+        done.stdout in ("", "0\n") or "a secret" not in run_program(f"print(open({place!r}).read())", "", QUICK).stdout
+    )
     assert place == "/proc/1/environ" or "Error" in done.stderr
 
 
@@ -429,7 +437,7 @@ def test_an_abstract_socket_of_the_machine_is_not_there() -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(name)
         server.listen()
-        done = run(f"import socket\nsocket.socket(socket.AF_UNIX).connect({name!r})", "", QUICK)
+        done = run_program(f"import socket\nsocket.socket(socket.AF_UNIX).connect({name!r})", "", QUICK)
     assert "ConnectionRefusedError" in done.stderr
 
 
@@ -439,19 +447,19 @@ class TestTogether:
 
     def test_memory(self) -> None:
         program = "import os, time\nfor _ in range(2): os.fork()\nx = bytearray(100 << 20)\ntime.sleep(60)"
-        limits = Limits(seconds=50, memory_bytes=256 << 20, resident_bytes=300 << 20, processes=8)
-        assert run(program, "", limits).status == "overflow"
+        limits = ResourceLimits(seconds=50, memory_bytes=256 << 20, resident_bytes=300 << 20, processes=8)
+        assert run_program(program, "", limits).status == "overflow"
 
     def test_memory_that_one_process_may_have(self) -> None:
         program = "x = bytearray(150 << 20)\nprint(len(x) >> 20)"
-        assert run(program, "", Limits(resident_bytes=300 << 20)).stdout == "150\n"
+        assert run_program(program, "", ResourceLimits(resident_bytes=300 << 20)).stdout == "150\n"
 
 
 @boxed
 def test_processor_time_of_all_processes_is_bounded() -> None:
     program = "import os\nfor _ in range(2): os.fork()\nwhile True: pass"
     started = time.monotonic()
-    done = run(program, "", Limits(seconds=60, cpu_seconds=1, processes=8))
+    done = run_program(program, "", ResourceLimits(seconds=60, cpu_seconds=1, processes=8))
     assert (done.status, done.exit_code) == ("failed", 137)
     assert time.monotonic() - started < 50
 
@@ -459,8 +467,8 @@ def test_processor_time_of_all_processes_is_bounded() -> None:
 @boxed
 def test_the_number_of_files_is_bounded() -> None:
     program = "import os, time\nfor i in range(3000): os.mkdir(str(i))\ntime.sleep(60)"
-    assert run(program, "", Limits(seconds=50, files=2000)).status == "overflow"
-    assert run("import os\nfor i in range(100): os.mkdir(str(i))\nprint('made')", "", QUICK).stdout == "made\n"
+    assert run_program(program, "", ResourceLimits(seconds=50, files=2000)).status == "overflow"
+    assert run_program("import os\nfor i in range(100): os.mkdir(str(i))\nprint('made')", "", QUICK).stdout == "made\n"
 
 
 @boxed

@@ -15,7 +15,7 @@ from peftbench.stats.intervals import Estimate
 from peftbench.stats.power_law import PowerLaw, power_law
 from peftbench.studies import data_scale, study
 from peftbench.studies._crossing import crossings
-from peftbench.studies._setting_selection import compared
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.data_scale import Scale, scales
 from peftbench.studies.run_data import run_data
 from synthetic_table import run
@@ -48,7 +48,7 @@ def law(a: float, b: float) -> Callable[[float], float]:
 
 def of(table: pd.DataFrame) -> Scale:
     """The first of the scales: the mean over the tasks."""
-    return scales(compared(table), np.random.default_rng(0))[0]
+    return scales(compared_runs(table), np.random.default_rng(0))[0]
 
 
 def exact(*means: float, error: float = 0.5, df: float = math.inf) -> list[Estimate]:
@@ -173,14 +173,14 @@ def test_a_planted_crossing_of_a_grid_is_said_in_words() -> None:
     assert set(against) == {"lora", "ia3"}
     (crossing,) = against["lora"].crossings
     assert crossing.low < 10**3.5 < crossing.high
-    assert data_scale.words(against["lora"]).startswith("below about 3,")
-    assert " rows lora is better, above full is better (95 %: " in data_scale.words(against["lora"])
-    assert data_scale.words(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
+    assert data_scale.crossing_text(against["lora"]).startswith("below about 3,")
+    assert " rows lora is better, above full is better (95 %: " in data_scale.crossing_text(against["lora"])
+    assert data_scale.crossing_text(against["ia3"]) == "no crossing seen: full is better at 100, 1,000 and 10,000 rows"
 
 
 def test_what_cannot_be_told_is_said() -> None:
     runs = grid({"full": lambda _: 70.0, "lora": lambda n: 70.0 if n < 5000 else 60.0, "ia3": lambda _: 70.0})
-    words = {each.method: data_scale.words(each) for each in of(runs.assign(score_error=2.0)).against}
+    words = {each.method: data_scale.crossing_text(each) for each in of(runs.assign(score_error=2.0)).against}
     assert words["ia3"] == "cannot be told at any size"
     assert words["lora"] == "no crossing seen: full is better at 10,000 rows; cannot be told at 100 and 1,000"
 
@@ -193,7 +193,7 @@ def test_a_size_at_which_a_method_lacks_a_cell_is_left_out_and_named() -> None:
     gone = (runs["method"] == "lora") & (runs["size"] == 1000) & (runs["task"] == "qa") & (runs["seed"] == 2)
     for column, value in (("status", "diverged"), ("score", float("nan")), ("error", "loss")):
         runs.loc[gone, column] = value
-    mean, cb, qa = scales(compared(runs), np.random.default_rng(0))
+    mean, cb, qa = scales(compared_runs(runs), np.random.default_rng(0))
     assert [scale.tasks for scale in (mean, cb, qa)] == [("cb", "qa"), ("cb",), ("qa",)]
     for scale, rows in ((mean, [100, 10_000]), (cb, [100, 1000, 10_000]), (qa, [100, 10_000])):
         held = {curve.method: [point.rows for point in curve.points] for curve in scale.curves}
@@ -211,10 +211,10 @@ def test_a_size_at_which_a_method_lacks_a_cell_is_left_out_and_named() -> None:
 def test_all_rows_are_as_many_as_were_trained_on() -> None:
     runs = grid({"full": law(150, 0.3)}, sizes=(100, 1000, 5000))
     runs["size"] = runs["size"].replace({5000: "all"}).astype(object)
-    mean, *_ = scales(compared(runs), np.random.default_rng(0))
+    mean, *_ = scales(compared_runs(runs), np.random.default_rng(0))
     assert mean.sizes == (("100", 100), ("1000", 1000), ("all", 5000))
     runs.loc[(runs["task"] == "cb") & (runs["size"] != 100), "train_rows"] = 235
-    mean_over, cb, qa = *scales(compared(runs), np.random.default_rng(0)), None
+    mean_over, cb, qa = *scales(compared_runs(runs), np.random.default_rng(0)), None
     assert (mean_over.tasks, cb.tasks, qa) == (("cb",), ("qa",), None), "the tasks have one size in common"
     assert mean_over.sizes == (("100", 100), ("1000", 235))
     assert mean_over.left_out == ("size all of cb is left out: these are the 235 rows of size 1000",)
@@ -226,7 +226,7 @@ def test_all_rows_are_as_many_as_were_trained_on() -> None:
 def test_sizes_that_differ_by_task_are_in_no_mean() -> None:
     runs = grid({"full": law(150, 0.3)})
     runs.loc[(runs["task"] == "cb") & (runs["size"] == 10_000), "train_rows"] = 4000
-    mean, cb, qa = scales(compared(runs), np.random.default_rng(0))
+    mean, cb, qa = scales(compared_runs(runs), np.random.default_rng(0))
     assert mean.sizes == (("100", 100), ("1000", 1000))
     assert mean.left_out == ("size 10000 is left out of the mean: 4,000 to 10,000 rows by task",)
     assert (cb.sizes[-1], qa.sizes[-1]) == (("10000", 4000), ("10000", 10_000))
@@ -234,19 +234,21 @@ def test_sizes_that_differ_by_task_are_in_no_mean() -> None:
 
 def test_one_size_is_no_scale() -> None:
     runs = grid({"full": law(150, 0.3)}, sizes=(100,))
-    assert scales(compared(runs), np.random.default_rng(0)) == ()
+    assert scales(compared_runs(runs), np.random.default_rng(0)) == ()
     assert study("data_scale").section(run_data(runs, curves())) is None
 
 
 def test_it_does_not_depend_on_the_order_of_the_runs() -> None:
     runs = grid({"full": law(150, 0.3), "lora": law(140, 0.25)}, sizes=(10, 100, 1000))
-    expected = scales(compared(runs), np.random.default_rng(3))
-    assert scales(compared(runs), np.random.default_rng(4)) != expected, "the generator is what intervals are made with"
+    expected = scales(compared_runs(runs), np.random.default_rng(3))
+    assert scales(compared_runs(runs), np.random.default_rng(4)) != expected, (
+        "the generator is what intervals are made with"
+    )
 
     @settings(deadline=None, max_examples=5)
     @given(st.permutations(range(len(runs))))
     def any_order(order: list[int]) -> None:
-        assert scales(compared(runs.iloc[order]), np.random.default_rng(3)) == expected
+        assert scales(compared_runs(runs.iloc[order]), np.random.default_rng(3)) == expected
 
     any_order()
 

@@ -232,17 +232,17 @@ def test_the_scores_of_a_store(tmp_path: Path) -> None:
     from peftbench.core.spec import RunResult, Score
     from peftbench.grid.expand import expand
     from peftbench.results.store import Store
-    from peftbench.tasks._scoring import facts_of_answers, kept, scored
+    from peftbench.tasks._scoring import facts_of_answers, kept_answers, score_task
 
     (spec,) = expand({"methods": ["none"], "tasks": ["multirc"], "sizes": [8]})
     examples = [Example({"x": "y"}, "true", details={"group": f"q{i // 2}", "text": "not kept"}) for i in range(4)]
     given = ["true", "true", "false", "True"]
-    right = scored(TASKS["multirc"], examples, given)
+    right = score_task(TASKS["multirc"], examples, given)
     assert right.scores["multirc_em"].value == 50
     broken = right.scores | {"multirc_em": Score(why="metric 'multirc_em' failed: KeyError: 'x'")}
     facts = facts_of_answers(TASKS["multirc"])
     result = RunResult(id=spec.id, spec=spec, status="ok", scores=broken, row_scores=right.row_scores, answers=facts)
-    store, answers = Store(tmp_path), kept(examples, given)
+    store, answers = Store(tmp_path), kept_answers(examples, given)
     assert [set(row) for row in answers] == [{"prediction", "references", "details"}] * 4
     assert answers[0]["details"] == {"group": "q0"}
     store.finish(store.begin(spec), result, answers)

@@ -5,7 +5,7 @@ import itertools
 import pandas as pd
 import pytest
 
-from peftbench.report.tables import remarks
+from peftbench.report.tables import board_remarks
 from peftbench.studies._run_labels import CELL, distinct
 from peftbench.studies._setting_selection import select
 from peftbench.studies.convergence import convergences
@@ -58,9 +58,9 @@ def test_the_leaderboard_says_so_and_says_when_trials_were_unequal() -> None:
     (board,) = leaderboards(runs)
     assert board.rows[0].mean is not None
     assert board.rows[0].mean.mean == 60.5
-    assert any("2 for each method" in said for said in remarks(board))
+    assert any("2 for each method" in said for said in board_remarks(board))
     (board,) = leaderboards(pd.concat([runs, planted({"ia3": (70, 71)})], ignore_index=True))
-    assert any("unequal numbers: 1 for ia3, 2 for lora" in said for said in remarks(board))
+    assert any("unequal numbers: 1 for ia3, 2 for lora" in said for said in board_remarks(board))
 
 
 @pytest.mark.parametrize("name", ["max_length", "validation_rows"])
@@ -76,7 +76,7 @@ def test_settings_that_change_what_is_validated_are_never_chosen_among(name: str
     found = {row.method: row.mean.mean for row in board.rows if row.mean}
     assert found == {"ia3": 70.5, f"lora [{short}]": 20.5, f"lora [{long}]": 30.5}
     assert board.trials == {"ia3": 1, f"lora [{short}]": 2, f"lora [{long}]": 2}
-    assert any(f"different {name} are kept apart" in said for said in remarks(board))
+    assert any(f"different {name} are kept apart" in said for said in board_remarks(board))
 
 
 def test_other_settings_on_other_tasks_are_one_row() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from peftbench.studies._pscp_costs import Paid, constants, penalised
-from peftbench.studies._pscp_weights import ALL_COSTS, WeightSet, names, weight_set
+from peftbench.studies._pscp_costs import Paid, penalised, pscp_constants
+from peftbench.studies._pscp_weights import ALL_COSTS, WeightSet, weight_set, weight_set_names
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
-from peftbench.studies.pscp import pscp
-from peftbench.studies.pscp_sensitivity import ALL, HIGHEST, LOWEST, Line, Span, Sweep, sweeps, winners
+from peftbench.studies.pscp import penalised_score
+from peftbench.studies.pscp_sensitivity import ALL, HIGHEST, LOWEST, LogPscpLine, Span, Sweep, sweeps, winners
 from synthetic_table import TASKS, run, table
 
 PAPER = {
@@ -74,12 +74,17 @@ def test_methods_without_a_pscp_are_not_in_it() -> None:
 
 
 def test_equal_methods_lead_together() -> None:
-    lines = {"b": Line(1.0, 0.5), "a": Line(1.0, 0.5), "flat": Line(0.0, 0.0), "steep": Line(1.0, 4.0)}
+    lines = {
+        "b": LogPscpLine(1.0, 0.5),
+        "a": LogPscpLine(1.0, 0.5),
+        "flat": LogPscpLine(0.0, 0.0),
+        "steep": LogPscpLine(1.0, 4.0),
+    }
     assert winners(lines) == (Span(LOWEST, 2.0, ("a", "b")), Span(2.0, HIGHEST, ("flat",)))
 
 
 def test_lines_through_one_point_change_the_lead_once() -> None:
-    assert winners({"a": Line(3.0, 3.0), "b": Line(2.0, 2.0), "c": Line(1.0, 1.0)}) == (
+    assert winners({"a": LogPscpLine(3.0, 3.0), "b": LogPscpLine(2.0, 2.0), "c": LogPscpLine(1.0, 1.0)}) == (
         Span(LOWEST, 1.0, ("a",)),
         Span(1.0, HIGHEST, ("c",)),
     )
@@ -103,15 +108,15 @@ def at(weights: WeightSet, varied: str, exponent: float, used: dict[str, float])
 
 
 @settings(deadline=None)
-@given(methods, st.sampled_from(names()))
+@given(methods, st.sampled_from(weight_set_names()))
 def test_what_is_said_of_a_crossing_is_so(paid: dict[str, Paid], name: str) -> None:
     weights = weight_set(name)
-    used = constants(weights, paid, FULL)
+    used = pscp_constants(weights, paid, FULL)
     assert not isinstance(used, str)
 
     def score(method: str, exponent: float, varied: str) -> float:
         own = at(weights, varied, exponent, used) | {"form": weights.form}
-        return pscp(paid[method].score, paid[method].costs, own)
+        return penalised_score(paid[method].score, paid[method].costs, own)
 
     for sweep in sweeps(weights, paid, used, penalised(weights, paid, used)):
         assert (sweep.spans[0].low, sweep.spans[-1].high) == (LOWEST, HIGHEST)
@@ -128,12 +133,12 @@ def test_what_is_said_of_a_crossing_is_so(paid: dict[str, Paid], name: str) -> N
 
 
 @settings(deadline=None)
-@given(methods, st.sampled_from(names()), st.randoms())
+@given(methods, st.sampled_from(weight_set_names()), st.randoms())
 def test_it_does_not_depend_on_the_order_of_methods(paid: dict[str, Paid], name: str, random: Random) -> None:
     weights = weight_set(name)
     mixed = dict(random.sample(list(paid.items()), len(paid)))
-    used = constants(weights, paid, FULL)
-    assert used == constants(weights, mixed, FULL)
+    used = pscp_constants(weights, paid, FULL)
+    assert used == pscp_constants(weights, mixed, FULL)
     scores = penalised(weights, paid, used)
     assert scores == penalised(weights, mixed, used)
     assert sweeps(weights, paid, used, scores) == sweeps(weights, mixed, used, scores)
@@ -144,7 +149,7 @@ def test_it_does_not_depend_on_the_order_of_methods(paid: dict[str, Paid], name:
 def test_each_lead_is_by_a_smaller_burden(paid: dict[str, Paid]) -> None:
     """A method takes the lead only by losing less as the exponent grows."""
     weights = weight_set("paper")
-    used = constants(weights, paid, FULL)
+    used = pscp_constants(weights, paid, FULL)
     held = sweeps(weights, paid, used, penalised(weights, paid, used))
     assume(any(sweep.crossings for sweep in held))
     for sweep in held:
@@ -155,7 +160,7 @@ def test_each_lead_is_by_a_smaller_burden(paid: dict[str, Paid]) -> None:
 def test_a_score_of_nothing_leads_nowhere() -> None:
     weights = weight_set("paper")
     paid = {"good": Paid(50.0, dict.fromkeys(ALL_COSTS, 1.0)), "bad": Paid(0.0, dict.fromkeys(ALL_COSTS, 0.0))}
-    used = constants(weights, paid, FULL)
+    used = pscp_constants(weights, paid, FULL)
     (common, *_) = sweeps(weights, paid, used, penalised(weights, paid, used))
     assert common.spans == (Span(LOWEST, HIGHEST, ("good",)),)
     assert math.isclose(common.lines["good"].at(0), 50)

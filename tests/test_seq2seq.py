@@ -14,16 +14,16 @@ import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Training
 from peftbench.engine.families import encoder_decoder
-from peftbench.engine.generation import generate, rank
+from peftbench.engine.generation import generate, rank_choices
 from peftbench.engine.load import Base
 from peftbench.engine.meter import Meter
-from peftbench.engine.tokenization import Encoded, Encoder, SourceEncoder, encode
+from peftbench.engine.tokenization import Encoded, Encoder, SourceEncoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_model import with_peft
 from peftbench.models import find
 from peftbench.tasks import TASKS, prompt
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 TASK = TASKS["pocket_sentiment"]
 PROMPTS: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def base(request: pytest.FixtureRequest, bases: dict[str, Base]) -> Iterator[Bas
 
 
 def rows(base: Base, count: int = 12) -> list[Encoded]:
-    return encode(base.encoder(TASK.facts, 128), split(TASK, {}, count, 0, Limits(8, 8), None).train)
+    return encode_examples(base.encoder(TASK.facts, 128), split(TASK, {}, count, 0, RowLimits(8, 8), None).train)
 
 
 def plain(base: Base) -> Adapted:
@@ -61,7 +61,7 @@ def applied(model: Any, method: str) -> Adapted:
 
 def test_prompts_and_answers_are_as_the_tokenizer_has_them(bases: dict[str, Base]) -> None:
     """No cue, no chat template (which this tokenizer has); the end, and BART's beginning, come from the tokenizer."""
-    (example, *_) = split(TASK, {}, 12, 0, Limits(8, 8), None).train
+    (example, *_) = split(TASK, {}, 12, 0, RowLimits(8, 8), None).train
     text = prompt(TASK.facts, example.fields)
     for name, begin in (("t5", []), ("bart", [2])):
         tokenizer = bases[name].tokenizer
@@ -80,11 +80,11 @@ def test_a_target_ends_even_where_the_tokenizer_adds_nothing() -> None:
 
 
 def test_kept_tokens_of_one_shape_are_not_those_of_the_other(bases: dict[str, Base]) -> None:
-    examples = split(TASK, {}, 4, 0, Limits(4, 4), None).train
+    examples = split(TASK, {}, 4, 0, RowLimits(4, 4), None).train
     tokenizer = bases["t5"].tokenizer
-    decoder, source = (encode(kind(tokenizer, TASK.facts, 128), examples) for kind in (Encoder, SourceEncoder))
+    decoder, source = (encode_examples(kind(tokenizer, TASK.facts, 128), examples) for kind in (Encoder, SourceEncoder))
     assert [row.prompt for row in decoder] != [row.prompt for row in source]
-    assert encode(SourceEncoder(tokenizer, TASK.facts, 128), examples) == source
+    assert encode_examples(SourceEncoder(tokenizer, TASK.facts, 128), examples) == source
 
 
 def test_the_loss_is_that_of_the_library(base: Base) -> None:
@@ -170,7 +170,7 @@ def test_the_batch_changes_no_answer(method: str, base: Base) -> None:
                 )
                 for row in data
             ]
-        assert [best for part in parts for best in rank(adapted, part)] == brute
+        assert [best for part in parts for best in rank_choices(adapted, part)] == brute
     if adapted.remove is not None:
         adapted.remove()
 
@@ -179,7 +179,7 @@ def test_ranking_reads_each_prompt_once(base: Base) -> None:
     data, seen = rows(base, 6), []
     encoder = base.model.get_encoder()
     hook = encoder.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output.last_hidden_state)))
-    rank(plain(base), data)
+    rank_choices(plain(base), data)
     hook.remove()
     assert seen == [6]
 

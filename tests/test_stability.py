@@ -15,7 +15,7 @@ from peftbench.studies import study
 from peftbench.studies._groups import groups
 from peftbench.studies.blocks import Section
 from peftbench.studies.run_data import run_data
-from peftbench.studies.stability import Spread, Stability, Worst, spread, stability
+from peftbench.studies.stability import Spread, Stability, Worst, pooled_spread, stability
 from synthetic_table import curves, run, table
 
 NAN = float("nan")
@@ -74,7 +74,7 @@ def test_runs_without_a_score_count() -> None:
 def test_one_seed_has_no_spread() -> None:
     one = found(planted().query("seed == 0"))["lora"]
     assert (one.spread, one.worst) == (None, None)
-    assert spread([[1.0], []]) is None
+    assert pooled_spread([[1.0], []]) is None
 
 
 def test_95_percent_intervals_cover_the_truth() -> None:
@@ -83,7 +83,7 @@ def test_95_percent_intervals_cover_the_truth() -> None:
     inside = 0
     for _ in range(2000):
         cells = rng.normal(rng.uniform(0, 90, (5, 1)), 2.0, (5, 3))
-        held = spread(cells.tolist())
+        held = pooled_spread(cells.tolist())
         assert held is not None
         inside += held.low <= 2.0 <= held.high
     assert 0.935 <= inside / 2000 <= 0.965
@@ -92,7 +92,7 @@ def test_95_percent_intervals_cover_the_truth() -> None:
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=9), st.floats(-50, 50))
 def test_of_one_cell_it_is_the_sample_deviation_wherever_it_lies(scores: list[float], shift: float) -> None:
-    held, moved = spread([scores]), spread([[score + shift for score in scores]])
+    held, moved = pooled_spread([scores]), pooled_spread([[score + shift for score in scores]])
     assert held is not None
     assert moved is not None
     assert held.sd == pytest.approx(np.std(scores, ddof=1), abs=1e-6)

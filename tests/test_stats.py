@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from scipy.stats import norm
 
-from peftbench.metrics import METRICS, Answers, score
+from peftbench.metrics import METRICS, Answers, score_metric
 from peftbench.stats.intervals import Estimate, Interval, Run, Runs, cell, difference, over_tasks
 
 NAN = float("nan")
@@ -104,7 +104,9 @@ def test_a_difference_on_rows_that_are_shared_unseen_is_covered_at_least_as_ofte
 
 
 def marked(right: str) -> Run:
-    found = score("accuracy", Answers(["yes" if sign == "+" else "no" for sign in right], [["yes"]] * len(right)))
+    found = score_metric(
+        "accuracy", Answers(["yes" if sign == "+" else "no" for sign in right], [["yes"]] * len(right))
+    )
     return Run(*found)
 
 
@@ -141,7 +143,7 @@ def test_rows_that_do_not_belong_together_are_not_paired() -> None:
 def test_an_error_that_is_not_known_stays_so_whatever_the_rows() -> None:
     """Two rows of one group, say, whose resamples are all alike."""
     pair = Answers(["yes", "no"], [["yes"]] * 2, labels=["yes", "no"], positive="yes", details=[{"group": 1}] * 2)
-    run = Run(*score("f1", pair))
+    run = Run(*score_metric("f1", pair))
     assert run.rows is not None
     assert difference({0: run, 1: run}, {0: run, 1: run}).interval().low is None
 
@@ -153,7 +155,7 @@ def test_what_is_no_mean_of_rows_is_drawn_in_pairs() -> None:
     texts = [[f"{min(5, max(0, x)):.3f}" for x in wanted + rng.normal(0, sd, 200)] for sd in (1, 1.2)]
     right = [[f"{x:.3f}"] for x in wanted]
     answers = [Answers(given, right, scale=(0, 5)) for given in texts]
-    first, second = (Run(*score("pearson", one)) for one in answers)
+    first, second = (Run(*score_metric("pearson", one)) for one in answers)
     for run in (first, second):
         assert run.rows is not None
         assert run.rows.mean() == pytest.approx(run.score)

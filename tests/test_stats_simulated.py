@@ -12,8 +12,8 @@ import pytest
 from scipy.special import ndtri, stdtrit
 
 from peftbench.stats.intervals import Estimate, Run, Scores, cell, over_tasks, p_of
-from peftbench.stats.paired_tests import Comparison, compare, holm
-from peftbench.stats.power import Design, detectable, needed
+from peftbench.stats.paired_tests import Comparison, compare_pairs, holm
+from peftbench.stats.power import Design, detectable, seeds_and_rows_needed
 from peftbench.stats.resampling import bootstrap, mean
 from peftbench.stats.variance_shrinkage import FEWEST, inverse_trigamma, moderated, prior
 from peftbench.studies._seed_spread import seed_spread
@@ -128,7 +128,7 @@ def test_the_simulation_judges_as_the_library_does(count: int) -> None:
         str(m): {str(t): {s: Run(float(x), 0.5) for s, x in enumerate(task)} for t, task in enumerate(tasks)}
         for m, tasks in enumerate(runs[0])
     }
-    found: tuple[Comparison, ...] = compare(methods)
+    found: tuple[Comparison, ...] = compare_pairs(methods)
     assert [c.difference.mean for c in found] == pytest.approx(at[0])
     assert [c.p for c in found] == pytest.approx(p[0])
     assert [c.adjusted for c in found] == pytest.approx(adjusted[0])
@@ -272,10 +272,10 @@ def test_what_is_foreseen_as_detectable_is_found_in_80_percent(design: Design) -
 
 def test_what_is_needed_is_enough_and_no_more() -> None:
     design = Design(5, (120, 120, 120))
-    seeds, rows = needed(design, 1.0)
+    seeds, rows = seeds_and_rows_needed(design, 1.0)
     assert detectable(Design(seeds, (rows,) * 3)) <= 1.0 < detectable(Design(seeds, (rows - 1,) * 3))
     assert detectable(Design(seeds - 1, (rows,) * 3)) > 1.0
-    assert needed(Design(50, (10**6,)), 5.0) == (50, 10**6)
+    assert seeds_and_rows_needed(Design(50, (10**6,)), 5.0) == (50, 10**6)
 
 
 def test_more_seeds_rows_and_tasks_see_more_and_more_pairs_less() -> None:
@@ -286,7 +286,7 @@ def test_more_seeds_rows_and_tasks_see_more_and_more_pairs_less() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Design(0, (5,))
     with pytest.raises(ValueError, match="above 0"):
-        needed(Design(3, (500,)), 0)
+        seeds_and_rows_needed(Design(3, (500,)), 0)
 
 
 def test_a_p_value_is_the_level_whose_interval_touches_zero() -> None:

@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 
 from golden_prompts import GOLDEN
-from peftbench.metrics import METRICS, Answers, score
+from peftbench.metrics import METRICS, Answers, score_metric
 from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
-from peftbench.tasks._loading import DataError, example, read
-from peftbench.tasks._splits import GENERATED, Limits, split
+from peftbench.tasks._loading import DataError, example_of, read_rows
+from peftbench.tasks._splits import GENERATED, RowLimits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"
 POSITIVE = {"f1", "multirc_f1a"}
@@ -49,7 +49,7 @@ def test_sizes(unit: Task) -> None:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden(name: str) -> None:
     row, question, target = GOLDEN[name]
-    made = example(TASKS[name], row)
+    made = example_of(TASKS[name], row)
     assert prompt(TASKS[name].facts, made.fields) == question
     assert made.target == target
     assert target in made.answers or name == "stsb"
@@ -81,7 +81,7 @@ def test_every_row_of_the_mirror(unit: Task, which: str) -> None:
 
 def mirror(unit: Task, which: str) -> list[Example]:
     source = unit.facts.source
-    return [example(unit, row) for row in read(source, getattr(source, which), MIRROR).rows]
+    return [example_of(unit, row) for row in read_rows(source, getattr(source, which), MIRROR).rows]
 
 
 def mirrored(unit: Task, which: str) -> bool:
@@ -106,7 +106,7 @@ def test_the_right_answers_score_100_on_the_mirror(unit: Task) -> None:
     # Some right answers of a data set are no Python.
     names = [name for name in facts.metrics if name != "syntax_valid"]
     # One decimal is asked for and the right values have three, which costs a tenth of a point.
-    assert {name: score(name, answers, resamples=2)[0] for name in names} == {
+    assert {name: score_metric(name, answers, resamples=2)[0] for name in names} == {
         name: pytest.approx(100, abs=0.2 if facts.scale else 1e-6) for name in names
     }
 
@@ -139,7 +139,7 @@ def test_the_other_test_of_mnli() -> None:
     facts = resolve("mnli", {"matched": False}).facts
     assert facts.source.test == "validation_mismatched"
     with pytest.raises(DataError, match=r"glue \(mnli\), split 'validation_mismatched': .* --data DIR"):
-        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, Limits(4, 4), MIRROR)
+        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, RowLimits(4, 4), MIRROR)
     assert replace(facts, source=TASKS["mnli"].facts.source) == resolve("mnli", {}).facts
     assert replace(resolve("mnli", {}).facts, version=TASKS["mnli"].facts.version) == TASKS["mnli"].facts
 

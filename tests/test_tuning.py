@@ -25,9 +25,9 @@ from peftbench.core.spec import Costs, DataFacts, Point, RunResult, RunSpec, Sco
 from peftbench.engine.exceptions import PrunedError
 from peftbench.grid.expand import expand
 from peftbench.launch import Event, Options, local
-from peftbench.launch.reproduce import reproduce
+from peftbench.launch.reproduce import reproduce_run
 from peftbench.report.model_index import model_index
-from peftbench.report.tables import failures, remarks
+from peftbench.report.tables import board_remarks, failures
 from peftbench.results.store import Store, table_row
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.studies.run_data import run_data
@@ -295,7 +295,7 @@ def test_training_stops_above_a_ceiling_and_keeps_what_it_had(tmp_path: Path) ->
     assert "median" in str(found.error)
     assert PrunedError.status == "pruned"
     assert peftbench.table(tmp_path)["trial"].tolist() == [4]
-    again = reproduce(found, place, Store(tmp_path / "again"), Options())
+    again = reproduce_run(found, place, Store(tmp_path / "again"), Options())
     assert again.same, "what stops a trial is part of its spec"
 
 
@@ -309,7 +309,7 @@ def test_trials_never_stand_on_a_leaderboard_and_are_counted() -> None:
     assert {row.method for row in board.rows} == {"none", "ia3", "lora", 'lora(rank="tuned")'}
     assert {row.mean.mean for row in board.rows if row.mean} == {40.0}
     assert board.trials == {"none": 1, "ia3": 6, "lora": 6, 'lora(rank="tuned")': 6}
-    assert any("of 6 for each method" in said for said in remarks(board))
+    assert any("of 6 for each method" in said for said in board_remarks(board))
     without = leaderboards(table([r for r in ended if not r.spec.trial]))[0]
     assert [(row.method, row.mean, row.rank) for row in without.rows] == [
         (row.method, row.mean, row.rank) for row in board.rows
@@ -445,7 +445,7 @@ class Quick:
 
 
 def test_workers_wait_for_what_results_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "start", Quick)
+    monkeypatch.setattr(local, "start_worker", Quick)
     grid = GRID | {"methods": ["lora"], "tasks": ["pocket_topic"], "tune": {"trials": 3}}
     found, seen = search(grid, {}), list[Event]()
     local.launch(found.missing(), Store(tmp_path), Options(workers=2), seen.append, found.after)

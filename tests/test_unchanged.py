@@ -15,7 +15,7 @@ import peftbench.experiment
 from cases import CASES
 from peftbench.engine.base_integrity import ProcessState
 from peftbench.engine.load import Base
-from peftbench.experiment import Found, Worker
+from peftbench.experiment import RunFindings, Worker
 from peftbench.models import find
 from peftbench.results.store import Store
 
@@ -115,7 +115,7 @@ def test_what_a_run_leaves_in_the_process_costs_the_process(kind: str, monkeypat
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     monkeypatch.delenv("HF_HOME", raising=False)
-    worker, found = Worker(), Found()
+    worker, found = Worker(), RunFindings()
     worker.watch()
     change, name = PROCESS[kind]
     with monkeypatch.context() as patch:

@@ -24,7 +24,7 @@ from peftbench.core.spec import RENAMED, Choice, Evaluation, Noun, Training
 from peftbench.methods import METHODS, Method
 from peftbench.metrics import METRICS, Metric
 from peftbench.tasks import TASKS, Task, prompt
-from peftbench.tasks._loading import example, read
+from peftbench.tasks._loading import example_of, read_rows
 
 GOLDEN = Path(__file__).parent / "golden" / "units.json"
 HOW = "python tests/test_units.py --update"
@@ -91,8 +91,8 @@ def _task(unit: Task) -> dict[str, Any]:
         },
     }
     if source.generator is not None:
-        rows = {split: read(source, split, count=1).rows[0] for split in (source.train, source.test) if split}
-        made = {split: example(unit, row) for split, row in rows.items()}
+        rows = {split: read_rows(source, split, count=1).rows[0] for split in (source.train, source.test) if split}
+        made = {split: example_of(unit, row) for split, row in rows.items()}
         found["first_rows"] = {
             split: {"prompt": prompt(facts, one.fields), "target": one.target} for split, one in made.items()
         }

@@ -7,7 +7,7 @@ import pytest
 
 import peftbench
 from peftbench.core.registry import UnknownNameError, UserError
-from peftbench.studies._pscp_weights import ALL_COSTS, SETS, WeightsError, names, weight_set, weight_sets
+from peftbench.studies._pscp_weights import ALL_COSTS, SETS, WeightsError, weight_set, weight_set_names, weight_sets
 
 MINE = """
 version = 3
@@ -33,8 +33,8 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_the_named_sets() -> None:
-    assert names() == list(SETS) == ["paper", "relative", "exponential"]
-    for name in names():
+    assert weight_set_names() == list(SETS) == ["paper", "relative", "exponential"]
+    for name in weight_set_names():
         held = weight_set(name)
         assert (held.name, str(held)) == (name, f"{name} v{held.version}")
         assert all(exponent == 1 for _, exponent in held.terms.values())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from peftbench.core.spec import RunSpec, Score
     from peftbench.grid.expand import Grid
     from peftbench.launch import Watch
-    from peftbench.profiling.estimate import Estimate
+    from peftbench.profiling.estimate import CostEstimate
     from peftbench.studies._pscp_weights import Weights
 
     GridLike = Grid | Mapping[str, Any] | str | Path
@@ -107,12 +107,12 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
         return runs
     import pandas as pd
 
-    from peftbench.results.published import frame, kept
+    from peftbench.results.published import kept_published, published_frame
 
-    rows, damaged = kept(Path(store))
+    rows, damaged = kept_published(Path(store))
     for path, why in damaged.items():
         warnings.warn(f"{path} {why}", stacklevel=2)
-    others = frame(rows)
+    others = published_frame(rows)
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
 
 
@@ -124,7 +124,7 @@ def score(
     `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
     and `details`, a mapping a row.
     """
-    from peftbench.results.rescore import score as score_answers
+    from peftbench.results.rescore import score_answers as score_answers
 
     return score_answers(metric, predictions, references, **facts)
 
@@ -135,17 +135,17 @@ def pscp(
     weights: "Weights" = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
-    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.studies.pscp.pscp`.
+    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.studies.pscp.penalised_score`.
 
     `weights`: a named set, a TOML file of one, or a mapping of the same shape.
     """
-    from peftbench.studies.pscp import pscp as score_with_costs
+    from peftbench.studies.pscp import penalised_score as score_with_costs
 
     return score_with_costs(score, costs, weights, reference)
 
 
-def estimate(model: Any, method: Any = "none", **arguments: Any) -> "Estimate":
-    """Parameters and FLOPs of a method on a model, without weights; see `peftbench.profiling.estimate.estimate`."""
-    from peftbench.profiling.estimate import estimate as on_meta_tensors
+def estimate(model: Any, method: Any = "none", **arguments: Any) -> "CostEstimate":
+    """Parameters and FLOPs of a method on a model, without weights; see `profiling.estimate.estimate_costs`."""
+    from peftbench.profiling.estimate import estimate_costs as on_meta_tensors
 
     return on_meta_tensors(model, method, **arguments)

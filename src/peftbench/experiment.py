@@ -12,15 +12,15 @@ import torch
 
 from peftbench.core import provenance
 from peftbench.core.machine_faults import EnvironmentFaultError, environment_fault
-from peftbench.core.registry import RefusedError, UserError, in_a_line
+from peftbench.core.registry import RefusedError, UserError, error_line
 from peftbench.core.safe_text import writable
 from peftbench.core.seeds import stream, streams
 from peftbench.core.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
 from peftbench.engine.base_integrity import ProcessState, listed
-from peftbench.engine.checkpoint import save
+from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.decode_strategy import NOTES
 from peftbench.engine.exceptions import DivergedError, OutOfMemoryError, PrunedError, check_weights
-from peftbench.engine.generation import answer, check_fits, decoding, is_ranked
+from peftbench.engine.generation import answer_rows, check_fits, decoding, is_ranked
 from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.merging import decide
 from peftbench.engine.meter import Meter
@@ -30,23 +30,31 @@ from peftbench.engine.tokenization import (
     check_choices,
     check_vocabulary,
     check_whole,
-    encode,
+    encode_examples,
     unwritable,
 )
-from peftbench.engine.train import Report, Trained, Trainer
+from peftbench.engine.train import ReportProgress, Trained, Trainer
 from peftbench.methods import METHODS, Adapted, Method, given
-from peftbench.methods._compatibility import check_possible, quantised
+from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.methods._placement import check_placed, meant_by, names_of
 from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
-from peftbench.profiling.estimate import sizes
+from peftbench.profiling.estimate import untrained_costs
 from peftbench.profiling.extra_measurements import Beside
 from peftbench.profiling.merge_fidelity import merged_answers
 from peftbench.results.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
-from peftbench.tasks._scoring import NOTHING, Scored, chance, check_metrics, facts_of_answers, kept, scored
+from peftbench.tasks._scoring import (
+    NOTHING,
+    TaskScores,
+    chance,
+    check_metrics,
+    facts_of_answers,
+    kept_answers,
+    score_task,
+)
 from peftbench.tasks._split_checks import truncation
-from peftbench.tasks._splits import Limits, Splits, split
+from peftbench.tasks._splits import RowLimits, Splits, split
 
 
 class BrokenMethodError(UserError):
@@ -78,13 +86,13 @@ class Worker:
         if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
         with refusing():
-            wanted = (ref, spec.train.precision, quantised(spec))
+            wanted = (ref, spec.train.precision, base_quantisation(spec))
         if self.base is None or (self.base.ref, self.base.precision, self.base.quantise) != wanted:
             self.base = None
             self.base = Base(*wanted)
         return self.base
 
-    def restore(self, found: "Found") -> None:
+    def restore(self, found: "RunFindings") -> None:
         """Make sure the base and the process are as they were; if not, the next run loads it, or has a new process."""
         base, self.base = self.base, None
         if self.process is not None and (changed := self.process.changed()):
@@ -99,17 +107,17 @@ class Worker:
             self.broken = True
             found.notes.append(f"the run left its process changed, which was not used again: {problem}")
         except Exception as problem:
-            found.notes.append(f"the base model could not be loaded again after the run: {in_a_line(problem)}")
+            found.notes.append(f"the base model could not be loaded again after the run: {error_line(problem)}")
         if base.left:
             found.notes.append(f"the run left the base model changed, which was loaded anew: {listed(list(base.left))}")
 
 
 @dataclass
-class Found:
+class RunFindings:
     """What a run has found so far; a run that fails keeps what it had."""
 
     meter: Meter = field(default_factory=Meter)
-    scored: Scored = NOTHING
+    scored: TaskScores = NOTHING
     answers: dict[str, Any] = field(default_factory=dict)
     merging: Merging | None = None
     merged: Merged | None = None
@@ -125,12 +133,12 @@ class Found:
     reloaded: bool = False
 
 
-def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[RunResult, list[dict[str, Any]]]:
+def run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress) -> tuple[RunResult, list[dict[str, Any]]]:
     """Do one run. Returns its result and its predictions; whatever goes wrong in it is its result.
 
     Raises `EnvironmentFaultError` for what is wrong with the machine, which is no result of the run.
     """
-    found = Found()
+    found = RunFindings()
     worker.watch()
     try:
         status, error = _attempt(spec, worker, folder, report, found)
@@ -140,13 +148,15 @@ def run(spec: RunSpec, worker: Worker, folder: Path, report: Report) -> tuple[Ru
     return _result(spec, found, status, error), found.predictions
 
 
-def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> tuple[Status, str | None]:
+def _attempt(
+    spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, found: RunFindings
+) -> tuple[Status, str | None]:
     try:
         _run(spec, worker, folder, report, found)
     except (DivergedError, PrunedError) as problem:
         return problem.status, str(problem)
     except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
-        return "out-of-memory", in_a_line(problem)
+        return "out-of-memory", error_line(problem)
     except UserError as problem:
         _blame_environment(problem)
         return "refused" if isinstance(problem, RefusedError) else "failed", str(problem)
@@ -154,7 +164,7 @@ def _attempt(spec: RunSpec, worker: Worker, folder: Path, report: Report, found:
         _blame_environment(problem)
         worker.broken = isinstance(problem, torch.AcceleratorError)
         (folder / "error.txt").write_text(traceback.format_exc())
-        return "failed", in_a_line(problem)
+        return "failed", error_line(problem)
     return "ok", None
 
 
@@ -165,13 +175,13 @@ def _blame_environment(problem: Exception) -> None:
         raise EnvironmentFaultError(fault) from problem
 
 
-def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Found) -> None:
+def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, found: RunFindings) -> None:
     meter, task = found.meter, resolve(spec.task.name, spec.task.arguments)
     if task.facts.version != spec.task.version:
         raise UserError(f"task {spec.task} has changed since the grid was read: give the command again")
 
     # Data: the same rows in the same order for every method.
-    limits = Limits(spec.train.validation_rows, spec.eval.test_rows)
+    limits = RowLimits(spec.train.validation_rows, spec.eval.test_rows)
     splits = split(task, spec.task.arguments, spec.size, spec.seed, limits, worker.data)
     found.notes += splits.notes
     check_metrics(task, splits.test)
@@ -181,7 +191,9 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
     found.base, found.costs["load_seconds"] = base.facts(), base.load_seconds
     with refusing(), meter.phase("tokenize"):
         encoder = base.encoder(task.facts, spec.train.max_length)
-        train, validation, test = (encode(encoder, rows) for rows in (splits.train, splits.validation, splits.test))
+        train, validation, test = (
+            encode_examples(encoder, rows) for rows in (splits.train, splits.validation, splits.test)
+        )
     found.data = _data_facts(splits, task, (train, validation, test), encoder.form, spec.train.max_length)
     with refusing():
         check_whole(encoder, [*splits.train, *splits.validation, *splits.test], [*train, *validation, *test])
@@ -214,7 +226,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: Report, found: Fou
             origin = describe(spec, base.ref, base.quantise)
             with TemporaryDirectory(prefix="peftbench-") as elsewhere:
                 place = folder if worker.keep_adapters else Path(elsewhere)
-                found.costs["adapter_bytes"] = save(adapted, place / "adapter", origin=origin)
+                found.costs["adapter_bytes"] = save_checkpoint(adapted, place / "adapter", origin=origin)
 
 
 @contextmanager
@@ -229,7 +241,7 @@ def refusing() -> Iterator[None]:
 
 
 @contextmanager
-def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
+def _applied(base: Base, spec: RunSpec, found: RunFindings) -> Iterator[Adapted]:
     """The base model with the method on it, measured; taken off when the context is left."""
     method = METHODS[spec.method.name]
     # Files that have changed since are no refusal.
@@ -237,7 +249,7 @@ def _applied(base: Base, spec: RunSpec, found: Found) -> Iterator[Adapted]:
     with refusing():
         adapted = adapt(base, method, spec)
     try:
-        costs, notes = sizes(base, adapted, spec.method)
+        costs, notes = untrained_costs(base, adapted, spec.method)
         found.costs |= costs
         found.notes += [*adapted.notes, *notes]
         if method.facts.trains:
@@ -288,7 +300,7 @@ def _test(
     beside: Beside,
     spec: RunSpec,
     tested: tuple[Task, list[Example], list[Encoded]],
-    found: Found,
+    found: RunFindings,
     folder: Path,
 ) -> None:
     task, examples, rows = tested
@@ -296,7 +308,7 @@ def _test(
     how = decoding(adapted, beside.base, task, spec.eval, rows)
     found.notes += [NOTES[how]] if how in NOTES else []
     with found.meter.phase("eval"):
-        predictions = answer(adapted, beside.base, task, spec.eval, rows, how)
+        predictions = answer_rows(adapted, beside.base, task, spec.eval, rows, how)
     _score(task, examples, predictions, found, folder)
     _merge_fidelity(adapted, beside.base, spec, tested, found)
     costs, found.latency, notes = beside.measure(adapted, task, rows)
@@ -304,7 +316,7 @@ def _test(
     found.notes += notes
 
 
-def _merged_if_exact(adapted: Adapted, base: Base, rows: list[Encoded], found: Found) -> Adapted:
+def _merged_if_exact(adapted: Adapted, base: Base, rows: list[Encoded], found: RunFindings) -> Adapted:
     """The adapted model with a merge where that is proved exact, and its costs."""
     adapted, found.merging = decide(adapted, base, rows)
     if found.merging is not None and not found.merging.exact:
@@ -314,17 +326,17 @@ def _merged_if_exact(adapted: Adapted, base: Base, rows: list[Encoded], found: F
     return adapted
 
 
-def _score(task: Task, examples: list[Example], predictions: list[str], found: Found, folder: Path) -> None:
+def _score(task: Task, examples: list[Example], predictions: list[str], found: RunFindings, folder: Path) -> None:
     # Answers cost more than scores: they are on disk before any metric is asked.
-    found.predictions = kept(examples, predictions)
+    found.predictions = kept_answers(examples, predictions)
     write_predictions(folder, found.predictions)
     found.answers = facts_of_answers(task)
-    found.scored = scored(task, examples, predictions)
+    found.scored = score_task(task, examples, predictions)
     found.chance = chance(task, examples)
 
 
 def _merge_fidelity(
-    adapted: Adapted, base: Base, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: Found
+    adapted: Adapted, base: Base, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: RunFindings
 ) -> None:
     """What answers merged into the base would score, if that is asked for; the run's own scores stay."""
     if not spec.eval.merge_fidelity:
@@ -338,10 +350,10 @@ def _merge_fidelity(
     if measured is None:
         found.notes.append(f"{spec.method} cannot be merged: no merge fidelity")
     else:
-        found.merged = Merged(scores=scored(task, examples, measured[0]).scores, max_logit_difference=measured[1])
+        found.merged = Merged(scores=score_task(task, examples, measured[0]).scores, max_logit_difference=measured[1])
 
 
-def _costs(found: Found) -> Costs:
+def _costs(found: RunFindings) -> Costs:
     seconds, trained = found.meter.seconds, found.trained
     source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
     return Costs(
@@ -377,7 +389,7 @@ def _data_facts(
     )
 
 
-def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> RunResult:
+def _result(spec: RunSpec, found: RunFindings, status: Status, error: str | None) -> RunResult:
     trained = found.trained
     best = [point.validation_loss for point in trained.curve if point.step == trained.best_step]
     return RunResult(
@@ -400,7 +412,7 @@ def _result(spec: RunSpec, found: Found, status: Status, error: str | None) -> R
         base=found.base,
         base_reloaded=found.reloaded,
         seeds=streams(spec.seed),
-        **provenance.record(),
+        **provenance.provenance_record(),
         notes=tuple(map(writable, (*found.notes, *trained.notes))),
         error=None if error is None else writable(error),
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.search_space import Range, Space, Tune
 from peftbench.core.spec import BAD, FAULTY, RunResult, RunSpec, Trial
-from peftbench.grid.expand import Grid, cells, load, settled
+from peftbench.grid.expand import Grid, load_grid, searchable_cells, settled
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -288,11 +288,11 @@ def search(
     size: str | None = None,
 ) -> Search:
     """What a grid asks for, given results by run id. Arguments and errors are those of `grid.expand.expand`."""
-    grid = load(source, size)
+    grid = load_grid(source, size)
     plain: list[RunSpec] = []
     seeds: dict[tuple[str, Space], list[int]] = {}
     templates: dict[tuple[str, Space], RunSpec] = {}
-    for spec, space in cells(grid, models, limit):
+    for spec, space in searchable_cells(grid, models, limit):
         if grid.tune is None or not space:
             plain.append(spec)
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
-from peftbench.studies._run_labels import distinct, labels, measured
+from peftbench.studies._run_labels import distinct, measured_runs, method_labels
 from peftbench.studies._setting_selection import select
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFacts:
     """What a table does not say: kind and whole number of training rows of tasks, shape and parameters of models."""
 
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMethod:
     """A method in a cell: its mean score over seeds, the variance of that mean as far as known, and its rows.
 
     `first` is the row with the settings: the one of the lowest seed. `failed`: runs that ended without a score.
@@ -77,25 +77,25 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Cell:
+class EvidenceCell:
     """A place with what the methods scored there, by label."""
 
     place: Place
-    scores: Mapping[str, Scored]
+    scores: Mapping[str, ScoredMethod]
 
 
-def cells(table: "pd.DataFrame", known: Known, published: bool = False) -> tuple[Cell, ...]:
+def evidence_cells(table: "pd.DataFrame", known: KnownFacts, published: bool = False) -> tuple[EvidenceCell, ...]:
     """The cells of the runs of a table (`peftbench.table`), or of its published rows, in an order of their own.
 
     Of settings that were swept, a cell has those chosen on validation; the seeds of a method are averaged. Machines are
     pooled, as scores may be compared across them. Published rows of other sources or training data are other cells.
     """
-    rows = table[table["status"] == "published"] if published else select(distinct(measured(_kept(table))))
+    rows = table[table["status"] == "published"] if published else select(distinct(measured_runs(_kept(table))))
     if rows.empty:
         return ()
     if published:
         rows = rows.assign(plain_task=rows["task"], plain_model=rows["model"], size=_said(rows))
-    rows = rows.assign(label=labels(rows), size=rows["size"].astype(str)).sort_values(["seed", "id"])
+    rows = rows.assign(label=method_labels(rows), size=rows["size"].astype(str)).sort_values(["seed", "id"])
     pooled = _pooled(rows)
     found = [_cell(group, known, pooled) for _, group in rows.groupby(["model", "task", "size"])]
     return tuple(cell for cell in found if cell.scores)
@@ -118,7 +118,7 @@ def _pooled(rows: "pd.DataFrame") -> float:
     return float((counts * spreads.fillna(0.0)).sum() / freedom) if freedom else 0.0
 
 
-def _cell(group: "pd.DataFrame", known: Known, pooled: float) -> Cell:
+def _cell(group: "pd.DataFrame", known: KnownFacts, pooled: float) -> EvidenceCell:
     first = group.iloc[0]
     model, size = str(first["plain_model"]), str(first["size"])
     counted, held = _numbers(group, "train_rows"), _numbers(group, "total_parameters")
@@ -137,20 +137,20 @@ def _cell(group: "pd.DataFrame", known: Known, pooled: float) -> Cell:
     scores = {
         str(label): _scored(runs, pooled) for label, runs in group.groupby("label") if runs["score"].notna().any()
     }
-    return Cell(place, scores)
+    return EvidenceCell(place, scores)
 
 
 def _numbers(group: "pd.DataFrame", column: str) -> list[float]:
     return [float(value) for value in group[column].dropna()] if column in group else []
 
 
-def _scored(runs: "pd.DataFrame", pooled: float) -> Scored:
+def _scored(runs: "pd.DataFrame", pooled: float) -> ScoredMethod:
     good = runs[runs["score"].notna()]
     scores, n = [float(score) for score in good["score"]], len(good)
     # A spread from two or three seeds is a poor one: that of all cells stands beside it.
     own = variance(scores) * (n - 1) if n > 1 else 0.0
     errors = [float(e) ** 2 for e in good["score_error"] if e is not None and not math.isnan(e)]
-    return Scored(
+    return ScoredMethod(
         method=str(good["method"].iloc[0]),
         score=fmean(scores),
         variance=(own + POOLED * pooled) / (n - 1 + POOLED) / n + (fmean(errors) if errors else 0.0),

@@ -12,9 +12,9 @@ from peftbench.core.registry import UserError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.advisor.evidence_kernel import Known, Place
+    from peftbench.advisor.evidence_kernel import KnownFacts, Place
     from peftbench.advisor.recommend import Predicted
-    from peftbench.advisor.score_model import Model
+    from peftbench.advisor.score_model import ScoreModel
     from peftbench.core.spec import Choice, RunSpec
     from peftbench.results.store import Store
 
@@ -70,10 +70,10 @@ def _length(source: Any) -> int:
     """How many training rows a task has; 0 if that is not known."""
     if source.files is None:
         return int((source.sizes or (0,))[0])
-    from peftbench.tasks._formats import table
+    from peftbench.tasks._formats import read_table
 
     # A fifth is held out for the test where there is no file for it.
-    return round(len(table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
+    return round(len(read_table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
 
 
 def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
@@ -84,20 +84,20 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
     if rows is None:
         raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
     from peftbench.grid.entries import task_choices
-    from peftbench.profiling.lengths import measured
+    from peftbench.profiling.lengths import measured_lengths
 
     # The one in the middle by the length of its prompts, of those with rows enough for the question.
-    units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured()]
+    units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured_lengths()]
     enough = [unit for unit in units if (unit.facts.source.sizes or (0,))[0] >= rows] or units
-    enough.sort(key=lambda unit: (median(measured()[unit.name]["prompt"]), unit.name))
+    enough.sort(key=lambda unit: (median(measured_lengths()[unit.name]["prompt"]), unit.name))
     ((task, _),) = task_choices(enough[len(enough) // 2].name)
     return Asked(model, task, kind, rows, float(rows), stands_in=True)
 
 
-def known(table: "pd.DataFrame", store: "Store") -> "Known":
+def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
     """What the tables do not say of their tasks and models."""
-    from peftbench.advisor.evidence_kernel import Known
-    from peftbench.models import known as models
+    from peftbench.advisor.evidence_kernel import KnownFacts
+    from peftbench.models import known_models as models
     from peftbench.tasks import TASKS
 
     kinds = {unit.name: str(unit.facts.kind) for unit in TASKS}
@@ -107,7 +107,7 @@ def known(table: "pd.DataFrame", store: "Store") -> "Known":
     rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}
     facts = {name: architecture(name) for name in sorted(set(table["model"])) if name in models()}
     shapes = {name: shape for name, (shape, _) in facts.items()}
-    return Known(kinds, rows, shapes, {name: parameters for name, (_, parameters) in facts.items()})
+    return KnownFacts(kinds, rows, shapes, {name: parameters for name, (_, parameters) in facts.items()})
 
 
 def architecture(name: str) -> tuple[str, float]:
@@ -122,19 +122,19 @@ def architecture(name: str) -> tuple[str, float]:
     return ("encoder-decoder" if config.is_encoder_decoder else "decoder"), float(count)
 
 
-def place(question: Asked) -> "Place":
+def question_place(question: Asked) -> "Place":
     """Where the question stands among the cells of evidence."""
     from peftbench.advisor.evidence_kernel import Place
-    from peftbench.core.spec import title
+    from peftbench.core.spec import display_name
 
-    name = question.model.called or title(question.model.name)
+    name = question.model.called or display_name(question.model.name)
     shape, parameters = architecture(question.model.name)
     task = f"any {question.kind}" if question.stands_in else str(question.task)
     return Place(task, question.kind, name, str(question.size), question.rows, parameters, shape)
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingSettings:
     """What to start from with a method: an entry of a grid, and a run of it; `why` where there is none."""
 
     entry: Mapping[str, Any]
@@ -142,7 +142,7 @@ class Start:
     why: str = ""
 
 
-def start(question: Asked, row: Mapping[str, Any], store: "Store") -> Start:
+def starting_settings(question: Asked, row: Mapping[str, Any], store: "Store") -> StartingSettings:
     """The settings of a row of evidence, on the model and the task that are asked about."""
     if row["status"] == "published":
         return _published(question, row)
@@ -150,17 +150,19 @@ def start(question: Asked, row: Mapping[str, Any], store: "Store") -> Start:
     asked_of, rate = result.spec, result.learning_rate
     entry = {"use": asked_of.method.name, **asked_of.method.arguments}
     changes = {"model": question.model, "task": question.task, "size": question.size, "seed": 0, "trial": None}
-    return Start(entry | _rate(rate), asked_of.model_copy(update=changes))
+    return StartingSettings(entry | _rate(rate), asked_of.model_copy(update=changes))
 
 
-def _published(question: Asked, row: Mapping[str, Any]) -> Start:
+def _published(question: Asked, row: Mapping[str, Any]) -> StartingSettings:
     from peftbench.core.spec import RunSpec, Training
     from peftbench.grid.entries import choices
     from peftbench.methods import METHODS
     from peftbench.results.store import arguments
 
     if row.get("unlike"):
-        return Start({"published_as": f"{row['method']}({row['method_arguments']})"}, None, str(row["unlike"]))
+        return StartingSettings(
+            {"published_as": f"{row['method']}({row['method_arguments']})"}, None, str(row["unlike"])
+        )
     entry = {"use": row["method"], **arguments(row["method_arguments"])}
     entry.pop("learning_rate", None)
     rate = row["learning_rate"]
@@ -168,7 +170,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
     try:
         ((method, _),) = choices(METHODS, entry, None)
     except UserError as error:
-        return Start(entry | _rate(rate), None, f"not a method here: {error}")
+        return StartingSettings(entry | _rate(rate), None, f"not a method here: {error}")
     training = Training(learning_rate=rate)
     spec = RunSpec(
         model=question.model,
@@ -178,7 +180,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> Start:
         seed=0,
         train=training,
     )
-    return Start(entry | _rate(rate), spec)
+    return StartingSettings(entry | _rate(rate), spec)
 
 
 def _rate(rate: float | None) -> dict[str, float]:
@@ -186,7 +188,7 @@ def _rate(rate: float | None) -> dict[str, float]:
 
 
 def predict(
-    starts: Mapping[str, Start],
+    starts: Mapping[str, StartingSettings],
     device: str,
     data: Path | None,
     latencies: Mapping[str, float],
@@ -195,7 +197,7 @@ def predict(
     """What each method will cost on a device: forecast, but for latencies, which were measured there."""
     from peftbench.advisor.recommend import Predicted
     from peftbench.methods import METHODS
-    from peftbench.profiling.devices import device as named
+    from peftbench.profiling.devices import find_device as named
     from peftbench.profiling.forecast import forecast
 
     specs = {start.spec.id: start.spec for start in starts.values() if start.spec is not None}
@@ -224,7 +226,7 @@ def predict(
 
 def with_device(limits: Mapping[str, float], device: str) -> dict[str, float]:
     """Limits with the memory of the device among them, unless less is allowed."""
-    from peftbench.profiling.devices import device as named
+    from peftbench.profiling.devices import find_device as named
 
     held = float(named(device).memory_bytes)
     return {**limits, "peak_memory_bytes": min(held, limits.get("peak_memory_bytes", held))}
@@ -242,7 +244,7 @@ def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, flo
     from peftbench.core.spec import Choice
 
     spec = like.model_copy(update={"method": Choice(name="full")})
-    found = predict({"full": Start({}, spec)}, device, data, {}, lambda *_: None)["full"]
+    found = predict({"full": StartingSettings({}, spec)}, device, data, {}, lambda *_: None)["full"]
     needed = ("trainable_parameters", "forward_flops_512", "peak_memory_bytes")
     if set(needed) - set(found.costs):
         return found.refused or found.why or "the costs of full fine-tuning are not known"
@@ -250,25 +252,25 @@ def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, flo
     return {"trainable_parameters": parameters, "extra_forward_tflops": flops / 1e12, "peak_memory_gb": memory / 1e9}
 
 
-def latencies(table: "pd.DataFrame", model: str, machine_class: str) -> dict[str, float]:
+def latency_by_method(table: "pd.DataFrame", model: str, machine_class: str) -> dict[str, float]:
     """Median milliseconds of a new token by label, of runs of this model on machines of this class."""
-    from peftbench.studies._run_labels import labels, measured
+    from peftbench.studies._run_labels import measured_runs, method_labels
 
-    runs = measured(table)
-    runs = runs.assign(label=labels(runs))
+    runs = measured_runs(table)
+    runs = runs.assign(label=method_labels(runs))
     runs = runs[(runs["model"] == model) & (runs["machine_class"] == machine_class) & runs["latency_ms"].notna()]
     return {str(label): float(group["latency_ms"].median()) for label, group in runs.groupby("label")}
 
 
 def aliases(published: "pd.DataFrame") -> "pd.DataFrame":
     """Published rows with the aliases of models in place of their ids on the Hub."""
-    from peftbench.models import known as models
+    from peftbench.models import known_models as models
 
     names = {model.source: name for name, model in models().items() if not model.directory}
     return published.assign(model=published["model"].replace(names))
 
 
-def told_apart(published: "pd.DataFrame") -> "pd.DataFrame":
+def with_unlike_reasons(published: "pd.DataFrame") -> "pd.DataFrame":
     """Published rows with a column that says why one is not the method and the settings that it stands under.
 
     Such a row is no evidence for them: its arguments are then what its source calls it, which makes it a variant of its
@@ -291,7 +293,7 @@ def told_apart(published: "pd.DataFrame") -> "pd.DataFrame":
     return published.assign(unlike=why, method_arguments=settings.where((why != "") | ~several, rates))
 
 
-def nearest_settings(model: "Model", place_of: "Place", labels: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def nearest_settings(model: "ScoreModel", place_of: "Place", labels: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """The row of evidence that each method's settings are taken from."""
     from peftbench.advisor.recommend import support
 

@@ -6,18 +6,26 @@ from textwrap import shorten
 from typing import Any
 
 from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Option
-from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, Evaluation
+from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, RegretReport
 from peftbench.advisor.score_model import Guess
 from peftbench.studies._pscp_weights import WeightSet
-from peftbench.studies._text_format import ABSENT, UNTOLD, duration, ends_text, humane, interval_text, size
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies._text_format import (
+    ABSENT,
+    UNTOLD,
+    count_text,
+    duration_text,
+    ends_text,
+    interval_text,
+    size_text,
+)
+from peftbench.studies.blocks import Section, Table
 
 NAMES = {
-    "peak_memory_bytes": ("peak memory", size),
-    "train_seconds": ("training time", duration),
+    "peak_memory_bytes": ("peak memory", size_text),
+    "train_seconds": ("training time", duration_text),
     "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
-    "adapter_bytes": ("adapter size", size),
-    "trainable_parameters": ("trainable parameters", humane),
+    "adapter_bytes": ("adapter size", size_text),
+    "trainable_parameters": ("trainable parameters", count_text),
 }
 """What costs that may be limited are called, and how they are written."""
 SHOWN = {
@@ -36,20 +44,20 @@ Starts = Mapping[str, Mapping[str, Any]]
 """By method, the entry of a grid to start from."""
 
 
-def section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Section:
+def advice_section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Section:
     """Advice to be printed. `remarks`: what else is not known, beside what the advice itself says."""
     sheets = [_ranked(advice)] if advice.ranked else []
     left = [option for option in advice.options if not option.rank]
     if left:
         lines = tuple((o.method, o.verdict, shorten(_why(o), LONG, placeholder=" …"), _score(o.score)) for o in left)
-        sheets.append(Sheet("Not recommended", ("Method", "Verdict", "Why", "Expected"), 3, lines))
+        sheets.append(Table("Not recommended", ("Method", "Verdict", "Why", "Expected"), 3, lines))
     told = [
-        f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry(starts[o.method])}, {_rests(o)}"
+        f"{o.rank}. {o.method}: {reason(o, advice)}. Start from {entry_text(starts[o.method])}, {_rests(o)}"
         for o in advice.ranked
     ]
     told = told or [f"No method is known to fit. {_least(advice)}".strip()]
     unknown = [f"Not known: {line}" for line in [*unknowns(advice), *remarks]]
-    return Section("advice", title(advice), "", tuple(sheets), remarks=(*told, *unknown))
+    return Section("advice", advice_title(advice), "", tuple(sheets), remarks=(*told, *unknown))
 
 
 def _least(advice: Advice) -> str:
@@ -63,7 +71,7 @@ def _least(advice: Advice) -> str:
     return f"Nearest to the limits is {least.method}: it needs {needed}."
 
 
-def title(advice: Advice) -> str:
+def advice_title(advice: Advice) -> str:
     """What was asked, and by which evidence it is answered."""
     question, place = advice.question, advice.question.place
     rows = f"{place.rows:,.0f}" if place.rows else place.size
@@ -79,7 +87,7 @@ def _first(advice: Advice) -> str:
     return f"PSCP by {prefer}" if isinstance(prefer, WeightSet) else prefer
 
 
-def _ranked(advice: Advice) -> Sheet:
+def _ranked(advice: Advice) -> Table:
     costs = [cost for cost in SHOWN if any(cost in option.costs for option in advice.ranked)]
     pscp = isinstance(advice.question.prefer, WeightSet)
     lines = []
@@ -94,7 +102,7 @@ def _ranked(advice: Advice) -> Sheet:
         "Expected: score with its 95 % interval. Over mean: against the mean of the methods on the same task. Behind "
         "best: the highest expected score less this one. “~”: not shown to differ from that."
     )
-    return Sheet("Ranked", headings, 2, tuple(lines), note)
+    return Table("Ranked", headings, 2, tuple(lines), note)
 
 
 def _score(guess: Guess) -> str:
@@ -161,14 +169,14 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def entry(settings: Mapping[str, Any]) -> str:
+def entry_text(settings: Mapping[str, Any]) -> str:
     """Settings as an entry of a grid."""
     return "{ " + ", ".join(f"{key} = {_toml(value)}" for key, value in settings.items()) + " }"
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
-        return entry(value)
+        return entry_text(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
@@ -252,7 +260,7 @@ def _interval(guess: Guess) -> dict[str, float]:
     return {"mean": guess.mean, "low": guess.mean - guess.half, "high": guess.mean + guess.half}
 
 
-def evaluation_section(found: Evaluation, published: bool) -> Section:
+def evaluation_section(found: RegretReport, published: bool) -> Section:
     """The regret of each rule."""
     lines = tuple(
         (
@@ -264,7 +272,7 @@ def evaluation_section(found: Evaluation, published: bool) -> Section:
         for policy in found.policies
     )
     by = "published figures" if published else "measured runs"
-    sheet = Sheet("", ("Rule", "Points lost", "More than the advisor", "Tasks"), 1, lines)
+    sheet = Table("", ("Rule", "Points lost", "More than the advisor", "Tasks"), 1, lines)
     covered = "" if found.covered is None else f" {100 * found.covered:.0f} % of the scores lay in their 95 % interval."
     remarks = (
         f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are against the method that "

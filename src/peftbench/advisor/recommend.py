@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from peftbench.advisor.evidence_kernel import Cell, Place, Scored, nearness
-from peftbench.advisor.score_model import Guess, Model
+from peftbench.advisor.evidence_kernel import EvidenceCell, Place, ScoredMethod, nearness
+from peftbench.advisor.score_model import Guess, ScoreModel
 from peftbench.core.registry import did_you_mean
-from peftbench.studies._pscp_costs import Paid, constants, paid, penalised
+from peftbench.studies._pscp_costs import Paid, paid, penalised, pscp_constants
 from peftbench.studies._pscp_weights import WeightSet
 
 LIMITED = ("peak_memory_bytes", "train_seconds", "latency_ms", "adapter_bytes", "trainable_parameters")
@@ -29,7 +29,7 @@ WITHIN = 2.0
 
 SAME = Guess(0.0, 0.0)
 """What the best is behind itself."""
-Verdict = Literal["fits", "does not fit", "not known", "refused"]
+FitVerdict = Literal["fits", "does not fit", "not known", "refused"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Option:
     advantage: Guess
     support: Support
     costs: Mapping[str, float]
-    verdict: Verdict
+    verdict: FitVerdict
     why: str = ""
     rank: int | None = None
     behind: Guess = SAME
@@ -152,14 +152,14 @@ class Advice:
         return tuple(option for option in self.options if option.rank)
 
 
-def candidates(model: Model, place: Place) -> list[str]:
+def known_methods(model: ScoreModel, place: Place) -> list[str]:
     """All methods that the evidence knows, by expected score."""
     found = model.advantage(place)
     return sorted(found, key=lambda label: (-found[label].mean, label))
 
 
-def advise(
-    model: Model,
+def recommend(
+    model: ScoreModel,
     question: Question,
     predicted: Mapping[str, Predicted],
     published: bool = False,
@@ -174,7 +174,7 @@ def advise(
         _judged(
             label, question, predicted[label], (level, expected[label]), support(model.cells, label, question.place)
         )
-        for label in candidates(model, question.place)
+        for label in known_methods(model, question.place)
         if label in predicted
     ]
     ranked = _ranked([option for option in options if option.verdict == "fits"], question, full)
@@ -183,7 +183,7 @@ def advise(
         question,
         published,
         (*ranked, *others),
-        tuple(label for label in candidates(model, question.place) if label not in predicted),
+        tuple(label for label in known_methods(model, question.place) if label not in predicted),
         tuple(cell.place for cell in model.cells),
     )
 
@@ -197,7 +197,7 @@ def _judged(
     return Option(label, score, advantage, support, dict(predicted.costs), verdict, why)
 
 
-def _verdict(limits: Mapping[str, float], predicted: Predicted) -> tuple[Verdict, str]:
+def _verdict(limits: Mapping[str, float], predicted: Predicted) -> tuple[FitVerdict, str]:
     if predicted.refused:
         return "refused", predicted.refused
     known = {cost: value for cost, value in predicted.costs.items() if not math.isnan(value)}
@@ -210,15 +210,15 @@ def _verdict(limits: Mapping[str, float], predicted: Predicted) -> tuple[Verdict
     return "fits", predicted.why
 
 
-def support(cells: Sequence[Cell], label: str, place: Place) -> Support:
+def support(cells: Sequence[EvidenceCell], label: str, place: Place) -> Support:
     """What the cells know of a method, seen from a place. Raises `IndexError` for a method that none has."""
 
-    def near(cell: Cell) -> tuple[Any, ...]:
+    def near(cell: EvidenceCell) -> tuple[Any, ...]:
         alike = (cell.place.task == place.task) + cell.place.kin(place)
         return (-alike * nearness(cell.place, place), -nearness(cell.place, place), str(cell.place))
 
     held = sorted((cell for cell in cells if label in cell.scores), key=near)
-    runs: list[Scored] = [cell.scores[label] for cell in held]
+    runs: list[ScoredMethod] = [cell.scores[label] for cell in held]
     kin = [cell for cell in held if cell.place.kin(place)]
     means = [sum(s.score for s in cell.scores.values()) / len(cell.scores) for cell in kin]
     return Support(
@@ -270,7 +270,7 @@ def _with_pscp(options: Iterable[Option], weights: WeightSet, full: Mapping[str,
         o.method: (o, paid(min(max(o.score.mean, 0.0), 100.0), dict(o.costs), None)) for o in options
     }
     methods = {method: one for method, (_, one) in held.items()}
-    found = penalised(weights, methods, constants(weights, methods, full))
+    found = penalised(weights, methods, pscp_constants(weights, methods, full))
     return [
         replace(o, pscp=found[m].value, why="; ".join(filter(None, [o.why, found[m].reason])))
         for m, (o, _) in held.items()

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from peftbench.advisor.evidence_kernel import Cell, Place
-from peftbench.advisor.recommend import candidates
-from peftbench.advisor.score_model import NORMAL, Model, learn
+from peftbench.advisor.evidence_kernel import EvidenceCell, Place
+from peftbench.advisor.recommend import known_methods
+from peftbench.advisor.score_model import NORMAL, ScoreModel, learn
 from peftbench.stats.intervals import UNBOUNDED, Bounds, Interval, Run, cell
 
 ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (
@@ -40,7 +40,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class RegretReport:
     """Rules by regret; per cell what each picked and lost; `covered`: which share of the scores of the left-out tasks,
     less their cells' means, lay in the 95 % interval that was expected of them.
     """
@@ -51,7 +51,7 @@ class Evaluation:
     cells: int
 
 
-def evaluate(cells: Sequence[Cell]) -> Evaluation | str:
+def leave_one_task_out(cells: Sequence[EvidenceCell]) -> RegretReport | str:
     """Leave-one-task-out regret, or why there is none. Pure, and the order of the cells does not matter."""
     usable = sorted((c for c in cells if len(c.scores) > 1), key=lambda c: str(c.place))
     tasks = sorted({c.place.task for c in usable})
@@ -72,16 +72,16 @@ def evaluate(cells: Sequence[Cell]) -> Evaluation | str:
             picks.append(_told(here.place) | {"picks": rules, "regret": found})
     policies = [_policy(name, by_task) for name, by_task in lost.items()]
     policies.sort(key=lambda p: (p.regret.mean if p.regret else math.inf, p.name))
-    return Evaluation(tuple(policies), tuple(picks), fmean(inside) if inside else None, len(picks))
+    return RegretReport(tuple(policies), tuple(picks), fmean(inside) if inside else None, len(picks))
 
 
-def _known(model: Model, here: Cell) -> Cell:
+def _known(model: ScoreModel, here: EvidenceCell) -> EvidenceCell:
     """A cell with those of its methods that the other tasks know: nobody could have picked another."""
     known = {label for label, one in model.advantages.series.items() if len(one.values)}
     return replace(here, scores={label: one for label, one in here.scores.items() if label in known})
 
 
-def _lost(model: Model, here: Cell) -> dict[str, float]:
+def _lost(model: ScoreModel, here: EvidenceCell) -> dict[str, float]:
     """What each rule loses in a cell, in points."""
     best = max(one.score for one in here.scores.values())
     found = {rule: best - here.scores[label].score for rule, label in _picks(model, here).items()}
@@ -92,25 +92,25 @@ def _told(place: Place) -> dict[str, object]:
     return {"task": place.task, "model": place.model, "size": place.size}
 
 
-def _picks(model: Model, here: Cell) -> dict[str, str]:
+def _picks(model: ScoreModel, here: EvidenceCell) -> dict[str, str]:
     """The method that each rule takes of those in a cell."""
-    order = [label for label in candidates(model, here.place) if label in here.scores]
+    order = [label for label in known_methods(model, here.place) if label in here.scores]
     found = {ADVISOR: order[0], OVERALL: _overall(model, order)}
     lora = [label for label in order if here.scores[label].method == "lora"]
     # Of several LoRAs the plain one; without it, the best on the other tasks.
     return found | ({ALWAYS: "lora" if "lora" in lora else _overall(model, lora)} if lora else {})
 
 
-def _overall(model: Model, labels: Sequence[str]) -> str:
+def _overall(model: ScoreModel, labels: Sequence[str]) -> str:
     """The method of the highest mean over the cells of the others, each cell taken less its level."""
     return max(labels, key=lambda label: (_mean(model, label), label))
 
 
-def _mean(model: Model, label: str) -> float:
+def _mean(model: ScoreModel, label: str) -> float:
     return float(model.advantages.series[label].values.mean())
 
 
-def _inside(model: Model, here: Cell) -> Iterable[bool]:
+def _inside(model: ScoreModel, here: EvidenceCell) -> Iterable[bool]:
     """Whether each method's score, less the mean of the cell, lies in its interval; its own error widens that."""
     expected = model.advantage(here.place)
     means = fmean(s.score for s in here.scores.values()), fmean(expected[m].mean for m in here.scores)
@@ -121,7 +121,7 @@ def _inside(model: Model, here: Cell) -> Iterable[bool]:
     ]
 
 
-def _by_seeds(here: Cell) -> dict[str, float]:
+def _by_seeds(here: EvidenceCell) -> dict[str, float]:
     """What is lost by picking on all seeds but one, judged on that one, against the oracle's pick there."""
     held = {label: one.by_seed for label, one in here.scores.items()}
     shared = sorted(set.intersection(*(set(scores) for scores in held.values())))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.advisor.evidence_kernel import Cell, Place, kernels
+from peftbench.advisor.evidence_kernel import EvidenceCell, Place, kernels
 
 Array = "np.ndarray[Any, Any]"
 PARTS = ("everywhere", "near", "kind", "task", "cell")
@@ -64,7 +64,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Process:
+class GaussianProcess:
     """Normal processes over places, one a series, with shared variances of the parts."""
 
     places: tuple[Place, ...]
@@ -138,12 +138,12 @@ def _inverse(matrix: Any) -> tuple[Any, float]:
 
 
 @dataclass(frozen=True)
-class Model:
+class ScoreModel:
     """What cells say of methods: levels of the cells, and advantages over them."""
 
-    cells: tuple[Cell, ...]
-    levels: Process
-    advantages: Process
+    cells: tuple[EvidenceCell, ...]
+    levels: GaussianProcess
+    advantages: GaussianProcess
 
     def level(self, place: Place) -> Guess:
         """The expected score at a place of a method that is like the mean of the methods."""
@@ -155,7 +155,7 @@ class Model:
         return self.advantages.at(place)
 
 
-def learn(cells: Sequence[Cell]) -> Model:
+def learn(cells: Sequence[EvidenceCell]) -> ScoreModel:
     """The model of some cells, whose order does not matter. Raises `ValueError` without any."""
     if not cells:
         raise ValueError("no cell has a score")
@@ -172,10 +172,12 @@ def learn(cells: Sequence[Cell]) -> Model:
         scores = [kept[number].scores[label] for number in held]
         values = np.array([s.score - levels[number] for s, number in zip(scores, held, strict=True)])
         series[label] = Series(tuple(held), values, np.array([max(UNTOLD, s.variance) for s in scores]))
-    return Model(kept, Process(places, {"level": level}, LEVELS), Process(places, series, ADVANTAGES))
+    return ScoreModel(
+        kept, GaussianProcess(places, {"level": level}, LEVELS), GaussianProcess(places, series, ADVANTAGES)
+    )
 
 
-def _levels(cells: Sequence[Cell]) -> Any:
+def _levels(cells: Sequence[EvidenceCell]) -> Any:
     """The level of each cell: least squares of scores on cells and methods.
 
     So a cell is not thought easy because only good methods were tried there. Variants of a method are one here, which

@@ -9,13 +9,13 @@ from peftbench.checks import smoke_training, static_checks
 from peftbench.checks.static_checks import Finding
 from peftbench.core.registry import UserError
 from peftbench.tasks import prompt, resolve
-from peftbench.tasks._splits import Limits, split
+from peftbench.tasks._splits import RowLimits, split
 
 SHOWN = 3
 
 
 @dataclass
-class Report:
+class TaskReport:
     """What was found of a task. `shown` are rendered rows: prompt and target."""
 
     task: str
@@ -27,12 +27,12 @@ class Report:
         return sum(finding.problem for finding in self.findings)
 
 
-Tell = Callable[[Finding], None]
+TellTask = Callable[[Finding], None]
 
 
 def check_task(
-    name: str, arguments: Mapping[str, Any], data: Path | None = None, train: bool = True, tell: Tell | None = None
-) -> Report:
+    name: str, arguments: Mapping[str, Any], data: Path | None = None, train: bool = True, tell: TellTask | None = None
+) -> TaskReport:
     """Look at a task under these arguments, with a short training of the pocket model unless `train` is off.
 
     `tell` is called with each finding as it is made. Raises `UserError` if the task cannot be looked at: an unknown
@@ -40,7 +40,7 @@ def check_task(
     """
     specs = smoke_training.specs(name, arguments)
     task, given = resolve(specs[0].task.name, specs[0].task.arguments), specs[0].task.arguments
-    report = Report(str(specs[0].task))
+    report = TaskReport(str(specs[0].task))
 
     def found(finding: Finding) -> bool:
         report.findings.append(finding)
@@ -48,16 +48,16 @@ def check_task(
             tell(finding)
         return not finding.problem
 
-    if not found(static_checks.rows(task, given, data)):
+    if not found(static_checks.check_rows(task, given, data)):
         return report
     try:
-        splits = split(task, given, "all", 0, Limits(), data)
+        splits = split(task, given, "all", 0, RowLimits(), data)
     except UserError as error:
         found(Finding("splits", str(error), True))
         return report
     report.shown = [{"prompt": prompt(task.facts, e.fields), "target": e.target} for e in splits.train[:SHOWN]]
-    found(static_checks.sizes(splits))
-    answers, lengths, mean = static_checks.tokens(task, splits)
+    found(static_checks.split_sizes(splits))
+    answers, lengths, mean = static_checks.check_tokens(task, splits)
     found(answers)
     if task.facts.labels:
         found(static_checks.balance(task, splits))

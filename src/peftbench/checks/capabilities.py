@@ -47,7 +47,7 @@ decoder quantised to nf4 by bitsandbytes. `?` was not measured.
 COLUMNS = (*tiny_models.SHAPES, "merge", "gradient_checkpointing", "layers", "four_bit")
 
 
-def names() -> list[str]:
+def capability_names() -> list[str]:
     """All core methods, and all types of the installed peft."""
     from peftbench.methods._peft_types import types
 
@@ -56,7 +56,7 @@ def names() -> list[str]:
     return [*own, *(f"peft:{kind}" for kind in types())]
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure_capabilities(name: str) -> dict[str, Any]:
     """What one method can do, with the reason for what it cannot."""
     unit = METHODS[name]
     about = unit.doc.split("\n\n")[0].replace("\n", " ")
@@ -69,7 +69,7 @@ def measure(name: str) -> dict[str, Any]:
         return row | dict.fromkeys(tiny_models.SHAPES, False) | {"why": [reason]}
     for shape in tiny_models.SHAPES:
         with tempfile.TemporaryDirectory() as folder:
-            _take(row, shape, list(method_check.on(tiny_models.build(shape, Path(folder)), asked)))
+            _take(row, shape, list(method_check.on(tiny_models.build_tiny(shape, Path(folder)), asked)))
     if importlib.util.find_spec("bitsandbytes") is not None and row["decoder"]:
         _take_four_bits(row, method_check.spec(name, SMALL.get(name, {}), "nf4"))
     return row
@@ -82,7 +82,7 @@ def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
         # What is known of types of the library is what was measured last.
         method = replace(method, facts=replace(method.facts, quantised=""))
     with tempfile.TemporaryDirectory() as folder:
-        found = list(method_check.on(tiny_models.build("decoder", Path(folder)), asked, False, method))
+        found = list(method_check.on(tiny_models.build_tiny("decoder", Path(folder)), asked, False, method))
     wrong = [finding for finding in found if finding.problem or "refused" in finding.facts]
     row["four_bit"] = not wrong
     for finding in wrong[:1]:
@@ -105,11 +105,11 @@ def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
         row["base"] = facts["base"] if row["base"] in ("", facts["base"]) else "reloaded"
 
 
-def measured(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
+def measured_capabilities(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
     """What each of some methods can do, in processes of their own."""
     asked = list(asked)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        return dict(zip(asked, pool.map(measure, asked), strict=True))
+        return dict(zip(asked, pool.map(measure_capabilities, asked), strict=True))
 
 
 def _one_thread() -> None:
@@ -118,7 +118,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def capabilities_page(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """The table for people."""
     words = {True: "yes", False: "no", None: "?"}
     lines = [
@@ -140,16 +140,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="methods to measure again; the others keep their rows")
     asked = parser.parse_args()
     held = json.loads(FILE.read_text()) if FILE.is_file() else {}
-    found = measured(asked.names or names(), asked.workers)
+    found = measured_capabilities(asked.names or capability_names(), asked.workers)
     for name, row in found.items():
         # Kept where the library for it is not installed.
         if row["four_bit"] is None and row["decoder"]:
             known = held.get(name, {"four_bit": None, "why": []})
             row["four_bit"] = known["four_bit"]
             row["why"] += [reason for reason in known["why"] if reason.startswith(FOUR_BIT)]
-    rows = {name: found.get(name) or held[name] for name in names() if name in found or name in held}
+    rows = {name: found.get(name) or held[name] for name in capability_names() if name in found or name in held}
     FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    asked.out.write_text(page(rows), encoding="utf-8")
+    asked.out.write_text(capabilities_page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

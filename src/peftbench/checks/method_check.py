@@ -18,7 +18,7 @@ TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=16,
 
 
 @dataclass
-class Report:
+class MethodReport:
     """What was found of a method, by the shape of the model."""
 
     method: str
@@ -31,21 +31,21 @@ class Report:
         return broken or int(all("refused" in found[0].facts for found in self.findings.values()))
 
 
-Tell = Callable[[str, Finding], None]
+TellMethod = Callable[[str, Finding], None]
 
 
-def check_method(name: str, arguments: Mapping[str, object], tell: Tell | None = None) -> Report:
+def check_method(name: str, arguments: Mapping[str, object], tell: TellMethod | None = None) -> MethodReport:
     """Try a method under these arguments on a tiny decoder and a tiny encoder–decoder.
 
     `tell` is called with the shape and each finding as it is made. A model that the method refuses with a reason is no
     problem, unless it refuses both. Raises `UserError` for an unknown name or a wrong argument.
     """
     asked = spec(name, arguments)
-    report = Report(str(asked.method))
+    report = MethodReport(str(asked.method))
     for shape in tiny_models.SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             found = report.findings[shape] = []
-            for finding in on(tiny_models.build(shape, Path(folder)), asked):
+            for finding in on(tiny_models.build_tiny(shape, Path(folder)), asked):
                 found.append(finding)
                 if tell:
                     tell(shape, finding)
@@ -69,15 +69,15 @@ def on(folder: Path, asked: RunSpec, abilities: bool = True, method: Method | No
     """Try a method on the model of a folder, quantised as it is asked or as the method needs it; each finding as it is
     made. `abilities`: see `Trial.findings`; `method`: the one asked for, with other facts.
     """
-    from peftbench.checks.method_contract import Trial
+    from peftbench.checks.method_contract import MethodTrial
     from peftbench.engine.load import Base
-    from peftbench.methods._compatibility import quantised
+    from peftbench.methods._compatibility import base_quantisation
     from peftbench.models import find
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            base = Base(find(str(folder)), "fp32", quantised(asked))
-            yield from Trial(base, asked, method or METHODS[asked.method.name]).findings(abilities)
+            base = Base(find(str(folder)), "fp32", base_quantisation(asked))
+            yield from MethodTrial(base, asked, method or METHODS[asked.method.name]).findings(abilities)
     except UserError as problem:
         yield Finding("refused", str(problem), facts={"refused": str(problem)})

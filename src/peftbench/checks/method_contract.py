@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.checks import reference_forward, tiny_models
 from peftbench.checks.static_checks import Finding
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunSpec
 from peftbench.methods import Method
 from peftbench.models.target_modules import Layers
@@ -27,12 +27,12 @@ SAME, MERGED, ROUNDED = 1e-5, 1e-4, 1e-4
 """Differences that rounding explains, as shares of the largest: of logits twice, and of gradients."""
 
 
-class Trial:
+class MethodTrial:
     """The base is lent to each part of the trial, and restored before the next."""
 
     def __init__(self, base: "Base", asked: RunSpec, method: Method) -> None:
         self.base, self.asked, self.method = base, asked, method
-        self.rows, self.reloaded, self.rate = tiny_models.rows(base, ROWS), False, RATES[0]
+        self.rows, self.reloaded, self.rate = tiny_models.tiny_rows(base, ROWS), False, RATES[0]
         self.best: Tensor | None = None
 
     def findings(self, abilities: bool = True) -> Iterator[Finding]:
@@ -158,13 +158,15 @@ class Trial:
     def answers(self, adapted: "Adapted") -> Finding:
         """Rows answered together, as runs do it on this model, are what each row gives alone and without a cache."""
         from peftbench.engine.decode_strategy import choose
-        from peftbench.engine.generation import decoded, generate
+        from peftbench.engine.generation import answers_in_order, generate
 
         adapted.model.eval()
         end, shown = self.base.tokenizer.eos_token_id, self.rows[:SHOWN]
         how = choose(adapted, shown, False, self.base.exact)
-        together = decoded(shown, how, SHOWN, lambda batch, cached: generate(adapted, batch, [end], TOKENS, cached))
-        alone = [reference_forward.answer(adapted, row.prompt, TOKENS, end) for row in shown]
+        together = answers_in_order(
+            shown, how, SHOWN, lambda batch, cached: generate(adapted, batch, [end], TOKENS, cached)
+        )
+        alone = [reference_forward.reference_answer(adapted, row.prompt, TOKENS, end) for row in shown]
         same = sum(one == other for one, other in zip(together, alone, strict=True))
         said = f"{same} of {SHOWN} answered together ({how}) are those of the row alone and without a cache"
         return Finding("answers", said, same < SHOWN, {"same": same})
@@ -181,7 +183,7 @@ class Trial:
             except UserError as reason:
                 return Finding("merge", f"refused: {reason}", facts={"merge": False, "why": str(reason)})
             except Exception as error:
-                return Finding("merge", in_a_line(error), offered, {"merge": False, "why": str(error)})
+                return Finding("merge", error_line(error), offered, {"merge": False, "why": str(error)})
         said = f"{'offered' if offered else 'not offered'}; merged, the logits differ by {apart:.0e} of the largest"
         said += "" if restored else ", and are others when it is taken apart again"
         exact = apart < MERGED and restored
@@ -193,10 +195,10 @@ class Trial:
 
     def saves(self, adapted: "Adapted", folder: Path) -> Finding:
         """It can be written."""
-        from peftbench.engine.checkpoint import save
+        from peftbench.engine.checkpoint import save_checkpoint
 
         self.best = self.logits(adapted)
-        size = save(adapted, folder / "adapter")
+        size = save_checkpoint(adapted, folder / "adapter")
         return Finding("size", f"{size:,} bytes to keep", not size, {"adapter_bytes": size})
 
     def leaves(self) -> Finding:
@@ -206,9 +208,9 @@ class Trial:
 
     def loads(self, folder: Path) -> Finding:
         """What was saved gives on a clean base the logits of the best step."""
-        from peftbench.engine.checkpoint import load
+        from peftbench.engine.checkpoint import load_checkpoint
 
-        again = load(self.base, self.asked.method, folder / "adapter")
+        again = load_checkpoint(self.base, self.asked.method, folder / "adapter")
         try:
             assert self.best is not None
             apart = _apart(self.logits(again), self.best)
@@ -253,18 +255,18 @@ class Trial:
 
     def counts(self) -> Finding:
         """Operations are counted as a run counts them, from the configuration or on the loaded model."""
-        from peftbench.profiling.estimate import estimate, forward_flops
+        from peftbench.profiling.estimate import estimate_costs, forward_flops
 
         with self.lent() as adapted:
             flops = forward_flops(adapted)
         facts = {"loaded": flops, "meta": None}
         try:
-            known = estimate(self.base.config, self.asked.method.name, **self.asked.method.arguments)
+            known = estimate_costs(self.base.config, self.asked.method.name, **self.asked.method.arguments)
             if known.forward_flops_512 is None:
                 raise ValueError("; ".join(known.notes))
             facts["meta"] = known.forward_flops_512
         except Exception as error:
-            said = f"{flops:,} in 512 tokens, counted on the loaded model: {in_a_line(error)}"
+            said = f"{flops:,} in 512 tokens, counted on the loaded model: {error_line(error)}"
             return Finding("operations", said, facts=facts)
         return Finding(
             "operations", f"{known.forward_flops_512:,} in 512 tokens, by the configuration alone", facts=facts
@@ -286,4 +288,4 @@ def _apart(one: "Tensor", other: "Tensor") -> float:
 
 
 def _broken(about: str, error: Exception) -> Finding:
-    return Finding(about, in_a_line(error), True)
+    return Finding(about, error_line(error), True)

@@ -32,7 +32,7 @@ def logits(adapted: "Adapted", prompt: Sequence[int], answer: Sequence[int]) -> 
     return found
 
 
-def answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: int) -> list[int]:
+def reference_answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: int) -> list[int]:
     """The greedy answer to a prompt, without its end."""
     found: list[int] = []
     while len(found) < most:

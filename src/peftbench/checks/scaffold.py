@@ -12,7 +12,7 @@ from peftbench.tasks import TASKS
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write(kind: Literal["task", "method"], name: str, to: Path | None = None) -> Path:
+def write_template(kind: Literal["task", "method"], name: str, to: Path | None = None) -> Path:
     """Write the template of a task or a method under a new name, to NAME.py or to `to`.
 
     Raises `UserError` for a name that cannot be one or that is taken, and for a file that is there.

@@ -10,7 +10,7 @@ import numpy as np
 
 from peftbench.core.spec import Training
 from peftbench.tasks import Example, Task
-from peftbench.tasks._loading import DataError, example, read
+from peftbench.tasks._loading import DataError, example_of, read_rows
 from peftbench.tasks._split_checks import alike, exact, repeated
 from peftbench.tasks._splits import GENERATED, Splits
 
@@ -30,17 +30,17 @@ class Finding:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def rows(task: Task, arguments: Mapping[str, Any], data: Path | None) -> Finding:
+def check_rows(task: Task, arguments: Mapping[str, Any], data: Path | None) -> Finding:
     """Every row is an example, and the same one when it is read again."""
     source, count, bad = task.facts.source, 0, []
     for name in filter(None, (source.train, source.validation, source.test)):
-        one, two = (read(source, name, data, GENERATED.get(name)) for _ in range(2))
+        one, two = (read_rows(source, name, data, GENERATED.get(name)) for _ in range(2))
         if one.fingerprint != two.fingerprint:
             return Finding("rows", f"split '{name}' has other rows when it is read again", True)
         for number, row in enumerate(one.rows, 1):
             count += 1
             try:
-                if example(task, row, **arguments) != example(task, row, **arguments):
+                if example_of(task, row, **arguments) != example_of(task, row, **arguments):
                     return Finding("rows", f"split '{name}', row {number} is another example the second time", True)
             except DataError as error:
                 bad.append(f"split '{name}', row {number}: {error}")
@@ -50,14 +50,14 @@ def rows(task: Task, arguments: Mapping[str, Any], data: Path | None) -> Finding
     return Finding("rows", f"{count} read, all of use, and the same when read again", facts=facts)
 
 
-def sizes(splits: Splits) -> Finding:
-    sizes = {name: len(part) for name, part in parts(splits).items()}
+def split_sizes(splits: Splits) -> Finding:
+    sizes = {name: len(part) for name, part in label_parts(splits).items()}
     error = 50 / np.sqrt(sizes["test"])
     said = ", ".join(f"{name} {size}" for name, size in sizes.items())
     return Finding("splits", f"{said}; a score near 50 is known to ± {1.96 * error:.1f} by the test rows", facts=sizes)
 
 
-def tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
+def check_tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
     """Answers and prompts in tokens of the pocket model, and the mean length of both together."""
     from transformers import AutoTokenizer
 
@@ -66,7 +66,7 @@ def tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
 
     room = Training().max_length
     encoder = Encoder(AutoTokenizer.from_pretrained(find("pocket").source), task.facts, room)
-    rows = [one for part in parts(splits).values() for one in part[:LOOKED_AT]]
+    rows = [one for part in label_parts(splits).values() for one in part[:LOOKED_AT]]
     answers = np.array([len(encoder.answer(one.target)) for one in rows])
     prompts = np.array([len(encoder.prompt(one.fields)) for one in rows])
     empty = sum(not one.target.strip() for one in rows)
@@ -91,7 +91,7 @@ def tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
 def balance(task: Task, splits: Splits) -> Finding:
     """The share of each label; one that is tested or named must be among the training rows."""
     shares = {}
-    for name, part in parts(splits).items():
+    for name, part in label_parts(splits).items():
         counts = Counter(one.target for one in part)
         shares[name] = {label: counts[label] / len(part) for label in task.facts.labels}
     missing = [label for label in task.facts.labels if not shares["train"][label]]
@@ -107,7 +107,7 @@ def leaks(splits: Splits) -> Finding:
     """Tested rows whose fields are those of a training row, to the letter or but for case and punctuation."""
     facts: dict[str, Any] = {}
     for name in ("validation", "test"):
-        part = parts(splits)[name]
+        part = label_parts(splits)[name]
         for how, key in (("exact", exact), ("normalised", alike)):
             count = repeated(part, splits.train, key)
             facts[f"{name}_{how}"] = {"rows": count, "share": count / len(part)}
@@ -119,5 +119,5 @@ def leaks(splits: Splits) -> Finding:
     return Finding("leaks", said, any(fact["share"] > LEAK for fact in facts.values()), facts)
 
 
-def parts(splits: Splits) -> dict[str, list[Example]]:
+def label_parts(splits: Splits) -> dict[str, list[Example]]:
     return {"train": splits.train, "validation": splits.validation, "test": splits.test}

@@ -13,7 +13,7 @@ LARGER = {"decoder": 5.0, "encoder-decoder": 2.0}
 large that a small step is a large one."""
 
 
-def build(shape: str, folder: Path) -> Path:
+def build_tiny(shape: str, folder: Path) -> Path:
     """Write a model of a shape, in Hugging Face format: a Llama with biases in its attention, or a T5 without any.
 
     The stacks of the T5 differ in their numbers of layers, and its heads together are not as wide as the model.
@@ -47,11 +47,11 @@ def build(shape: str, folder: Path) -> Path:
     return folder
 
 
-def rows(base: "Base", count: int) -> list["Encoded"]:
+def tiny_rows(base: "Base", count: int) -> list["Encoded"]:
     """Training rows of a pocket task for a tiny model."""
-    from peftbench.engine.tokenization import encode
+    from peftbench.engine.tokenization import encode_examples
     from peftbench.tasks import TASKS
-    from peftbench.tasks._splits import Limits, split
+    from peftbench.tasks._splits import RowLimits, split
 
     task = TASKS["pocket_sentiment"]
-    return encode(base.encoder(task.facts, 128), split(task, {}, count, 0, Limits(8, 8), None).train)
+    return encode_examples(base.encoder(task.facts, 128), split(task, {}, count, 0, RowLimits(8, 8), None).train)

@@ -14,8 +14,8 @@ from peftbench.cli.quantities import quantity
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.advisor.evidence_kernel import Cell
-    from peftbench.advisor.inputs import Asked, Start
+    from peftbench.advisor.evidence_kernel import EvidenceCell
+    from peftbench.advisor.inputs import Asked, StartingSettings
     from peftbench.advisor.recommend import Advice, Question
     from peftbench.results.store import Store
     from peftbench.studies._pscp_weights import WeightSet
@@ -78,7 +78,7 @@ def advise(
         "trainable_parameters": quantity("--parameters", parameters, "count"),
     }
     limits = {cost: most for cost, most in given.items() if most is not None}
-    question = Question(inputs.place(asked), inputs.with_device(limits, device), preferred, within)
+    question = Question(inputs.question_place(asked), inputs.with_device(limits, device), preferred, within)
     _answer(asked, question, _evidence(place, published), place, (device, data, top), as_json)
 
 
@@ -90,49 +90,49 @@ def _preferred(prefer: str) -> "str | WeightSet":
     """What comes first: one of the preferences, or a set of weights."""
     from peftbench.advisor.recommend import PREFERENCES
     from peftbench.core.registry import did_you_mean
-    from peftbench.studies._pscp_weights import names, weight_set
+    from peftbench.studies._pscp_weights import weight_set, weight_set_names
 
     if prefer in PREFERENCES:
         return prefer
-    if prefer in names() or prefer.endswith(".toml"):
+    if prefer in weight_set_names() or prefer.endswith(".toml"):
         return weight_set(prefer)
-    raise did_you_mean("preference", prefer, [*PREFERENCES, *names()])
+    raise did_you_mean("preference", prefer, [*PREFERENCES, *weight_set_names()])
 
 
-def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[Cell, ...]]":
+def _evidence(place: "Store", published: bool) -> "dict[bool, tuple[EvidenceCell, ...]]":
     """The cells that were measured and, asked for or for want of others, those that were published."""
     from peftbench.advisor import inputs
-    from peftbench.advisor.evidence_kernel import cells
+    from peftbench.advisor.evidence_kernel import evidence_cells
     from peftbench.results import published as published_figures
 
     table = place.table()
     warn_damaged(place.damaged)
-    found = {False: cells(table, inputs.known(table, place))} if len(table) else {}
+    found = {False: evidence_cells(table, inputs.known_facts(table, place))} if len(table) else {}
     found = {sort: held for sort, held in found.items() if held}
     if published or not found:
         if not published:
             say(f"store {place.root}: no scores; by published figures instead", stderr=True)
         bundled = published_figures.gather(published_figures.bundled())
-        figures, damaged = published_figures.kept(place.root)
+        figures, damaged = published_figures.kept_published(place.root)
         warn_damaged(damaged)
         rows = dict.fromkeys([*figures, *(row for held in bundled.rows.values() for row in held)])
-        frame = inputs.told_apart(inputs.aliases(published_figures.frame(rows)))
-        found[True] = cells(frame, inputs.known(frame, place), published=True)
+        frame = inputs.with_unlike_reasons(inputs.aliases(published_figures.published_frame(rows)))
+        found[True] = evidence_cells(frame, inputs.known_facts(frame, place), published=True)
     return found
 
 
-def _evaluate(evidence: "Mapping[bool, tuple[Cell, ...]]", as_json: bool) -> None:
+def _evaluate(evidence: "Mapping[bool, tuple[EvidenceCell, ...]]", as_json: bool) -> None:
     from dataclasses import asdict
 
     from peftbench.advisor.presentation import evaluation_section
-    from peftbench.advisor.regret import Evaluation, evaluate
+    from peftbench.advisor.regret import RegretReport, leave_one_task_out
     from peftbench.report.terminal import print_section
 
     told: dict[str, Any] = {}
     for published, cells in evidence.items():
-        name, found = "published" if published else "measured", evaluate(cells)
+        name, found = "published" if published else "measured", leave_one_task_out(cells)
         told[name] = {"why": found} if isinstance(found, str) else asdict(found)
-        if not as_json and isinstance(found, Evaluation):
+        if not as_json and isinstance(found, RegretReport):
             print_section(console(), evaluation_section(found, published))
         elif not as_json:
             say(f"no regret of {name} evidence: {found}")
@@ -143,7 +143,7 @@ def _evaluate(evidence: "Mapping[bool, tuple[Cell, ...]]", as_json: bool) -> Non
 def _answer(
     asked: "Asked",
     question: "Question",
-    evidence: "Mapping[bool, tuple[Cell, ...]]",
+    evidence: "Mapping[bool, tuple[EvidenceCell, ...]]",
     place: "Store",
     where: tuple[str, Path | None, int],
     as_json: bool,
@@ -159,7 +159,7 @@ def _answer(
         if as_json:
             told.append(words.data(found, entries, remarks))
         else:
-            print_section(console(), words.section(found, entries, remarks))
+            print_section(console(), words.advice_section(found, entries, remarks))
     if as_json:
         print_json({"device": where[0], "advice": told})
 
@@ -167,11 +167,11 @@ def _answer(
 def _advice(
     asked: "Asked",
     question: "Question",
-    cells: "tuple[Cell, ...]",
+    cells: "tuple[EvidenceCell, ...]",
     published: bool,
     place: "Store",
     where: tuple[str, Path | None, int],
-) -> "tuple[Advice, dict[str, Start]]":
+) -> "tuple[Advice, dict[str, StartingSettings]]":
     """The advice by some cells, and what to start from.
 
     Costs are forecast for some methods at a time, the best first, until one is known to fit, in at most `ROUNDS`.
@@ -179,23 +179,23 @@ def _advice(
     from rich.progress import Progress
 
     from peftbench.advisor import inputs
-    from peftbench.advisor.recommend import advise, candidates
+    from peftbench.advisor.recommend import known_methods, recommend
     from peftbench.advisor.score_model import learn
     from peftbench.core import provenance
     from peftbench.studies._pscp_weights import WeightSet
 
     device, data, top = where
     model, here = learn(cells), device == "here"
-    order = candidates(model, question.place)
-    known = inputs.latencies(place.table(), question.place.model, provenance.machine_class()) if here else {}
-    starts: dict[str, Start] = {}
+    order = known_methods(model, question.place)
+    known = inputs.latency_by_method(place.table(), question.place.model, provenance.machine_class()) if here else {}
+    starts: dict[str, StartingSettings] = {}
     costs: dict[str, Any] = {}
     full: Any = "the costs of full fine-tuning are not known"
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)
         while True:
             settings = inputs.nearest_settings(model, question.place, order[len(costs) : len(costs) + top])
-            some = {label: inputs.start(asked, row, place) for label, row in settings.items()}
+            some = {label: inputs.starting_settings(asked, row, place) for label, row in settings.items()}
             starts |= some
             costs |= inputs.predict(
                 some, device, data, known, lambda done, total: progress.update(line, completed=done, total=total)
@@ -203,7 +203,7 @@ def _advice(
             like = next((start.spec for start in starts.values() if start.spec), None)
             if isinstance(question.prefer, WeightSet) and question.prefer.reference == "full" and like:
                 full = inputs.full_costs(like, device, data)
-            found = advise(model, question, costs, published, full)
+            found = recommend(model, question, costs, published, full)
             if found.ranked or len(costs) >= min(len(order), ROUNDS * top):
                 return found, starts
 

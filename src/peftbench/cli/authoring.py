@@ -74,9 +74,9 @@ def check_method(
 
 
 def _written(kind: Any, name: str, to: Path | None) -> None:
-    from peftbench.checks.scaffold import write
+    from peftbench.checks.scaffold import write_template
 
-    path = write(kind, name, to)
+    path = write_template(kind, name, to)
     say(f"wrote {path}; it works at once with --plugin {path}")
 
 

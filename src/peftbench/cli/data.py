@@ -52,7 +52,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check that a mirror is what its manifest says, and that the tasks can read it. Exit status 1 if not."""
-    from peftbench.tasks._mirror import check as check_mirror
+    from peftbench.tasks._mirror import check_mirror as check_mirror
 
     plug(plugin)
     root = folder or data
@@ -75,8 +75,8 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
         return []
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from peftbench.tasks._loading import place
-    from peftbench.tasks._mirror import fetch
+    from peftbench.tasks._loading import split_path
+    from peftbench.tasks._mirror import fetch_mirror
 
     shown = console(stderr=True)
     parts = (
@@ -86,18 +86,18 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
         TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    done, results = [], fetch(asked, to)
+    done, results = [], fetch_mirror(asked, to)
     with Progress(*parts, console=shown, disable=not shown.is_terminal) as progress:
         bar = progress.add_task("", total=len(asked))
         for each in asked:
-            progress.update(bar, description=visible(place(each.source, each.split).as_posix()))
+            progress.update(bar, description=visible(split_path(each.source, each.split).as_posix()))
             done.append(next(results))
             progress.advance(bar)
     return done
 
 
 def _facts(each: "Fetched") -> dict[str, Any]:
-    from peftbench.tasks._loading import key, place
+    from peftbench.tasks._loading import key, split_path
 
     hub_id, config, split = key(each.wanted.source, each.wanted.split)
     return {
@@ -108,6 +108,6 @@ def _facts(each: "Fetched") -> dict[str, Any]:
         "rows": int(each.line["rows"]) if each.line else None,
         "revision": each.line.get("revision"),
         "sha256": each.line.get("sha256"),
-        "file": place(each.wanted.source, split).as_posix(),
+        "file": split_path(each.wanted.source, split).as_posix(),
         "why": each.why,
     }

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.execute import carry_out
+from peftbench.cli.execute import run_and_report
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -74,4 +74,4 @@ def evaluate(
         "eval": {"test_rows": test_rows} if test_rows else {},
     }
     options = Options(data.resolve() if data else None, workers, threads, plugins=plugins, timeout=seconds(timeout))
-    carry_out(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)
+    run_and_report(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)

@@ -28,7 +28,7 @@ SHOWN = 3
 """More reasons than these are left to `peftbench status`."""
 
 
-def carry_out(search: "Search", place: "Store", options: "Options", what: str, retry: bool, as_json: bool) -> None:
+def run_and_report(search: "Search", place: "Store", options: "Options", what: str, retry: bool, as_json: bool) -> None:
     """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
 
     A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
@@ -47,7 +47,7 @@ def carry_out(search: "Search", place: "Store", options: "Options", what: str, r
     say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)
     stopped = None
     try:
-        do(missing, place, options, to_do, search.after)
+        run_specs(missing, place, options, to_do, search.after)
     except StoppedError as error:
         if not place.results():
             raise
@@ -80,25 +80,25 @@ def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
     return 0 if good == asked else 1 if good else 2
 
 
-def do(
+def run_specs(
     missing: "list[RunSpec]", place: "Store", options: "Options", total: int = 0, after: "After | None" = None
 ) -> None:
     """Do runs with live progress on standard error: `total`, where results bring about more (`after`).
 
     Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from peftbench.cli.progress import Live
-    from peftbench.launch import exit_status
+    from peftbench.cli.progress import ProgressDisplay
+    from peftbench.launch import signal_exit_status
     from peftbench.launch.local import launch
 
     started = time.monotonic()
     try:
-        with Live(console(stderr=True), total or len(missing)) as live:
+        with ProgressDisplay(console(stderr=True), total or len(missing)) as live:
             launch(missing, place, options, live, after)
     except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
         say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
-        raise typer.Exit(exit_status(stop)) from None
+        raise typer.Exit(signal_exit_status(stop)) from None
     say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
 
 
@@ -116,10 +116,12 @@ def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
     table = place.table(ids(specs))
     for task, rows in fewer(table).items():
         say(f"note: {task} has no more than {rows:,} training rows", stderr=True)
-    tell(table, run_data(table, place.curves(table["id"])), as_json)
+    print_results(table, run_data(table, place.curves(table["id"])), as_json)
 
 
-def tell(table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.DataFrame | None" = None) -> None:
+def print_results(
+    table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.DataFrame | None" = None
+) -> None:
     """Print the leaderboards and sections of a table of runs, and published figures on their tasks; all, of no runs."""
     if as_json:
         told = {
@@ -129,7 +131,7 @@ def tell(table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.D
         told |= {section.name: section.data for section in data.sections}
         print_json(told if published is None else told | {"published": records(published)})
         return
-    from peftbench.report.published import sheets
+    from peftbench.report.published import published_tables
     from peftbench.report.terminal import View, print_published, print_section
 
     for board in data.leaderboards:
@@ -139,6 +141,6 @@ def tell(table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.D
     if published is None or published.empty:
         return
     beside = published if table.empty else published[published["task"].isin(table["task"])]
-    print_published(console(), sheets(beside))
+    print_published(console(), published_tables(beside))
     if len(beside) < len(published):
         say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.execute import do
+from peftbench.cli.execute import run_specs
 from peftbench.cli.options import (
     AsJson,
     DataDir,
@@ -30,7 +30,7 @@ from peftbench.cli.output import console, print_json, say
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.gate.decision import Verdict
+    from peftbench.gate.decision import GateVerdict
     from peftbench.launch import Options
     from peftbench.results.store import Store
     from peftbench.studies.blocks import Section
@@ -89,11 +89,11 @@ def gate(
         options = Options(
             data.resolve() if data else None, workers, threads, plugins=plug(plugin), timeout=seconds(timeout)
         )
-        asked = {"candidate": _candidate(candidate, adapter, model), "model": entry(model), "size": size_of(size)}
+        asked = {"candidate": _candidate(candidate, adapter, model), "model": parse_entry(model), "size": size_of(size)}
         asked |= {"seeds": seeds, "margin": margin}
         asked |= {"train": dict(pair(one, "--train") for one in train or ())}
         asked |= {"eval": dict(pair(one, "--eval") for one in evaluation or ())}
-        asked |= {"baseline": entry(baseline)} if baseline else {}
+        asked |= {"baseline": parse_entry(baseline)} if baseline else {}
         asked |= {"tasks": _tasks(tasks)} if tasks else {}
         verdict, section, xml = _compare(asked, open_store(store), options, again)
         if summary:
@@ -116,7 +116,7 @@ def _no_verdict() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def entry(text: str) -> Any:
+def parse_entry(text: str) -> Any:
     """A name, or the entry of a grid that a text in braces is. Raises `UserError` for one that is not TOML."""
     if not text.lstrip().startswith("{"):
         return text
@@ -127,7 +127,7 @@ def entry(text: str) -> Any:
 
 
 def _tasks(text: str) -> tuple[Any, ...]:
-    found = entry(text)
+    found = parse_entry(text)
     return (found,) if isinstance(found, dict) else tuple(name for name in text.split(",") if name)
 
 
@@ -139,30 +139,32 @@ def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
     if (method is None) == (adapter is None):
         raise UserError("which candidate? Give a method or --adapter DIR, and not both")
     if adapter is None:
-        return entry(str(method))
-    kept, base = examine(adapter), entry(model)
+        return parse_entry(str(method))
+    kept, base = examine(adapter), parse_entry(model)
     check_base(kept, find(base if isinstance(base, str) else str(base.get("use"))))
     return {"use": "saved", "folder": str(adapter)}
 
 
-def _compare(asked: dict[str, Any], place: "Store", options: "Options", again: bool) -> "tuple[Verdict, Section, str]":
+def _compare(
+    asked: dict[str, Any], place: "Store", options: "Options", again: bool
+) -> "tuple[GateVerdict, Section, str]":
     """Do what is missing; the verdict, and how it is told to people and to programs."""
     from peftbench.gate import cells
-    from peftbench.gate.presentation import junit, section
+    from peftbench.gate.presentation import gate_section, junit
 
-    arms = cells.arms(cells.Design(**asked))
+    arms = cells.arms(cells.GateDesign(**asked))
     place.open()
     missing = cells.to_do(arms, place, again)
     say(
         f"{len(arms.runs())} runs in this gate, {len(arms.runs()) - len(missing)} done before, in {place.root}",
         stderr=True,
     )
-    do(missing, place, replace(options, replace={spec.id: place.stamps(spec) for spec in missing}))
+    run_specs(missing, place, replace(options, replace={spec.id: place.stamps(spec) for spec in missing}))
     verdict = cells.verdict(arms, place)
     spec = arms.baseline.first
     about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
     about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
-    return verdict, section(verdict, arms.names, about), junit(verdict, arms.names, about)
+    return verdict, gate_section(verdict, arms.names, about), junit(verdict, arms.names, about)
 
 
 def _print(section: "Section", as_json: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
-    Limit,
+    LimitOption,
     MaybeGrid,
     Models,
     Plugins,
@@ -45,7 +45,7 @@ def import_published(
     if not found.rows:
         raise UserError("nothing to import: no run of these files ended well")
     open_store(store).open()
-    paths = published.keep(store, found)
+    paths = published.keep_published(store, found)
     count = sum(map(len, found.rows.values()))
     if as_json:
         print_json({"figures": count, "files": [str(path) for path in paths], "left_out": found.left_out})
@@ -63,13 +63,13 @@ def export(
     ] = None,
     store: StoreDir = RESULTS,
     model: Models = None,
-    limit: Limit = None,
+    limit: LimitOption = None,
     size: Size = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Write runs as CSV, parquet or LaTeX, or one file each: peft's result JSON, metadata of a model card."""
-    from peftbench.report.exports import export as write
+    from peftbench.report.exports import export_runs as write
 
     plug(plugin)
     wanted = ids_of(expanded(grid, (model, limit, size), open_store(store))) if grid else None

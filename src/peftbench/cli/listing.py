@@ -9,7 +9,7 @@ from peftbench.core.registry import Unit, UserError, did_you_mean
 from peftbench.grid import expand
 from peftbench.methods import METHODS, capabilities
 from peftbench.metrics import METRICS
-from peftbench.models import find, known
+from peftbench.models import find, known_models
 from peftbench.profiling import devices
 from peftbench.studies import _pscp_weights
 from peftbench.tasks import TASKS, Task, prompt, suite
@@ -44,18 +44,18 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "models":
         return [
             {"name": m.name, "source": m.source if not m.directory else "bundled", "about": m.about}
-            for m in known().values()
+            for m in known_models().values()
         ]
     if what == "methods":
         return [_method(unit) for unit in METHODS] + [_member(name) for name in _members()]
     if what == "tasks":
         return [_task(unit) for unit in TASKS]
     if what == "suites":
-        return [_suite(name) for name in names("suite")]
+        return [_suite(name) for name in known_names("suite")]
     if what == "metrics":
         return [{"name": unit.name, "about": _first_line(unit)} for unit in METRICS]
     if what == "weights":
-        return [_weights(name) for name in _pscp_weights.names()]
+        return [_weights(name) for name in _pscp_weights.weight_set_names()]
     if what == "grids":
         return [_grid(name) for name in expand.ready()]
     if what == "devices":
@@ -63,23 +63,23 @@ def listing(what: str) -> list[dict[str, Any]]:
     raise did_you_mean("thing to list", what, list(KINDS))
 
 
-def about(name: str, data: Path | None = None, kind: str | None = None) -> dict[str, Any] | None:
+def unit_facts(name: str, data: Path | None = None, kind: str | None = None) -> dict[str, Any] | None:
     """Everything about a unit, a model or a suite, or about the one of a kind; a task with an example from `data`.
 
     None if nothing is called that. A name of several things is the first of them in the order of `SHOWN`.
     """
     for each in (kind,) if kind else SHOWN:
-        if name in names(each):
+        if name in known_names(each):
             return _about(each, name, data)
     return None
 
 
-def names(kind: str | None = None) -> list[str]:
+def known_names(kind: str | None = None) -> list[str]:
     """All that `about` knows, or all of a kind."""
     if kind is None:
-        return [name for each in SHOWN for name in names(each)]
+        return [name for each in SHOWN for name in known_names(each)]
     if kind == "model":
-        return list(known())
+        return list(known_models())
     if kind == "suite":
         return sorted({name for unit in TASKS for name in unit.facts.suites})
     if kind == "method":
@@ -117,7 +117,7 @@ def _about(kind: str, name: str, data: Path | None) -> dict[str, Any]:
 def _devices() -> list[dict[str, Any]]:
     return [
         {"name": name, "memory": f"{held.memory_bytes / 1e9:.0f} GB", "watts": held.watts, "source": held.source}
-        for name, held in devices.named().items()
+        for name, held in devices.known_devices().items()
     ]
 
 
@@ -130,7 +130,7 @@ def _suite(name: str) -> dict[str, Any]:
 
 
 def _grid(name: str) -> dict[str, Any]:
-    held = expand.load(name)
+    held = expand.load_grid(name)
     return {"name": name, "sizes": ", ".join(held.size), "about": held.about}
 
 
@@ -195,12 +195,12 @@ def _task(unit: Task) -> dict[str, Any]:
 
 def _example(unit: Task, data: Path | None) -> dict[str, Any]:
     """The first training row, rendered; or why it cannot be had."""
-    from peftbench.tasks._loading import example, first
+    from peftbench.tasks._loading import example_of, first
 
     if asked := [name for name, default in _arguments(unit).items() if default == "required"]:
         return {"example": f"depends on {', '.join(asked)}"}
     try:
-        made = example(unit, first(unit.facts.source, unit.facts.source.train, data))
+        made = example_of(unit, first(unit.facts.source, unit.facts.source.train, data))
     except UserError as error:
         return {"example": f"not at hand: {error}"}
     return {"prompt": prompt(unit.facts, made.fields), "target": made.target}

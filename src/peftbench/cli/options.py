@@ -41,7 +41,7 @@ DataDir = Annotated[
     ),
 ]
 Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
-Limit = Annotated[
+LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="at most so many training rows, and test rows, a run")
 ]
 Size = Annotated[
@@ -110,7 +110,7 @@ Cut = tuple[list[str] | None, int | None, str | None]
 """Other models than the grid's, at most so many rows, and the edition of the grid."""
 
 
-def searched(grid: str, cut: Cut, place: "Store") -> "Search":
+def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
     """What a grid asks for, given what a store holds."""
     from peftbench.tuning import search
 
@@ -123,9 +123,9 @@ def _say_shadowed(grid: str, models: Sequence[str]) -> None:
     """A line for a file or folder that is called as something of ours, which is meant then."""
     from peftbench.cli.output import say
     from peftbench.grid.expand import ready
-    from peftbench.models import known
+    from peftbench.models import known_models
 
-    for kind, names, given in (("ready grid", ready(), [grid]), ("model", known(), models)):
+    for kind, names, given in (("ready grid", ready(), [grid]), ("model", known_models(), models)):
         for name in given:
             if name in names and Path(name).exists():
                 say(f"{name}: the {kind} of peftbench; what lies here is ./{name}", stderr=True)
@@ -133,7 +133,7 @@ def _say_shadowed(grid: str, models: Sequence[str]) -> None:
 
 def expanded(grid: str, cut: Cut, place: "Store") -> "list[RunSpec]":
     """The runs of a grid, as far as the results in a store determine them."""
-    return searched(grid, cut, place).asked()
+    return grid_search(grid, cut, place).asked()
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

@@ -12,16 +12,16 @@ from peftbench.cli.options import (
     AsJson,
     DataDir,
     GridFile,
-    Limit,
+    LimitOption,
     Models,
     Plugins,
     Size,
     StoreDir,
     Workers,
+    grid_search,
     ids,
     open_store,
     plug,
-    searched,
 )
 from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
 
@@ -37,7 +37,9 @@ OnDevice = Annotated[
     str, typer.Option("--device", help="what the runs are to be done on: here, or the name of a GPU", metavar="NAME")
 ]
 Page = Annotated[Path | None, typer.Option("--html", help="write all cells as a page too", metavar="FILE")]
-Costs = Annotated[bool, typer.Option("--costs/--no-costs", help="forecast what each cell costs, or count runs alone")]
+CostsOption = Annotated[
+    bool, typer.Option("--costs/--no-costs", help="forecast what each cell costs, or count runs alone")
+]
 
 CELL = ("model", "method", "task", "size")
 
@@ -49,25 +51,25 @@ def plan(
     device: OnDevice = "here",
     workers: Workers = 0,
     model: Models = None,
-    limit: Limit = None,
+    limit: LimitOption = None,
     size: Size = None,
     plugin: Plugins = None,
-    costs: Costs = True,
+    costs: CostsOption = True,
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
     """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
     plug(plugin)
     place = open_store(store)
-    search = searched(grid, (model, limit, size), place)
+    search = grid_search(grid, (model, limit, size), place)
     specs = search.whole()
     missing = ids(specs) - search.results.keys()
     warn_damaged(place.damaged)
     ahead = _forecast(search.stand_ins(), data, device, workers) if costs else None
     if html is not None and ahead is not None:
-        from peftbench.report.plan import page
+        from peftbench.report.plan import forecast_page
 
-        html.write_text(page(ahead, Path(grid).stem), encoding="utf-8")
+        html.write_text(forecast_page(ahead, Path(grid).stem), encoding="utf-8")
     if as_json:
         counts = {"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing)}
         told: dict[str, Any] = {}
@@ -80,10 +82,10 @@ def plan(
         held = [[c["model"], c["method"], c["task"], f"{c['done']}/{c['runs']}"] for c in _cells(specs, missing, None)]
         print_rows(["model", "method", "task", "done"], held)
     else:
-        from peftbench.report.plan import HEADINGS, lines, remarks, told_apart
+        from peftbench.report.plan import HEADINGS, forecast_lines, forecast_remarks, resolution_text
 
-        print_rows(list(HEADINGS), list(lines(ahead)))
-        for remark in [*remarks(ahead), *map(told_apart, _resolutions(ahead, place, specs))]:
+        print_rows(list(HEADINGS), list(forecast_lines(ahead)))
+        for remark in [*forecast_remarks(ahead), *map(resolution_text, _resolutions(ahead, place, specs))]:
             say(remark)
     if search.studies:
         say("searches are reckoned at the middle of their ranges, and every trial as if it were not stopped early")
@@ -95,7 +97,7 @@ def plan(
 
 def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
     """How long what is to do will take: its share of the time of all runs; empty where that is not known."""
-    from peftbench.studies._text_format import duration
+    from peftbench.studies._text_format import duration_text
 
     shares = {tuple(cell[name] for name in CELL): 1 - cell["done"] / cell["runs"] for cell in cells}
     whole = ahead.makespan
@@ -105,7 +107,7 @@ def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
         ((one.model, one.method, one.task, str(one.size)), (one.seconds or 0) * one.seeds) for one in ahead.runnable
     ]
     left = sum(seconds * shares.get(cell, 1) for cell, seconds in costs)
-    return f": {duration(whole * left / sum(seconds for _, seconds in costs))}"
+    return f": {duration_text(whole * left / sum(seconds for _, seconds in costs))}"
 
 
 def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
@@ -156,7 +158,7 @@ def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: i
     from peftbench.core.resources import usable_cpus
     from peftbench.launch.capacity import default_workers
     from peftbench.profiling.devices import HERE
-    from peftbench.profiling.devices import device as named
+    from peftbench.profiling.devices import find_device as named
     from peftbench.profiling.forecast import forecast
 
     on, processes = named(device), min(usable_cpus(), 4)

@@ -18,14 +18,14 @@ from peftbench.core.safe_text import visible
 from peftbench.launch import Event
 
 
-def title(event: Event) -> str:
+def run_title(event: Event) -> str:
     """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
     spec = event.spec
     trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
     return visible(f"{spec.task} · {spec.method} · {trial}seed {spec.seed}")
 
 
-class Live:
+class ProgressDisplay:
     """A watcher that draws on a terminal, and prints one line a finished run elsewhere."""
 
     def __init__(self, console: Console, total: int) -> None:
@@ -61,23 +61,23 @@ class Live:
             self.done += 1
             self.progress.update(self.bar, completed=self.done)
             if not self.console.is_terminal:
-                self._say(f"[{self.done}/{self.total}] {title(event)}: done by another launcher")
+                self._say(f"[{self.done}/{self.total}] {run_title(event)}: done by another launcher")
             return
         if event.kind == "fault":
             wait = event.data["wait"]
             fate = "given up" if wait is None else f"tried again after {wait:.0f} s"
-            self._say(f"fault of this machine: {title(event)}: {event.data['reason']}: {fate}", style="red")
+            self._say(f"fault of this machine: {run_title(event)}: {event.data['reason']}: {fate}", style="red")
             return
         if event.worker not in self.lines:
             self.lines[event.worker] = self.progress.add_task(f"worker {event.worker}", total=None, state="")
         line = self.lines[event.worker]
         if event.kind == "start":
-            self.progress.reset(line, total=None, state=title(event))
+            self.progress.reset(line, total=None, state=run_title(event))
         elif event.kind == "step":
             self._step(line, event)
         elif event.kind == "died":
             fate = "tried again" if event.data["again"] else "given up"
-            self._say(f"worker {event.worker} died (exit code {event.data['exit_code']}): {title(event)} {fate}")
+            self._say(f"worker {event.worker} died (exit code {event.data['exit_code']}): {run_title(event)} {fate}")
         else:
             self._done(event)
 
@@ -85,7 +85,7 @@ class Live:
         self.console.print(visible(text), style=style, markup=False, soft_wrap=True)
 
     def _step(self, line: TaskID, event: Event) -> None:
-        state = title(event)
+        state = run_title(event)
         if "loss" in event.data:
             state += f" · loss {event.data['loss']:.3f} · {event.data['tokens_per_second']:,.0f} tokens/s"
         elif "phase" in event.data:
@@ -102,11 +102,11 @@ class Live:
         self.progress.update(self.bar, completed=self.done)
         if status == "pruned":
             if not self.console.is_terminal:
-                self._say(f"[{self.done}/{self.total}] {title(event)}: stopped early")
+                self._say(f"[{self.done}/{self.total}] {run_title(event)}: stopped early")
         elif status != "ok":
-            self._say(f"{status}: {title(event)}: {event.data.get('error')}", style="red")
+            self._say(f"{status}: {run_title(event)}: {event.data.get('error')}", style="red")
         elif not self.console.is_terminal:
             # What a trial is judged by, and what is not looked at before the choice is made.
             loss = event.data["validation_loss"] if event.spec.trial else None
             found = f"{event.data['score']:.1f}" if loss is None else f"validation loss {loss:.3f}"
-            self._say(f"[{self.done}/{self.total}] {title(event)}: {found}")
+            self._say(f"[{self.done}/{self.total}] {run_title(event)}: {found}")

@@ -13,14 +13,14 @@ from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, h
 from peftbench.cli.output import console, print_json, print_rows, say
 
 if TYPE_CHECKING:
-    from peftbench.results.run_diff import Comparison, Line
+    from peftbench.results.run_diff import FieldDiff, RunDiff
 
 
 def env(as_json: AsJson = False) -> None:
     """What this installation is: machine, versions, code, settings, and what is optional. For a report of an error."""
-    from peftbench.core.installation import environment, extras
+    from peftbench.core.installation import extras, installation_facts
 
-    found, optional = environment(), extras()
+    found, optional = installation_facts(), extras()
     if as_json:
         print_json(found | {"optional": {extra.name: asdict(extra) for extra in optional}})
         return
@@ -45,9 +45,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Do a run once more and say whether it found the same. Exit status 1: it did not; 2: it cannot be done here."""
-    from peftbench.cli.progress import Live
-    from peftbench.launch import Options, exit_status
-    from peftbench.launch.reproduce import reproduce as do_again
+    from peftbench.cli.progress import ProgressDisplay
+    from peftbench.launch import Options, signal_exit_status
+    from peftbench.launch.reproduce import reproduce_run as do_again
 
     plugins, place = plug(plugin), held_store(store)
     first, _ = place.find(run)
@@ -55,10 +55,10 @@ def reproduce(
     try:
         with ExitStack() as held:
             again = open_store(keep or Path(held.enter_context(TemporaryDirectory(prefix="peftbench-"))))
-            found = do_again(first, place, again, options, held.enter_context(Live(console(stderr=True), 1)))
+            found = do_again(first, place, again, options, held.enter_context(ProgressDisplay(console(stderr=True), 1)))
     except KeyboardInterrupt as stop:
         say("stopped before there was anything to compare", stderr=True)
-        raise typer.Exit(exit_status(stop)) from None
+        raise typer.Exit(signal_exit_status(stop)) from None
     if as_json:
         print_json({"id": first.id, "same": found.same} | asdict(found))
     else:
@@ -67,7 +67,7 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _tell(id_: str, found: "Comparison") -> None:
+def _tell(id_: str, found: "RunDiff") -> None:
     """The comparison for people; the environment only where it may be the reason of something."""
     print_rows(["compared", "found then", "found now", ""], [_row(line) for line in found.lines])
     unlike = [line.what for line in found.lines if not line.same]
@@ -82,7 +82,7 @@ def _tell(id_: str, found: "Comparison") -> None:
         say("nothing that is recorded of the two environments differs")
 
 
-def _row(line: "Line") -> list[str]:
+def _row(line: "FieldDiff") -> list[str]:
     return [line.what, _text(line.first), _text(line.again), "same" if line.same else "DIFFERS"]
 
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftbench.cli.execute import carry_out, say_fruitless, tell
+from peftbench.cli.execute import print_results, run_and_report, say_fruitless
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
     DataDir,
     GridFile,
-    Limit,
+    LimitOption,
     MaybeGrid,
     Models,
     Plugins,
@@ -23,11 +23,11 @@ from peftbench.cli.options import (
     WeightSets,
     Workers,
     expanded,
+    grid_search,
     held_store,
     ids,
     open_store,
     plug,
-    searched,
     seconds,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
@@ -44,7 +44,7 @@ def run(
     store: StoreDir = RESULTS,
     data: DataDir = None,
     model: Models = None,
-    limit: Limit = None,
+    limit: LimitOption = None,
     size: Size = None,
     plugin: Plugins = None,
     workers: Workers = 0,
@@ -66,23 +66,23 @@ def run(
     plugins = plug(plugin)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins, seconds(timeout))
     place = open_store(store)
-    search = searched(grid, (model, limit, size), place)
+    search = grid_search(grid, (model, limit, size), place)
     warn(place.missing(search.stand_ins()), options.data, workers)
-    carry_out(search, place, options, grid, retry_failed, as_json)
+    run_and_report(search, place, options, grid, retry_failed, as_json)
 
 
 def status(
     grid: MaybeGrid = None,
     store: StoreDir = RESULTS,
     model: Models = None,
-    limit: Limit = None,
+    limit: LimitOption = None,
     size: Size = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
-    search = searched(grid, (model, limit, size), open_store(store)) if grid else None
+    search = grid_search(grid, (model, limit, size), open_store(store)) if grid else None
     place = held_store(store)
     wanted = ids(search.asked()) if search else None
     results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
@@ -113,7 +113,7 @@ def report(
     store: StoreDir = RESULTS,
     out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
     model: Models = None,
-    limit: Limit = None,
+    limit: LimitOption = None,
     size: Size = None,
     weights: WeightSets = None,
     plugin: Plugins = None,
@@ -121,7 +121,7 @@ def report(
 ) -> None:
     """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
     from peftbench import report as reports
-    from peftbench.results.published import frame, kept
+    from peftbench.results.published import kept_published, published_frame
     from peftbench.studies._pscp_weights import weight_sets
     from peftbench.studies.run_data import run_data
 
@@ -131,15 +131,15 @@ def report(
     place = held_store(store)
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
-    figures, damaged = kept(store)
+    figures, damaged = kept_published(store)
     warn_damaged(place.damaged | damaged)
-    published = frame(figures)
+    published = published_frame(figures)
     if table.empty and (grid or published.empty):
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
     data = run_data(table, place.curves(table["id"]), sets)
-    tell(table, data, as_json, published)
+    print_results(table, data, as_json, published)
     context = {"title": Path(grid).stem if grid else store.resolve().name, **_environment(place, wanted)}
-    for path in reports.write(data, context, out or store / "report", published):
+    for path in reports.write_report(data, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)
     if not table.empty and not data.leaderboards:
         say("there is no leaderboard: these are trials of searches alone; run the grid again", stderr=True)

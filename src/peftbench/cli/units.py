@@ -63,10 +63,10 @@ def _runs(store: Path) -> list[dict[str, Any]]:
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs as a listing shows them: how each was made in one column."""
-    from peftbench.studies._conditions import FACTS, in_a_line
+    from peftbench.studies._conditions import FACTS, run_conditions_text
 
     return [
-        {name: value for name, value in run.items() if name not in FACTS} | {"what was run": in_a_line(run)}
+        {name: value for name, value in run.items() if name not in FACTS} | {"what was run": run_conditions_text(run)}
         for run in runs
     ]
 
@@ -108,7 +108,7 @@ def _named(words: list[str]) -> tuple[str | None, str]:
         )
     if said and said[0] not in kinds:
         raise did_you_mean("kind of thing to show", said[0], kinds)
-    if not said and name in kinds and name not in listing.names():
+    if not said and name in kinds and name not in listing.known_names():
         raise UserError(f"show {name}: which one? Add its name; `peftbench list {name}s` has them")
     return (said[0] if said else None), name
 
@@ -117,10 +117,10 @@ def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[
     """What is known of a thing. Raises `UserError` if there is none of that name."""
     from peftbench.cli import listing
 
-    facts = listing.about(name, data, kind) if kind != "run" else None
+    facts = listing.unit_facts(name, data, kind) if kind != "run" else None
     if facts is not None:
         return facts
     if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
-        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, listing.names(kind))
+        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, listing.known_names(kind))
     result, folder = held_store(store).find(name)
     return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}

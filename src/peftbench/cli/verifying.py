@@ -20,7 +20,7 @@ def verify(
     """
     from rich.progress import track
 
-    from peftbench.results.verify import Verification, verify
+    from peftbench.results.verify import Verification, verify_store
 
     place = open_store(store)
     if not place.root.is_dir():
@@ -28,7 +28,7 @@ def verify(
     found = Verification()
     shown = console(stderr=True)
     paths = place.paths()
-    for _ in track(verify(place, found), "verifying", len(paths), console=shown, transient=True):
+    for _ in track(verify_store(place, found), "verifying", len(paths), console=shown, transient=True):
         pass
     if as_json:
         print_json(

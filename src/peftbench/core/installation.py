@@ -24,9 +24,9 @@ class Extra:
     detail: str
 
 
-def environment() -> dict[str, dict[str, Any]]:
+def installation_facts() -> dict[str, dict[str, Any]]:
     """The facts that every result of this process would have: machine, versions, code, settings."""
-    return provenance.record()
+    return provenance.provenance_record()
 
 
 def extras() -> tuple[Extra, ...]:
@@ -49,7 +49,7 @@ def _bitsandbytes() -> tuple[bool, str]:
 def _sandbox() -> tuple[bool, str]:
     try:
         return True, sandbox.mode()
-    except sandbox.RefusedError as refusal:
+    except sandbox.NotContainedError as refusal:
         return False, str(refusal)
 
 

@@ -35,13 +35,13 @@ SOURCE = (".py", ".toml", ".json")
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def record() -> dict[str, dict[str, Any]]:
+def provenance_record() -> dict[str, dict[str, Any]]:
     """Everything of this module, by the names it has in a result."""
-    return {"machine": facts(), "versions": versions(), "code": code(), "settings": settings()}
+    return {"machine": machine_facts(), "versions": versions(), "code": code(), "settings": settings()}
 
 
 @cache
-def facts() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """Processor and its instructions in use, cores, memory in bytes, GPUs with theirs, driver, operating system."""
     import torch
 
@@ -65,7 +65,7 @@ def facts() -> dict[str, Any]:
 
 def machine_class() -> str:
     """Machines of one class may be compared by cost: the GPU's name, else the processor's with its number of cores."""
-    known = facts()
+    known = machine_facts()
     name = known["gpus"][0] if known["gpus"] else f"{known['cpu']} {known['cores']} cores"
     return slug(name)
 

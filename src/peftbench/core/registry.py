@@ -44,7 +44,7 @@ class UnknownNameError(UserError):
     """A name that is not registered; the message has the nearest ones."""
 
 
-def in_a_line(problem: BaseException) -> str:
+def error_line(problem: BaseException) -> str:
     """What kind of error it is and, shortened, what it says."""
     return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
 

@@ -161,7 +161,7 @@ class Trial(Noun):
     search: str = ""
 
 
-def title(model: str) -> str:
+def display_name(model: str) -> str:
     """What tables call a model of this name: an id of the Hub or an alias in full, of a path the last part."""
     on_hub = model.count("/") == 1 and not model.startswith((".", "~", "/"))
     return model if on_hub else Path(model).name
@@ -182,7 +182,7 @@ class RunSpec(Noun):
     @property
     def model_name(self) -> str:
         """What tables call the model."""
-        return self.model.called or title(self.model.name)
+        return self.model.called or display_name(self.model.name)
 
     @property
     def id(self) -> str:

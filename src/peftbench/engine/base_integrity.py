@@ -22,7 +22,7 @@ from torch.nn.modules import module as torch_modules
 from transformers import GenerationConfig, PreTrainedConfig
 from transformers.utils.generic import GeneralInterface
 
-from peftbench.engine.quantization import constants
+from peftbench.engine.quantization import quantization_constants
 
 CHUNK = 1 << 22
 """Numbers taken at a time by a digest, so that it needs little memory beside the model."""
@@ -99,7 +99,7 @@ def listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def digest(tensor: Tensor) -> str:
+def tensor_digest(tensor: Tensor) -> str:
     """Type, shape and bits of a tensor, as a text."""
     if tensor.is_meta or tensor.layout != torch.strided:
         return f"{tensor.dtype}:{tuple(tensor.shape)}:{tensor.layout}"
@@ -107,14 +107,14 @@ def digest(tensor: Tensor) -> str:
     return f"{tensor.dtype}:{tuple(tensor.shape)}:{bits}:{_weighted_sum(tensor)}"
 
 
-def checksum(model: torch.nn.Module) -> str:
+def model_checksum(model: torch.nn.Module) -> str:
     """Sixteen hexadecimal digits of a model's modules, their hooks, and its tensors, bit for bit."""
     found = hashlib.sha256()
     for name, module in model.named_modules():
         hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
         found.update(f"{name}:{type(module).__name__}:{hooks};".encode())
     for name, tensor in model.state_dict().items():
-        found.update(f"{name}:{digest(tensor)};".encode())
+        found.update(f"{name}:{tensor_digest(tensor)};".encode())
     return found.hexdigest()[:16]
 
 
@@ -140,8 +140,8 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 def _tensors(model: torch.nn.Module) -> dict[str, str]:
     """Digests of parameters, of all buffers, those that are not saved too, and of the constants of quantised layers."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    beside = {f"constant {number}": tensor for number, tensor in enumerate(constants(model))}
-    return {name: digest(tensor) for name, tensor in {**named, **beside}.items()}
+    beside = {f"constant {number}": tensor for number, tensor in enumerate(quantization_constants(model))}
+    return {name: tensor_digest(tensor) for name, tensor in {**named, **beside}.items()}
 
 
 def _rest(model: Any) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _rest(model: Any) -> dict[str, Any]:
 def _frozen(value: Any, met: dict[int, Any], depth: int = 4) -> Any:
     """A value as something that stays as it is and can be compared. What is met again is taken as before."""
     if isinstance(value, Tensor):
-        return digest(value)
+        return tensor_digest(value)
     if isinstance(value, (str, int, float, bool, type(None), torch.nn.Module, *CODE)) or not depth:
         return value
     if id(value) not in met:

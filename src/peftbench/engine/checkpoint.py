@@ -15,7 +15,7 @@ from peftbench.methods._saved_files import put_on
 from peftbench.models.trained_files import ORIGIN, TRAINED, weight_bytes
 
 
-def save(adapted: Adapted, folder: Path, keep: bool = True, origin: Mapping[str, Any] | None = None) -> int:
+def save_checkpoint(adapted: Adapted, folder: Path, keep: bool = True, origin: Mapping[str, Any] | None = None) -> int:
     """Write what must be kept to use the model on its base, and return the bytes of its weights.
 
     `keep=False` removes it again. `origin` (`peftbench.methods._saved_files.describe`) says what made it, in a file
@@ -36,7 +36,7 @@ def save(adapted: Adapted, folder: Path, keep: bool = True, origin: Mapping[str,
     return size
 
 
-def load(base: Base, method: Choice, folder: Path, seed: int = 0) -> Adapted:
+def load_checkpoint(base: Base, method: Choice, folder: Path, seed: int = 0) -> Adapted:
     """The adapted model that `save` wrote, on its base, ready to answer. `seed`: that of the run, which placed it.
 
     Raises `UserError` if what was saved is not what the method trains with these arguments and this seed.

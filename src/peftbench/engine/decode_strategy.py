@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.families.decoder import device_of, pad
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
@@ -39,7 +39,7 @@ in lower precision or on quantised weights. On tiny random models of 55 architec
 
 def next_logits(adapted: Adapted, prompts: Sequence[list[int]], cached: bool = True) -> Generator[Tensor, Tensor, None]:
     """Logits [rows, vocabulary] of the token after each prompt; sent these tokens [rows], of the next, and so on."""
-    calls = shape(adapted.network.config)
+    calls = model_family(adapted.network.config)
     if cached:
         logits, reading = calls.read(adapted, prompts)
         while True:
@@ -58,7 +58,7 @@ def choice_logits(adapted: Adapted, rows: Sequence[Encoded], cached: bool = True
 
     With a cache the prompt is computed once and shared by the choices, of which each row may have another number.
     """
-    calls, counts = shape(adapted.network.config), [len(row.choices) for row in rows]
+    calls, counts = model_family(adapted.network.config), [len(row.choices) for row in rows]
     if not cached:
         pairs = [Encoded(row.prompt, choice) for row in rows for choice in row.choices]
         flat = calls.target_logits(adapted, pairs)

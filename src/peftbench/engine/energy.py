@@ -17,14 +17,14 @@ POWERCAP = Path("/sys/class/powercap")
 POLL_SECONDS = 60.0
 """A counter of RAPL comes round in some minutes at the highest power, and must be read in between."""
 
-Source = Literal["nvml", "rapl"]
+EnergySource = Literal["nvml", "rapl"]
 
 
-class Counter(Protocol):
+class EnergyCounter(Protocol):
     """Counts joules from some time on, and never down. Raises `OSError` if it cannot be read."""
 
     @property
-    def source(self) -> Source: ...
+    def source(self) -> EnergySource: ...
     def joules(self) -> float: ...
 
 
@@ -34,7 +34,7 @@ class Rapl:
     Memory and other subdomains of a package are not added, as some of them are part of it.
     """
 
-    source: Source = "rapl"
+    source: EnergySource = "rapl"
 
     def __init__(self, root: Path = POWERCAP) -> None:
         domains = [folder for folder in sorted(root.glob("intel-rapl:*")) if _is_package(folder)]
@@ -70,7 +70,7 @@ def _number(path: Path) -> int:
 class Nvml:
     """The energy of the GPU in use, from Volta on. Raises `OSError` or `ImportError` where it cannot be had."""
 
-    source: Source = "nvml"
+    source: EnergySource = "nvml"
 
     def __init__(self) -> None:
         import pynvml
@@ -93,10 +93,10 @@ class Nvml:
 
 
 @cache
-def counter() -> Counter | None:
+def counter() -> EnergyCounter | None:
     """The counter of this process's device, if there is one that can be read."""
     try:
-        found: Counter = Nvml() if torch.cuda.is_available() else Rapl()
+        found: EnergyCounter = Nvml() if torch.cuda.is_available() else Rapl()
         found.joules()
     except (ImportError, OSError):
         return None
@@ -117,7 +117,7 @@ def _poll(rapl: Rapl) -> None:
 class Energy:
     """Joules of named phases. A phase in which the counter could once not be read has none."""
 
-    def __init__(self, counted_by: Counter | None) -> None:
+    def __init__(self, counted_by: EnergyCounter | None) -> None:
         self.counter = counted_by
         self._joules: dict[str, float | None] = {}
 

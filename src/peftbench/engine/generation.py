@@ -10,19 +10,19 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Evaluation
 from peftbench.engine.decode_strategy import CACHED, EXACT, ROUNDED, Decoding, agree, choice_logits, choose, next_logits
 from peftbench.engine.exceptions import check_answers, unusable
-from peftbench.engine.families import positions, shape
+from peftbench.engine.families import max_positions, model_family
 from peftbench.engine.families.decoder import device_of, pad
 from peftbench.engine.load import Base
-from peftbench.engine.tokenization import Encoded, written
+from peftbench.engine.tokenization import Encoded, answer_text
 from peftbench.methods import Adapted
 from peftbench.tasks import Task
 
 
-def answer(
+def answer_rows(
     adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded], how: Decoding | None = None
 ) -> list[str]:
     """The answers to test rows, as text; merged if the adapted model has a merge (see `peftbench.engine.merging`).
@@ -34,12 +34,12 @@ def answer(
 
     def texts(batch: list[Encoded], cached: bool) -> list[str]:
         if ranked:
-            return [row.words[i] for row, i in zip(batch, rank(adapted, batch, cached), strict=True)]
+            return [row.words[i] for row, i in zip(batch, rank_choices(adapted, batch, cached), strict=True)]
         return [_text(base, ids) for ids in generate(adapted, batch, base.ends, task.facts.max_new_tokens, cached)]
 
     # The update is added up in full precision, so outside of autocast.
     with adapted.merge() if adapted.merge is not None else nullcontext(), low_precision(base):
-        return decoded(rows, how, asked.per_device_eval_batch_size, texts)
+        return answers_in_order(rows, how, asked.per_device_eval_batch_size, texts)
 
 
 def is_ranked(task: Task, asked: Evaluation, rows: Sequence[Encoded]) -> bool:
@@ -75,7 +75,7 @@ def check_virtual_tokens(adapted: Adapted, rows: Sequence[Encoded], exact: bool)
         return
     kind = adapted.network.config.model_type
     what = f"{'a prefix' if adapted.soft_prompt is None else 'a soft prompt'} cannot be used on this model ({kind})"
-    longest, calls = max((row.prompt for row in rows), key=len), shape(adapted.network.config)
+    longest, calls = max((row.prompt for row in rows), key=len), model_family(adapted.network.config)
     tried = [Encoded(longest[:length], longest[:1] * 2) for length in (4, 8)]
     plain = Adapted(adapted.network, adapted.network)
     adapted.model.eval()
@@ -90,7 +90,7 @@ def check_virtual_tokens(adapted: Adapted, rows: Sequence[Encoded], exact: bool)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise UserError(f"{what}: {in_a_line(error)}") from error
+        raise UserError(f"{what}: {error_line(error)}") from error
     if alone.equal(without):
         raise UserError(f"{what}: it has no effect on what the model says")
     if not agree(together, alone, EXACT if exact else ROUNDED):
@@ -103,7 +103,7 @@ def check_fits(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) ->
     """
     with low_precision(base):
         check_virtual_tokens(adapted, rows, base.exact)
-    most = positions(base.config)
+    most = max_positions(base.config)
     needed = base.shape.positions(adapted, rows, task.facts.max_new_tokens)
     if most is not None and needed > most:
         raise UserError(
@@ -113,7 +113,7 @@ def check_fits(base: Base, adapted: Adapted, task: Task, rows: list[Encoded]) ->
 
 
 def _text(base: Base, ids: list[int]) -> str:
-    return written(base.tokenizer, ids)
+    return answer_text(base.tokenizer, ids)
 
 
 @torch.no_grad()
@@ -144,7 +144,7 @@ def _until(tokens: list[int], ends: set[int]) -> list[int]:
 
 
 @torch.no_grad()
-def rank(adapted: Adapted, rows: Sequence[Encoded], cached: bool = True) -> list[int]:
+def rank_choices(adapted: Adapted, rows: Sequence[Encoded], cached: bool = True) -> list[int]:
     """The index of the likeliest choice of each row, by the log-likelihood of its tokens, its end included.
 
     Raises `DivergedError` where no choice is likeliest.
@@ -163,7 +163,7 @@ def _likelihood(logits: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
     return each.where(valid.bool(), 0).sum(1)
 
 
-def decoded(
+def answers_in_order(
     rows: Sequence[Encoded], how: Decoding, size: int, answer: Callable[[list[Encoded], bool], list[Any]]
 ) -> list[Any]:
     """Answers in the order of `rows`, computed in one of the ways, by `answer(batch, cached)`."""

@@ -9,14 +9,14 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from peftbench.core.registry import UserError
-from peftbench.engine.base_integrity import ModelState, checksum, digest
+from peftbench.engine.base_integrity import ModelState, model_checksum, tensor_digest
 from peftbench.engine.decode_strategy import Decoding
-from peftbench.engine.families import positions, shape, text_config
+from peftbench.engine.families import max_positions, model_family, text_config
 from peftbench.engine.quantization import Quantise, keep_exact, loading
 from peftbench.engine.tokenization import Encoded, Encoder
 from peftbench.methods import Adapted
 from peftbench.models import Model, is_commit
-from peftbench.models.weight_loading import cannot_load, read
+from peftbench.models.weight_loading import cannot_load, read_network
 from peftbench.tasks import TaskFacts
 
 logging.set_verbosity_error()
@@ -28,7 +28,7 @@ SMALL_HIDDEN = 512
 """Below this width bfloat16 does not pay on a CPU (docs/design.md)."""
 
 
-def device() -> torch.device:
+def training_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -63,7 +63,7 @@ class Base:
             self.tokenizer = AutoTokenizer.from_pretrained(ref.source, **asked)
         except Exception as error:
             raise cannot_load(f"model {ref.name} in {ref.source}", error) from error
-        self.shape = shape(self.config)
+        self.shape = model_family(self.config)
         if type(self.config) not in self.shape.auto._model_mapping:
             raise UserError(f"model {ref.name}: transformers has no language model of type '{self.config.model_type}'")
         bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
@@ -80,14 +80,14 @@ class Base:
         self.left: tuple[str, ...] = ()
         self.canary: str | None = ""
         self.canary = first if (first := self._sung()) == self._sung() else None
-        self.checksum, self.state = checksum(self.model), ModelState(self.model)
+        self.checksum, self.state = model_checksum(self.model), ModelState(self.model)
 
     def _load(self) -> Any:
         started = time.perf_counter()
-        quantised = loading(self.quantise, self.dtype, device())
+        quantised = loading(self.quantise, self.dtype, training_device())
         asked = {"revision": self.ref.revision, "dtype": self.dtype, **quantised}
-        model = read(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
-        model = (model if quantised else model.to(device())).requires_grad_(False).eval()
+        model = read_network(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
+        model = (model if quantised else model.to(training_device())).requires_grad_(False).eval()
         keep_exact(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address
@@ -144,7 +144,7 @@ class Base:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.model = self._load()
-        if self._sung() != self.canary or checksum(self.model) != self.checksum:
+        if self._sung() != self.canary or model_checksum(self.model) != self.checksum:
             raise NotRestoredError("loaded anew, the base model is not what it was")
         self.state = ModelState(self.model)
         return True
@@ -154,7 +154,7 @@ class Base:
         if self.canary is None:
             return None
         # A short and a long row, so that one is padded and windows of attention are passed.
-        longest = min(64, (positions(self.config) or 64) - 2)
+        longest = min(64, (max_positions(self.config) or 64) - 2)
         rows = [
             Encoded([token % len(self.tokenizer) for token in range(11, 11 + length)], [3, 5])
             for length in (min(7, longest), longest)
@@ -162,7 +162,7 @@ class Base:
         try:
             low = self.dtype == torch.bfloat16
             with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
-                return digest(self.shape.target_logits(Adapted(self.model, self.model), rows))
+                return tensor_digest(self.shape.target_logits(Adapted(self.model, self.model), rows))
         except Exception as error:
             # What is wrong with it, a run will say; but what could be called must go on to be.
             return type(error).__name__

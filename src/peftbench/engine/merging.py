@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Merging
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.generation import in_batches, low_precision
 from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
@@ -50,7 +50,7 @@ def decide(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> tuple[Adapt
     except UserError as reason:
         return replace(adapted, merge=None), Merging(exact=False, why=str(reason))
     except Exception as problem:
-        return replace(adapted, merge=None), Merging(exact=False, why=in_a_line(problem))
+        return replace(adapted, merge=None), Merging(exact=False, why=error_line(problem))
     difference = _largest_difference(before, after)
     limit = tolerance * _largest(before)
     # Not "greater": a difference that is no number proves nothing.
@@ -164,7 +164,7 @@ class _CopyBeforeWrite(TorchDispatchMode):
 def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
     """Logits [target tokens, vocabulary]."""
     adapted.model.eval()
-    calls = shape(adapted.network.config)
+    calls = model_family(adapted.network.config)
 
     def of_targets(batch: list[Encoded]) -> list[Tensor]:
         return list(calls.target_logits(adapted, batch).float().split([len(row.target) for row in batch]))

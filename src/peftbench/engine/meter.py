@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from peftbench.engine.energy import Energy, counter
-from peftbench.engine.quantization import constants
+from peftbench.engine.quantization import quantization_constants
 
 
 class Meter:
@@ -156,7 +156,7 @@ def tracked(model: torch.nn.Module, tracker: TensorTracker | None = None) -> Ite
     hooks = [p.register_post_accumulate_grad_hook(known) for p in model.parameters() if p.requires_grad]
     try:
         with followed:
-            followed.mark((*model.parameters(), *model.buffers(), *constants(model)), "weights")
+            followed.mark((*model.parameters(), *model.buffers(), *quantization_constants(model)), "weights")
             yield followed
     finally:
         for hook in hooks:

@@ -66,7 +66,7 @@ def packed_bytes(model: Any, quantise: Quantise) -> int:
     return saved
 
 
-def constants(model: torch.nn.Module) -> Iterator[Tensor]:
+def quantization_constants(model: torch.nn.Module) -> Iterator[Tensor]:
     """The tensors that quantised layers keep beside their weights, which are neither parameters nor buffers."""
     for module in model.modules():
         weight, state = getattr(module, "weight", None), getattr(module, "state", None)

@@ -71,7 +71,7 @@ class Encoder:
             ids = self._shortened(example.fields)
         target = self.answer(example.target)
         kept = target[: self.answer_tokens]
-        unwritable = written(self.tokenizer, target) != example.target.strip()
+        unwritable = answer_text(self.tokenizer, target) != example.target.strip()
         row = Encoded(ids, kept, truncated=truncated or len(kept) < len(target), unwritable=unwritable)
         return self.with_choices(row, example)
 
@@ -192,7 +192,7 @@ def before(tokenizer: Any) -> list[int]:
     return whole[: next(starts, 0)]
 
 
-def written(tokenizer: Any, ids: Sequence[int]) -> str:
+def answer_text(tokenizer: Any, ids: Sequence[int]) -> str:
     """What the ids of an answer say: without special tokens, outer white space, and ids that stand for nothing."""
     # Tokenizers in Rust leave those out themselves; others may raise an error.
     known = len(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) is None else None
@@ -209,7 +209,7 @@ def common_length(lengths: Sequence[int], room: int) -> int:
     return max(lengths, default=0)
 
 
-def encode(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
+def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Encoded]:
     """Encode examples, once for each tokenizer, task and content: the ids are kept on disk under a hash of them all.
 
     Raises `UserError` for an example that leaves no room for its fields.
@@ -274,7 +274,7 @@ def unwritable(encoder: Encoder, examples: Sequence[Example], rows: Sequence[Enc
     lost = [example.target for example, row in zip(examples, rows, strict=True) if row.unwritable]
     if not lost:
         return ""
-    back = written(encoder.tokenizer, encoder.answer(lost[0]))
+    back = answer_text(encoder.tokenizer, encoder.answer(lost[0]))
     return (
         f"{len(lost)} of {len(rows)} targets cannot be written with the model's tokenizer, which makes "
         f"{back[:SHOWN]!r} of {lost[0].strip()[:SHOWN]!r}: no generated answer can equal them"

@@ -14,15 +14,15 @@ from transformers import get_scheduler
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Point, Training, Trial
 from peftbench.engine.exceptions import OutOfMemoryError, PrunedError, check_weights, finite
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.generation import in_batches, is_out_of_memory
 from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
-from peftbench.engine.quantization import constants
+from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
-from peftbench.engine.training_context import ahead
+from peftbench.engine.training_context import training_context
 from peftbench.methods import Adapted
 
-Report = Callable[[dict[str, Any]], None]
+ReportProgress = Callable[[dict[str, Any]], None]
 State = dict[str, Tensor]
 AfterStep = Callable[[int], None]
 
@@ -80,7 +80,7 @@ class Trainer:
         train: Sequence[Encoded],
         validation: Sequence[Encoded],
         meter: Meter,
-        report: Report,
+        report: ReportProgress,
         trial: Trial | None = None,
     ) -> Trained:
         """Train on rows, validate as asked, end at the step of the lowest validation loss.
@@ -93,7 +93,7 @@ class Trainer:
         trained.memory = self._probe(train)
         if self.adapted.prepare is not None:
             with meter.phase("train"):
-                self.adapted.prepare(ahead(self.adapted.network, total, lambda: self._batches(train, total)))
+                self.adapted.prepare(training_context(self.adapted.network, total, lambda: self._batches(train, total)))
             self.parameters = self._trainable()
         optimizer, scheduler = self.optimizer(total)
         every = validate_every(self.asked, total)
@@ -272,7 +272,7 @@ class Trainer:
         if self.trained.memory is None or peak > self.trained.memory.total:
             model = self.adapted.model
             parts = (
-                tensor_bytes((*model.parameters(), *model.buffers(), *constants(model))),
+                tensor_bytes((*model.parameters(), *model.buffers(), *quantization_constants(model))),
                 tensor_bytes(self.parameters),
                 tensor_bytes(states(optimizer)),
             )
@@ -329,6 +329,6 @@ def _point(trained: Trained, seconds: float, train_loss: float, validation_loss:
 
 def summed_loss(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
     """Cross-entropy summed over the target tokens of rows; logits are computed for those positions alone."""
-    logits = shape(adapted.network.config).target_logits(adapted, rows)
+    logits = model_family(adapted.network.config).target_logits(adapted, rows)
     targets = torch.tensor([token for row in rows for token in row.target], device=logits.device)
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -7,20 +7,22 @@ import torch
 
 from peftbench.engine.families.decoder import pad
 from peftbench.engine.tokenization import Encoded
-from peftbench.methods import Ahead
+from peftbench.methods import TrainingContext
 
 IGNORED = -100
 """The label of a position without one, in `transformers`."""
 
 
-def ahead(network: torch.nn.Module, steps: int, rows: Callable[[], Iterator[Sequence[Encoded]]]) -> Ahead:
+def training_context(
+    network: torch.nn.Module, steps: int, rows: Callable[[], Iterator[Sequence[Encoded]]]
+) -> TrainingContext:
     """The steps of a training, and the rows of each as inputs of the network. `rows()`: those rows, step by step."""
 
     def batches() -> Iterator[dict[str, Any]]:
         for batch in rows():
             yield model_inputs(network, batch)
 
-    return Ahead(steps, batches)
+    return TrainingContext(steps, batches)
 
 
 def model_inputs(network: Any, rows: Sequence[Encoded]) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peftbench.core import provenance
-from peftbench.core.registry import PLUGIN, UserError, in_a_line
+from peftbench.core.registry import PLUGIN, UserError, error_line
 from peftbench.core.spec import RunResult, RunSpec
-from peftbench.gate.decision import MARGIN, Paired, Verdict, judge
+from peftbench.gate.decision import MARGIN, GateVerdict, Paired, judge_candidate
 from peftbench.grid.entries import Entry
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT
-from peftbench.results.store import Store, read_result, written
+from peftbench.results.store import Store, arguments_text, read_result
 from peftbench.stats.intervals import Run
 from peftbench.studies._coverage import MissingCell, rows_of
 from peftbench.tasks import resolve
@@ -37,7 +37,7 @@ ENDED = ("ok", "diverged")
 
 
 @dataclass(frozen=True)
-class Design:
+class GateDesign:
     """What is compared, and on what. Entries are those of a grid. `train` and `eval` stand before the defaults."""
 
     candidate: Entry
@@ -112,7 +112,7 @@ class Arms:
     def training(self) -> str:
         """The training settings that both share, as far as they are not the defaults."""
         ours, theirs = (arm.first.train.model_dump(mode="json", exclude_defaults=True) for arm in self.both)
-        return written({key: value for key, value in ours.items() if theirs.get(key) == value})
+        return arguments_text({key: value for key, value in ours.items() if theirs.get(key) == value})
 
     def runs(self) -> list[RunSpec]:
         """Every run once, those of the baseline first."""
@@ -124,7 +124,7 @@ def _named(arm: Arm, settings: str) -> str:
     return f"{method} with {settings}" if settings and arm.first.train.learning_rate else method
 
 
-def arms(design: Design) -> Arms:
+def arms(design: GateDesign) -> Arms:
     """The runs of a gate. Raises `UserError` for what is not known, a sweep, or two that are the same."""
     candidate, baseline = (_arm(design, name) for name in ("candidate", "baseline"))
     if {spec.id for spec in candidate.runs()} == {spec.id for spec in baseline.runs()}:
@@ -138,7 +138,7 @@ def _trains(method: Entry) -> bool:
     return family or name not in METHODS or METHODS[name].facts.trains
 
 
-def _arm(design: Design, name: Literal["candidate", "baseline"]) -> Arm:
+def _arm(design: GateDesign, name: Literal["candidate", "baseline"]) -> Arm:
     held: dict[str, dict[int, RunSpec]] = {}
     for spec in expand(design.grid(getattr(design, name))):
         seeds = held.setdefault(str(spec.task), {})
@@ -177,7 +177,7 @@ def _plugins(spec: RunSpec) -> list[str]:
     return [Path(str(sys.modules[name].__file__)).name for name in sorted(modules) if name.startswith(PLUGIN)]
 
 
-def verdict(found: Arms, store: Store) -> Verdict:
+def verdict(found: Arms, store: Store) -> GateVerdict:
     """The verdict on what the store has."""
     held = {spec.id: _result(store, spec) for spec in found.runs()}
     paired, failed, gaps = [], [], []
@@ -187,7 +187,7 @@ def verdict(found: Arms, store: Store) -> Verdict:
         gaps += open_
         if not lacks and not open_:
             paired.append(_paired(found, task, held))
-    return judge(paired, found.margin, failed, gaps)
+    return judge_candidate(paired, found.margin, failed, gaps)
 
 
 def _result(store: Store, spec: RunSpec) -> RunResult | str:
@@ -195,7 +195,7 @@ def _result(store: Store, spec: RunSpec) -> RunResult | str:
     try:
         return read_result(store.folder(spec) / RESULT)
     except (OSError, ValueError) as error:
-        return in_a_line(error)
+        return error_line(error)
 
 
 Held = Mapping[str, RunResult | str]

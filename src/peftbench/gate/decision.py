@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Estimate, Interval, Runs, cell, difference, over_tasks
 from peftbench.studies._coverage import MissingCell
 
 LEVEL = 0.95
 MARGIN = 3.0
-Outcome = Literal["no worse", "worse", "cannot tell"]
-EXIT: dict[Outcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
+GateOutcome = Literal["no worse", "worse", "cannot tell"]
+EXIT: dict[GateOutcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class TaskVerdict:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """The outcome, the reason in one sentence, and what it rests on.
 
     `difference`: mean over the tasks that count; `None` where none does. `failed`: cells that the candidate lacks and
     the baseline has. `gaps`: cells that the baseline lacks.
     """
 
-    outcome: Outcome
+    outcome: GateOutcome
     reason: str
     margin: float
     difference: Interval | None
@@ -72,15 +72,15 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; infinite degrees of freedom become `None`."""
-        return {**plain(self), "exit_code": self.exit_code}
+        return {**to_json(self), "exit_code": self.exit_code}
 
 
-def judge(
+def judge_candidate(
     tasks: Sequence[Paired],
     margin: float = MARGIN,
     failed: Iterable[MissingCell] = (),
     gaps: Iterable[MissingCell] = (),
-) -> Verdict:
+) -> GateVerdict:
     """The verdict on a candidate; `docs/gate.md` has the rules in words.
 
     `tasks` are those of which both have every cell. Raises `ValueError` for a margin that is not above 0.
@@ -98,7 +98,7 @@ def judge(
         outcome, reason = _gap(gaps)
     else:
         outcome, reason = _weigh(found, mean, over_tasks(list(differences.values())).interval(LEVEL), margin)
-    return Verdict(outcome, reason, margin, mean, found, failed, gaps)
+    return GateVerdict(outcome, reason, margin, mean, found, failed, gaps)
 
 
 def _look(task: Paired, found: Estimate, margin: float, tasks: int) -> TaskVerdict:
@@ -117,37 +117,37 @@ def _look(task: Paired, found: Estimate, margin: float, tasks: int) -> TaskVerdi
     )
 
 
-def _failure(failed: Sequence[MissingCell]) -> tuple[Outcome, str]:
+def _failure(failed: Sequence[MissingCell]) -> tuple[GateOutcome, str]:
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     return "worse", f"the candidate has no score where the baseline has one: {failed[0]}{more}"
 
 
-def _gap(gaps: Sequence[MissingCell]) -> tuple[Outcome, str]:
+def _gap(gaps: Sequence[MissingCell]) -> tuple[GateOutcome, str]:
     more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
     return "cannot tell", f"the baseline has no score: {gaps[0]}{more}"
 
 
 def _weigh(
     tasks: Sequence[TaskVerdict], mean: Interval | None, overall: Interval, margin: float
-) -> tuple[Outcome, str]:
+) -> tuple[GateOutcome, str]:
     collapsed = [task.task for task in tasks if task.worse]
     if collapsed:
         return "worse", f"worse by more than the margin of {margin:g} points on {', '.join(collapsed)}"
     if overall.low is not None and overall.low > 0:
-        return "no worse", f"better over all tasks: {said(overall)} points"
+        return "no worse", f"better over all tasks: {difference_text(overall)} points"
     if mean is None:
         return "cannot tell", f"on no task is the baseline above chance by more than the margin of {margin:g} points"
     if mean.low is None or mean.high is None:
         return "cannot tell", "the error over test rows is not known"
     if mean.low > -margin:
-        return "no worse", f"{said(mean)} points: above minus the margin of {margin:g}"
+        return "no worse", f"{difference_text(mean)} points: above minus the margin of {margin:g}"
     if mean.high < 0:
-        return "worse", f"{said(mean)} points: below 0, and not within the margin of {margin:g}"
+        return "worse", f"{difference_text(mean)} points: below 0, and not within the margin of {margin:g}"
     between = f"neither above minus the margin of {margin:g} nor below 0"
-    return "cannot tell", f"{said(mean)} points: {between}; more seeds or test rows would tell more"
+    return "cannot tell", f"{difference_text(mean)} points: {between}; more seeds or test rows would tell more"
 
 
-def said(interval: Interval) -> str:
+def difference_text(interval: Interval) -> str:
     """A difference with its interval, as `-1.2 (-2.4 to 0.0)`."""
     if interval.low is None or interval.high is None:
         return f"{interval.mean:+.1f} (interval unknown)"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from peftbench.core.safe_text import visible
-from peftbench.gate.decision import TaskVerdict, Verdict, said
+from peftbench.gate.decision import GateVerdict, TaskVerdict, difference_text
 from peftbench.studies._text_format import ABSENT
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 
 HEADINGS = ("Task", "Metric", "Candidate", "Baseline", "Chance", "Difference (95 %)", "")
 OVERALL = "all tasks"
@@ -16,7 +16,7 @@ RULE = (
 )
 
 
-def section(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object]) -> Section:
+def gate_section(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> Section:
     """The verdict for people. `names` are those of candidate and baseline, `about` what the comparison was on."""
     candidate, baseline = names
     lines: list[tuple[str, ...]] = [
@@ -24,13 +24,15 @@ def section(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object
             task.task,
             task.metric,
             *map(_score, (task.candidate, task.baseline, task.chance)),
-            said(task.difference),
+            difference_text(task.difference),
             state,
         )
         for task, state in zip(verdict.tasks, map(_state, verdict.tasks), strict=True)
     ]
     if verdict.difference and not verdict.failed:
-        lines.append((f"mean of {sum(t.counts for t in verdict.tasks)}", *[""] * 4, said(verdict.difference), ""))
+        lines.append(
+            (f"mean of {sum(t.counts for t in verdict.tasks)}", *[""] * 4, difference_text(verdict.difference), "")
+        )
     facts = ", ".join(f"{key} {value}" for key, value in about.items())
     remarks = [f"candidate: {candidate}", f"baseline: {baseline}", facts]
     remarks.append(RULE.format(verdict.margin))
@@ -39,7 +41,7 @@ def section(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object
         name="gate",
         title=f"Gate: {verdict.outcome}",
         about=f"{verdict.outcome.capitalize()}: {verdict.reason}.",
-        sheets=(Sheet("", HEADINGS, 2, tuple(lines)),) if lines else (),
+        sheets=(Table("", HEADINGS, 2, tuple(lines)),) if lines else (),
         remarks=tuple(remarks),
         data=verdict.to_dict(),
     )
@@ -55,7 +57,7 @@ def _state(task: TaskVerdict) -> str:
     return "" if task.counts else "does not count"
 
 
-def junit(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object]) -> str:
+def junit(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> str:
     """JUnit XML with a test case for each task and one for all together.
 
     A task fails if the candidate is worse on it or has no score, is an error if the baseline has none, and is skipped
@@ -68,7 +70,8 @@ def junit(verdict: Verdict, names: tuple[str, str], about: Mapping[str, object])
         SubElement(told, "property", name=key, value=str(value))
     for task in verdict.tasks:
         case = _case(suite, task.task)
-        text = f"{task.metric}: {task.candidate:.2f}, baseline {task.baseline:.2f}, difference {said(task.difference)}"
+        difference = difference_text(task.difference)
+        text = f"{task.metric}: {task.candidate:.2f}, baseline {task.baseline:.2f}, difference {difference}"
         if task.worse:
             _outcome(case, "failure", "worse", f"worse than the baseline by more than {verdict.margin:g} points")
         elif not task.counts:

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from peftbench.core.registry import Registry, Unit, UserError, did_you_mean
 from peftbench.core.safe_text import problems
 from peftbench.core.search_space import INCOMPARABLE, SHARE_OR_STEPS, Range, Space, Tune, is_range, ranged, rates
-from peftbench.core.spec import Choice, Noun, Training, renamed, title
+from peftbench.core.spec import Choice, Noun, Training, display_name, renamed
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods._saved_files import examine
-from peftbench.models import QUANTISATIONS, find, known, resolved
+from peftbench.models import QUANTISATIONS, find, known_models, resolved
 from peftbench.models.trained_files import identity
 from peftbench.tasks import TASKS, members, resolve
 from peftbench.tasks._scoring import check_facts
@@ -24,7 +24,7 @@ Entry = str | dict[str, Any]
 """A name, or a table with `use` and arguments."""
 
 
-def named(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
+def named_entry(kind: str, entry: Entry) -> tuple[str, dict[str, Any]]:
     """The name and the arguments of an entry."""
     given = {"use": entry} if isinstance(entry, str) else dict(entry)
     name = given.pop("use", None)
@@ -43,27 +43,27 @@ def by_todays_names(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def model_choices(entry: Entry) -> Iterator[Choice]:
     """The choices of an entry of models, which may be quantised in one way or in several."""
-    name, given = named("model", entry)
+    name, given = named_entry("model", entry)
     for key in given:
         if key != "quantise":
             raise did_you_mean(f"argument of model '{name}'", key, ["quantise"])
     found = resolved(find(name))
     # A directory is named by its full path, so that a worker elsewhere on this machine finds it.
-    place = str(found.directory) if found.directory and name not in known() else found.name
-    called = title(place)
-    if place != called and called in known():
+    place = str(found.directory) if found.directory and name not in known_models() else found.name
+    called = display_name(place)
+    if place != called and called in known_models():
         called = "/".join(Path(place).parts[-2:])
     for how in values(None, "quantise", given["quantise"]) if given else [None]:
         if how not in (None, *QUANTISATIONS):
             raise did_you_mean(f"value of quantise of model '{name}'", str(how), list(QUANTISATIONS))
         more = {"arguments": {"quantise": how}, "called": f"{called} ({how})"} if how else {}
-        more |= {"called": called} if not how and called != title(place) else {}
+        more |= {"called": called} if not how and called != display_name(place) else {}
         yield Choice(name=place, version=found.version, **more)
 
 
 def task_choices(entry: Entry) -> Iterator[tuple[Choice, dict[str, Any]]]:
     """The choices of an entry of tasks, which may name a suite."""
-    name, given = named("task", entry)
+    name, given = named_entry("task", entry)
     entries: list[Entry] = [entry] if given else [*members(name)]
     for member in entries:
         for choice, own in choices(TASKS, member, None):
@@ -82,7 +82,7 @@ def method_choices(
 
     `train` holds the settings of the whole grid. Raises `UserError` for a range that is wrong, or that nobody searches.
     """
-    name, given = named("method", entry)
+    name, given = named_entry("method", entry)
     given = by_todays_names(given, f"method '{name}'")
     held = {key: value for key, value in given.items() if is_range(value)}
     if held and tune is None:
@@ -143,7 +143,7 @@ def choices(
     registry: Registry[Any], entry: Entry, settings: type[Noun] | None
 ) -> Iterator[tuple[Choice, dict[str, Any]]]:
     """The choices of an entry, lists swept, each with the settings that stand among its arguments."""
-    units, given = registry.pick(*named(registry.kind, entry))
+    units, given = registry.pick(*named_entry(registry.kind, entry))
     for unit in units:
         yield from _swept(unit, given, settings)
 

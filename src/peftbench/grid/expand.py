@@ -22,7 +22,7 @@ from peftbench.grid.entries import (
     by_todays_names,
     method_choices,
     model_choices,
-    named,
+    named_entry,
     task_choices,
     values,
 )
@@ -62,7 +62,7 @@ def ready() -> dict[str, Path]:
     return {path.stem: path for path in sorted(READY.glob("*.toml"))}
 
 
-def load(source: "Grid | Mapping[str, Any] | str | Path", size: str | None = None) -> Grid:
+def load_grid(source: "Grid | Mapping[str, Any] | str | Path", size: str | None = None) -> Grid:
     """A grid from a file, by the name of a ready one, or as a mapping of the same shape; or the edition called `size`.
 
     Raises `UserError` for a key or a value that is wrong.
@@ -166,13 +166,13 @@ def expand(
     Raises `UserError` for whatever is not known, with the nearest name, for an exception that leaves out nothing, and
     for a grid with `[tune]`: which runs that means depends on results (`peftbench.tuning`).
     """
-    grid = load(source, size)
+    grid = load_grid(source, size)
     if grid.tune is not None:
         raise UserError(f"grid '{grid.name}' has [tune], so its runs depend on results: ask peftbench.tuning.search")
-    return [spec for spec, _ in cells(grid, models, limit)]
+    return [spec for spec, _ in searchable_cells(grid, models, limit)]
 
 
-def cells(grid: Grid, models: Sequence[str] = (), limit: int | None = None) -> list[tuple[RunSpec, Space]]:
+def searchable_cells(grid: Grid, models: Sequence[str] = (), limit: int | None = None) -> list[tuple[RunSpec, Space]]:
     """As `expand`, with the ranges that are to be searched, at whose middles the run stands; none where none are."""
     try:
         return _cells(grid, models, limit)
@@ -322,7 +322,7 @@ def _check_rules(grid: Grid, names: Sequence[Sequence[str]]) -> None:
     """
     own = [[str(value) for value in values] for values in (grid.sizes, grid.seeds)]
     axes = dict(zip(RULE_KEYS, [*map(list, names), *own], strict=True))
-    axes["model"] += [named("model", entry)[0] for entry in grid.models]
+    axes["model"] += [named_entry("model", entry)[0] for entry in grid.models]
     for key in RULE_KEYS:
         axes[key] += _written(key, grid._replaced.get(f"{key}s", ()))
     for rule in grid.exceptions:

@@ -56,7 +56,7 @@ class InterruptedBySignal(KeyboardInterrupt):
         self.number = number
 
 
-def exit_status(stop: KeyboardInterrupt) -> int:
+def signal_exit_status(stop: KeyboardInterrupt) -> int:
     """What a command exits with that was stopped: 128 and the number of the signal, 130 after Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, InterruptedBySignal) else signal.SIGINT)
 

@@ -22,14 +22,14 @@ from types import FrameType
 from typing import Any
 
 from peftbench.core.machine_faults import died_of_environment
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, RunResult, RunSpec
 from peftbench.launch import Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
 from peftbench.launch.capacity import visible_gpus
 from peftbench.launch.messages import Job, Setup
-from peftbench.launch.processes import Process, cpu_seconds, environment, start
-from peftbench.launch.time_limits import LEAST, Forecasts, Limit, duration
+from peftbench.launch.processes import WorkerProcess, cpu_seconds, start_worker, worker_environment
+from peftbench.launch.time_limits import LEAST, Forecasts, TimeLimit, time_text
 from peftbench.launch.user_units import UserUnits, user_units
 from peftbench.results.claims import Claims
 from peftbench.results.store import Store, read_result
@@ -103,12 +103,12 @@ class _Hand:
     """A worker process, its end of the pipe, what machine it is, what it is doing, and the model it has loaded last."""
 
     index: int
-    process: Process
+    process: WorkerProcess
     pipe: Connection
     known: dict[str, Any] = field(default_factory=dict)
     spec: RunSpec | None = None
     model: Choice | None = None
-    limit: Limit | None = None
+    limit: TimeLimit | None = None
     at: str = ""
     stopped: str = ""
     kill_at: float | None = None
@@ -128,7 +128,7 @@ class _Pool:
         self.claims = Claims(self.store.root, self.store.owner)
         self.forecasts = Forecasts(options.data)
         self.hands: dict[Connection, _Hand] = {}
-        self.released: list[Process] = []
+        self.released: list[WorkerProcess] = []
         self.tries: dict[str, int] = {}
         self.faults: dict[Key, int] = {}
         self.pauses: dict[Key, float] = {}
@@ -170,7 +170,7 @@ class _Pool:
                 hand = idle[0] if idle else self._hire()
             except OSError as error:
                 self._lose(spec)
-                self._fault(spec, EVERY, f"a worker process did not start: {in_a_line(error)}", -1)
+                self._fault(spec, EVERY, f"a worker process did not start: {error_line(error)}", -1)
                 return
             self._feed(hand, spec, count)
         if self.after is None:
@@ -188,7 +188,7 @@ class _Pool:
                     return spec
             except OSError as error:
                 self.queue.remove(spec)
-                self._fault(spec, EVERY, in_a_line(error), -1)
+                self._fault(spec, EVERY, error_line(error), -1)
                 return None
         return None
 
@@ -235,8 +235,8 @@ class _Pool:
         taken = {hand.index for hand in self.hands.values()}
         index = next(number for number in range(len(taken) + 1) if number not in taken)
         ours, theirs = multiprocessing.Pipe()
-        with environment(self.options.threads, index % gpus if (gpus := visible_gpus()) else None):
-            process = start(theirs)
+        with worker_environment(self.options.threads, index % gpus if (gpus := visible_gpus()) else None):
+            process = start_worker(theirs)
         theirs.close()
         # An empty entry means the working directory of this process, which is not that of every method.
         path = tuple(part or str(Path.cwd()) for part in sys.path)
@@ -247,7 +247,7 @@ class _Pool:
 
     def _feed(self, hand: _Hand, spec: RunSpec, count: int) -> None:
         hand.spec, hand.model, hand.at = spec, spec.model, ""
-        hand.limit = Limit(spec, time.monotonic(), self.options.timeout, self.forecasts)
+        hand.limit = TimeLimit(spec, time.monotonic(), self.options.timeout, self.forecasts)
         beside = min(count, len(self._busy()) + len(self.queue))
         self.watch(Event("start", hand.index, spec))
         try:
@@ -350,7 +350,7 @@ class _Pool:
             self.store.finish(folder, result, [], hand.known.get("machine_class"))
         except OSError as problem:
             self._lose(spec)
-            self._fault(spec, EVERY, in_a_line(problem), hand.index)
+            self._fault(spec, EVERY, error_line(problem), hand.index)
             return
         self.claims.drop(spec.id)
         self._tell_done(hand, spec, result, {"status": status, "error": error})
@@ -392,7 +392,7 @@ class _Pool:
                     hand.process.stop(signal.SIGKILL)
             elif why := hand.limit.passed(now, cpu_seconds(hand.process.pid)):
                 where = f"; it was at {hand.at}" if hand.at else ""
-                hand.stopped = f"stopped after {duration(now - hand.limit.since)}, {why}{where}"
+                hand.stopped = f"stopped after {time_text(now - hand.limit.since)}, {why}{where}"
                 hand.kill_at = now + GRACE
                 hand.process.stop(signal.SIGTERM)
 

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[2]
 PR_SET_PDEATHSIG = 1
 
 
-class Process(Protocol):
+class WorkerProcess(Protocol):
     """A worker process as the launcher handles it."""
 
     @property
@@ -57,7 +57,7 @@ class _Started:
             os.killpg(self.process.pid, number)
 
 
-def start(theirs: Connection) -> Process:
+def start_worker(theirs: Connection) -> WorkerProcess:
     """Start a worker at the other end of a pipe, with the environment as it is now."""
     number = theirs.fileno()
     paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -74,7 +74,7 @@ def start(theirs: Connection) -> Process:
 
 
 @contextmanager
-def environment(threads: int, gpu: int | None) -> Iterator[None]:
+def worker_environment(threads: int, gpu: int | None) -> Iterator[None]:
     """The environment of a worker that is about to start: what libraries read when they are imported."""
     before = dict(os.environ)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

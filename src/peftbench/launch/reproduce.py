@@ -8,7 +8,7 @@ from peftbench.launch import Options, Watch, ignore
 from peftbench.launch.local import launch
 from peftbench.methods import METHODS
 from peftbench.models import at
-from peftbench.results.run_diff import Comparison, compare
+from peftbench.results.run_diff import RunDiff, compare_runs
 from peftbench.results.store import Store
 from peftbench.tasks import resolve
 
@@ -16,7 +16,7 @@ COMPARABLE = ("ok", "diverged", "pruned")
 """How a run must have ended: one that failed found nothing, and why it did is not told by a second failure."""
 
 
-def reproduce(first: RunResult, store: Store, again: Store, options: Options, watch: Watch = ignore) -> Comparison:
+def reproduce_run(first: RunResult, store: Store, again: Store, options: Options, watch: Watch = ignore) -> RunDiff:
     """Do a run of `store` once more, into the store `again`, with the threads it had; compare what was found.
 
     `options` say where data and plugins are. Raises `UserError` if the run left nothing to compare, or cannot be done
@@ -34,7 +34,7 @@ def reproduce(first: RunResult, store: Store, again: Store, options: Options, wa
     second, _ = again.find(first.spec.id)
     if second.status not in COMPARABLE:
         raise _impossible(first, f"{second.status}: {second.error}")
-    return compare(first, second, (answers, _answers(again, second.id)))
+    return compare_runs(first, second, (answers, _answers(again, second.id)))
 
 
 def _answers(store: Store, id_: str) -> list[dict[str, Any]]:

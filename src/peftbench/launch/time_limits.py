@@ -24,7 +24,7 @@ STILL = 0.6
 """Processor seconds in ten minutes below which a process does nothing."""
 
 
-def duration(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """Seconds, or hours of a long time, as people write them."""
     return f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
@@ -75,7 +75,7 @@ class Forecasts:
 
 
 @dataclass
-class Limit:
+class TimeLimit:
     """The time limit of one run that began at `since`, by a monotonic clock. `given`: what the user asked for."""
 
     spec: RunSpec
@@ -100,7 +100,7 @@ class Limit:
         """Why the run must be stopped, if it must; `used`: processor seconds of its process so far."""
         seconds = now - self.since
         if self.given is not None:
-            return f"its time limit of {duration(self.given)}" if seconds > self.given else None
+            return f"its time limit of {time_text(self.given)}" if seconds > self.given else None
         if seconds <= LEAST:
             self._look(now, used)
             return None
@@ -108,9 +108,9 @@ class Limit:
         limit = UNKNOWN if forecast is None else max(LEAST, TIMES * forecast)
         if known and seconds > limit:
             why = "a day, as its forecast is not known" if forecast is None else "ten times its forecast"
-            return f"the default time limit of {duration(limit)} ({why}; --timeout sets another)"
+            return f"the default time limit of {time_text(limit)} ({why}; --timeout sets another)"
         if self._look(now, used):
-            return f"standing still for {duration(LEAST)}: no progress, no processor time (--timeout sets a limit)"
+            return f"standing still for {time_text(LEAST)}: no progress, no processor time (--timeout sets a limit)"
         return None
 
     def _look(self, now: float, used: float | None) -> bool:

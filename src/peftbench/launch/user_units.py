@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.registry import PLUGIN, SCRIPT, Registry, Unit, UserError, in_a_line, load_plugin
+from peftbench.core.registry import PLUGIN, SCRIPT, Registry, Unit, UserError, error_line, load_plugin
 from peftbench.core.spec import RunSpec
 from peftbench.methods import METHODS
 from peftbench.metrics import METRICS
@@ -38,7 +38,7 @@ class UserUnits:
             try:
                 importlib.import_module(name)
             except Exception as error:
-                raise UserError(f"module {name}, which defines a unit: {in_a_line(error)}") from error
+                raise UserError(f"module {name}, which defines a unit: {error_line(error)}") from error
         if self.pickled:
             for unit in pickle.loads(self.pickled):  # noqa: S301 (made by the process that started this one)
                 # Its version is that of the script; the main module here is another.
@@ -86,7 +86,7 @@ def _pickled(units: list[Unit[Any]]) -> bytes:
             cloudpickle.dumps(unit)
         except Exception as error:
             raise UserError(
-                f"{unit.kind} '{unit.name}' of this script cannot be sent to worker processes: {in_a_line(error)}. "
+                f"{unit.kind} '{unit.name}' of this script cannot be sent to worker processes: {error_line(error)}. "
                 "Put it into a file of its own and name that as a plugin"
             ) from error
     return bytes(cloudpickle.dumps(units))

@@ -18,7 +18,7 @@ from typing import Any
 
 from peftbench.core import provenance
 from peftbench.core.machine_faults import EnvironmentFaultError
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunResult
 from peftbench.launch.messages import Job, Setup
 from peftbench.launch.processes import die_with
@@ -60,7 +60,7 @@ def _serve(pipe: Connection, parent: int) -> None:
         pipe.send(("refusal", str(refusal)))
         return
     store = Store(setup.root, setup.owner)
-    pipe.send(("ready", {"machine_class": provenance.machine_class(), "record": provenance.record()}))
+    pipe.send(("ready", {"machine_class": provenance.machine_class(), "record": provenance.provenance_record()}))
     while not worker.broken:
         pipe.send(_one(messages.get(), worker, store, pipe))
 
@@ -97,7 +97,7 @@ def _one(job: Job, worker: Any, store: Store, pipe: Connection) -> tuple[str, di
         result = _done(job, worker, store, pipe)
     except (EnvironmentFaultError, OSError) as problem:
         store.abandon(job.spec)
-        reason = str(problem) if isinstance(problem, EnvironmentFaultError) else in_a_line(problem)
+        reason = str(problem) if isinstance(problem, EnvironmentFaultError) else error_line(problem)
         # Whatever goes wrong outside the run itself is of the store.
         of_store = not isinstance(problem, EnvironmentFaultError) or _in_store(problem, store.root)
         return "fault", {"reason": reason, "store": of_store, "last": worker.broken}
@@ -126,8 +126,8 @@ def _done(job: Job, worker: Any, store: Store, pipe: Connection) -> RunResult:
         except BaseException as problem:
             # An exit or an interrupt that the method raised: the state of this process is not known.
             worker.broken = True
-            error = f"the run ended its process: {in_a_line(problem)}"
-            result = RunResult(id=spec.id, spec=spec, status="failed", error=error, **provenance.record())
+            error = f"the run ended its process: {error_line(problem)}"
+            result = RunResult(id=spec.id, spec=spec, status="failed", error=error, **provenance.provenance_record())
     result = result.model_copy(update={"settings": result.settings | {"workers": job.workers}})
     store.finish(folder, result, predictions)
     return result

@@ -24,7 +24,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
-class Ahead:
+class TrainingContext:
     """What lies before a method when its training begins.
 
     `steps`: optimiser steps of the whole training. `batches()`: the rows of each step, in their order, as the library
@@ -68,7 +68,7 @@ class Adapted:
     prefix: Callable[[int], Any] | None = None
     merge: Callable[[], AbstractContextManager[Any]] | None = None
     lossy_merge: Callable[[], AbstractContextManager[Any]] | None = None
-    prepare: Callable[[Ahead], None] | None = None
+    prepare: Callable[[TrainingContext], None] | None = None
     penalty: Callable[[], Any] | None = None
     after_step: Callable[[int], None] | None = None
     param_groups: Callable[[float], list[dict[str, Any]]] | None = None

@@ -8,7 +8,7 @@ from peftbench.methods import METHODS, Method
 from peftbench.methods._saved_files import made_by
 
 
-def quantised(spec: RunSpec) -> Any:
+def base_quantisation(spec: RunSpec) -> Any:
     """How the base of a run is quantised: as the model says, or as its method needs it. Raises `UserError`."""
     name, asked = made_by(spec.method).name, spec.model.arguments.get("quantise")
     needed = METHODS[name].facts.quantise if name in METHODS else None

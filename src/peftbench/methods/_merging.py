@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 
 KNOWN_WARNINGS = (
     "Unsupported layer type",
@@ -35,7 +35,7 @@ def folded(peft_model: Any) -> Iterator[None]:
         try:
             peft_model.merge_adapter()
         except Exception as error:
-            raise UserError(f"peft does not merge it: {in_a_line(error)}") from error
+            raise UserError(f"peft does not merge it: {error_line(error)}") from error
     yield
 
 

@@ -152,7 +152,7 @@ def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
 def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
     config = peft_model.active_peft_config
     network = peft_model.get_base_model()
-    save, remove = partial(write, peft_model), partial(_remove, peft_model, undo)
+    save, remove = partial(save_peft_adapter, peft_model), partial(_remove, peft_model, undo)
     adapted = Adapted(peft_model, network, save=save, remove=remove)
     if config.peft_type in PREFIX_TYPES:
         adapted.prefix = peft_model.get_prompt
@@ -208,7 +208,7 @@ def _tell_task(tuner: Any) -> None:
             module.register_forward_pre_hook(tell, with_kwargs=True)
 
 
-def write(peft_model: Any, folder: Path) -> None:
+def save_peft_adapter(peft_model: Any, folder: Path) -> None:
     """Save it in the library's format."""
     # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
     peft_model.save_pretrained(folder, save_embedding_layers=False)

@@ -80,7 +80,7 @@ OPTIONS["MULTITASK_PROMPT_TUNING"] |= dict.fromkeys(
 )
 
 
-def check(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_options(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raises `UserError` for an option that is given another value than its default and is refused."""
     reasons = SHARED | OPTIONS.get(kind, {})
     for name, value in given.items():

@@ -17,11 +17,22 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
 
 from peftbench.core.registry import UserError, did_you_mean
-from peftbench.methods import FOUR_BIT, Adapted, Ahead, MethodFacts, _peft_options, capabilities
+from peftbench.methods import FOUR_BIT, Adapted, MethodFacts, TrainingContext, _peft_options, capabilities
 from peftbench.methods._low_rank import from_orthonormal
-from peftbench.methods._peft_model import PREFIX_TYPES, of_decoder, with_peft, write
+from peftbench.methods._peft_model import PREFIX_TYPES, of_decoder, save_peft_adapter, with_peft
 from peftbench.methods._placement import ELSEWHERE
-from peftbench.models.target_modules import GROUPS, ROLES, Layers, fitted, norms, places, playing, said, weights, within
+from peftbench.models.target_modules import (
+    GROUPS,
+    ROLES,
+    Layers,
+    fitted,
+    layers_text,
+    norms,
+    playing,
+    target_module_names,
+    weights,
+    within,
+)
 
 MODULES = ("q", "v")
 """Roles of the layers that a type goes to unless it says, or the method needs, something else."""
@@ -62,7 +73,7 @@ def config_class(name: str) -> Any:
     return found[name.upper()]
 
 
-def facts(kind: str) -> MethodFacts:
+def type_facts(kind: str) -> MethodFacts:
     """The light facts of a type. Its version is the library's, whose defaults and mathematics it has."""
     papers = set(re.findall(r"(?:papers|abs|pdf)/(\d{4}\.\d{4,5})", f"{config_class(kind).__doc__}{_tuner_doc(kind)}"))
     cached = "its prefix is a key-value cache, which checkpointing recomputes without"
@@ -82,7 +93,7 @@ def _unlike_quantised(kind: str) -> str:
     return next((reason for reason in why if reason.startswith(FOUR_BIT)), "")
 
 
-def about(kind: str) -> str:
+def type_summary(kind: str) -> str:
     """What the library says of a type, in a line."""
     # A class without a text of its own has its signature for one.
     docs = [doc for doc in (_tuner_doc(kind), config_class(kind).__doc__ or "") if not re.match(r"\w+Config\(", doc)]
@@ -132,14 +143,14 @@ def _known(annotation: Any) -> Any:
     return annotation
 
 
-def check(kind: str, arguments: Mapping[str, Any]) -> None:
+def check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
     """Raises `UserError` with the library's reason for arguments that it does not take, or ours for a type."""
     _check_options(kind, arguments)
     configure(kind, {name: value for name, value in arguments.items() if name != "layers"})
 
 
 def _check_options(kind: str, arguments: Mapping[str, Any]) -> None:
-    _peft_options.check(kind, arguments, {name: p.default for name, p in signature(kind).parameters.items()})
+    _peft_options.check_options(kind, arguments, {name: p.default for name, p in signature(kind).parameters.items()})
 
 
 def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
@@ -148,7 +159,7 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
         raise UserError(f"peft:{kind.lower()} cannot be run here: {REFUSED[kind]}")
     if kind == "SHADOW" and arguments.get("auxiliary_loss_weight"):
         raise UserError("peft:shadow: auxiliary_loss_weight must be 0: logits are computed for answers alone")
-    given = needed(kind, arguments) | dict(arguments)
+    given = required_arguments(kind, arguments) | dict(arguments)
     if kind == "ADALORA" and given.get("init_r", 12) <= given.get("target_r", 8):
         raise UserError("peft:adalora: init_r, the rank at the start, must be more than target_r, that of the end")
     try:
@@ -159,7 +170,7 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
         raise UserError(f"peft:{kind.lower()}: {_in_a_line(error)}") from error
 
 
-def needed(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def required_arguments(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that a type cannot do without, if they are not given."""
     fields = {field.name for field in dataclasses.fields(config_class(kind))}
     own: dict[str, dict[str, Any]] = {
@@ -177,7 +188,7 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def adapt(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
+def adapt_with_peft(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
     """A model with a type on it. Raises `UserError` with the reason for one that cannot be."""
     _check_options(kind, arguments)
     given = {name: value for name, value in arguments.items() if name != "layers"}
@@ -213,7 +224,7 @@ def _measures(model: Any, kind: str) -> dict[str, Any]:
 def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
     """AdaLoRA's budget follows the steps of the training, and its orthogonality term is added to the loss."""
 
-    def prepare(ahead: Ahead) -> None:
+    def prepare(ahead: TrainingContext) -> None:
         steps = config.total_step if fixed else ahead.steps
         if config.tinit >= steps - config.tfinal:
             raise UserError(f"peft:adalora: tinit and tfinal together must be less than the {steps} steps")
@@ -222,7 +233,7 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
     def save(folder: Path) -> None:
         # All ranks, those left out as zeros: the best step may have had others than the last.
         config.rank_pattern = None
-        write(adapted.model, folder)
+        save_peft_adapter(adapted.model, folder)
 
     adapted.prepare, adapted.save = prepare, save
     adapted.penalty = lambda: config.orth_reg_weight * from_orthonormal(adapted.network)
@@ -254,7 +265,9 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     if feeding:
         inner = given.get("feedforward_modules")
         usual = playing(model, "down", layers) if "down" in roles else []
-        found["feedforward_modules"] = usual if inner is None else places(model, inner, layers) if inner else inner
+        found["feedforward_modules"] = (
+            usual if inner is None else target_module_names(model, inner, layers) if inner else inner
+        )
     if given.get("layers_to_transform") is not None:
         # Full names say it, and with them the library would not look at the numbers.
         found["layers_to_transform"] = None
@@ -271,9 +284,11 @@ def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
     if kind == "LN_TUNING" or _is_pattern(asked):
         found = within(model, [name for name, _ in model.named_modules() if name and _fits(name, asked)], layers)
         if not found:
-            raise UserError(f"target_modules: '{asked}' fits no module of this model in the layers '{said(layers)}'")
+            raise UserError(
+                f"target_modules: '{asked}' fits no module of this model in the layers '{layers_text(layers)}'"
+            )
         return found
-    return places(model, asked, layers)
+    return target_module_names(model, asked, layers)
 
 
 def _layers(given: Mapping[str, Any]) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from peftbench.core.registry import UnknownNameError, UserError, in_a_line
+from peftbench.core.registry import UnknownNameError, UserError, error_line
 from peftbench.core.safe_text import problem
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice, Noun, RunSpec
 from peftbench.methods import METHODS, Adapted
-from peftbench.models import Model, find, same
+from peftbench.models import Model, find, same_base
 from peftbench.models.trained_files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
-from peftbench.models.weight_loading import cannot_load, read
+from peftbench.models.weight_loading import cannot_load, read_network
 
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 """Facts of a configuration in which a fully trained model and its base agree."""
@@ -97,7 +97,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:
-        raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {in_a_line(error)}") from error
+        raise UserError(f"adapter {path.parent}: its {path.name} cannot be read: {error_line(error)}") from error
     if not isinstance(held, dict):
         raise UserError(f"adapter {path.parent}: its {path.name} holds no table, but {type(held).__name__}")
     return held
@@ -121,7 +121,7 @@ def check_base(kept: Kept, base: Model) -> None:
     if isinstance(kept.version, str) and isinstance(base.version, str):
         if kept.version != base.version:
             raise UserError(f"adapter {kept.folder} was made for other weights of {kept.base}: {way_out}")
-    elif kept.base and not same(kept.base, base.address):
+    elif kept.base and not same_base(kept.base, base.address):
         raise UserError(f"adapter {kept.folder} was made for {kept.base}, not for {base.address}: {way_out}")
 
 
@@ -162,7 +162,7 @@ def _with_adapter(model: Any, kept: Kept, meta: bool) -> Adapted:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # Of Python's own mistakes the kind tells more than the text.
         known = isinstance(error, (RuntimeError, ValueError))
-        raise _unfit(kept.folder, " ".join(str(error).split())[:300] if known else in_a_line(error)) from error
+        raise _unfit(kept.folder, " ".join(str(error).split())[:300] if known else error_line(error)) from error
 
 
 def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
@@ -180,7 +180,7 @@ def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
             raise _unfit(folder, f"its {fact} is {asked}, not {there}; it can be a model of its own, with method none")
     if meta:
         return Adapted(model.requires_grad_(True), model)
-    network = read(type(model), folder, config, f"adapter {folder}", dtype=torch.float32)
+    network = read_network(type(model), folder, config, f"adapter {folder}", dtype=torch.float32)
     return Adapted(network.to(model.device).eval(), network)
 
 

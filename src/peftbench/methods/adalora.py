@@ -2,9 +2,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.registry import UserError
-from peftbench.methods import Adapted, Ahead, method
+from peftbench.methods import Adapted, TrainingContext, method
 from peftbench.methods._low_rank import DEFAULT, from_orthonormal
-from peftbench.methods._peft_model import with_peft, write
+from peftbench.methods._peft_model import save_peft_adapter, with_peft
 from peftbench.models.target_modules import Layers, Modules, fitted
 
 
@@ -40,7 +40,7 @@ def adalora(
     adapted = with_peft(model, config)
     adapted.notes += notes
 
-    def prepare(ahead: Ahead) -> None:
+    def prepare(ahead: TrainingContext) -> None:
         if ahead.steps < 2:
             raise UserError("adalora needs at least 2 steps: one to see what is important, and one to keep it")
         config.total_step, config.tinit = ahead.steps, int(start * ahead.steps)
@@ -49,7 +49,7 @@ def adalora(
     def save(folder: Path) -> None:
         # All ranks, those left out as zeros: the best step may have had others than the last.
         config.rank_pattern = None
-        write(adapted.model, folder)
+        save_peft_adapter(adapted.model, folder)
 
     adapted.prepare, adapted.save = prepare, save
     adapted.after_step = adapted.model.base_model.update_and_allocate

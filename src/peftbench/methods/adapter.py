@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from peftbench.core.registry import UserError
 from peftbench.methods import Adapted, method
-from peftbench.models.target_modules import Layers, Modules, fitted, places
+from peftbench.models.target_modules import Layers, Modules, fitted, target_module_names
 
 PLACES = {"houlsby": ("o", "down"), "pfeiffer": ("down",), "parallel": ("down",)}
 """The last matrix of each sublayer that has an adapter."""
@@ -22,7 +22,7 @@ def adapter(
     """
     from torch import nn
 
-    meant = places(model, modules, layers)
+    meant = target_module_names(model, modules, layers)
     targets, notes = fitted(model, PLACES[form], PLACES[form], layers)
     if not (ends := [place for place in targets if place in meant]):
         raise UserError(f"adapter: those of form '{form}' stand at {' and '.join(PLACES[form])}: put that into modules")
@@ -31,7 +31,7 @@ def adapter(
     hooks = []
     if form == "parallel":
         # The feed-forward may have no module of its own: its input is that of its first matrix.
-        starts = {start.rpartition(".")[0]: start for start in places(model, ("up",), layers)}
+        starts = {start.rpartition(".")[0]: start for start in target_module_names(model, ("up",), layers)}
         for end, host in zip(ends, hosts, strict=True):
             if (inside := end.rpartition(".")[0]) not in starts:
                 raise UserError(

@@ -2,7 +2,7 @@ from typing import Any
 
 from peftbench.methods import Adapted, method
 from peftbench.methods._peft_model import with_peft
-from peftbench.models.target_modules import Layers, Modules, fitted, places, playing
+from peftbench.models.target_modules import Layers, Modules, fitted, playing, target_module_names
 
 MODULES, FEEDFORWARD = ("k", "v", "down"), ("down",)
 
@@ -16,7 +16,7 @@ def ia3(
 
     targets, notes = fitted(model, modules, MODULES, layers)
     # Where no layer plays the role of the default, there is no input to scale.
-    find = playing if tuple(feedforward) == FEEDFORWARD else places
+    find = playing if tuple(feedforward) == FEEDFORWARD else target_module_names
     inputs = find(model, feedforward, layers) if feedforward else []
     config = IA3Config(target_modules=targets, feedforward_modules=[name for name in inputs if name in targets])
     adapted = with_peft(model, config)

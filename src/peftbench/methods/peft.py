@@ -1,7 +1,15 @@
 from typing import Any
 
 from peftbench.methods import METHODS, Adapted, Method, family
-from peftbench.methods._peft_types import about, adapt, check, config_class, facts, signature, types
+from peftbench.methods._peft_types import (
+    adapt_with_peft,
+    check_arguments,
+    config_class,
+    signature,
+    type_facts,
+    type_summary,
+    types,
+)
 
 
 @family(key="type", names=types)
@@ -15,8 +23,10 @@ def peft(member: str) -> Method:
     kind = member.upper()
 
     def function(model: Any, **arguments: Any) -> Adapted:
-        return adapt(model, kind, arguments)
+        return adapt_with_peft(model, kind, arguments)
 
-    function.__doc__ = about(kind)
+    function.__doc__ = type_summary(kind)
     function.__signature__ = signature(kind)  # type: ignore[attr-defined]
-    return Method(METHODS.kind, f"peft:{member.lower()}", function, facts(kind), lambda given: check(kind, given))
+    return Method(
+        METHODS.kind, f"peft:{member.lower()}", function, type_facts(kind), lambda given: check_arguments(kind, given)
+    )

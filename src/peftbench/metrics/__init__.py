@@ -94,7 +94,7 @@ def bounds(name: object) -> tuple[float, float]:
     return METRICS[name].facts.lower, METRICS[name].facts.upper
 
 
-def lacking(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) -> str | None:
+def lacking_details(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) -> str | None:
     """What a metric needs and has not got, in words; `None` if that is nothing.
 
     `facts` has the attributes that are named in `FACTS`, as a task's or `Answers`; `details` of rows, `None` if they
@@ -116,7 +116,7 @@ def lacking(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) 
     return None
 
 
-def number(text: str, scale: tuple[float, float]) -> float | None:
+def parsed_number(text: str, scale: tuple[float, float]) -> float | None:
     """The number that a text is; `None` if it is none or lies outside the scale."""
     try:
         value = float(text)
@@ -131,7 +131,7 @@ def invalid_share(answers: Answers) -> float | None:
     Case and outer white space do not count. None where answers are free.
     """
     if answers.scale is not None:
-        outside = [number(text, answers.scale) is None for text in answers.predictions]
+        outside = [parsed_number(text, answers.scale) is None for text in answers.predictions]
     elif answers.labels or any(answers.choices):
         rows = zip(answers.predictions, answers.choices or [()] * len(answers.predictions), strict=True)
         known = _folded(answers.labels)
@@ -159,7 +159,7 @@ class Measured(NamedTuple):
     rows: npt.NDArray[np.float64]
 
 
-def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> Measured:
+def score_metric(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> Measured:
     """A metric with its standard error: exact for a mean of rows, else by bootstrap, which draws equal rows for all.
 
     Rows of one group (`details["group"]`) are drawn together. The error is NaN, not known, of fewer than two rows or
@@ -177,7 +177,7 @@ def score(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> M
             raise UnavailableError("what it gives is not a number")
         error = values.std() / np.sqrt(len(values) - 1) if len(values) > 1 else np.nan
         return Measured(float(values.mean()), float(error), rows)
-    rng, groups = np.random.default_rng(seed), grouped(answers)
+    rng, groups = np.random.default_rng(seed), grouped_rows(answers)
     choices = [rng.integers(len(groups), size=len(groups)).tolist() for _ in range(resamples)]
     value = float(unit.function(answers))
     if not np.isfinite(value):
@@ -195,7 +195,7 @@ def _of_rows(unit: Metric, answers: Answers, rows: Sequence[int]) -> float:
         return np.nan
 
 
-def grouped(answers: Answers) -> list[list[int]]:
+def grouped_rows(answers: Answers) -> list[list[int]]:
     """The numbers of the rows of each group, in order of its first row; a row without a group is one of its own."""
     groups: dict[Any, list[int]] = {}
     for row in range(len(answers.predictions)):

@@ -18,7 +18,7 @@ _OF = {
 }
 
 
-def words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     """Runs of letters, marks and digits in lower case (NFKC); of scripts without blanks, single characters.
 
     Of a text in ASCII these are the words of `rouge-score`.

@@ -38,7 +38,7 @@ _TOKEN = re.compile(r"\w+|\*\*=?|//=?|>>=?|<<=?|[-+*/%&|^@=!<>:]=|->|\S")
 Edge = tuple[str, str, tuple[str, ...]]
 
 
-def tokens(code: str) -> list[str]:
+def code_tokens(code: str) -> list[str]:
     """Words, numbers, operators and other signs."""
     return _TOKEN.findall(code)
 
@@ -138,7 +138,7 @@ class Code:
 @lru_cache(maxsize=2**14)
 def analysed(code: str) -> Code:
     """The parts of a text."""
-    words = tokens(code)
+    words = code_tokens(code)
     ngrams = tuple(Counter(zip(*(words[i:] for i in range(order)), strict=False)) for order in range(1, ORDERS + 1))
     tree = parsed(code)
     if tree is None:
@@ -152,7 +152,7 @@ def analysed(code: str) -> Code:
         return Code(len(words), ngrams)
 
 
-def compared(prediction: str, reference: str) -> npt.NDArray[np.float64]:
+def compare_code(prediction: str, reference: str) -> npt.NDArray[np.float64]:
     """What is summed over rows: two lengths, then matches and totals of n-grams by order, of weighted n-grams by order,
     of subtrees and of data flow.
     """
@@ -176,7 +176,7 @@ def _weight(ngrams: "Counter[tuple[str, ...]]") -> float:
     )
 
 
-def parts(total: npt.NDArray[np.float64]) -> list[float | None]:
+def code_bleu_parts(total: npt.NDArray[np.float64]) -> list[float | None]:
     """N-gram, weighted n-gram, syntax and data-flow match, 0 to 1, of summed statistics; `None`: nothing to match."""
     given, asked, *counts = total.tolist()
     pairs = list(zip(counts[::2], counts[1::2], strict=True))
@@ -196,13 +196,13 @@ def _mean(pairs: Sequence[tuple[float, float]]) -> float:
 
 def combined(total: npt.NDArray[np.float64]) -> float:
     """The score of summed statistics, 0 to 100."""
-    return 100.0 * fmean(part for part in parts(total) if part is not None)
+    return 100.0 * fmean(part for part in code_bleu_parts(total) if part is not None)
 
 
 @lru_cache(maxsize=2**14)
 def _best(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.float64]:
     """The statistics with the reference that suits best. Kept, because a bootstrap asks for the same rows again."""
-    return max((compared(prediction, reference) for reference in references), key=combined)
+    return max((compare_code(prediction, reference) for reference in references), key=combined)
 
 
 @metric(paper="arXiv:2009.10297")

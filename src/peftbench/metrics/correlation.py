@@ -7,12 +7,12 @@ nothing, and nothing is put in its place. Constant answers correlate with nothin
 import numpy as np
 import numpy.typing as npt
 
-from peftbench.metrics import Answers, metric, number
+from peftbench.metrics import Answers, metric, parsed_number
 
-Numbers = npt.NDArray[np.float64]
+RankArray = npt.NDArray[np.float64]
 
 
-def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
+def _numbers(answers: Answers) -> tuple[RankArray, RankArray]:
     """Given and right values of the rows with an answer.
 
     Raises `ValueError` without a scale, or for a right value that is not on it.
@@ -22,7 +22,7 @@ def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
     low, high = answers.scale
     given, right = [], []
     for row, (prediction, references) in enumerate(zip(answers.predictions, answers.references, strict=True), 1):
-        value, wanted = number(prediction, answers.scale), number(references[0], answers.scale)
+        value, wanted = parsed_number(prediction, answers.scale), parsed_number(references[0], answers.scale)
         if wanted is None:
             raise ValueError(f"row {row}: reference '{references[0]}' is no number from {low:g} to {high:g}")
         if value is not None:
@@ -31,16 +31,16 @@ def _numbers(answers: Answers) -> tuple[Numbers, Numbers]:
     return np.array(given), np.array(right)
 
 
-def _correlation(x: Numbers, y: Numbers, rows: int) -> float:
+def _correlation(x: RankArray, y: RankArray, rows: int) -> float:
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     return 100.0 * float(np.clip(np.corrcoef(x, y)[0, 1], -1, 1)) * len(x) / rows
 
 
-def _ranks(values: Numbers) -> Numbers:
+def _ranks(values: RankArray) -> RankArray:
     """Ranks from 1; equal values share the mean of theirs."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Numbers = (count.cumsum() - (count - 1) / 2)[place]
+    ranks: RankArray = (count.cumsum() - (count - 1) / 2)[place]
     return ranks
 
 

@@ -1,6 +1,6 @@
 """The measures of MultiRC, whose rows are candidate answers; `details["group"]` is the question of a row."""
 
-from peftbench.metrics import Answers, grouped, metric
+from peftbench.metrics import Answers, grouped_rows, metric
 from peftbench.metrics._confusion import f1
 
 PAPER = "Khashabi et al. (2018), https://aclanthology.org/N18-1023"
@@ -21,4 +21,4 @@ def multirc_em(answers: Answers) -> list[float]:
     if not all("group" in details for details in answers.details) or not answers.details:
         raise ValueError("multirc_em needs the question of each row, as details['group']")
     right = [given in wanted for given, wanted in zip(answers.predictions, answers.references, strict=True)]
-    return [100.0 * all(right[row] for row in rows) for rows in grouped(answers)]
+    return [100.0 * all(right[row] for row in rows) for rows in grouped_rows(answers)]

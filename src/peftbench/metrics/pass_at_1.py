@@ -7,8 +7,8 @@ from typing import Any
 
 from peftbench.core.resources import usable_cpus
 from peftbench.metrics import Answers, UnavailableError, metric
-from peftbench.sandbox import RefusedError, mode
-from peftbench.sandbox.trial import Verdict, judge
+from peftbench.sandbox import NotContainedError, mode
+from peftbench.sandbox.trial import ProgramVerdict, judge_program
 
 WORKERS = 8
 """At most so many programs at a time; what bounds a program is processor time, which the others do not take from it."""
@@ -18,7 +18,7 @@ def refusal() -> str | None:
     """Why programs cannot be contained here, if they cannot."""
     try:
         mode()
-    except RefusedError as error:
+    except NotContainedError as error:
         return str(error)
     return None
 
@@ -30,16 +30,16 @@ def pass_at_1(answers: Answers) -> list[float]:
     programs cannot be contained.
     """
 
-    def row(pair: tuple[str, Mapping[str, Any]]) -> Verdict:
+    def row(pair: tuple[str, Mapping[str, Any]]) -> ProgramVerdict:
         program, details = pair
-        return judge(program, details.get("tests") or ())
+        return judge_program(program, details.get("tests") or ())
 
     try:
         mode()
         with ThreadPoolExecutor(min(WORKERS, usable_cpus())) as pool:
             details = answers.details or [{}] * len(answers.predictions)
             verdicts = list(pool.map(row, zip(answers.predictions, details, strict=True)))
-    except RefusedError as error:
+    except NotContainedError as error:
         raise UnavailableError(str(error)) from error
     if all(verdict.passed is None for verdict in verdicts):
         raise UnavailableError(f"no row has tests that can decide; of the first, {verdicts[0].why}")

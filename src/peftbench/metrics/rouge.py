@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from peftbench.metrics import Answers, metric
-from peftbench.metrics._scripts import words
+from peftbench.metrics._scripts import words_of
 
 PAPER = "Lin (2004), https://aclanthology.org/W04-1013"
 VERSION = 2
@@ -25,7 +25,7 @@ class Stems:
 
     def tokenize(self, text: str) -> list[str]:
         """The words of a text; what `rouge-score` asks of a tokenizer."""
-        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]
+        return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words_of(text)]
 
 
 @lru_cache
@@ -39,7 +39,7 @@ def _scores(kind: str, answers: Answers) -> list[float]:
     """A score of each row; a row of whose references none has a word cannot be scored."""
     scores = []
     for prediction, references in zip(answers.predictions, answers.references, strict=True):
-        right = [reference for reference in references if words(reference)]
+        right = [reference for reference in references if words_of(reference)]
         scores.append(100.0 * float(_scorer(kind).score_multi(right, prediction)[kind].fmeasure) if right else math.nan)
     return scores
 

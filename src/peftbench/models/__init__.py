@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.cache_folder import cache_directory
-from peftbench.core.registry import UserError, did_you_mean, in_a_line
-from peftbench.core.spec import title
+from peftbench.core.registry import UserError, did_you_mean, error_line
+from peftbench.core.spec import display_name
 
 HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
@@ -42,11 +42,11 @@ class Model:
     @property
     def address(self) -> str:
         """How others find it: its id on the Hub, or the alias of a bundled one; a directory has its path alone."""
-        return self.name if self.directory and self.name in known() else self.source
+        return self.name if self.directory and self.name in known_models() else self.source
 
 
 @cache
-def known() -> dict[str, Model]:
+def known_models() -> dict[str, Model]:
     """Models by alias."""
     entries = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
     for entry in entries.values():
@@ -61,8 +61,8 @@ def find(name: str) -> Model:
     After `@`, an alias or a Hub id has a revision: a commit, a tag or a branch. Nothing is asked of the Hub. Raises
     `UserError` for a directory that is not there or holds no model, and for an unknown alias.
     """
-    if name in known():
-        model = known()[name]
+    if name in known_models():
+        model = known_models()[name]
         return replace(model, version=fingerprint(model.directory)) if model.directory else model
     path = Path(name).expanduser()
     if path.is_dir():
@@ -79,9 +79,9 @@ def find(name: str) -> Model:
     if name.count("/") > 1:
         raise UserError(f"model {name}: no such directory")
     if "/" in name:
-        facts = next((model.config for model in known().values() if model.source == name), None)
+        facts = next((model.config for model in known_models().values() if model.source == name), None)
         return Model(name=name, source=name, config=facts)
-    raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known()))
+    raise did_you_mean("model (nor a directory, nor a Hub id org/name)", name, list(known_models()))
 
 
 def resolved(model: Model) -> Model:
@@ -113,17 +113,17 @@ def is_commit(version: object) -> bool:
 
 def address(name: str) -> str:
     """How others find the model that a run asked for by `name`; of a directory, which they lack, its last part."""
-    return known()[name].address if name in known() else title(name)
+    return known_models()[name].address if name in known_models() else display_name(name)
 
 
-def same(first: str, second: str) -> bool:
+def same_base(first: str, second: str) -> bool:
     """Whether two names may be of one base: by organisation where both have one, else by the last part.
 
     An alias has the organisation of its model; the bundled ones have none, and share theirs with nobody.
     """
-    names = [known()[name].address if name in known() else name for name in (first, second)]
-    on_hub = ["/" in name and title(name) == name for name in names]
-    if all(on_hub) or any(name in known() and known()[name].directory for name in names):
+    names = [known_models()[name].address if name in known_models() else name for name in (first, second)]
+    on_hub = ["/" in name and display_name(name) == name for name in names]
+    if all(on_hub) or any(name in known_models() and known_models()[name].directory for name in names):
         return names[0].casefold() == names[1].casefold()
     return Path(names[0]).name.casefold() == Path(names[1]).name.casefold()
 
@@ -134,7 +134,7 @@ def _check(directory: Path) -> None:
     try:
         held = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:
-        raise UserError(f"model {directory}: its config.json is not JSON: {in_a_line(error)}") from error
+        raise UserError(f"model {directory}: its config.json is not JSON: {error_line(error)}") from error
     if not isinstance(held, dict):
         raise UserError(f"model {directory}: its config.json is no table of settings, but {type(held).__name__}")
 

@@ -3,7 +3,7 @@
 from functools import cache
 from pathlib import Path
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 
 PATIENCE = 10.0
 """Seconds to wait for the Hub before the cache is asked."""
@@ -36,7 +36,7 @@ def commit(source: str, revision: str | None) -> str | None:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         if held := _cached(source, revision):
             return held
-        raise UserError(f"{what}: the Hub does not have it, or not for you (HF_TOKEN): {in_a_line(error)}") from None
+        raise UserError(f"{what}: the Hub does not have it, or not for you (HF_TOKEN): {error_line(error)}") from None
     except EntryNotFoundError:
         raise UserError(f"{what}: it has no config.json, so it is no model of transformers") from None
     except Exception:  # the Hub's client raises errors of several libraries where it cannot be reached

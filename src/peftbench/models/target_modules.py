@@ -75,7 +75,7 @@ Modules = str | Sequence[str]
 """Which linear layers: a role, a group of roles, the end of a name, or a list of such for all of them together."""
 
 
-def places(model: Any, modules: Modules, layers: Layers = "all") -> list[str]:
+def target_module_names(model: Any, modules: Modules, layers: Layers = "all") -> list[str]:
     """Full names of the linear layers meant by `modules`, in the transformer layers meant by `layers`.
 
     Of a model that reads images or sound too, those of the part that reads text; a layer of another part is meant by
@@ -90,7 +90,7 @@ def places(model: Any, modules: Modules, layers: Layers = "all") -> list[str]:
         if not found and layers == "all" and wanted not in {*ROLES, *GROUPS}:
             linears, found = linears + (more := _ending(_linears(model, whole=True), [wanted])), more
         if not found:
-            where = "this model" if layers == "all" else f"the layers '{said(layers)}' of this model"
+            where = "this model" if layers == "all" else f"the layers '{layers_text(layers)}' of this model"
             raise UserError(
                 f"no layer '{wanted}' in {where}, {_stacks_said(model)}: choose from {_choices(linears)}"
                 f"{_experts_said(model)}"
@@ -113,7 +113,7 @@ def fitted(model: Any, modules: Modules, default: Modules, layers: Layers = "all
         if played and (absent := [role for role in modules if role not in played]):
             notes.append(f"no linear layer plays {', '.join(absent)} here: put on {', '.join(played)}")
             modules = played
-    found = places(model, modules, layers)
+    found = target_module_names(model, modules, layers)
     if EXPERTS not in str(found) and within(model, _stacked(model), layers):
         notes.append(f"not on the experts{_experts_said(model)}")
     return found, tuple(notes)
@@ -139,7 +139,8 @@ def weights(model: Any, wanted: Sequence[str], layers: Layers = "all") -> list[s
         found = stacked if each == EXPERTS else _ending(names, [each])
         if not found:
             raise UserError(
-                f"no weight '{each}' in the layers '{said(layers)}' of this model, {_stacks_said(model)}: choose from "
+                f"no weight '{each}' in the layers '{layers_text(layers)}' of this model, {_stacks_said(model)}: "
+                "choose from "
                 + (f"{EXPERTS}, {', '.join(_ends(stacked))}" if stacked else "the names of its parameters")
             )
         chosen.update(found)
@@ -166,7 +167,7 @@ def within(model: Any, names: Iterable[str], layers: Layers) -> list[str]:
     chosen: list[str] = []
     for stack, which in _parts(layers):
         if stack not in ("", *found):
-            raise UserError(f"layers '{said(layers)}': no {stack} in this model, {_stacks_said(model)}")
+            raise UserError(f"layers '{layers_text(layers)}': no {stack} in this model, {_stacks_said(model)}")
         for name, members in found.items():
             if stack in ("", name):
                 chosen += [f"{members[number]}." for number in _numbers(model, which, name, members)]
@@ -205,12 +206,12 @@ def norms(model: Any, layers: Layers = "all") -> list[str]:
         if "Norm" in type(module).__name__ and module._parameters.get("weight") is not None and name.startswith(start)
     ]
     if not (chosen := within(model, found, layers)):
-        where = "this model" if layers == "all" else f"the layers '{said(layers)}' of this model"
+        where = "this model" if layers == "all" else f"the layers '{layers_text(layers)}' of this model"
         raise UserError(f"no normalisation layer in {where} has a weight: choose another method")
     return chosen
 
 
-def said(layers: str | Sequence[int]) -> str:
+def layers_text(layers: str | Sequence[int]) -> str:
     """A choice of layers in words."""
     return layers if isinstance(layers, str) else ",".join(map(str, layers))
 
@@ -244,7 +245,7 @@ def _numbers(model: Any, which: str | Sequence[int], stack: str, members: Sequen
     half = (count + 1) // 2
     if not isinstance(which, str):
         if wrong := [number for number in which if not -count <= number < count]:
-            raise UserError(f"layers: no {stack} layer {said(wrong)} in this model, {_stacks_said(model)}")
+            raise UserError(f"layers: no {stack} layer {layers_text(wrong)} in this model, {_stacks_said(model)}")
         return which
     if which == "random-half":
         return random.Random(f"{_seed()} {stack}").sample(range(count), half)

@@ -28,7 +28,7 @@ def kind(folder: Path) -> str | None:
     return next((name for name in (ADAPTER, MODEL, TRAINED) if (folder / name).is_file()), None)
 
 
-def needed(folder: Path) -> list[Path]:
+def needed_files(folder: Path) -> list[Path]:
     """The files that must be kept to use the model of a folder on its base: configuration and weights.
 
     What a trainer leaves beside them is not among them: checkpoints, states of the optimiser, logs, the tokenizer. Of a
@@ -56,12 +56,12 @@ def _listed(index: Path) -> list[str]:
 
 def weight_bytes(folder: Path) -> int:
     """Bytes of the weights among them."""
-    return sum(path.stat().st_size for path in needed(folder) if path.suffix in {".safetensors", ".bin"})
+    return sum(path.stat().st_size for path in needed_files(folder) if path.suffix in {".safetensors", ".bin"})
 
 
 def identity(folder: Path) -> str:
     """Eight hexadecimal digits of their names and contents."""
     found = hashlib.sha256()
-    for path in sorted(needed(folder)):
+    for path in sorted(needed_files(folder)):
         found.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)};".encode())
     return found.hexdigest()[:8]

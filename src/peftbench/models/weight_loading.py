@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 
 STALE = re.compile(r"(^|\.)(masked_bias|attn\.bias|attention\.bias|causal_mask|inv_freq|position_ids|version)$")
 """Masks, positions and versions that older releases of `transformers` kept among the weights."""
@@ -15,7 +15,7 @@ WRAPPERS = ("module.", "_orig_mod.")
 """In names of weights that were saved from within the library `peft`."""
 
 
-def read(kind: Any, source: Any, config: Any, called: str, **asked: Any) -> Any:
+def read_network(kind: Any, source: Any, config: Any, called: str, **asked: Any) -> Any:
     """The network of a directory or Hub id, whose configuration is `config`, built by a class of `transformers`.
 
     `asked`: arguments of its `from_pretrained`. Raises `UserError` for files that cannot be read, and for weights that
@@ -48,7 +48,7 @@ def cannot_load(called: str, error: Exception) -> UserError:
     # What libraries say to their users tells enough; of their own mistakes the kind does.
     known = isinstance(error, (OSError, ValueError, ImportError)) and str(error).strip()
     return UserError(
-        f"{called}: cannot be loaded: {in_a_line(error).partition(': ')[2] if known else in_a_line(error)}"
+        f"{called}: cannot be loaded: {error_line(error).partition(': ')[2] if known else error_line(error)}"
     )
 
 

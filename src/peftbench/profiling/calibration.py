@@ -9,13 +9,13 @@ import torch
 from scipy.optimize import nnls
 
 from peftbench.core.spec import Training
-from peftbench.engine.families import shape
-from peftbench.engine.load import device, has_fast_bf16
+from peftbench.engine.families import model_family
+from peftbench.engine.load import has_fast_bf16, training_device
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
-from peftbench.profiling.devices import keep
-from peftbench.profiling.dry_run import Counts, Shape, fused, rehearse
+from peftbench.profiling.devices import remember_speed
+from peftbench.profiling.dry_run import BatchShape, Counts, fused, rehearse
 from peftbench.profiling.estimate import on_meta
 
 STEPS = 5
@@ -27,7 +27,7 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("adapter", {}),
     ("prefix-tuning", {"hidden": 64}),
 )
-LENGTHS: tuple[Shape, ...] = ((24, 8), (120, 8), (240, 16))
+LENGTHS: tuple[BatchShape, ...] = ((24, 8), (120, 8), (240, 16))
 Say = Callable[[str], None]
 
 
@@ -63,7 +63,7 @@ def calibrated(say: Say) -> dict[str, Any]:
     rates = fit(counts, [step["seconds"] for step in steps])
     for step, count in zip(steps, counts, strict=True):
         step["fitted"] = float(np.dot(rates, count))
-    return {"rates": rates, "steps": steps, "file": str(keep(rates))}
+    return {"rates": rates, "steps": steps, "file": str(remember_speed(rates))}
 
 
 def fit(counts: list[Counts], seconds: list[float]) -> tuple[float, float, float]:
@@ -75,7 +75,7 @@ def fit(counts: list[Counts], seconds: list[float]) -> tuple[float, float, float
     return (float(found[0]), float(found[1]), float(found[2]))
 
 
-def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: Shape) -> Counts:
+def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> Counts:
     """What a step counts."""
     low = has_fast_bf16(config)
     adapted = on_meta(fused(config), method, arguments, torch.bfloat16 if low else torch.float32)
@@ -85,11 +85,11 @@ def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: Shape) 
     return rehearse(adapted, Training(), [rows], low)[0].counts
 
 
-def timed(config: Any, method: str, arguments: dict[str, Any], rows: Shape) -> float:
+def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> float:
     """Seconds of a step, the median of some, after two that are not counted."""
     low = has_fast_bf16(config)
-    network = shape(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
-    adapted = METHODS[method].function(network.to(device()).requires_grad_(False), **arguments)
+    network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
+    adapted = METHODS[method].function(network.to(training_device()).requires_grad_(False), **arguments)
     for parameter in adapted.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -50,17 +50,17 @@ class Device:
         return max(work, calls) if self.queued else work + calls
 
 
-def device(name: str = HERE) -> Device:
+def find_device(name: str = HERE) -> Device:
     """A device by name, or this machine. Raises `UnknownNameError`."""
     if name == HERE:
         return here()
-    if name not in named():
-        raise did_you_mean("device", name, [HERE, *named()])
-    return named()[name]
+    if name not in known_devices():
+        raise did_you_mean("device", name, [HERE, *known_devices()])
+    return known_devices()[name]
 
 
 @cache
-def named() -> Mapping[str, Device]:
+def known_devices() -> Mapping[str, Device]:
     """The devices of `devices.toml`."""
     found = {}
     for name, facts in tomllib.loads((Path(__file__).parent / "devices.toml").read_text("utf-8")).items():
@@ -83,14 +83,14 @@ def named() -> Mapping[str, Device]:
 
 def here() -> Device:
     """This machine: what it holds; how fast it is once `peftbench calibrate` has measured it."""
-    facts, path = provenance.facts(), _file()
+    facts, path = provenance.machine_facts(), _file()
     gpus = facts["gpus"]
     rates = tuple(json.loads(path.read_text())["rates"]) if path.is_file() else None
     held = _gpu_bytes() if gpus else facts["memory_bytes"]
     return Device(provenance.machine_class(), held, None, rates, bool(gpus), measured=rates is not None)
 
 
-def keep(rates: tuple[float, float, float]) -> Path:
+def remember_speed(rates: tuple[float, float, float]) -> Path:
     """Remember how fast this machine is; where it is written."""
     path = _file()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +108,6 @@ def _gpu_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
-def facts(of: Device) -> dict[str, object]:
+def device_facts(of: Device) -> dict[str, object]:
     """A device as plain values."""
     return asdict(of)

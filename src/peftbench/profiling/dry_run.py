@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
 
 from peftbench.core.spec import Training
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.meta_model import FORMULAS, over
 from peftbench.engine.meter import Memory, TensorTracker, states, tracked
 from peftbench.engine.tokenization import Encoded
@@ -26,7 +26,7 @@ from peftbench.engine.train import Trainer
 from peftbench.methods import Adapted
 from peftbench.profiling.estimate import LENGTH
 
-Shape = tuple[int, int]
+BatchShape = tuple[int, int]
 """Tokens of a row's prompt and of its target."""
 FUSED = "peftbench_fused"
 """The name by which `transformers` knows `_fused`."""
@@ -58,7 +58,7 @@ class Rehearsal:
         return max(self.passes, self.update, key=lambda memory: memory.total)
 
 
-class Counter(TensorTracker):
+class OperationTracker(TensorTracker):
     """A tracker that counts operations, calls and the bytes of their results too."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Counter(TensorTracker):
         return out
 
 
-def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bool = False) -> list[Rehearsal]:
+def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[BatchShape], low: bool = False) -> list[Rehearsal]:
     """Steps of an adapted model on the meta device, with the states of the optimiser there already.
 
     `shapes`: tokens of prompt and of target, a rehearsal each, on a step's rows, all of that length: what no values
@@ -95,11 +95,11 @@ def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bo
     return over(adapted.network, lambda: _rehearse(adapted, asked, shapes, low))
 
 
-def _rehearse(adapted: Adapted, asked: Training, shapes: Sequence[Shape], low: bool) -> list[Rehearsal]:
+def _rehearse(adapted: Adapted, asked: Training, shapes: Sequence[BatchShape], low: bool) -> list[Rehearsal]:
     trainer = Trainer(adapted, asked, 1e-3, "fp32", 0)
     adapted.model.train()
-    with tracked(adapted.model, Counter()) as seen, Autocast() if low else nullcontext():
-        assert isinstance(seen, Counter)
+    with tracked(adapted.model, OperationTracker()) as seen, Autocast() if low else nullcontext():
+        assert isinstance(seen, OperationTracker)
         optimizer, scheduler = trainer.optimizer(len(shapes) + 1)
         for parameter in trainer.parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -126,9 +126,9 @@ def glance(adapted: Adapted) -> Counts:
     adapted.model.eval()
 
     def count() -> Counts:
-        with torch.no_grad(), tracked(adapted.model, Counter()) as seen:
-            assert isinstance(seen, Counter)
-            shape(adapted.network.config).pass_over(adapted, LENGTH)
+        with torch.no_grad(), tracked(adapted.model, OperationTracker()) as seen:
+            assert isinstance(seen, OperationTracker)
+            model_family(adapted.network.config).pass_over(adapted, LENGTH)
             return seen.section()[1]
 
     return over(adapted.network, count)
@@ -161,7 +161,7 @@ def _low(value: Any) -> Any:
 def fused(config: Any) -> Any:
     """A copy of a configuration whose model, built without values, has the attention that its makers prefer."""
     config = copy.deepcopy(config)
-    model = shape(config).auto._model_mapping.get(type(config), None)
+    model = model_family(config).auto._model_mapping.get(type(config), None)
     # Where classes of attention are listed, there is no other.
     listed = any(name.endswith("ATTENTION_CLASSES") for name in vars(sys.modules[model.__module__])) if model else True
     if getattr(model, "_supports_sdpa", False) and not listed:

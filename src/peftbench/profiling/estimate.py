@@ -13,15 +13,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, PreTrainedConfig
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice
-from peftbench.engine.families import head_apart, shape
+from peftbench.engine.families import head_apart, model_family
 from peftbench.engine.load import Base
 from peftbench.engine.meta_model import GROUPED, GROUPED_FORMULAS, over
 from peftbench.engine.quantization import numbers
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._peft_model import with_peft
-from peftbench.methods._peft_types import needed, types
+from peftbench.methods._peft_types import required_arguments, types
 from peftbench.models import Model, find
 from peftbench.models.target_modules import stacks, within
 from peftbench.models.trained_files import weight_bytes
@@ -31,7 +31,7 @@ LENGTH = 512
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a method costs on a model. FLOPs count a multiply–add as two and element-wise work as none.
 
     `None`: it cannot be had without weights; `notes` say why, and how else what is there was counted.
@@ -44,7 +44,7 @@ class Estimate:
     notes: tuple[str, ...] = ()
 
 
-def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
+def estimate_costs(model: Any, method: Any = "none", **arguments: Any) -> CostEstimate:
     """Exact parameters, and FLOPs of a forward pass of 512 tokens, without weights.
 
     `model`: an alias, a directory, a path of a config.json, a Hub id, or a `transformers` configuration. `method`: a
@@ -66,10 +66,10 @@ def estimate(model: Any, method: Any = "none", **arguments: Any) -> Estimate:
     try:
         return replace(found, extra_forward_flops_512=found.forward_flops_512 - base_flops(config))
     except Exception as problem:
-        return replace(found, notes=(*found.notes, f"no operations of the base: {in_a_line(problem)}"))
+        return replace(found, notes=(*found.notes, f"no operations of the base: {error_line(problem)}"))
 
 
-def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> Estimate:
+def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> CostEstimate:
     """The sum over some networks without values, each so many times."""
     trained = total = 0
     for times, adapted in parts:
@@ -81,22 +81,22 @@ def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> Es
         flops = sum(times * forward_flops(adapted) for times, adapted in parts)
     except Exception as problem:
         # What meta tensors cannot tell is missing; a run counts it on the loaded model.
-        notes = (*notes, f"floating-point operations cannot be counted without weights: {in_a_line(problem)}")
-    return Estimate(trained, total, flops, None, notes)
+        notes = (*notes, f"floating-point operations cannot be counted without weights: {error_line(problem)}")
+    return CostEstimate(trained, total, flops, None, notes)
 
 
-def _by_layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any], why: Exception) -> Estimate:
+def _by_layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any], why: Exception) -> CostEstimate:
     """The same for a method that reads values when it is made: of each kind of layer one and two, with values, and so
     many times what the second one adds.
     """
-    notes: tuple[str, ...] = (f"counted on one and two layers of each kind: {in_a_line(why)}",)
+    notes: tuple[str, ...] = (f"counted on one and two layers of each kind: {error_line(why)}",)
     try:
         return _counted(_layers(config, method, arguments), notes)
     except UserError:
         raise
     except Exception as problem:
-        notes = (f"parameters cannot be counted without weights: {in_a_line(problem)}",)
-        return Estimate(None, None, None, None, notes)
+        notes = (f"parameters cannot be counted without weights: {error_line(problem)}",)
+        return CostEstimate(None, None, None, None, notes)
 
 
 def _layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> list[tuple[int, Adapted]]:
@@ -190,7 +190,7 @@ def _put(network: Any, method: Any, arguments: dict[str, Any]) -> Adapted:
 
     if isinstance(method, dict):
         kind = str(method.get("peft_type", "")).upper()
-        method = needed(kind, method) | method if kind.lower() in types() else method
+        method = required_arguments(kind, method) | method if kind.lower() in types() else method
     asked = get_peft_config(dict(method)) if isinstance(method, dict) else copy.deepcopy(method)
     if not isinstance(asked, PeftConfig):
         raise UserError(f"method {method!r}: neither a name, a peft configuration nor its dictionary")
@@ -202,7 +202,7 @@ def _on_meta(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> An
     config = copy.deepcopy(config)
     with torch.device("meta"):
         try:
-            network = shape(config).auto.from_config(config, dtype=dtype)
+            network = model_family(config).auto.from_config(config, dtype=dtype)
             network.config._experts_implementation = GROUPED
         except ValueError as error:
             raise UserError(
@@ -234,11 +234,11 @@ def forward_flops(adapted: Adapted) -> int:
 
 def _flops(adapted: Adapted) -> int:
     with FlopCounterMode(display=False, custom_mapping=GROUPED_FORMULAS) as counter:
-        shape(adapted.network.config).pass_over(adapted, LENGTH)
+        model_family(adapted.network.config).pass_over(adapted, LENGTH)
     return int(counter.get_total_flops())
 
 
-def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
+def untrained_costs(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
     """What a method on its base costs before any training, not merged, by the names of `Costs`; and what is to be said.
 
     Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
@@ -251,7 +251,7 @@ def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int |
     }
     if method.place:
         found["adapter_bytes"] = weight_bytes(Path(method.place))
-        if isinstance(known, Estimate) and known.trainable_parameters is not None:
+        if isinstance(known, CostEstimate) and known.trainable_parameters is not None:
             # Files may hold less than was trained, as of a prompt that an encoder made.
             found |= {name: getattr(known, name) for name in ("trainable_parameters", "total_parameters")}
     flops = extra = None
@@ -262,17 +262,17 @@ def sizes(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int |
         notes = (how,) if how else ()
     except Exception as problem:
         # A method for which they cannot be counted can still be run.
-        notes = (f"floating-point operations cannot be counted: {in_a_line(problem)}",)
+        notes = (f"floating-point operations cannot be counted: {error_line(problem)}",)
     return found | {"forward_flops_512": flops, "extra_forward_flops_512": extra}, notes
 
 
-def operations(adapted: Adapted, base: Base, known: "Estimate | str") -> tuple[int, str]:
+def operations(adapted: Adapted, base: Base, known: "CostEstimate | str") -> tuple[int, str]:
     """Operations of a forward pass of a method that is on its base; and why they were counted there, if they were.
 
     `known` is what meta tensors tell, or why they tell nothing. Raises `ValueError` where they tell nothing and the
     base is quantised: the counter cannot see into the kernels of such a base.
     """
-    if isinstance(known, Estimate):
+    if isinstance(known, CostEstimate):
         if known.forward_flops_512 is not None:
             return known.forward_flops_512, ""
         known = "; ".join(known.notes)
@@ -283,13 +283,13 @@ def operations(adapted: Adapted, base: Base, known: "Estimate | str") -> tuple[i
 
 
 @lru_cache(maxsize=256)
-def _known(config_json: str, method_json: str) -> Estimate | str:
+def _known(config_json: str, method_json: str) -> CostEstimate | str:
     """What meta tensors tell; for a method that needs tensors with values, the reason that they tell nothing."""
     method = Choice.model_validate_json(method_json)
     try:
-        return estimate(rebuilt(config_json), method.name, **given(method))
+        return estimate_costs(rebuilt(config_json), method.name, **given(method))
     except Exception as problem:
-        return in_a_line(problem)
+        return error_line(problem)
 
 
 def base_flops(config: PreTrainedConfig) -> int:

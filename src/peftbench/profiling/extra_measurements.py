@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from peftbench.core.spec import Evaluation, Latency
-from peftbench.engine.generation import answer, decoding
+from peftbench.engine.generation import answer_rows, decoding
 from peftbench.engine.load import Base
 from peftbench.engine.meter import tracked
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 from peftbench.profiling import retention
-from peftbench.profiling.latency import Twin, latencies
+from peftbench.profiling.latency import Twin, measure_latencies
 from peftbench.tasks import Task
 
 
@@ -35,7 +35,7 @@ class Beside:
         peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
             how = decoding(adapted, self.base, task, self.asked, rows)
-            found, notes = latencies(adapted, self._twin, self.base, self.asked, rows, how)
+            found, notes = measure_latencies(adapted, self._twin, self.base, self.asked, rows, how)
         if self._text_loss is not None:
             change, said = retention.loss_change(adapted, self.base, self.asked)
         known = self._text_loss if math.isfinite(self._text_loss or 0.0) else None
@@ -51,7 +51,7 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     """
     how = decoding(adapted, base, task, asked, rows)
     longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
-    once_more = partial(answer, replace(adapted, merge=None), base, task, asked, longest, how)
+    once_more = partial(answer_rows, replace(adapted, merge=None), base, task, asked, longest, how)
     with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

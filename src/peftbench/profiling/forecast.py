@@ -13,26 +13,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunSpec
-from peftbench.engine.families import shape
+from peftbench.engine.families import model_family
 from peftbench.engine.meter import Memory
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import total_steps, validate_every
 from peftbench.methods import given
 from peftbench.profiling.devices import Device
-from peftbench.profiling.dry_run import Counts, Shape
-from peftbench.profiling.estimate import Estimate, configuration, estimate
-from peftbench.profiling.lengths import Rows, rows
+from peftbench.profiling.dry_run import BatchShape, Counts
+from peftbench.profiling.estimate import CostEstimate, configuration, estimate_costs
+from peftbench.profiling.lengths import RowLengths, row_lengths
 from peftbench.profiling.profiles import Profile, profile
 
-Status = Literal["fits", "does not fit", "refused", "not known"]
+ForecastStatus = Literal["fits", "does not fit", "refused", "not known"]
 Told = Callable[[int, int], None]
 """Called with how many profiles are done, and of how many."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellForecast:
     """A cell of a grid, and what each of its runs (one a seed) will cost. `None`: not known, or there is none.
 
     `seconds` are of training, validation and test; `train_seconds` of training steps alone. `joules` are at most: the
@@ -44,7 +44,7 @@ class Cell:
     task: str
     size: str
     seeds: int
-    status: Status
+    status: ForecastStatus
     why: str = ""
     trainable_parameters: int | None = None
     total_parameters: int | None = None
@@ -70,7 +70,7 @@ class Forecast:
 
     device: Device
     workers: int
-    cells: tuple[Cell, ...]
+    cells: tuple[CellForecast, ...]
 
     def total(self, cost: str) -> float | None:
         """The sum of a cost over all runs that can be done; `None` if it is not known of one."""
@@ -78,7 +78,7 @@ class Forecast:
         return None if any(value is None for value, _ in values) else float(sum(v * n for v, n in values))
 
     @property
-    def runnable(self) -> list[Cell]:
+    def runnable(self) -> list[CellForecast]:
         """The cells that are worth a try: all but those refused and those that do not fit."""
         return [cell for cell in self.cells if cell.status in ("fits", "not known")]
 
@@ -123,13 +123,13 @@ def forecast(
     cells: dict[str, list[RunSpec]] = {}
     for spec in specs:
         cells.setdefault(spec.model_copy(update={"seed": 0, "trial": None}).id, []).append(spec)
-    lengths = {id_: _tried(partial(rows, runs[0], data)) for id_, runs in cells.items()}
+    lengths = {id_: _tried(partial(row_lengths, runs[0], data)) for id_, runs in cells.items()}
     groups: dict[str, list[str]] = {}
     for id_, runs in cells.items():
         groups.setdefault(_group(runs[0]), []).append(id_)
     asked = []
     for ids in groups.values():
-        shapes = [longest(cells[i][0], lengths[i]) for i in ids if isinstance(lengths[i], Rows)]
+        shapes = [longest(cells[i][0], lengths[i]) for i in ids if isinstance(lengths[i], RowLengths)]
         asked.append((cells[ids[0]][0], tuple(dict.fromkeys(shapes)), on.bf16))
     found = dict(zip(groups, _profiles(asked, told, processes), strict=True))
     room = on.memory_bytes // (1 if on.queued else max(1, workers))
@@ -142,7 +142,7 @@ def _group(spec: RunSpec) -> str:
     return f"{spec.model} {spec.method.model_dump_json()} {spec.train.model_dump_json()}"
 
 
-def longest(spec: RunSpec, known: Rows) -> Shape:
+def longest(spec: RunSpec, known: RowLengths) -> BatchShape:
     """The shape of the micro-batch of the longest rows, padded to the longest."""
     chosen = sorted(known.train, key=sum)[-spec.train.per_device_train_batch_size :]
     target = round(sum(shape[1] for shape in chosen) / len(chosen))
@@ -165,15 +165,15 @@ def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
     return found
 
 
-def _profile(asked: tuple[RunSpec, tuple[Shape, ...], bool | None]) -> Any:
+def _profile(asked: tuple[RunSpec, tuple[BatchShape, ...], bool | None]) -> Any:
     """A profile; else the cell's status, why there is none, and where it can be had what is known all the same."""
     found = _tried(partial(profile, *asked))
     if isinstance(found, Profile) or found[0] == "refused":
         return found
     spec = asked[0]
-    counted = _tried(lambda: estimate(configuration(spec.model.name), spec.method.name, **given(spec.method)))
+    counted = _tried(lambda: estimate_costs(configuration(spec.model.name), spec.method.name, **given(spec.method)))
     # Methods that read weights are refused where they are put on some, not before.
-    return (*found, counted) if isinstance(counted, Estimate) else counted if counted[0] == "refused" else found
+    return (*found, counted) if isinstance(counted, CostEstimate) else counted if counted[0] == "refused" else found
 
 
 def _tried(make: Callable[[], Any]) -> Any:
@@ -184,12 +184,12 @@ def _tried(make: Callable[[], Any]) -> Any:
         return "refused", str(error)
     except Exception as error:
         # Some methods cannot be put on a model without values; that is no reason not to run them.
-        return "not known", in_a_line(error)
+        return "not known", error_line(error)
 
 
-def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int]) -> Cell:
+def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int]) -> CellForecast:
     spec = runs[0]
-    cell = Cell(spec.model_name, str(spec.method), str(spec.task), str(spec.size), len(runs), "fits")
+    cell = CellForecast(spec.model_name, str(spec.method), str(spec.task), str(spec.size), len(runs), "fits")
     if not isinstance(found, Profile):
         return replace(cell, status=found[0], why=found[1], **_known(found[2:]))
     cell = replace(
@@ -200,7 +200,7 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
         extra_forward_flops_512=found.extra_forward_flops_512,
         adapter_bytes=found.adapter_bytes,
     )
-    if not isinstance(known, Rows):
+    if not isinstance(known, RowLengths):
         return replace(cell, status="not known", why=known[1])
     cell = replace(cell, test_rows=known.test_rows)
     if why := no_room(spec, found, known):
@@ -225,13 +225,13 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     return cell
 
 
-def no_room(spec: RunSpec, found: Profile, known: Rows) -> str:
+def no_room(spec: RunSpec, found: Profile, known: RowLengths) -> str:
     """Why the longest row will be refused for want of positions, as in a run; empty if it will not be."""
     config = configuration(spec.model.name)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     prompted: Any = SimpleNamespace(virtual_tokens=found.virtual_tokens, soft_prompt=found.soft_prompt or None)
     rows = [Encoded([0] * prompt, [0] * target) for prompt, target in known.train]
-    needed = shape(config).positions(prompted, rows, known.longest_answer)
+    needed = model_family(config).positions(prompted, rows, known.longest_answer)
     if positions is None or needed <= positions:
         return ""
     return (
@@ -240,13 +240,13 @@ def no_room(spec: RunSpec, found: Profile, known: Rows) -> str:
     )
 
 
-def _known(estimated: Sequence[Estimate]) -> dict[str, Any]:
+def _known(estimated: Sequence[CostEstimate]) -> dict[str, Any]:
     """The parameters and operations of an estimate, if there is one."""
     names = ("trainable_parameters", "total_parameters", "forward_flops_512", "extra_forward_flops_512")
     return {name: getattr(one, name) for one in estimated for name in names}
 
 
-def _work(spec: RunSpec, found: Profile, known: Rows, device: Device) -> tuple[Counts, float | None]:
+def _work(spec: RunSpec, found: Profile, known: RowLengths, device: Device) -> tuple[Counts, float | None]:
     """The work of all training steps, and the seconds of the whole run."""
     steps = total_steps(spec.train, known.training_rows) if found.rehearsals else 0
     training = Counts(0, 0, 0)
@@ -268,7 +268,7 @@ def _work(spec: RunSpec, found: Profile, known: Rows, device: Device) -> tuple[C
     return training, None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
 
 
-def _batches(spec: RunSpec, known: Rows) -> Iterator[Shape]:
+def _batches(spec: RunSpec, known: RowLengths) -> Iterator[BatchShape]:
     """The shapes of some micro-batches drawn from the rows, each padded to its longest."""
     generator = np.random.default_rng(0)
     size = min(spec.train.per_device_train_batch_size, known.training_rows)

@@ -13,11 +13,11 @@ from torch.nn import Parameter
 
 from peftbench.core.spec import Evaluation, Latency
 from peftbench.engine.decode_strategy import CACHED, Decoding, next_logits
-from peftbench.engine.families import positions
+from peftbench.engine.families import max_positions
 from peftbench.engine.generation import is_out_of_memory, low_precision
 from peftbench.engine.load import Base
 from peftbench.engine.meter import wait
-from peftbench.engine.quantization import constants
+from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 
@@ -42,7 +42,7 @@ class Twin:
     def __init__(self, model: Any) -> None:
         # Layers of eight bits move what they hold into their state when they first answer.
         states = [module.state for module in model.modules() if hasattr(module, "state")]
-        shared = (*model.parameters(), *model.buffers(), *constants(model), *states)
+        shared = (*model.parameters(), *model.buffers(), *quantization_constants(model), *states)
         self.model = copy.deepcopy(model, {id(each): each for each in shared})
         self._types = {name: p.dtype for name, p in self.model.named_parameters(remove_duplicate=False)}
 
@@ -57,7 +57,7 @@ class Twin:
         return Adapted(self.model.eval(), self.model)
 
 
-def latencies(
+def measure_latencies(
     adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded], how: Decoding = "padded"
 ) -> tuple[list[Latency], list[str]]:
     """At a batch of one row and at that of evaluation, with notes on what is missing: what did not fit in memory, and
@@ -84,7 +84,7 @@ def latencies(
 
 def _room(adapted: Adapted, base: Base) -> int | None:
     """How many tokens of a prompt leave room for the new ones."""
-    most = positions(base.config)
+    most = max_positions(base.config)
     return None if most is None else max(1, most - adapted.virtual_tokens - TOKENS)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.tokenization import Encoder, encode
+from peftbench.engine.tokenization import Encoder, encode_examples
 from peftbench.models import find
-from peftbench.profiling.dry_run import Shape
+from peftbench.profiling.dry_run import BatchShape
 from peftbench.tasks import TASKS, Example, Task, prompt, resolve
-from peftbench.tasks._loading import DataError, example, read
-from peftbench.tasks._splits import Limits, Splits, split
+from peftbench.tasks._loading import DataError, example_of, read_rows
+from peftbench.tasks._splits import RowLimits, Splits, split
 
 TOKEN = 4.0
 """Characters of English a token of a large vocabulary stands for: the usual rule of thumb."""
@@ -28,10 +28,10 @@ MEASURED = Path(__file__).parent / "lengths.json"
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowLengths:
     """Rows of a run: `train` (a sample of) their lengths; `known` says whether they were read or are told by rule."""
 
-    train: tuple[Shape, ...]
+    train: tuple[BatchShape, ...]
     training_rows: int
     validation_rows: int
     test_rows: int
@@ -39,7 +39,7 @@ class Rows:
     known: bool
 
 
-def rows(spec: RunSpec, data: Path | None) -> Rows:
+def row_lengths(spec: RunSpec, data: Path | None) -> RowLengths:
     """The rows of a run: read where they are made by rule or lie in `data`, else by what was measured of the task.
 
     Tokens are those of the model's tokenizer where rows are read and it is at hand, else a quarter of the characters.
@@ -52,12 +52,12 @@ def rows(spec: RunSpec, data: Path | None) -> Rows:
     return _counted(spec, task, found)
 
 
-def _limits(spec: RunSpec) -> Limits:
-    return Limits(spec.train.validation_rows, spec.eval.test_rows)
+def _limits(spec: RunSpec) -> RowLimits:
+    return RowLimits(spec.train.validation_rows, spec.eval.test_rows)
 
 
 @lru_cache(maxsize=64)
-def _read(task: Task, arguments: str, size: Any, limits: Limits, data: Path | None) -> Splits | None:
+def _read(task: Task, arguments: str, size: Any, limits: RowLimits, data: Path | None) -> Splits | None:
     source = task.facts.source
     if source.published and data is None:
         return None
@@ -69,11 +69,11 @@ def _read(task: Task, arguments: str, size: Any, limits: Limits, data: Path | No
         raise
 
 
-def _counted(spec: RunSpec, task: Task, found: Splits) -> Rows:
+def _counted(spec: RunSpec, task: Task, found: Splits) -> RowLengths:
     seen = found.train[:SEEN]
     try:
         encoder = _encoder(spec, task)
-        rows = encode(encoder, seen) if encoder is not None else None
+        rows = encode_examples(encoder, seen) if encoder is not None else None
     except UserError:
         # The run will be refused and say why, which costs next to nothing.
         rows = None
@@ -82,7 +82,7 @@ def _counted(spec: RunSpec, task: Task, found: Splits) -> Rows:
         if rows is None
         else [(len(row.prompt), len(row.target)) for row in rows]
     )
-    return Rows(
+    return RowLengths(
         tuple(lengths),
         len(found.train),
         len(found.validation),
@@ -96,7 +96,7 @@ def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
     """What makes rows into tokens for the model, if its tokenizer is on this machine."""
     from transformers import AutoTokenizer
 
-    from peftbench.engine.families import shape
+    from peftbench.engine.families import model_family
     from peftbench.profiling.estimate import configuration
 
     ref = find(spec.model.name)
@@ -107,10 +107,10 @@ def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
     except Exception:
         # Libraries raise errors of every kind; a run will say what is wrong.
         return None
-    return shape(configuration(spec.model.name)).encoder(tokenizer, task.facts, spec.train.max_length)
+    return model_family(configuration(spec.model.name)).encoder(tokenizer, task.facts, spec.train.max_length)
 
 
-def _tokens(prompted: float, answered: float, spec: RunSpec, task: Task) -> Shape:
+def _tokens(prompted: float, answered: float, spec: RunSpec, task: Task) -> BatchShape:
     """Tokens of so many characters of prompt and answer, as the encoder would shorten them."""
     most = spec.train.max_length
     answer = max(2, min(round(answered / TOKEN) + 1, task.facts.max_new_tokens, most // 2))
@@ -118,15 +118,15 @@ def _tokens(prompted: float, answered: float, spec: RunSpec, task: Task) -> Shap
 
 
 @cache
-def measured() -> Mapping[str, Mapping[str, Any]]:
+def measured_lengths() -> Mapping[str, Mapping[str, Any]]:
     """By task: numbers of characters of prompts and of answers, at even quantiles from the least to the greatest."""
     content: Mapping[str, Mapping[str, Any]] = json.loads(MEASURED.read_text())
     return content
 
 
-def _told(spec: RunSpec, task: Task) -> Rows:
+def _told(spec: RunSpec, task: Task) -> RowLengths:
     # Of a task that nobody has measured, the longest rows that the grid lets through.
-    known = measured().get(task.name, {"prompt": [1e6], "answer": [1e6]})
+    known = measured_lengths().get(task.name, {"prompt": [1e6], "answer": [1e6]})
     prompts, answers = (np.array(known[part]) for part in ("prompt", "answer"))
     # Which answer goes with which prompt is not kept.
     order = np.random.default_rng(0).permutation(len(answers))
@@ -139,12 +139,12 @@ def _told(spec: RunSpec, task: Task) -> Rows:
     test = min(x for x in (spec.eval.test_rows, tested, 10**9) if x is not None)
     if test == 10**9:
         raise UserError(f"task {task.name}: how many test rows it has is not known: give --data, or eval.test_rows")
-    return Rows(
+    return RowLengths(
         lengths, wanted, min(spec.train.validation_rows, wanted // 10 or 1), test, task.facts.max_new_tokens, False
     )
 
 
-def measure(data: Path) -> dict[str, dict[str, list[int]]]:
+def measure_lengths(data: Path) -> dict[str, dict[str, list[int]]]:
     """`measured()` anew, from a mirror: 33 quantiles of at most `SEEN` training rows of every published task in it."""
     found = {}
     for unit in TASKS:
@@ -167,9 +167,9 @@ def _examples(task: Task, data: Path) -> Sequence[Example]:
         return []
     for name in (source.train, source.test):
         try:
-            found = read(source, name, data, None) if name else None
+            found = read_rows(source, name, data, None) if name else None
         except DataError:
             continue
         if found is not None:
-            return [example(task, row) for row in found.rows[:SEEN]]
+            return [example_of(task, row) for row in found.rows[:SEEN]]
     return []

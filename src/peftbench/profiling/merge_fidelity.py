@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from peftbench.core.spec import Evaluation
-from peftbench.engine.families import shape
-from peftbench.engine.generation import answer, low_precision
+from peftbench.engine.families import model_family
+from peftbench.engine.generation import answer_rows, low_precision
 from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
@@ -31,13 +31,13 @@ def merged_answers(
     before = _logits(adapted, base, rows[:ROWS])
     with fold():
         difference = (_logits(adapted, base, rows[:ROWS]) - before).abs().max().item()
-        return answer(replace(adapted, merge=None), base, task, asked, rows), difference
+        return answer_rows(replace(adapted, merge=None), base, task, asked, rows), difference
 
 
 @torch.no_grad()
 def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
     """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
     adapted.model.eval()
-    calls = shape(adapted.network.config)
+    calls = model_family(adapted.network.config)
     with low_precision(base):
         return torch.cat([calls.target_logits(adapted, [Encoded(row.prompt, [0])]).float() for row in rows])

@@ -22,9 +22,9 @@ from peftbench.engine.merging import is_possible
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantization import packed_bytes
 from peftbench.methods import METHODS, Adapted, given
-from peftbench.methods._compatibility import check_possible, quantised
+from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.models import at
-from peftbench.profiling.dry_run import Autocast, Counts, Rehearsal, Shape, fused, glance, rehearse
+from peftbench.profiling.dry_run import Autocast, BatchShape, Counts, Rehearsal, fused, glance, rehearse
 from peftbench.profiling.estimate import configuration, on_meta, rebuilt
 
 LARGE = 1e9
@@ -47,12 +47,12 @@ class Profile:
     adapter_bytes: int
     forward: Counts
     extra_forward_flops_512: int
-    shapes: tuple[Shape, ...]
+    shapes: tuple[BatchShape, ...]
     rehearsals: tuple[Rehearsal, ...]
     virtual_tokens: int = 0
     soft_prompt: bool = False
 
-    def at(self, shape: Shape) -> Rehearsal:
+    def at(self, shape: BatchShape) -> Rehearsal:
         """The step on rows of a length: of those rehearsed exactly, of others by what they have in common.
 
         Everything is linear in the whole length, in the tokens of the target, and has a part in the square of the
@@ -66,7 +66,7 @@ class Profile:
         return _rehearsal(_powers(shape, len(self.shapes)) @ found)
 
 
-def _powers(shape: Shape, known: int) -> "np.ndarray[Any, Any]":
+def _powers(shape: BatchShape, known: int) -> "np.ndarray[Any, Any]":
     # In units near 1, so that the solution of least norm, where shapes are alike, is a sensible one.
     length, target = sum(shape) / 512, shape[1] / 512
     return np.array([1.0, length, target, length**2][: max(known, 1)])
@@ -81,7 +81,7 @@ def _rehearsal(numbers: "np.ndarray[Any, Any]") -> Rehearsal:
     return Rehearsal(Memory(*whole[:4]), Memory(*whole[4:8]), Counts(*whole[8:]))
 
 
-def points(shapes: Sequence[Shape], parameters: int) -> tuple[Shape, ...]:
+def points(shapes: Sequence[BatchShape], parameters: int) -> tuple[BatchShape, ...]:
     """The shapes to rehearse so that all of them can be told: all if they are few, else ends and a middle."""
     several = sorted(set(shapes))
     if len(several) <= (2 if parameters >= LARGE else 4):
@@ -95,7 +95,7 @@ def points(shapes: Sequence[Shape], parameters: int) -> tuple[Shape, ...]:
     return tuple(dict.fromkeys((max(1, length - target), target) for length, target in chosen))
 
 
-def profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None = None) -> Profile:
+def profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None = None) -> Profile:
     """The profile of a run's model, method and way of training. `bf16`: whether the machine is good at it.
 
     Raises `UserError` for what will be refused, and what a method raises that cannot do without values.
@@ -106,9 +106,9 @@ def profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None = None) ->
         return _profile(spec, shapes, bf16)
 
 
-def _profile(spec: RunSpec, shapes: Sequence[Shape], bf16: bool | None) -> Profile:
+def _profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None) -> Profile:
     method = METHODS[spec.method.name]
-    packing = quantised(spec)
+    packing = base_quantisation(spec)
     check_possible(method, spec, packing is not None)
     config = fused(configuration(at(spec.model.name, spec.model.version)))
     low = _low_precision(spec, config, bf16)
@@ -172,7 +172,7 @@ def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
 
 def saved_bytes(adapted: Adapted) -> int:
     """Bytes of the file (safetensors) that a trained model is kept in: a header in JSON, then the numbers."""
-    tensors = kept(adapted)
+    tensors = kept_tensors(adapted)
     # The libraries say of whom the numbers are.
     header: dict[str, Any] = {} if adapted.save is None else {"__metadata__": {"format": "pt"}}
     end = 0
@@ -184,7 +184,7 @@ def saved_bytes(adapted: Adapted) -> int:
     return 8 + math.ceil(text / 8) * 8 + end
 
 
-def kept(adapted: Adapted) -> dict[str, Tensor]:
+def kept_tensors(adapted: Adapted) -> dict[str, Tensor]:
     """The tensors of an adapted model that are written to be kept."""
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from peftbench.profiling.forecast import Cell
-from peftbench.stats.power import Design, detectable, needed
+from peftbench.profiling.forecast import CellForecast
+from peftbench.stats.power import Design, detectable, seeds_and_rows_needed
 
 GAP = 1.0
 """Points of score that one would like to tell apart."""
@@ -32,9 +32,9 @@ class Resolution:
     needed_rows: int
 
 
-def resolutions(cells: Iterable[Cell], spread: float, measured: bool) -> list[Resolution]:
+def resolutions(cells: Iterable[CellForecast], spread: float, measured: bool) -> list[Resolution]:
     """One for each model and train size with two methods or more, from the cells whose test rows are known."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[CellForecast]] = {}
     for cell in cells:
         if cell.test_rows and cell.status in ("fits", "not known"):
             groups.setdefault((cell.model, cell.size), []).append(cell)
@@ -46,7 +46,7 @@ def resolutions(cells: Iterable[Cell], spread: float, measured: bool) -> list[Re
         rows = tuple({cell.task: cell.test_rows or 0 for cell in held}.values())
         design = Design(min(cell.seeds for cell in held), rows, spread, methods=methods)
         board = detectable(replace(design, pairs=methods * (methods - 1) // 2))
-        seeds, count = needed(design, GAP)
+        seeds, count = seeds_and_rows_needed(design, GAP)
         held_by = (model, size, methods, design.seeds, rows, spread, measured)
         found.append(Resolution(*held_by, detectable(design), board, seeds, count))
     return found

@@ -9,7 +9,7 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation
-from peftbench.engine.families import positions, shape
+from peftbench.engine.families import max_positions, model_family
 from peftbench.engine.generation import in_batches, low_precision
 from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
@@ -42,7 +42,7 @@ def base_loss(base: Base, asked: Evaluation) -> float:
 
 def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float | None, list[str]]:
     """By how much the loss of the adapted model, not merged, is above that of its base; or why it cannot be had."""
-    rows, most = _rows(base, asked), positions(base.config)
+    rows, most = _rows(base, asked), max_positions(base.config)
     if most is not None and base.shape.positions(adapted, rows, 0) > most:
         return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
     change = text_loss(adapted, base, rows) - base_loss(base, asked)
@@ -55,7 +55,7 @@ def text_loss(adapted: Adapted, base: Base, rows: list[Encoded]) -> float:
     adapted.model.eval()
 
     def batch_losses(batch: list[Encoded]) -> list[float]:
-        logits = shape(adapted.network.config).target_logits(adapted, batch).float()
+        logits = model_family(adapted.network.config).target_logits(adapted, batch).float()
         targets = torch.tensor([token for row in batch for token in row.target], device=logits.device)
         each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return [part.sum().item() for part in each.split([len(row.target) for row in batch])]
@@ -66,7 +66,7 @@ def text_loss(adapted: Adapted, base: Base, rows: list[Encoded]) -> float:
 
 
 def _rows(base: Base, asked: Evaluation) -> list[Encoded]:
-    most, encoder = min(LENGTH, (positions(base.config) or 2 * LENGTH) // 2), base.shape.encoder
+    most, encoder = min(LENGTH, (max_positions(base.config) or 2 * LENGTH) // 2), base.shape.encoder
     rows = [encoder.passage(base.tokenizer, text, most) for text in passages(_text(asked))]
     if not (scored := [row for row in rows if row.prompt and row.target]):
         raise UserError(f"{asked.retention_text}: too short a text for retention")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from peftbench.core.spec import RunSpec
-from peftbench.profiling.devices import device
+from peftbench.profiling.devices import find_device
 from peftbench.profiling.forecast import forecast
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("spec")
     parser.add_argument("--data", type=Path)
     asked = parser.parse_args()
-    (cell,) = forecast([RunSpec.model_validate_json(asked.spec)], device(), asked.data).cells
+    (cell,) = forecast([RunSpec.model_validate_json(asked.spec)], find_device(), asked.data).cells
     print(json.dumps(cell.seconds))
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from peftbench.studies.run_data import RunData
 
 
-def write(
+def write_report(
     data: "RunData", context: Mapping[str, object], out: Path, published: "pd.DataFrame | None" = None
 ) -> list[Path]:
     """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
@@ -22,24 +22,26 @@ def write(
         data: from `peftbench.studies.run_data.run_data`.
         context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
         out: is made if absent; older files of these names are replaced, or removed where there is nothing to write.
-        published: rows of `peftbench.results.published.frame`, if there are any.
+        published: rows of `peftbench.results.published.published_frame`, if there are any.
 
     Raises:
         ValueError: there are no runs and no published rows.
     """
     from peftbench.report import published as others
-    from peftbench.report.page import page
-    from peftbench.report.tables import csv, markdown, section_markdown
+    from peftbench.report.page import leaderboard_page
+    from peftbench.report.tables import leaderboards_csv, leaderboards_markdown, section_markdown
 
-    sheets = others.sheets(published)
+    sheets = others.published_tables(published)
     if data.table.empty and not sheets:
         raise ValueError("there is nothing to report: no runs and no published rows")
     sections = "".join(map(section_markdown, data.sections))
     texts = {
-        "leaderboard.md": (markdown(data.leaderboards) + sections + others.markdown(sheets)).lstrip("\n"),
-        "leaderboard.csv": csv(data.leaderboards) if data.leaderboards else None,
-        "index.html": page(data, context, sheets),
-        "published.csv": others.csv(published) if published is not None and sheets else None,
+        "leaderboard.md": (
+            leaderboards_markdown(data.leaderboards) + sections + others.published_markdown(sheets)
+        ).lstrip("\n"),
+        "leaderboard.csv": leaderboards_csv(data.leaderboards) if data.leaderboards else None,
+        "index.html": leaderboard_page(data, context, sheets),
+        "published.csv": others.published_csv(published) if published is not None and sheets else None,
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from peftbench.studies._pscp_weights import FORMS, REFERENCES, WeightSet
-from peftbench.studies._text_format import ABSENT, UNTOLD, humane, interval_text, interval_words, runs
-from peftbench.studies.leaderboard import Leaderboard, Row
+from peftbench.studies._text_format import ABSENT, UNTOLD, count_text, interval_text, interval_words, runs_text
+from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow
 
 NOT_SHOWN = (
     f"“{UNTOLD}”: not shown to differ from at least one other method, which does not say that they are alike; one "
@@ -27,9 +27,9 @@ class Column:
 
     title: str
     meaning: str
-    text: Callable[[Row], str]
-    value: Callable[[Row], float | None]
-    hint: Callable[[Row], str] = lambda _: ""
+    text: Callable[[LeaderboardRow], str]
+    value: Callable[[LeaderboardRow], float | None]
+    hint: Callable[[LeaderboardRow], str] = lambda _: ""
 
 
 def columns(board: Leaderboard) -> list[Column]:
@@ -57,17 +57,17 @@ def columns(board: Leaderboard) -> list[Column]:
     return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *asked]
 
 
-def rank_text(row: Row) -> str:
+def rank_text(row: LeaderboardRow) -> str:
     """The rank, with a mark if the method is not shown to differ from any other."""
     return ABSENT if row.rank is None else f"{row.rank}{UNTOLD if row.tied_with else ''}"
 
 
-def _gaps(row: Row) -> str:
+def _gaps(row: LeaderboardRow) -> str:
     return "; ".join(map(str, row.missing))
 
 
 def _task(task: str, metric: str) -> Column:
-    def score(row: Row) -> float | None:
+    def score(row: LeaderboardRow) -> float | None:
         return row.scores[task].mean if task in row.scores else None
 
     meaning = f"{metric}, mean over the seeds, on a scale of 0 to 100."
@@ -80,35 +80,35 @@ def _task(task: str, metric: str) -> Column:
     )
 
 
-def _task_hint(row: Row, task: str) -> str:
+def _task_hint(row: LeaderboardRow, task: str) -> str:
     if task not in row.scores:
         return _gaps(row)
     count = row.at_chance.get(task, 0)
-    return interval_words(row.scores[task]) + (f"; {runs(count)} at chance" if count else "")
+    return interval_words(row.scores[task]) + (f"; {runs_text(count)} at chance" if count else "")
 
 
 def _number(value: float | None, form: str = ".1f") -> str:
     return ABSENT if value is None else format(value, form)
 
 
-def _trainable(row: Row) -> str:
+def _trainable(row: LeaderboardRow) -> str:
     trainable, total = row.costs["trainable_parameters"], row.costs["total_parameters"]
     if trainable is None:
         return ABSENT
     share = 100 * trainable / total if total else 0
     exact = f"{share:.0f}" if share > 9.5 else f"{share:.2g}" if share > 0.001 else "< 0.001"
-    return humane(trainable) + (f" ({exact} %)" if share else "")
+    return count_text(trainable) + (f" ({exact} %)" if share else "")
 
 
 def _cost(title: str, meaning: str, cost: str, unit: float = 1, form: str = ",.0f") -> Column:
-    def value(row: Row) -> float | None:
+    def value(row: LeaderboardRow) -> float | None:
         held = row.costs[cost]
         return None if held is None else held / unit
 
     return Column(title, meaning, lambda r: _number(value(r), form), value)
 
 
-def _has(column: Column) -> Callable[[Row], bool]:
+def _has(column: Column) -> Callable[[LeaderboardRow], bool]:
     return lambda row: column.value(row) is not None
 
 

@@ -39,10 +39,10 @@ def _latex(table: "pd.DataFrame") -> bytes:
 
 
 def _peft(result: RunResult) -> bytes:
-    from peftbench.results.published.peft_results import write
+    from peftbench.results.published.peft_results import peft_result
 
     # A loss that is not finite has no number in JSON.
-    return (json.dumps(_finite(write(result)), indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(_finite(peft_result(result)), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _finite(value: object) -> object:
@@ -71,7 +71,7 @@ FORMATS = (*TABLES, *EACH)
 ENDINGS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 
 
-def export(place: Store, to: Path, form: str | None = None, ids: Iterable[str] | None = None) -> list[Path]:
+def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[str] | None = None) -> list[Path]:
     """Write the runs of a store, or those of `ids`, in a format; each file by atomic rename.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
-from peftbench.report.tables import remarks
+from peftbench.report.tables import board_remarks
 from peftbench.studies import _conditions
 from peftbench.studies.leaderboard import Leaderboard
 
@@ -33,7 +33,7 @@ SIGNS = {
 """What LaTeX would read as more than itself: a bracket at the start of a row would be an argument of the row before."""
 
 
-def escaped(text: str) -> str:
+def latex_escaped(text: str) -> str:
     """`text` as itself in LaTeX."""
     return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], visible(text, keep="\n"))
 
@@ -48,13 +48,13 @@ def _table(board: Leaderboard) -> str:
     rank, *others = columns(board)
     heads = [rank.title, "Method", *(column.title for column in others)]
     rows = [[rank.text(row), row.method, *(column.text(row) for column in others)] for row in board.rows]
-    lines = [" & ".join(map(escaped, row)) + r" \\" for row in (heads, *rows)]
-    parts = [r"\begin{table}", r"\centering", rf"\caption{{{escaped(board.title)}}}"]
+    lines = [" & ".join(map(latex_escaped, row)) + r" \\" for row in (heads, *rows)]
+    parts = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(board.title)}}}"]
     parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
-    made = _conditions.sheet(board)
+    made = _conditions.conditions_table(board)
     told = [
         f"{line[0]}: " + ", ".join(map(" ".join, zip(made.headings[1:], line[1:], strict=True))) for line in made.lines
     ]
-    parts += [escaped(remark) + r" \par" for remark in (*remarks(board), made.note, *told)]
+    parts += [latex_escaped(remark) + r" \par" for remark in (*board_remarks(board), made.note, *told)]
     return "\n".join([*parts, r"\end{table}"])

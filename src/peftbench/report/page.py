@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.tables import failures, remarks
+from peftbench.report.tables import board_remarks, failures
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval
 from peftbench.studies import _conditions, pscp_sensitivity
 from peftbench.studies._figures import learning_curves, score_cost
-from peftbench.studies._run_labels import labels
+from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import interval_words
-from peftbench.studies.blocks import Sheet
+from peftbench.studies.blocks import Table
 from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.run_data import RunData
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def page(data: RunData, context: Mapping[str, object], sheets: Sequence[Sheet] = ()) -> str:
+def leaderboard_page(data: RunData, context: Mapping[str, object], sheets: Sequence[Table] = ()) -> str:
     """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
     table, boards = data.table, data.leaderboards
     views = [_view(f"b{i}", board, data) for i, board in enumerate(boards)]
@@ -49,7 +49,7 @@ def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
     return {
         "Runs": ", ".join(f"{count} {status}" for status, count in statuses.items()),
         "Models": named(table["model"]),
-        "Methods": named(labels(table)),
+        "Methods": named(method_labels(table)),
         "Tasks": named(table["task"]),
         "Training rows": named(table["size"]),
         "Seeds": named(table["seed"]),
@@ -70,12 +70,12 @@ def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
         "board": board,
         "columns": shown,
         "lines": lines,
-        "remarks": remarks(board),
-        "made": _conditions.sheet(board),
+        "remarks": board_remarks(board),
+        "made": _conditions.conditions_table(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks, f"{name}-cost"),
-        "sensitivity": pscp_sensitivity.figures(board, looks, f"{name}-pscp"),
-        "leaders": pscp_sensitivity.lines(board),
+        "sensitivity": pscp_sensitivity.sensitivity_figures(board, looks, f"{name}-pscp"),
+        "leaders": pscp_sensitivity.sensitivity_rows(board),
         "curves": learning_curves(board, data.compared, data.curves, looks, f"{name}-curve"),
     }
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.template import render
-from peftbench.studies._text_format import ABSENT, duration, humane, size
+from peftbench.studies._text_format import ABSENT, count_text, duration_text, size_text
 
 if TYPE_CHECKING:
-    from peftbench.profiling.forecast import Cell, Forecast
+    from peftbench.profiling.forecast import CellForecast, Forecast
     from peftbench.profiling.resolution import Resolution
 
 WIDEST = 100.0
@@ -15,21 +15,21 @@ WIDEST = 100.0
 HEADINGS = ("Model", "Method", "Runs", "Trainable", "+TFLOP", "Adapter", "Peak", "Train FLOP", "Time", "kWh")
 
 
-def lines(ahead: "Forecast") -> Iterator[list[str]]:
+def forecast_lines(ahead: "Forecast") -> Iterator[list[str]]:
     """A line for each model and method, over its tasks and sizes that can be run; ranges where they differ."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[CellForecast]] = {}
     for cell in ahead.cells:
         groups.setdefault((cell.model, cell.method), []).append(cell)
     for (model, method), cells in groups.items():
         able = [cell for cell in cells if cell in ahead.runnable]
         yield [
             *(model, method, str(sum(cell.seeds for cell in able))),
-            _range((cell.trainable_parameters for cell in cells), humane),
+            _range((cell.trainable_parameters for cell in cells), count_text),
             _range((cell.extra_forward_flops_512 for cell in cells), lambda n: f"{n / 1e12:.3g}"),
-            _range((cell.adapter_bytes for cell in cells), size),
-            _range((cell.peak_memory_bytes for cell in cells), size),
-            _sum(able, "train_flops", humane),
-            _sum(able, "seconds", duration),
+            _range((cell.adapter_bytes for cell in cells), size_text),
+            _range((cell.peak_memory_bytes for cell in cells), size_text),
+            _sum(able, "train_flops", count_text),
+            _sum(able, "seconds", duration_text),
             _sum(able, "joules", lambda n: f"{n / 3.6e6:.3g}"),
         ]
 
@@ -47,16 +47,16 @@ def troubles(ahead: "Forecast", statuses: Sequence[str] = ("refused", "does not 
             yield f"{status}: {method} of {model} on {named}: {why}"
 
 
-def remarks(ahead: "Forecast") -> Iterator[str]:
+def forecast_remarks(ahead: "Forecast") -> Iterator[str]:
     """What will not be done or is not known, the totals, and how far they can be trusted."""
     yield from troubles(ahead, ("refused", "does not fit", "not known"))
     device, time = ahead.device, ahead.makespan
     runs = sum(cell.seeds for cell in ahead.runnable)
-    whole = ABSENT if time is None else duration(time)
+    whole = ABSENT if time is None else duration_text(time)
     flops, energy = ahead.total("train_flops"), ahead.total("joules")
     yield (
         f"{runs} runs on {device.name}, {ahead.workers} at a time: {whole} in all"
-        f"{'' if flops is None else f', {humane(flops)} FLOP of training'}"
+        f"{'' if flops is None else f', {count_text(flops)} FLOP of training'}"
         f"{'' if energy is None else f', at most {energy / 3.6e6:.3g} kWh'}"
     )
     if device.rates is None:
@@ -67,7 +67,7 @@ def remarks(ahead: "Forecast") -> Iterator[str]:
         yield "Where rows or tokenizer are not at hand (--data), lengths are judged: by characters, or at the longest."
 
 
-def told_apart(found: "Resolution") -> str:
+def resolution_text(found: "Resolution") -> str:
     """Which differences a leaderboard will tell apart, and what one point would need, in a sentence or two."""
     tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
     rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
@@ -88,22 +88,22 @@ def told_apart(found: "Resolution") -> str:
     )
 
 
-def page(ahead: "Forecast", title: str) -> str:
+def forecast_page(ahead: "Forecast", title: str) -> str:
     """All cells as one page of HTML that needs nothing but itself. Every text in it is escaped."""
     return render(
         "plan.html.j2",
         title=title,
         headings=HEADINGS,
-        lines=list(lines(ahead)),
-        remarks=list(remarks(ahead)),
+        lines=list(forecast_lines(ahead)),
+        remarks=list(forecast_remarks(ahead)),
         cells=[(cell, _parts(cell)) for cell in ahead.cells],
         device=ahead.device,
         most=max((cell.peak_memory_bytes or 0 for cell in ahead.cells), default=0) or 1,
-        shown={"size": size, "duration": duration, "humane": humane, "absent": ABSENT},
+        shown={"size": size_text, "duration": duration_text, "humane": count_text, "absent": ABSENT},
     )
 
 
-def _parts(cell: "Cell") -> list[tuple[str, int]]:
+def _parts(cell: "CellForecast") -> list[tuple[str, int]]:
     names = ("weights", "gradients", "optimizer_states", "activations")
     return [(name.replace("_", " "), getattr(cell, f"peak_{name}_bytes") or 0) for name in names]
 
@@ -116,7 +116,7 @@ def _range(values: Iterable[float | None], form: Any) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _sum(cells: "list[Cell]", cost: str, form: Any) -> str:
+def _sum(cells: "list[CellForecast]", cost: str, form: Any) -> str:
     values = [(getattr(cell, cost), cell.seeds) for cell in cells]
     if not values or any(value is None for value, _ in values):
         return ABSENT

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from peftbench.report.tables import csv_text, sheet_markdown
-from peftbench.studies._text_format import ABSENT, humane
-from peftbench.studies.blocks import Sheet
+from peftbench.report.tables import csv_text, table_markdown
+from peftbench.studies._text_format import ABSENT, count_text
+from peftbench.studies.blocks import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ REMARK = (
     "and a difference to a measured score may have any of these causes."
 )
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "trainable_parameters": ("Trainable", humane),
+    "trainable_parameters": ("Trainable", count_text),
     "train_seconds": ("Train s", lambda seconds: f"{seconds:,.0f}"),
     "peak_memory_bytes": ("Peak MB", lambda size: f"{size / 1e6:,.0f}"),
     "memory_reserved_max_bytes": ("Reserved MB, max", lambda size: f"{size / 1e6:,.0f}"),
@@ -32,14 +32,14 @@ RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "l
 """What tells the lines of a table apart."""
 
 
-def sheets(published: "pd.DataFrame | None") -> list[Sheet]:
-    """The tables of published rows (`peftbench.results.published.frame`); none where there are no rows."""
+def published_tables(published: "pd.DataFrame | None") -> list[Table]:
+    """The tables of published rows (`peftbench.results.published.published_frame`); none where there are no rows."""
     if published is None or published.empty:
         return []
     return [_sheet(rows) for _, rows in published.groupby(ABOUT, sort=False)]
 
 
-def _sheet(rows: "pd.DataFrame") -> Sheet:
+def _sheet(rows: "pd.DataFrame") -> Table:
     source, model, train_data = rows[ABOUT].iloc[0]
     tasks = list(dict.fromkeys(zip(rows["task"], rows["metric"], strict=True)))
     costs = [cost for cost in COSTS if rows[cost].notna().any()]
@@ -59,7 +59,7 @@ def _sheet(rows: "pd.DataFrame") -> Sheet:
     headings = [f"{task} {metric}" if several else task for task, metric in tasks]
     title = f"{model}, published in {source}" + (f", trained on {train_data}" if train_data else "")
     shown = (*names, *headings, *(COSTS[cost][0] for cost in costs))
-    return Sheet(title, shown, len(names), tuple(lines), _metrics(tasks))
+    return Table(title, shown, len(names), tuple(lines), _metrics(tasks))
 
 
 def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
@@ -70,14 +70,14 @@ def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
     return "; ".join(f"{metric}: {', '.join(names)}" for metric, names in by_metric.items()) + "."
 
 
-def markdown(shown: Sequence[Sheet]) -> str:
+def published_markdown(shown: Sequence[Table]) -> str:
     """The tables as a section of Markdown; empty where there are none."""
     if not shown:
         return ""
-    return "\n" + "\n\n".join([f"## {HEADING}", REMARK, *map(sheet_markdown, shown)]) + "\n"
+    return "\n" + "\n\n".join([f"## {HEADING}", REMARK, *map(table_markdown, shown)]) + "\n"
 
 
-def csv(published: "pd.DataFrame") -> str:
+def published_csv(published: "pd.DataFrame") -> str:
     """All published rows, with the columns that any of them fills."""
     filled = [name for name in published.columns if (published[name].notna() & (published[name] != "")).any()]
     return csv_text(published[filled])

@@ -7,18 +7,18 @@ from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns
 from peftbench.studies import _conditions, pscp_sensitivity
-from peftbench.studies._run_labels import labels
-from peftbench.studies._text_format import grouped, lacking, runs
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies._run_labels import method_labels
+from peftbench.studies._text_format import lacking_text, missing_cells_text, runs_text
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def remarks(board: Leaderboard) -> list[str]:
+def board_remarks(board: Leaderboard) -> list[str]:
     """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
-    said = [NOT_SHOWN, *_to_show(board), *_conditions.remarks(board)]
+    said = [NOT_SHOWN, *_to_show(board), *_conditions.condition_remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
     said += _at_chance(board)
@@ -27,8 +27,8 @@ def remarks(board: Leaderboard) -> list[str]:
     said += _not_chosen(board)
     if board.costs_refused:
         said.append(f"Costs are not compared: {board.costs_refused}.")
-    said += [f"No method has a score on {cells}" for cells in grouped(board.unscored)]
-    said += lacking((row.method, row.missing) for row in board.rows)
+    said += [f"No method has a score on {cells}" for cells in missing_cells_text(board.unscored)]
+    said += lacking_text((row.method, row.missing) for row in board.rows)
     if board.weights:
         said.append(f"Weights of PSCP: {', '.join(map(str, board.weights))}.")
     return said + _without_pscp(board)
@@ -64,7 +64,7 @@ def _at_chance(board: Leaderboard) -> list[str]:
     held = [(row.method, row.at_chance) for row in board.rows if row.at_chance]
     if not held:
         return []
-    named = (f"{method} ({', '.join(f'{task} {runs(n)}' for task, n in tasks.items())})" for method, tasks in held)
+    named = (f"{method} ({', '.join(f'{task} {runs_text(n)}' for task, n in tasks.items())})" for method, tasks in held)
     meaning = "not shown to be better than the best answer that is the same for all rows (one-sided, 95 %)"
     return [f"“{AT_CHANCE}” marks a task with runs at chance, {meaning}: {'; '.join(named)}."]
 
@@ -102,7 +102,7 @@ def _without_pscp(board: Leaderboard) -> list[str]:
 
 def failures(table: "pd.DataFrame") -> list[str]:
     """One line for each run without a score, with its status and the first line of its error; not the pruned ones."""
-    named = table.assign(label=labels(table))
+    named = table.assign(label=method_labels(table))
     lost = ~named["status"].isin(["ok", "pruned"]) | ((named["status"] == "ok") & named["score"].isna())
     lines = []
     for row in named[lost].to_dict("records"):
@@ -115,7 +115,7 @@ def failures(table: "pd.DataFrame") -> list[str]:
     return lines
 
 
-def markdown(boards: Sequence[Leaderboard]) -> str:
+def leaderboards_markdown(boards: Sequence[Leaderboard]) -> str:
     """The leaderboards as Markdown tables, each with its remarks."""
     return "\n\n".join(_section(board) for board in boards) + "\n"
 
@@ -124,34 +124,39 @@ def _section(board: Leaderboard) -> str:
     rank, *others = columns(board)
     cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
     cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
-    notes = [f"- {escaped(remark)}" for remark in remarks(board)]
-    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity.lines(board)]
+    notes = [f"- {markdown_escaped(remark)}" for remark in board_remarks(board)]
+    moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity.sensitivity_rows(board)]
     below = ["", pscp_sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    made = sheet_markdown(_conditions.sheet(board))
-    return "\n".join([f"## {escaped(board.title)}", "", *map(_line, cells), "", *notes, "", made, *below])
+    made = table_markdown(_conditions.conditions_table(board))
+    return "\n".join([f"## {markdown_escaped(board.title)}", "", *map(_line, cells), "", *notes, "", made, *below])
 
 
-def sheet_markdown(sheet: Sheet) -> str:
+def table_markdown(sheet: Table) -> str:
     """A table under its title, with its note."""
     rules = ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))]
     lines = ["| " + " | ".join(rules) + " |", *map(_line, sheet.lines)]
-    heading = [f"### {escaped(sheet.title)}"] if sheet.title else []
+    heading = [f"### {markdown_escaped(sheet.title)}"] if sheet.title else []
     parts = [*heading, *(["\n".join([_line(sheet.headings), *lines])] if sheet.lines else [])]
-    return "\n\n".join(parts + ([f"- {escaped(sheet.note)}"] if sheet.note else []))
+    return "\n\n".join(parts + ([f"- {markdown_escaped(sheet.note)}"] if sheet.note else []))
 
 
 def section_markdown(section: Section) -> str:
     """A section without its figures."""
-    remarks = "\n".join(f"- {escaped(remark)}" for remark in section.remarks)
-    parts = [f"## {escaped(section.title)}", escaped(section.about), *map(sheet_markdown, section.sheets), remarks]
+    remarks = "\n".join(f"- {markdown_escaped(remark)}" for remark in section.remarks)
+    parts = [
+        f"## {markdown_escaped(section.title)}",
+        markdown_escaped(section.about),
+        *map(table_markdown, section.sheets),
+        remarks,
+    ]
     return "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escaped, cells))} |"
+    return f"| {' | '.join(map(markdown_escaped, cells))} |"
 
 
-def escaped(text: str) -> str:
+def markdown_escaped(text: str) -> str:
     """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
     text = visible(text.replace("\n", " "))
     for sign in "\\|`*_[]":
@@ -159,7 +164,7 @@ def escaped(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
-def csv(boards: Sequence[Leaderboard]) -> str:
+def leaderboards_csv(boards: Sequence[Leaderboard]) -> str:
     """The leaderboards as one CSV of `Leaderboard.to_frame`, unrounded."""
     import pandas as pd
 

@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich import table as rich_table
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.table import Column, Table
 from rich.text import Text
 
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.published import HEADING, REMARK
-from peftbench.report.tables import remarks
+from peftbench.report.tables import board_remarks
 from peftbench.studies import _conditions, pscp_sensitivity
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.leaderboard import Leaderboard
 
 GAP = 2
@@ -36,15 +36,15 @@ class View:
         yield _line(self.board.title, "bold")
         for shown in _packed(others, room):
             yield self._table([rank, method, *shown])
-        for remark in [*remarks(self.board), *pscp_sensitivity.remarks(self.board)]:
+        for remark in [*board_remarks(self.board), *pscp_sensitivity.sensitivity_remarks(self.board)]:
             yield Padding(_line(remark), (0, 0, 0, 1))
-        made = _conditions.sheet(self.board)
+        made = _conditions.conditions_table(self.board)
         yield _line(made.title, "")
         yield from _sheet(made, options.max_width)
         yield Text()
 
-    def _table(self, shown: list[tuple[str, ...]]) -> Table:
-        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    def _table(self, shown: list[tuple[str, ...]]) -> rich_table.Table:
+        table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         for number, (heading, *_) in enumerate(shown):
             is_method = number == 1
             # Only the method's name may be broken: a broken number would be another number.
@@ -62,8 +62,11 @@ class View:
 def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table whose first column is names. Nothing is cut off: long texts are folded on a terminal."""
     first, *others = headings
-    shown = [Column(first, no_wrap=True), *(Column(heading, overflow="fold") for heading in others)]
-    table = Table(*shown, box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    shown = [
+        rich_table.Column(first, no_wrap=True),
+        *(rich_table.Column(heading, overflow="fold") for heading in others),
+    ]
+    table = rich_table.Table(*shown, box=None, padding=(0, GAP, 0, 0), header_style="bold")
     for row in rows:
         table.add_row(*map(Text, _shown(row)))
     if not console.is_terminal:
@@ -71,7 +74,7 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
     console.print(table)
 
 
-def print_published(console: Console, sheets: Sequence[Sheet]) -> None:
+def print_published(console: Console, sheets: Sequence[Table]) -> None:
     """Published figures under their own heading, after what was measured."""
     for sheet in sheets:
         console.print(_line(f"{HEADING}: {sheet.title}", "bold"))
@@ -93,17 +96,17 @@ def print_section(console: Console, section: Section) -> None:
     console.print()
 
 
-def _print_sheet(console: Console, sheet: Sheet) -> None:
+def _print_sheet(console: Console, sheet: Table) -> None:
     for part in _sheet(sheet, console.width):
         console.print(part)
 
 
-def _sheet(sheet: Sheet, width: int) -> Iterator[RenderableType]:
+def _sheet(sheet: Table, width: int) -> Iterator[RenderableType]:
     """A table, in parts no wider than `width` that repeat its names, and its note."""
     columns = [_shown(cells) for cells in zip(sheet.headings, *sheet.lines, strict=True)]
     names, others = columns[: sheet.names], columns[sheet.names :]
     for shown in _packed(others, width - min(sum(map(_width, names)), width // 2)) if sheet.lines else ():
-        table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+        table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         for number, (heading, *_) in enumerate([*names, *shown]):
             is_name = number < sheet.names
             # Only names may be broken: a broken number would be another number.

@@ -34,7 +34,7 @@ class DamagedError(ValueError):
 def seal(content: Mapping[str, Any], folder: Path) -> bytes:
     """The text of `result.json`: `content` (in JSON's types), the digests of the files in `folder`, and its own."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != RESULT and not path.name.endswith(f".{RESULT}")
     }
@@ -69,7 +69,7 @@ def unseal(path: Path, newest: int) -> tuple[dict[str, Any], Files]:
     return content, files
 
 
-def file_digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
@@ -103,7 +103,7 @@ class Verified:
                 # The digest is part of the key: a result that was replaced has other files under the same names.
                 key = f"{place}/{name} {facts['sha256'][:16]}"
                 if self.known.get(key) != identity and not (
-                    path.is_file() and found.st_size == facts["bytes"] and file_digest(path) == facts["sha256"]
+                    path.is_file() and found.st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
                 ):
                     raise DamagedError(path, "its content is not what was written")
                 self.seen[key] = identity

@@ -13,7 +13,7 @@ from peftbench.core.spec import RunResult, Score
 from peftbench.metrics import METRICS, Answers
 from peftbench.results.store import Store, read_predictions
 from peftbench.tasks import Task, resolve
-from peftbench.tasks._scoring import Scored, answers_from, facts_of_answers, score_all
+from peftbench.tasks._scoring import TaskScores, answers_from, facts_of_answers, score_all
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Rescored:
         return math.isclose(self.stored.value, self.now.value, rel_tol=1e-9, abs_tol=1e-9)
 
 
-def score(
+def score_answers(
     metric: str,
     predictions: Sequence[str],
     references: Sequence[str | Sequence[str]],
@@ -99,7 +99,7 @@ def rescore(store: Store, ids: Sequence[str], metrics: Sequence[str] = (), save:
     return found
 
 
-def rescored(result: RunResult, folder: Path, metrics: Sequence[str] = ()) -> tuple[list[Rescored], Scored]:
+def rescored(result: RunResult, folder: Path, metrics: Sequence[str] = ()) -> tuple[list[Rescored], TaskScores]:
     """The kept answers of one run, scored by its own metrics or by these.
 
     Raises `UserError` for an unknown metric, or for answers that cannot be scored.

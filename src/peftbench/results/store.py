@@ -381,16 +381,18 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "model_version": str(spec.model.version),
         "method": spec.method.called or spec.method.name,
         "method_version": str(spec.method.version),
-        "method_arguments": written(spec.method.shown),
+        "method_arguments": arguments_text(spec.method.shown),
         "task": spec.task.called or spec.task.name,
         "task_version": str(spec.task.version),
         "fingerprint": result.data.fingerprint if result.data else None,
-        "evaluation": written(spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})),
-        "task_arguments": written(spec.task.asked),
+        "evaluation": arguments_text(
+            spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})
+        ),
+        "task_arguments": arguments_text(spec.task.asked),
         "size": spec.size,
         "seed": spec.seed,
         **_searched(spec),
-        "training": written(spec.train.model_dump(mode="json", exclude_defaults=True)),
+        "training": arguments_text(spec.train.model_dump(mode="json", exclude_defaults=True)),
         **{name: getattr(result, name) for name in AS_FOUND},
         "metric": main,
         "metric_version": str(score.version) if main else None,
@@ -427,7 +429,7 @@ def _searched(spec: RunSpec) -> dict[str, Any]:
     """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
     given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
     number, search = (None, "") if spec.trial is None else (spec.trial.number, spec.trial.search)
-    return {"trial": number, "search": search, "tuned": written(given)}
+    return {"trial": number, "search": search, "tuned": arguments_text(given)}
 
 
 def _latencies(result: RunResult) -> dict[str, float | None]:
@@ -436,7 +438,7 @@ def _latencies(result: RunResult) -> dict[str, float | None]:
     return found | {f"{at}_{name}": getattr(each, name, None) for at, each in measured for name in Latency.model_fields}
 
 
-def written(arguments: dict[str, Any]) -> str:
+def arguments_text(arguments: dict[str, Any]) -> str:
     """Arguments as a column of the table has them: names and JSON values, in the order of the names."""
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from peftbench.core.registry import UserError
 from peftbench.core.spec import SCHEMA, RunResult
 from peftbench.results.digests import DamagedError, unseal
-from peftbench.results.published import kept
+from peftbench.results.published import kept_published
 from peftbench.results.rescore import rescored
 from peftbench.results.store import Store
 
@@ -31,7 +31,7 @@ class Verification:
         return not self.damaged
 
 
-def verify(store: Store, found: Verification) -> Iterator[Path]:
+def verify_store(store: Store, found: Verification) -> Iterator[Path]:
     """Check all runs and published figures of a store, and add what is found to `found`; yields each path when done.
 
     Every file is read whole, whatever was found before. See `peftbench.results.store.check_consistent` for what a
@@ -47,7 +47,7 @@ def verify(store: Store, found: Verification) -> Iterator[Path]:
             found.whole += path not in found.damaged
             found.unsealed += not unseal(path, SCHEMA)[1]
         yield path
-    damaged: Mapping[Path, str] = kept(store.root)[1]
+    damaged: Mapping[Path, str] = kept_published(store.root)[1]
     found.damaged.update(damaged)
 
 

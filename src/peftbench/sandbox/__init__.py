@@ -19,10 +19,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from peftbench.sandbox.box import Limits, Mode, RefusedError
-from peftbench.sandbox.processes import Status, attend, contained
+from peftbench.sandbox.box import Mode, NotContainedError, ResourceLimits
+from peftbench.sandbox.processes import ProgramStatus, attend, contained
 
-__all__ = ["SWITCH", "Limits", "Mode", "Outcome", "RefusedError", "Status", "mode", "patiently", "run"]
+__all__ = [
+    "SWITCH",
+    "Mode",
+    "NotContainedError",
+    "ProgramOutcome",
+    "ProgramStatus",
+    "ResourceLimits",
+    "mode",
+    "patiently",
+    "run_program",
+]
 
 SWITCH = "PEFTBENCH_SANDBOX"
 KILLED = 137
@@ -30,28 +40,28 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProgramOutcome:
     """What became of a program. `ok`: it ended with exit status 0; `failed`: with another (128 and its number for a
     signal), as when it ran out of memory or processor time; `timeout` and `overflow`: it was stopped, after too long a
     time or for too much output, memory or files.
     """
 
-    status: Status
+    status: ProgramStatus
     stdout: str
     stderr: str
     seconds: float
     exit_code: int | None = None
 
 
-def run(
-    program: str, stdin: str = "", limits: Limits | None = None, *, prelude: str = "", leave: bool = False
-) -> Outcome:
+def run_program(
+    program: str, stdin: str = "", limits: ResourceLimits | None = None, *, prelude: str = "", leave: bool = False
+) -> ProgramOutcome:
     """Run the text of a Python program. Raises `RefusedError` if it cannot be contained.
 
     `prelude` is run before it, in its place; with `leave`, a `return` outside of functions ends it.
     """
     how, given = mode(), {"program": program, "prelude": prelude, "leave": leave}
-    return patiently(lambda: _run(how, given, stdin, limits or Limits()))
+    return patiently(lambda: _run(how, given, stdin, limits or ResourceLimits()))
 
 
 def mode() -> Mode:
@@ -60,9 +70,9 @@ def mode() -> Mode:
     if wanted == "rlimit":
         return "rlimit"
     if wanted != "bwrap":
-        raise RefusedError(f"{SWITCH} is '{wanted}': it may be bwrap or rlimit")
+        raise NotContainedError(f"{SWITCH} is '{wanted}': it may be bwrap or rlimit")
     if problem := _problem(shutil.which("bwrap")):
-        raise RefusedError(
+        raise NotContainedError(
             f"no program is run: {problem}. Install bubblewrap (apt install bubblewrap) where user namespaces are "
             f"allowed, or set {SWITCH}=rlimit if the programs may use all your files and the network"
         )
@@ -75,8 +85,8 @@ def _problem(bwrap: str | None) -> str | None:
     if bwrap is None:
         return "bubblewrap (bwrap) is not installed"
     try:
-        outcome, _ = _run("bwrap", {"program": "print(6 * 7)"}, "", Limits(seconds=30.0))
-    except RefusedError as error:
+        outcome, _ = _run("bwrap", {"program": "print(6 * 7)"}, "", ResourceLimits(seconds=30.0))
+    except NotContainedError as error:
         return str(error)
     return None if outcome.stdout == "42\n" else f"a trial of bwrap ended as {outcome}"
 
@@ -102,7 +112,7 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _run(how: Mode, given: dict[str, object], stdin: str, limits: Limits) -> tuple[Outcome, bool]:
+def _run(how: Mode, given: dict[str, object], stdin: str, limits: ResourceLimits) -> tuple[ProgramOutcome, bool]:
     with contained(how, "program", given, limits, stdin) as process:
         status, spoilt = attend(process)
     process.check_started()
@@ -111,4 +121,4 @@ def _run(how: Mode, given: dict[str, object], stdin: str, limits: Limits) -> tup
     ended = status or ("failed" if code else "ok")
     stopped = status in ("timeout", "overflow")
     out, err = process.text("out"), process.text("err")
-    return Outcome(ended, out, err, process.seconds, None if stopped else code), spoilt
+    return ProgramOutcome(ended, out, err, process.seconds, None if stopped else code), spoilt

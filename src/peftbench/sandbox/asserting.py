@@ -11,7 +11,7 @@ import operator
 import symtable
 import sys
 
-from peftbench.sandbox.exchange import Channel, ProgramError, report_to, same
+from peftbench.sandbox.exchange import Channel, ProgramError, report_to, same_value
 
 TYPE_CHECKING = False  # as in `exchange.py`
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
     module = type(sys)("__main__")
     sys.modules["__main__"] = module  # where `unittest.main` looks for tests
     names = module.__dict__
-    watch = Watch()
+    watch = AssertionLog()
     names |= {"__builtins__": builtins, COMPARE: _compare, COUNT: watch.count, NOTE: watch.note}
     try:
         plain, tree = ast.parse(text), ast.parse(text)
         futile = futility(tree)
         code = compile(ast.fix_missing_locations(Comparing().visit(tree)), "tests.py", "exec")
-        wanted, modules = candidates(text)
+        wanted, modules = names_to_define(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         return report_to(report, [None, f"the tests are no Python: {error}"])
     if not wanted:
@@ -80,7 +80,7 @@ def _to_the_end(run: Callable[[], Any]) -> None:
             raise AssertionError("the tests ended early") from end
 
 
-def candidates(text: str) -> tuple[list[str], list[str]]:
+def names_to_define(text: str) -> tuple[list[str], list[str]]:
     """The names that tests use and do not define: those that the program has to define, and those of modules.
 
     A module of the standard library is the program's only if it is called; so is a built-in name, if there is no other.
@@ -149,7 +149,7 @@ def _asserts(name: str) -> bool:
     return name.startswith("assert") or name == "fail"
 
 
-class Watch:
+class AssertionLog:
     """What tests have defined, run and asserted so far."""
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ def _is_test(function: Any) -> bool:
     return needed <= 0 and named <= 0 and "." not in function.__qualname__
 
 
-def watch_unittest(watch: Watch) -> None:
+def watch_unittest(watch: AssertionLog) -> None:
     """Make `unittest` tell what it runs and what fails, whoever runs it, and compare values as bare assertions do."""
     unittest: Any = importlib.import_module("unittest")
     case, result = unittest.TestCase, unittest.TestResult
@@ -252,13 +252,13 @@ def _strict(plain: Any, holds: Callable[[Any, Any], bool], also: bool) -> Callab
 
 def _within(one: Any, all_: Iterable[Any]) -> bool:
     if isinstance(all_, list | tuple | set | frozenset | dict):
-        return any(same(one, each) for each in all_)
+        return any(same_value(one, each) for each in all_)
     return one in all_
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "Eq": same,
-    "NotEq": lambda left, right: not same(left, right),
+    "Eq": same_value,
+    "NotEq": lambda left, right: not same_value(left, right),
     "Lt": operator.lt,
     "LtE": operator.le,
     "Gt": operator.gt,
@@ -274,7 +274,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 def _same_items(first: Iterable[Any], second: Iterable[Any]) -> bool:
     left = list(second)
     for one in first:
-        place = next((i for i, other in enumerate(left) if same(one, other)), None)
+        place = next((i for i, other in enumerate(left) if same_value(one, other)), None)
         if place is None:
             return False
         del left[place]
@@ -283,12 +283,12 @@ def _same_items(first: Iterable[Any], second: Iterable[Any]) -> bool:
 
 STRICT: dict[str, tuple[Callable[[Any, Any], bool], bool]] = {
     **dict.fromkeys(
-        ("assertEqual", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"), (same, True)
+        ("assertEqual", "assertListEqual", "assertTupleEqual", "assertDictEqual", "assertSetEqual"), (same_value, True)
     ),
-    "assertSequenceEqual": (lambda left, right: same(list(left), list(right)), True),
+    "assertSequenceEqual": (lambda left, right: same_value(list(left), list(right)), True),
     "assertCountEqual": (_same_items, False),
     "assertAlmostEqual": (lambda left, right: isinstance(left, bool) == isinstance(right, bool), True),
-    "assertNotEqual": (lambda left, right: not same(left, right), False),
+    "assertNotEqual": (lambda left, right: not same_value(left, right), False),
     "assertIn": (_within, False),
     "assertNotIn": (lambda left, right: not _within(left, right), False),
 }

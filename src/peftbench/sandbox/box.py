@@ -19,12 +19,12 @@ TEMPORARY = "/tmp"  # noqa: S108 (the one inside the box)
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 
 
-class RefusedError(Exception):
+class NotContainedError(Exception):
     """No program was run, because it could not be contained; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class ResourceLimits:
     """Bounds on a program.
 
     `seconds` by the clock, without the time in which the program was ready to run and others had the processor;
@@ -43,7 +43,7 @@ class Limits:
     files: int = 10_000
 
 
-def command(how: Mode, limits: Limits) -> tuple[list[str], dict[str, Any]]:
+def command(how: Mode, limits: ResourceLimits) -> tuple[list[str], dict[str, Any]]:
     """The command of a Python that runs `inside.py`, and what that is given to contain itself."""
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     flags = ["-P", "-s", "-S", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
@@ -66,7 +66,7 @@ def _filter(how: Mode) -> bytes:
         return filter_of(os.uname().machine)
     except ValueError as error:
         if how == "bwrap":
-            raise RefusedError(str(error)) from error
+            raise NotContainedError(str(error)) from error
         return b""
 
 
@@ -79,7 +79,7 @@ def _tasks_of_user() -> int:
     return count
 
 
-def _bubblewrap(limits: Limits) -> list[str]:
+def _bubblewrap(limits: ResourceLimits) -> list[str]:
     """The command of a bubblewrap that shows the system's files and Python's, read-only, and a temporary folder."""
     program = shutil.which("bwrap") or "bwrap"
     alone = ["--unshare-all"]

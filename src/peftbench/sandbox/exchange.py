@@ -61,7 +61,7 @@ IMPORTED = {"Fraction": "fractions", "Decimal": "decimal"}
 """Classes whose values are told as texts, and their modules: who has not imported them has no such values."""
 
 
-def encode(value: Any, keep: Keep) -> Any:
+def encode_value(value: Any, keep: Keep) -> Any:
     """A value in JSON's types. What equals what in Python stays so: a list is no tuple, and `True` is told from 1.
 
     A value of a class derived from a built-in one becomes a plain value of that. `keep` tells of all other objects.
@@ -72,7 +72,7 @@ def encode(value: Any, keep: Keep) -> Any:
         return {"object": keep(value)}
     for kind, tell in TOLD:
         if isinstance(value, kind):
-            return tell(value, lambda one: encode(one, keep))
+            return tell(value, lambda one: encode_value(one, keep))
     for name, module in IMPORTED.items():
         imported: Any = getattr(sys.modules.get(module), name, None)
         if imported is not None and isinstance(value, imported):
@@ -143,15 +143,15 @@ def _built_in_error(name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def same(left: Any, right: Any) -> bool:
+def same_value(left: Any, right: Any) -> bool:
     """Whether two values are equal in Python, but for truth values, which are no numbers here: `True` is not 1."""
     if isinstance(left, bool) != isinstance(right, bool):
         return not isinstance(left, int | float | complex) and bool(left == right)
     if type(left) is type(right) and isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(same, left, right))
+        return len(left) == len(right) and all(map(same_value, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
         keys = {(isinstance(key, bool), key) for key in left} == {(isinstance(key, bool), key) for key in right}
-        return keys and all(same(left[key], right[key]) for key in left)
+        return keys and all(same_value(left[key], right[key]) for key in left)
     if isinstance(left, set | frozenset) and isinstance(right, set | frozenset):
         return left == right and {x for x in left if isinstance(x, bool)} == {x for x in right if isinstance(x, bool)}
     return bool(left == right)
@@ -190,8 +190,8 @@ class Channel:
         self.send(
             {
                 "ask": what,
-                "with": encode(list(arguments), self.keep),
-                "named": {name: encode(value, self.keep) for name, value in named.items()},
+                "with": encode_value(list(arguments), self.keep),
+                "named": {name: encode_value(value, self.keep) for name, value in named.items()},
             }
         )
         told = self.attend()
@@ -217,9 +217,9 @@ class Channel:
             arguments = decode(told["with"], self.meet)
             named = {name: decode(value, self.meet) for name, value in told["named"].items()}
             value = self.answers[told["ask"]](*arguments, **named)
-            after = [encode(one, self.keep) for one in arguments]
+            after = [encode_value(one, self.keep) for one in arguments]
             changed = [[i, now] for i, (was, now) in enumerate(zip(told["with"], after, strict=True)) if was != now]
-            return {"value": encode(value, self.keep), "changed": changed}
+            return {"value": encode_value(value, self.keep), "changed": changed}
         except BaseException as error:
             if isinstance(error, ModuleNotFoundError):
                 show_error(type(error), error, None)  # for the reason of the verdict
@@ -334,7 +334,7 @@ def call(given: dict[str, Any], codes: Codes, report: int) -> None:
     arguments = decode(given["arguments"], lambda _: None)
     names = _module(codes)
     function = getattr(names["Solution"](), given["name"]) if "Solution" in names else names[given["name"]]
-    report_to(report, encode(function(*arguments), lambda _: None))
+    report_to(report, encode_value(function(*arguments), lambda _: None))
 
 
 def serve(given: dict[str, Any], codes: Codes, report: int) -> None:

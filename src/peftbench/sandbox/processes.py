@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Limits, Mode, RefusedError, command
+from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Mode, NotContainedError, ResourceLimits, command
 from peftbench.sandbox.usage import Usage, usage
 
-Status = Literal["ok", "failed", "timeout", "overflow"]
+ProgramStatus = Literal["ok", "failed", "timeout", "overflow"]
 MODULES = {"program": (), "call": ("exchange",), "serve": ("exchange",), "test": ("exchange", "asserting")}
 """Files of this folder whose text a part is given; the last one plays it."""
 PATIENCE = 10
@@ -33,7 +33,7 @@ class Contained:
 
     process: subprocess.Popen[bytes]
     streams: Mapping[str, IO[bytes]]
-    limits: Limits
+    limits: ResourceLimits
     started: float = field(default_factory=time.monotonic)
     printed: dict[str, bytes] = field(default_factory=lambda: {"out": b"", "err": b"", "report": b""})
 
@@ -62,12 +62,12 @@ class Contained:
         """Raises `RefusedError` for a process that never got so far as to be contained."""
         if not self.printed["report"]:
             said = " ".join(self.text("err").split())[-300:]
-            raise RefusedError(f"the sandbox did not start: {said or 'it was too slow, or ended without a word'}")
+            raise NotContainedError(f"the sandbox did not start: {said or 'it was too slow, or ended without a word'}")
 
 
 @contextmanager
 def contained(
-    how: Mode, part: str, given: Mapping[str, Any], limits: Limits, stdin: str = "", channel: int | None = None
+    how: Mode, part: str, given: Mapping[str, Any], limits: ResourceLimits, stdin: str = "", channel: int | None = None
 ) -> Iterator[Contained]:
     """A process that plays a part (`inside.py`) with what is given; when the context is left, nothing of it is left."""
     line, facts = command(how, limits)
@@ -92,7 +92,7 @@ def contained(
                 start_new_session=True,
             )
         except OSError as error:
-            raise RefusedError(f"the sandbox could not be started: {error}") from error
+            raise NotContainedError(f"the sandbox could not be started: {error}") from error
         finally:
             os.close(tell)
         assert process.stdout
@@ -124,7 +124,7 @@ def _sealed(text: str) -> IO[bytes]:
     return file
 
 
-def attend(first: Contained, *others: Contained) -> tuple[Status | None, bool]:
+def attend(first: Contained, *others: Contained) -> tuple[ProgramStatus | None, bool]:
     """Read what processes print until the first has ended, or reported a line, or any has to be stopped.
 
     Returns why it was stopped, if it was, and whether that may be the fault of a busy machine.
@@ -154,7 +154,7 @@ def attend(first: Contained, *others: Contained) -> tuple[Status | None, bool]:
 class Look:
     """When to look at what processes use, and what it means."""
 
-    limits: Limits
+    limits: ResourceLimits
     started: float
     next: float = FIRST_LOOK
     waited: float | None = 0.0
@@ -167,7 +167,7 @@ class Look:
     def due(self) -> bool:
         return time.monotonic() >= self.started + self.next
 
-    def at(self, processes: Sequence[Contained]) -> Status | None:
+    def at(self, processes: Sequence[Contained]) -> ProgramStatus | None:
         """Why they have to be stopped, if they have."""
         elapsed = time.monotonic() - self.started
         each = [usage(one.process.pid, TEMPORARY) for one in processes]
@@ -181,7 +181,7 @@ class Look:
         own = elapsed - min(self.waited or 0.0, elapsed)
         return "timeout" if own > self.limits.seconds or elapsed > PATIENCE * self.limits.seconds else None
 
-    def _excess(self, used: Usage) -> Status | None:
+    def _excess(self, used: Usage) -> ProgramStatus | None:
         if used.cpu_seconds > self.limits.cpu_seconds + 1:
             return "failed"
         if used.memory_bytes > self.limits.resident_bytes or used.files > self.limits.files:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from peftbench.sandbox import Limits, mode, patiently, run
-from peftbench.sandbox.exchange import encode, same
+from peftbench.sandbox import ResourceLimits, mode, patiently, run_program
+from peftbench.sandbox.exchange import encode_value, same_value
 from peftbench.sandbox.processes import attend, contained
 
 Tests = Mapping[str, Any] | Sequence[str]
@@ -37,7 +37,7 @@ from typing import *
 """
 
 
-class Verdict(NamedTuple):
+class ProgramVerdict(NamedTuple):
     """Whether a program passes its tests; `None` if the tests cannot tell, and why.
 
     A program that fails has a reason too if it imports what the sandbox does not have.
@@ -47,31 +47,31 @@ class Verdict(NamedTuple):
     why: str = ""
 
 
-def passes(program: str, tests: Tests, limits: Limits | None = None) -> bool | None:
+def passes(program: str, tests: Tests, limits: ResourceLimits | None = None) -> bool | None:
     """Whether a program passes all of its tests; `None` if they cannot tell. Raises `RefusedError` if it cannot be
     contained.
     """
-    return judge(program, tests, limits).passed
+    return judge_program(program, tests, limits).passed
 
 
-def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
+def judge_program(program: str, tests: Tests, limits: ResourceLimits | None = None) -> ProgramVerdict:
     """As `passes`, with the reason (`Verdict`)."""
-    limits = limits or Limits()
+    limits = limits or ResourceLimits()
     if not isinstance(tests, Mapping):
         text = tests if isinstance(tests, str) else "\n".join(map(str, tests))
-        return _holds(program, text, limits) if text.strip() else Verdict(None, "there are no tests")
+        return _holds(program, text, limits) if text.strip() else ProgramVerdict(None, "there are no tests")
     comparison = tests.get("comparison", "exact")
     if comparison not in COMPARISONS:
-        return Verdict(None, f"the comparison '{comparison}' is none of {', '.join(COMPARISONS)}")
+        return ProgramVerdict(None, f"the comparison '{comparison}' is none of {', '.join(COMPARISONS)}")
     inputs, outputs, name = tests.get("inputs") or [], tests.get("outputs") or [], tests.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list):
-        return Verdict(None, "inputs and outputs are no lists")
+        return ProgramVerdict(None, "inputs and outputs are no lists")
     if name and not all(isinstance(given, list) for given in inputs):
-        return Verdict(None, "an input is no list of arguments")
+        return ProgramVerdict(None, "an input is no list of arguments")
     if len(inputs) != len(outputs):
-        return Verdict(None, f"there are {len(inputs)} inputs and {len(outputs)} outputs")
+        return ProgramVerdict(None, f"there are {len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:
-        return Verdict(None, "there are no tests")
+        return ProgramVerdict(None, "there are no tests")
     apps = comparison == "apps"
     for given, wanted in zip(inputs, outputs, strict=True):
         if name:
@@ -80,7 +80,7 @@ def judge(program: str, tests: Tests, limits: Limits | None = None) -> Verdict:
             verdict = _prints(program, given, wanted, apps, limits)
         if not verdict.passed:
             return verdict
-    return Verdict(True)
+    return ProgramVerdict(True)
 
 
 LACKING = re.compile(r"^ModuleNotFoundError: No module named '(.+?)'", re.MULTILINE)
@@ -95,12 +95,12 @@ def _lacking(stderr: str) -> str:
 # ---- printed text ---------------------------------------------------------------------------------------------------
 
 
-def _prints(program: str, given: object, wanted: object, apps: bool, limits: Limits) -> Verdict:
-    outcome = run(program, _text(given), limits, prelude=PRELUDE, leave=apps)
+def _prints(program: str, given: object, wanted: object, apps: bool, limits: ResourceLimits) -> ProgramVerdict:
+    outcome = run_program(program, _text(given), limits, prelude=PRELUDE, leave=apps)
     alike = alike_in_apps if apps else alike_exactly
     if outcome.status != "ok":
-        return Verdict(False, _lacking(outcome.stderr))
-    return Verdict(alike(outcome.stdout, _text(wanted)))
+        return ProgramVerdict(False, _lacking(outcome.stderr))
+    return ProgramVerdict(alike(outcome.stdout, _text(wanted)))
 
 
 def _text(given: object) -> str:
@@ -121,7 +121,7 @@ def alike_in_apps(printed: str, wanted: str) -> bool:
     """As in the program of the authors of APPS (arXiv:2105.09938): empty lines and the width of white space do not
     count, and where all lines are numbers, they need to be close.
     """
-    left, right = lines(printed), lines(wanted)
+    left, right = nonempty_lines(printed), nonempty_lines(wanted)
     if left == right:
         return True
     try:
@@ -131,7 +131,7 @@ def alike_in_apps(printed: str, wanted: str) -> bool:
     return all(math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-8) for one, other in pairs)
 
 
-def lines(text: str) -> list[str]:
+def nonempty_lines(text: str) -> list[str]:
     """The lines of a text that are not empty, white space reduced to single blanks."""
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
@@ -139,7 +139,9 @@ def lines(text: str) -> list[str]:
 # ---- values of calls ------------------------------------------------------------------------------------------------
 
 
-def _returns(program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: Limits) -> Verdict:
+def _returns(
+    program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: ResourceLimits
+) -> ProgramVerdict:
     """Whether a function, or a method of the class `Solution`, returns what is wanted, as JSON has it: a tuple is a
     list there, keys are text, and `true` is no number.
 
@@ -148,19 +150,19 @@ def _returns(program: str, name: str, given: Sequence[object], wanted: object, a
     """
     arguments = [_numbered(one) if apps else one for one in given]
     part = {"program": program, "prelude": PRELUDE, "leave": apps, "name": name}
-    part["arguments"] = encode(arguments, lambda _: None)
+    part["arguments"] = encode_value(arguments, lambda _: None)
     line, stderr = patiently(lambda: _called(part, limits))
     if not line:
-        return Verdict(False, _lacking(stderr))
+        return ProgramVerdict(False, _lacking(stderr))
     try:
         value = _plain(json.loads(line))
-        first = apps and isinstance(wanted, list) and wanted != [] and same(value, wanted[0])
-        return Verdict(first or same(value, wanted))
+        first = apps and isinstance(wanted, list) and wanted != [] and same_value(value, wanted[0])
+        return ProgramVerdict(first or same_value(value, wanted))
     except (ValueError, RecursionError):
-        return Verdict(False)
+        return ProgramVerdict(False)
 
 
-def _called(part: dict[str, Any], limits: Limits) -> tuple[tuple[bytes, str], bool]:
+def _called(part: dict[str, Any], limits: ResourceLimits) -> tuple[tuple[bytes, str], bool]:
     """What the program's side reported, a line of JSON, empty if there was nothing; and what it printed as errors."""
     with contained(mode(), "call", part, limits) as process:
         status, spoilt = attend(process)
@@ -201,12 +203,12 @@ def _numbered(one: object) -> object:
 # ---- assertions -----------------------------------------------------------------------------------------------------
 
 
-def _holds(program: str, assertions: str, limits: Limits) -> Verdict:
+def _holds(program: str, assertions: str, limits: ResourceLimits) -> ProgramVerdict:
     found, why = patiently(lambda: _asserted(program, assertions, limits))
-    return Verdict(found, why)
+    return ProgramVerdict(found, why)
 
 
-def _asserted(program: str, assertions: str, limits: Limits) -> tuple[tuple[bool | None, str], bool]:
+def _asserted(program: str, assertions: str, limits: ResourceLimits) -> tuple[tuple[bool | None, str], bool]:
     how = mode()
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):

@@ -46,7 +46,9 @@ class Comparison:
     variances: tuple[float, float] | None = None
 
 
-def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collection[str] = ()) -> tuple[Comparison, ...]:
+def compare_pairs(
+    methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collection[str] = ()
+) -> tuple[Comparison, ...]:
     """Every pair of methods, which all have the same tasks and seeds; in the order given.
 
     `fixed` are those that train nothing, whose seeds have no spread to learn from. Raises `ValueError` for methods
@@ -60,7 +62,7 @@ def compare(methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collecti
         found = [minus(means[a], means[b], one.variances[2]) for (a, b), one in zip(pairs, found, strict=True)]
     return tuple(
         Comparison(a, b, estimate.interval(), judged.p, judged.adjusted, judged.verdict, _variances(estimate))
-        for (a, b), estimate, judged in zip(pairs, found, judge(found, alpha), strict=True)
+        for (a, b), estimate, judged in zip(pairs, found, judge_differences(found, alpha), strict=True)
     )
 
 
@@ -77,7 +79,7 @@ class Judged(NamedTuple):
     verdict: Verdict
 
 
-def judge(differences: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
+def judge_differences(differences: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
     """Which differences are significant, all of them together."""
     p = p_values(differences)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))

@@ -71,7 +71,7 @@ def _expected_df(seeds: int, tasks: int, methods: int) -> float:
     return 2 * (own + others) if others else own
 
 
-def needed(design: Design, gap: float = 1.0) -> tuple[int, int]:
+def seeds_and_rows_needed(design: Design, gap: float = 1.0) -> tuple[int, int]:
     """Seeds, and test rows on each task, that find a difference of `gap` points; no fewer than the design has.
 
     Of many ways: seeds enough for half of the variance, then rows for the rest. Raises `ValueError` for no gap.
@@ -134,7 +134,7 @@ def to_show(gap: float, variances: tuple[float, float], design: Design) -> Neede
         return Needed(_least(fewest, lambda seeds: shown(seeds, least)), None)
     if shown(fewest, 1000 * MOST):
         return Needed(None, _least(least, lambda rows: shown(fewest, rows)))
-    seeds, rows = needed(asked, abs(gap))
+    seeds, rows = seeds_and_rows_needed(asked, abs(gap))
     if seeds > MOST or rows > 1000 * MOST:
         return f"more than {MOST:,} seeds or {1000 * MOST:,} test rows would be needed"
     return Needed(seeds, rows)

@@ -30,7 +30,7 @@ class Ranks:
     groups: tuple[tuple[str, ...], ...]
 
 
-def rank(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05) -> Ranks:
+def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05) -> Ranks:
     """Ranks of methods from their mean scores by task.
 
     Raises `ValueError` for fewer than three methods, or two tasks, and for methods that lack tasks, by their names.

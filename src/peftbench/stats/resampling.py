@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from peftbench.stats.intervals import Scores
 
-Numbers = npt.NDArray[np.float64]
-Sample = list[Numbers]
+FloatArray = npt.NDArray[np.float64]
+Sample = list[FloatArray]
 """For each task the scores of its runs: [resample, run]."""
 RESAMPLES = 2000
 
@@ -31,12 +31,12 @@ class Resampled:
     high: float | None
 
 
-def mean(sample: Sample) -> Numbers:
+def mean(sample: Sample) -> FloatArray:
     """The unweighted mean of the tasks' means, of each resample."""
     return np.asarray(np.mean([task.mean(1) for task in sample], axis=0))
 
 
-def interquartile_mean(sample: Sample) -> Numbers:
+def interquartile_mean(sample: Sample) -> FloatArray:
     """The mean of the middle half of all runs of all tasks, of each resample: a quarter is cut off at each end."""
     runs = np.sort(np.concatenate(sample, axis=1), axis=1)
     cut = runs.shape[1] // 4
@@ -45,7 +45,7 @@ def interquartile_mean(sample: Sample) -> Numbers:
 
 def bootstrap(
     scores: Scores,
-    statistic: Callable[[Sample], Numbers],
+    statistic: Callable[[Sample], FloatArray],
     generator: np.random.Generator,
     level: float = 0.95,
 ) -> Resampled:
@@ -73,7 +73,7 @@ def improvement(first: Scores, second: Scores, generator: np.random.Generator, l
     return _interval(value, _higher(_drawn(one, generator), _drawn(other, generator)), level)
 
 
-def _higher(one: Sample, other: Sample) -> Numbers:
+def _higher(one: Sample, other: Sample) -> FloatArray:
     shares = []
     for a, b in zip(one, other, strict=True):
         gap = a[:, :, None] - b[:, None, :]
@@ -96,7 +96,7 @@ def _drawn(scores: Scores, generator: np.random.Generator) -> Sample:
     return sample
 
 
-def _interval(value: float, drawn: Numbers, level: float) -> Resampled:
+def _interval(value: float, drawn: FloatArray, level: float) -> Resampled:
     if np.isnan(drawn).any():
         return Resampled(value, None, None)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])

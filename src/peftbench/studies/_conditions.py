@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._text_format import ABSENT, seeds_text
-from peftbench.studies.blocks import Sheet
+from peftbench.studies.blocks import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,12 +73,12 @@ MANY_CUT = 0.05
 """The share of truncated rows from which on a reader has to be warned."""
 
 
-def sheet(board: "Leaderboard") -> Sheet:
+def conditions_table(board: "Leaderboard") -> Table:
     """A line for each method with what differs between them; what does not differ stands in the note."""
     held = board.conditions
     apart = [fact for fact in NAMES if not _shared(held, fact) and any(of[fact] for of in held.values())]
     lines = [(row.method, *(_text(fact, held[row.method][fact]) for fact in apart)) for row in board.rows]
-    return Sheet(TITLE, ("Method", *(NAMES[fact] for fact in apart)), 1, tuple(lines) if apart else (), _note(board))
+    return Table(TITLE, ("Method", *(NAMES[fact] for fact in apart)), 1, tuple(lines) if apart else (), _note(board))
 
 
 def _note(board: "Leaderboard") -> str:
@@ -90,7 +90,7 @@ def _note(board: "Leaderboard") -> str:
     return f"All methods: {', '.join([*told, seeds_text(board.seeds)])}."
 
 
-def remarks(board: "Leaderboard") -> list[str]:
+def condition_remarks(board: "Leaderboard") -> list[str]:
     """Training sets smaller than asked for, and methods many of whose rows were cut."""
     said = []
     if board.fewer:
@@ -126,7 +126,7 @@ def _number(fact: str, value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def in_a_line(run: Mapping[str, Any]) -> str:
+def run_conditions_text(run: Mapping[str, Any]) -> str:
     """How a single run was made, from its row of a table, as a listing shows it."""
     forms = {
         "learning_rate": "lr {:g}",

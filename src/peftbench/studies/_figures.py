@@ -12,8 +12,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from peftbench.stats.intervals import Interval
-from peftbench.studies._label_layout import place, spread
-from peftbench.studies._text_format import humane
+from peftbench.studies._label_layout import label_line_ends, label_points
+from peftbench.studies._text_format import count_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> s
     with drawing((7.6, 4.6)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", humane(value)))
+        axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", count_text(value)))
         axes.xaxis.set_minor_formatter("")
         for method, parameters, mean in points:
             colour, marker, _ = looks[method]
@@ -80,9 +80,9 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> s
         axes.set_xlim(*map(math.exp, _around(counts, 0.14, 1.0)))
         ends = [mean.mean + side for _, _, mean in drawn for side in (-mean.sides[0], mean.sides[1])]
         axes.set_ylim(*_around(ends, 0.1, 0.5))
-        frame(axes, "Trainable parameters", "Mean score (95 % interval)")
+        frame_axes(axes, "Trainable parameters", "Mean score (95 % interval)")
         figure.draw_without_rendering()
-        place(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
+        label_points(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
         return svg(figure, name, "Mean score against trainable parameters, one point per method")
 
 
@@ -121,7 +121,7 @@ def _mean_curve(points: "pd.DataFrame") -> "pd.Series[float]":
 def _curve_panel(
     task: str, lines: Sequence[tuple[str, "pd.Series[float]"]], looks: Mapping[str, Style], name: str
 ) -> str:
-    with drawing((4.8 + beside(method for method, _ in lines), max(3.0, 0.17 * len(lines) + 0.9))) as figure:
+    with drawing((4.8 + extra_width(method for method, _ in lines), max(3.0, 0.17 * len(lines) + 0.9))) as figure:
         axes = figure.subplots()
         ends = []
         for method, line in lines:
@@ -129,9 +129,9 @@ def _curve_panel(
             every = max(1, len(line) // 5)
             axes.plot(line.index, line, dash, color=colour, marker=marker, ms=4, markevery=every, lw=1.4)
             ends.append((method, float(line.index[-1]), float(line.iloc[-1]), colour))
-        frame(axes, "Step", "Validation loss")
+        frame_axes(axes, "Step", "Validation loss")
         figure.draw_without_rendering()
-        spread(axes, ends)
+        label_line_ends(axes, ends)
         return svg(figure, name, f"Validation loss of {task} against step, one line per method")
 
 
@@ -154,12 +154,12 @@ def bar(interval: Interval) -> list[list[float]]:
     return [[side] for side in interval.sides]
 
 
-def beside(names: Iterable[str]) -> float:
+def extra_width(names: Iterable[str]) -> float:
     """Inches that the longest of some names takes at the side of a figure beyond those that its width allows for."""
     return 0.065 * max(0, max(map(len, names), default=0) - 24)
 
 
-def frame(axes: "Axes", x: str, y: str) -> None:
+def frame_axes(axes: "Axes", x: str, y: str) -> None:
     """Names on the axes and a grid behind; no line at the top and at the right."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -16,7 +16,7 @@ Labelled = tuple[str, float, float, str]
 """Text, x and y in data, colour."""
 
 
-def place(axes: "Axes", points: Sequence[Labelled]) -> None:
+def label_points(axes: "Axes", points: Sequence[Labelled]) -> None:
     """Label points beside them: the nearest of some places that covers no point and no label, with a line if far."""
     taken = [_box(axes.transData.transform((x, y)), (12, 12)) for _, x, y, _ in points]
     for text, x, y, colour in points:
@@ -65,7 +65,7 @@ def _offsets() -> Iterator[tuple[float, float]]:
             yield radius * math.cos(math.radians(angle)), radius * math.sin(math.radians(angle))
 
 
-def spread(axes: "Axes", ends: Sequence[Labelled]) -> None:
+def label_line_ends(axes: "Axes", ends: Sequence[Labelled]) -> None:
     """Label the ends of lines in a column at the right, in the order of their ends and at least a line apart."""
     low, high = axes.get_ylim()
     gap = 11 / (axes.bbox.height * 72 / axes.figure.dpi)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peftbench.studies._pscp_weights import WeightSet
-from peftbench.studies.pscp import pscp
+from peftbench.studies.pscp import penalised_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def paid(score: float | None, costs: Mapping[str, float | None], why_not: str | 
     )
 
 
-def constants(
+def pscp_constants(
     weights: WeightSet, methods: Mapping[str, Paid], full: Mapping[str, float] | str
 ) -> dict[str, float] | str:
     """The constants that a weight set is used with, or why they are not known.
@@ -87,7 +87,7 @@ def _pscp(weights: WeightSet, one: Paid, used: Mapping[str, float] | str) -> Psc
     if isinstance(used, str):
         return Pscp(None, used)
     try:
-        return Pscp(pscp(one.score, one.costs, weights, used))
+        return Pscp(penalised_score(one.score, one.costs, weights, used))
     except ValueError as error:
         return Pscp(None, ": ".join([str(error), *hints]))
 

@@ -93,12 +93,12 @@ def weight_sets(chosen: Iterable[Weights] = ()) -> tuple[WeightSet, ...]:
     found: dict[str, WeightSet] = {}
     for weights in tuple(chosen) or SETS:
         one = weight_set(weights)
-        if found.setdefault(one.name, one) != one or (one.name in names() and one != _named(one.name)):
+        if found.setdefault(one.name, one) != one or (one.name in weight_set_names() and one != _named(one.name)):
             raise WeightsError(f"two weight sets are called '{one.name}': give one of them another name")
     return tuple(found.values())
 
 
-def names() -> list[str]:
+def weight_set_names() -> list[str]:
     """The named sets."""
     return [*SETS, *sorted({file.removesuffix(".toml") for file in _bundled()} - set(SETS))]
 
@@ -109,8 +109,8 @@ def _bundled() -> dict[str, str]:
 
 @cache
 def _named(name: str) -> WeightSet:
-    if name not in names():
-        raise did_you_mean("weight set", name, names())
+    if name not in weight_set_names():
+        raise did_you_mean("weight set", name, weight_set_names())
     return _parsed(tomllib.loads(_bundled()[f"{name}.toml"]), f"weight set '{name}'", name)
 
 
@@ -118,7 +118,9 @@ def _from_file(path: Path) -> WeightSet:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise WeightsError(f"weights {path}: {error.strerror or error}; named sets: {', '.join(names())}") from None
+        raise WeightsError(
+            f"weights {path}: {error.strerror or error}; named sets: {', '.join(weight_set_names())}"
+        ) from None
     except ValueError as error:  # not TOML, or not even UTF-8
         raise WeightsError(f"weights {path}: not a TOML file: {error}") from None
     return _parsed(content, f"weights {path}", path.stem)

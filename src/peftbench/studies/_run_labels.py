@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.search_space import INCOMPARABLE
 from peftbench.core.spec import Training
-from peftbench.results.store import arguments, written
+from peftbench.results.store import arguments, arguments_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ SHORTER: "dict[str, Callable[[pd.Series[str]], pd.Series[str]]]" = {
 """How what tells models apart is shortened."""
 
 
-def measured(table: "pd.DataFrame") -> "pd.DataFrame":
+def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of runs that count: neither what others published, nor the trials of a search for settings."""
     return table[(table["status"] != "published") & ("trial" not in table or table["trial"].isna())]
 
@@ -91,12 +91,12 @@ def validated_on(training: "pd.Series[Any]", names: Collection[str] = INCOMPARAB
         except ValueError:
             # Published settings are in their source's words.
             return ""
-        return written({name: given.get(name, Training.model_fields[name].default) for name in names})
+        return arguments_text({name: given.get(name, Training.model_fields[name].default) for name in names})
 
     return training.map({text: told(str(text)) for text in training.unique()}).astype(str)
 
 
-def labels(table: "pd.DataFrame") -> "pd.Series[str]":
+def method_labels(table: "pd.DataFrame") -> "pd.Series[str]":
     """The name of each run's method, with the arguments that tell apart the variants of it that the table has."""
     keys = ["method", "method_arguments"]
     shown = {
@@ -122,4 +122,4 @@ def _told_apart(method: str, texts: list[str]) -> dict[str, str]:
     first = next(iter(variants.values()))
     alike = [key for key, value in first.items() if all(key in v and v[key] == value for v in variants.values())]
     own = {text: {k: v for k, v in given.items() if k not in alike} for text, given in variants.items()}
-    return {text: f"{method}({written(given)})" if given else method for text, given in own.items()}
+    return {text: f"{method}({arguments_text(given)})" if given else method for text, given in own.items()}

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from peftbench.studies._coverage import good_of
-from peftbench.studies._run_labels import CELL, distinct, measured
+from peftbench.studies._run_labels import CELL, distinct, measured_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,7 @@ def seed_spread(table: "pd.DataFrame") -> float | None:
 
     `table` has one row a run (`peftbench.table`). Methods that train nothing have no spread and are left out.
     """
-    good = good_of(distinct(measured(table)))
+    good = good_of(distinct(measured_runs(table)))
     good = good[good["trainable_parameters"] > 0]
     cells = good.groupby([*CELL, "training"])["score"].agg(["var", "count"])
     cells = cells[cells["count"] > 1]

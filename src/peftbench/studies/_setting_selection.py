@@ -8,7 +8,7 @@ Where settings were searched for (`peftbench.tuning`), their choice came before,
 
 from typing import TYPE_CHECKING
 
-from peftbench.studies._run_labels import CELL, distinct, labels, measured, validated_on
+from peftbench.studies._run_labels import CELL, distinct, measured_runs, method_labels, validated_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +28,13 @@ def trials_of(table: "pd.DataFrame") -> "pd.DataFrame":
     return table[(table["status"] != "published") & table["trial"].notna()] if "trial" in table else table[:0]
 
 
-def searched(table: "pd.DataFrame") -> "pd.DataFrame":
+def with_search_counts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The runs that count, with a column `searched`: how many trials of a search were on the same cell.
 
     A trial whose settings a run has is not counted, as that run stands for it.
     """
     table = table if "tuned" in table else table.assign(tuned="")
-    runs, trials = measured(table), trials_of(table)
+    runs, trials = measured_runs(table), trials_of(table)
     if trials.empty:
         return runs.assign(searched=0)
     runs, trials = (held.assign(**{ON: validated_on(held["training"])}) for held in (runs, trials))
@@ -54,7 +54,7 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
     has, or that failed on one, is chosen only if all do. A cell with one setting is left as it is.
     """
     if "searched" not in table:
-        table = searched(table)
+        table = with_search_counts(table)
     # As text, since a column of a table without runs is one of numbers.
     setting = table["training"].astype(str) + "; " + table["tuned"].astype(str)
     table, key = table.assign(**{ON: validated_on(table["training"])}), [*CELL, ON]
@@ -73,12 +73,12 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.concat([table[count == 1], kept], ignore_index=True).drop(columns=ON)
 
 
-def compared(table: "pd.DataFrame") -> "pd.DataFrame":
+def compared_runs(table: "pd.DataFrame") -> "pd.DataFrame":
     """The runs that are compared, with the chosen settings: `label` of the method, `size` as text, numbers as floats.
 
     Published rows and the trials of searches are left out. Rows are in an order of their own: sums of floats depend on
     it, and results must not depend on that of the runs.
     """
-    table = select(distinct(searched(table)))
+    table = select(distinct(with_search_counts(table)))
     table = table.reindex(columns=table.columns.union(NUMBERS, sort=False)).astype(dict.fromkeys(NUMBERS, float))
-    return table.assign(label=labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])
+    return table.assign(label=method_labels(table), size=table["size"].astype(str)).sort_values(["task", "seed", "id"])

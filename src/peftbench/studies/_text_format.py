@@ -28,7 +28,7 @@ def interval_words(interval: Interval) -> str:
     return f"95 % interval {interval.low:.1f} to {interval.high:.1f}"
 
 
-def humane(number: float) -> str:
+def count_text(number: float) -> str:
     """A count in three digits and a letter: 4399104 is `4.40M`."""
     for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit * 0.9995:
@@ -40,7 +40,7 @@ def _digits(number: float) -> str:
     return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f}"
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Seconds in words: 2 h 05 min."""
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def size(count: float) -> str:
+def size_text(count: float) -> str:
     """Bytes in words: 1.44 MB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
@@ -64,12 +64,12 @@ def seeds_text(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def runs(count: int) -> str:
+def runs_text(count: int) -> str:
     """So many runs, in words."""
     return f"{count} run{'' if count == 1 else 's'}"
 
 
-def grouped(missing: Iterable[MissingCell]) -> list[str]:
+def missing_cells_text(missing: Iterable[MissingCell]) -> list[str]:
     """Missing cells in words, those of one reason together."""
     cells: dict[str, dict[str, list[int]]] = {}
     for cell in missing:
@@ -81,10 +81,10 @@ def grouped(missing: Iterable[MissingCell]) -> list[str]:
     ]
 
 
-def lacking(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
+def lacking_text(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
     """Methods with the cells that they lack, in words, those that lack the same together."""
     methods: dict[str, list[str]] = {}
     for method, cells in missing:
-        for text in grouped(cells):
+        for text in missing_cells_text(cells):
             methods.setdefault(text, []).append(method)
     return [f"{', '.join(held)} lack{'s' * (len(held) == 1)} {text}" for text, held in methods.items()]

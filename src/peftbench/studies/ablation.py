@@ -12,16 +12,16 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
 from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
-from peftbench.stats.paired_tests import Verdict, judge
+from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import COLOURS, GRID, INK, Style, drawing, frame, svg
-from peftbench.studies._text_format import ABSENT, humane, interval_text, lacking
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies._figures import COLOURS, GRID, INK, Style, drawing, frame_axes, svg
+from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _ablation(name: str, family: Sequence[_Variant], base: "pd.DataFrame") -> Ab
     ordered = sorted(family, key=lambda v: (v is not first, v.layers != "all", v.layers, v.modules))
     held = [_of(v.runs, cells) if cells and not missing_of(v.runs, cells) else None for v in ordered]
     apart = [None if v is first else _over(scores, full) for v, scores in zip(ordered, held, strict=True)]
-    verdicts = iter(judge([one for one in apart if one]))
+    verdicts = iter(judge_differences([one for one in apart if one]))
     told = [(one.interval(), next(verdicts).verdict) if one else (None, None) for one in apart]
     placements = tuple(
         _placement(variant, missing_of(variant.runs, cells), (scores, untouched), against)
@@ -216,9 +216,9 @@ def present(found: list[tuple[str, Ablation]], _styles: Mapping[str, Style]) -> 
         remarks=tuple(
             f"{_title(where, one)}: {text}"
             for where, one in found
-            for text in lacking((str(place), place.missing) for place in one.placements)
+            for text in lacking_text((str(place), place.missing) for place in one.placements)
         ),
-        data=[{"runs": where, **plain(one)} for where, one in found],
+        data=[{"runs": where, **to_json(one)} for where, one in found],
     )
 
 
@@ -226,7 +226,7 @@ def _title(where: str, one: Ablation) -> str:
     return f"{one.method}, {where}"
 
 
-def _sheet(where: str, one: Ablation) -> Sheet:
+def _sheet(where: str, one: Ablation) -> Table:
     headings = ["Layers", "Modules", "Score", "Trainable"]
     headings += [*(["Points per million"] if one.base else []), *(["To the full one", "Verdict"] if one.full else [])]
     lines = []
@@ -236,11 +236,11 @@ def _sheet(where: str, one: Ablation) -> Sheet:
         line += [_signed(place.to_full), "full" if place is one.full else _verdict(place)] if one.full else []
         lines.append(tuple(line))
     notes = [f"Tasks: {', '.join(one.tasks)}.", PER_MILLION if one.base else NO_BASE, *([] if one.full else [NO_FULL])]
-    return Sheet(_title(where, one), tuple(headings), 2, tuple(lines), " ".join(notes))
+    return Table(_title(where, one), tuple(headings), 2, tuple(lines), " ".join(notes))
 
 
 def _parameters(place: Placement) -> str:
-    return ABSENT if place.parameters is None else humane(place.parameters)
+    return ABSENT if place.parameters is None else count_text(place.parameters)
 
 
 def _verdict(place: Placement) -> str:
@@ -252,7 +252,7 @@ def _signed(interval: Interval | None) -> str:
     return interval_text(interval, "+.3g")
 
 
-def _matrix(where: str, one: Ablation) -> Sheet | None:
+def _matrix(where: str, one: Ablation) -> Table | None:
     """Layers by modules; `None` where only one of them varies."""
     layers, modules, held = _cells(one)
     if min(len(layers), len(modules)) < 2:
@@ -261,7 +261,7 @@ def _matrix(where: str, one: Ablation) -> Sheet | None:
         (row, *(interval_text(held[row, column].score) if (row, column) in held else ABSENT for column in modules))
         for row in layers
     ]
-    return Sheet(f"Layers by modules: {_title(where, one)}", ("Layers", *modules), 1, tuple(lines))
+    return Table(f"Layers by modules: {_title(where, one)}", ("Layers", *modules), 1, tuple(lines))
 
 
 def _cells(one: Ablation) -> tuple[list[str], list[str], dict[tuple[str, str], Placement]]:
@@ -293,7 +293,7 @@ def _heat(one: Ablation, name: str) -> str:
         axes.set_ylim(len(layers) - 0.5, -0.5)
         axes.set_xticks(range(len(modules)), modules)
         axes.set_yticks(range(len(layers)), layers)
-        frame(axes, "Modules", "Layers")
+        frame_axes(axes, "Modules", "Layers")
         axes.grid(visible=False)
         axes.tick_params(length=0)
         return svg(figure, name, f"Scores of {one.method} by layers and modules, with the parameters that are trained")

@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table: what it is about, its headings, its lines, and a note under it. The first `names` columns are text."""
 
     title: str
@@ -27,7 +27,7 @@ class Section:
     name: str
     title: str
     about: str
-    sheets: tuple[Sheet, ...] = ()
+    sheets: tuple[Table, ...] = ()
     figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     data: Any = None

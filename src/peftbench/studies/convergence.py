@@ -16,11 +16,11 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import INK, Style, beside, drawing, frame, svg
+from peftbench.studies._figures import INK, Style, drawing, extra_width, frame_axes, svg
 from peftbench.studies._run_labels import validated_on
-from peftbench.studies._text_format import ABSENT, humane, lacking
+from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ FEWEST_VALIDATIONS = 5
 MEASURES = ("steps", "tokens", "seconds")
 GOALS = ("near", "best")
 
-Cell = tuple[str, int]
+CellKey = tuple[str, int]
 """Task and seed."""
-Point = tuple[float, float, float, float]
+ValidationPoint = tuple[float, float, float, float]
 """Of a curve: step, tokens, seconds, validation loss."""
 
 
@@ -101,7 +101,7 @@ class Convergence:
     paces: tuple[Pace, ...]
 
 
-def reached(points: Sequence[Point]) -> Reached | None:
+def reached(points: Sequence[ValidationPoint]) -> Reached | None:
     """What the run of a curve took, `None` without a finite loss.
 
     Of several validations with the lowest loss the first counts, as it does for the step that is tested.
@@ -133,7 +133,7 @@ def geometric(ratios: Sequence[float]) -> Ratio:
 def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Convergence, ...]:
     """The convergence of every model, machine class and train size that has a curve of `FEWEST_VALIDATIONS` points.
 
-    `runs` are compared ones (`peftbench.studies._setting_selection.compared`); `curves` has one row per validation
+    `runs` are compared ones (`peftbench.studies._setting_selection.compared_runs`); `curves` has one row per validation
     (`peftbench.results.store.Store.curves`). Methods are compared over the same cells or not at all; methods that train
     nothing have no curve and no row.
     """
@@ -151,7 +151,7 @@ def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Converge
     return tuple(sorted(made, key=lambda each: (each.model, each.machine_class, in_order(each.size))))
 
 
-def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | None) -> tuple[Pace, ...]:
+def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]], full: str | None) -> tuple[Pace, ...]:
     """The methods in the order of the steps they took to come near, those that lack a cell last."""
     cells = {str(label): _cells(own, curves) for label, own in runs.groupby("label")}
     held = {label: {at: one for at, one in own.items() if not isinstance(one, str)} for label, own in cells.items()}
@@ -167,9 +167,9 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[Point]], full: str | 
     return tuple(sorted(paces, key=lambda pace: (pace.taken.get(("near", "steps"), math.inf), pace.method)))
 
 
-def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell, Reached | str]:
+def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]]) -> dict[CellKey, Reached | str]:
     """What each cell of a method took, or what is wrong with it."""
-    ended: dict[Cell, list[tuple[str, str]]] = {}
+    ended: dict[CellKey, list[tuple[str, str]]] = {}
     for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
         ended.setdefault((task, int(seed)), []).append((id_, status))
     on = dict(
@@ -179,7 +179,7 @@ def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[Point]]) -> dict[Cell
     return {at: one if isinstance(one, str) else replace(one, on=on[at]) for at, one in cells.items()}
 
 
-def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[Point]]) -> Reached | str:
+def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[ValidationPoint]]) -> Reached | str:
     """`ended`: id and status of each run of the cell."""
     good = [id_ for id_, status in ended if status == "ok"]
     if not good:
@@ -246,7 +246,7 @@ def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Sectio
         shown = [each for each in held if any(pace.ratios for pace in _others(each))]
         if shown:
             figures[f"{model}, {machine}: to the first validation {NEAR}, as multiples of full fine-tuning"] = partial(
-                figure, shown, styles, f"convergence-{number}"
+                ratio_figure, shown, styles, f"convergence-{number}"
             )
     return Section(
         "convergence",
@@ -259,17 +259,17 @@ def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Sectio
     )
 
 
-def _sheets(place: str, held: Sequence[Convergence]) -> Iterator[Sheet]:
+def _sheets(place: str, held: Sequence[Convergence]) -> Iterator[Table]:
     ratios = [(pace.method, each.size, *_beside(pace, each)) for each in held for pace in _others(each) if pace.ratios]
     if ratios:
         keys = [(goal, measure) for measure in ("steps", "seconds") for goal in GOALS]
         headings = ("Method", "Rows", *(f"{m.capitalize()} {HEADED[g]}" for g, m in keys), "Lowest loss")
-        yield Sheet(f"{place}: multiples of full fine-tuning", headings, 2, tuple(ratios), RATIOS)
+        yield Table(f"{place}: multiples of full fine-tuning", headings, 2, tuple(ratios), RATIOS)
     taken = [(pace.method, each.size, *_took(pace)) for each in held for pace in each.paces if pace.runs]
     if taken:
         columns = (f"{measure.capitalize()} {HEADED[goal]}" for measure in MEASURES for goal in GOALS)
         headings = ("Method", "Rows", *columns, "Still improving")
-        yield Sheet(f"{place}: what training took", headings, 2, tuple(taken), TAKEN)
+        yield Table(f"{place}: what training took", headings, 2, tuple(taken), TAKEN)
 
 
 def _others(held: Convergence) -> list[Pace]:
@@ -300,7 +300,7 @@ def _took(pace: Pace) -> Iterator[str]:
         for goal in GOALS:
             value = pace.taken.get((goal, measure))
             digits = ".1f" if measure == "seconds" and value is not None and value < 100 else ",.0f"
-            yield ABSENT if value is None else humane(value) if measure == "tokens" else format(value, digits)
+            yield ABSENT if value is None else count_text(value) if measure == "tokens" else format(value, digits)
     yield f"{pace.still} of {pace.runs}"
 
 
@@ -313,7 +313,7 @@ def _remarks(held: Convergence) -> Iterator[str]:
     counts = str(most) if fewest == most else f"{fewest} to {most}"
     runs, still = sum(pace.runs for pace in held.paces), sum(pace.still for pace in held.paces)
     yield f"{about}: {counts} validations a run; {still} of {runs} runs were still improving when training ended."
-    yield from (f"{about}: {text}" for text in lacking((pace.method, pace.missing) for pace in held.paces))
+    yield from (f"{about}: {text}" for text in lacking_text((pace.method, pace.missing) for pace in held.paces))
     if any(pace.missing for pace in held.paces if pace.method == held.full):
         yield f"{about}: cells that {held.full} lacks are not compared."
 
@@ -328,7 +328,7 @@ def _data(held: Convergence) -> Iterator[dict[str, Any]]:
         yield line | {"loss_ratio": pace.loss and vars(pace.loss), "missing": list(map(str, pace.missing))}
 
 
-def figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -> str:
+def ratio_figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -> str:
     """Ratios to full fine-tuning with their intervals: steps and seconds side by side, train sizes one below another.
 
     `name` keeps the ids of several figures on a page apart.
@@ -336,7 +336,7 @@ def figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -
     shown = [[pace for pace in _others(each) if pace.ratios] for each in held]
     heights = [0.24 * len(paces) + 0.35 for paces in shown]
     names = [pace.method for paces in shown for pace in paces]
-    with drawing((7.6 + beside(names), sum(heights) + 0.5)) as canvas:
+    with drawing((7.6 + extra_width(names), sum(heights) + 0.5)) as canvas:
         grid = canvas.subplots(
             len(held), len(DRAWN), sharex="col", sharey="row", squeeze=False, gridspec_kw={"height_ratios": heights}
         )
@@ -351,7 +351,7 @@ def figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -
 
 
 def _dots(axes: "Axes", paces: Sequence[Pace], key: tuple[str, str], looks: Mapping[str, Style]) -> None:
-    frame(axes, "", "")
+    frame_axes(axes, "", "")
     axes.set_xscale("log")
     axes.axvline(1, color=INK, lw=0.8, ls=":")
     for y, pace in enumerate(paces):

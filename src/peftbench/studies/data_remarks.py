@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._figures import Style
-from peftbench.studies._run_labels import measured
+from peftbench.studies._run_labels import measured_runs
 from peftbench.studies.blocks import Section
 from peftbench.studies.run_data import RunData
 
@@ -19,7 +19,7 @@ ABOUT = "What could make scores mean something else than they seem to."
 
 def analyse(data: RunData) -> list[dict[str, Any]] | None:
     """Each remark on the rows of a task, once for all runs that it is about; `None` without remarks."""
-    table = measured(data.table)
+    table = measured_runs(data.table)
     return (_remarks(table) or None) if "data_remarks" in table else None
 
 

@@ -16,11 +16,11 @@ from peftbench.stats.intervals import Estimate, Interval, Scores, cell, differen
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._crossing import Crossing, crossings, sign
-from peftbench.studies._figures import Style, beside, drawing, frame, svg
-from peftbench.studies._label_layout import spread
-from peftbench.studies._text_format import ABSENT, interval_text, lacking
+from peftbench.studies._figures import Style, drawing, extra_width, frame_axes, svg
+from peftbench.studies._label_layout import label_line_ends
+from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ NOTHING = "trains nothing"
 
 
 @dataclass(frozen=True)
-class Point:
+class SizePoint:
     """A method's score after so many training rows."""
 
     rows: int
@@ -48,7 +48,7 @@ class Curve:
     """
 
     method: str
-    points: tuple[Point, ...]
+    points: tuple[SizePoint, ...]
     lacking: Lacking
     law: PowerLaw | str
 
@@ -83,7 +83,7 @@ class Scale:
 
 
 def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale, ...]:
-    """The scales of compared runs (`peftbench.studies._setting_selection.compared`).
+    """The scales of compared runs (`peftbench.studies._setting_selection.compared_runs`).
 
     Of each model and machine class: the mean over its tasks, where there are several, then each task. Only sizes at
     which the grid has the task, and two of them or more. As on leaderboards a method needs every cell of a size that
@@ -146,7 +146,7 @@ def _curve(held: _Held, method: str, tasks: Sequence[str], sizes: Sizes, generat
         if method in held.untrained
         else power_law([rows for rows, _ in known], [score for _, score in known], generator)
     )
-    points = tuple(Point(rows, score.interval()) for rows, score in known)
+    points = tuple(SizePoint(rows, score.interval()) for rows, score in known)
     return Curve(method, points, tuple((size, cells) for size, cells in missing if cells), law)
 
 
@@ -189,13 +189,13 @@ def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
         "Training rows",
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
-        {_title(scale): partial(figure, scale, styles, f"scale-{i}") for i, scale in enumerate(found)},
+        {_title(scale): partial(scale_figure, scale, styles, f"scale-{i}") for i, scale in enumerate(found)},
         (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )
 
 
-def words(against: Against) -> str:
+def crossing_text(against: Against) -> str:
     """Who is better at which sizes, and where that changes; no more than the intervals say."""
     if against.crossings:
         return "; ".join(_crossing(each, against) for each in against.crossings)
@@ -226,7 +226,7 @@ def _title(scale: Scale) -> str:
     return f"{scale.model}, {scale.machine_class}: {_subject(scale)}"
 
 
-def _scores(scale: Scale) -> Sheet:
+def _scores(scale: Scale) -> Table:
     """A line for each method; with three sizes or more, its power law beside its scores."""
     rows = [number for _, number in scale.sizes]
     with_laws = len(rows) >= FEWEST_SIZES
@@ -236,7 +236,7 @@ def _scores(scale: Scale) -> Sheet:
         held = {point.rows: interval_text(point.score) for point in curve.points}
         line = [curve.method, *(held.get(number, ABSENT) for number in rows)]
         lines.append(tuple(line + _law(curve) * with_laws))
-    return Sheet(f"{_title(scale)}, score by training rows", ("Method", *headings), 1, tuple(lines))
+    return Table(f"{_title(scale)}, score by training rows", ("Method", *headings), 1, tuple(lines))
 
 
 def _law(curve: Curve) -> list[str]:
@@ -256,8 +256,8 @@ def _verdict(law: PowerLaw) -> str:
     return "yes" if law.holds else f"no, {'better' if law.measured > law.predicted else 'worse'}"
 
 
-def _crossings(found: Sequence[Scale]) -> list[Sheet]:
-    lines = [(_title(scale), each.method, words(each)) for scale in found for each in scale.against]
+def _crossings(found: Sequence[Scale]) -> list[Table]:
+    lines = [(_title(scale), each.method, crossing_text(each)) for scale in found for each in scale.against]
     if not lines:
         return []
     note = (
@@ -265,7 +265,7 @@ def _crossings(found: Sequence[Scale]) -> list[Sheet]:
         "interpolated in the logarithm of the rows. Nothing is said of sizes outside those that were run."
     )
     headings = ("Of", "Method", "Against full fine-tuning")
-    return [Sheet("Where methods cross full fine-tuning", headings, 3, tuple(lines), note)]
+    return [Table("Where methods cross full fine-tuning", headings, 3, tuple(lines), note)]
 
 
 def _remarks(scale: Scale) -> Iterator[str]:
@@ -274,7 +274,7 @@ def _remarks(scale: Scale) -> Iterator[str]:
     yield from (f"{about}: {reason}." for reason in scale.left_out)
     for size, _ in scale.sizes:
         missing = [(curve.method, dict(curve.lacking).get(size, ())) for curve in scale.curves]
-        yield from (f"{about}, size {size} left out: {text}" for text in lacking(missing))
+        yield from (f"{about}, size {size} left out: {text}" for text in lacking_text(missing))
     for curve in scale.curves:
         if isinstance(curve.law, str) and curve.law != NOTHING and len(scale.sizes) >= FEWEST_SIZES:
             yield f"{_title(scale)}: no power law of {curve.method}: {curve.law}."
@@ -297,14 +297,14 @@ def _data(scale: Scale) -> Iterator[dict[str, Any]]:
             "scores": scores,
             "power_law": law,
             "crossings": [vars(each) for each in held.crossings] if held else [],
-            "against_full": words(held) if held else None,
+            "against_full": crossing_text(held) if held else None,
         }
 
 
-def figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
+def scale_figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
     """Score with its interval against training rows (log), a line a method. `name` keeps the ids on a page apart."""
     drawn = [curve for curve in scale.curves if curve.points]
-    with drawing((7.6 + beside(curve.method for curve in drawn), max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
+    with drawing((7.6 + extra_width(curve.method for curve in drawn), max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
         axes = canvas.subplots()
         axes.set_xscale("log")
         axes.set_xticks([rows for _, rows in scale.sizes], [f"{rows:,}" for _, rows in scale.sizes])
@@ -316,8 +316,8 @@ def figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
             means = [point.score.mean for point in curve.points]
             sides = list(zip(*(point.score.sides for point in curve.points), strict=True))
             axes.errorbar(x, means, sides, fmt=marker, ls=dash, ms=5, color=colour, capsize=2, lw=1.2)
-        frame(axes, "Training rows", "Score (95 % interval)")
+        frame_axes(axes, "Training rows", "Score (95 % interval)")
         canvas.draw_without_rendering()
         ends = [(c.method, float(c.points[-1].rows), c.points[-1].score.mean, looks[c.method][0]) for c in drawn]
-        spread(axes, ends)
+        label_line_ends(axes, ends)
         return svg(canvas, name, f"Score against training rows, one line per method: {_title(scale)}")

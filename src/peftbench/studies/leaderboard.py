@@ -11,18 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.core.registry import UserError
 from peftbench.stats.intervals import Interval, Scores, cell, over_tasks
-from peftbench.stats.paired_tests import Comparison, compare, verdicts
+from peftbench.stats.paired_tests import Comparison, compare_pairs, verdicts
 from peftbench.stats.power import Design, Needed, to_show
 from peftbench.stats.variance_shrinkage import moderated
 from peftbench.studies._chance import counted
 from peftbench.studies._conditions import Conditions, conditions, fewer
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._pscp_costs import Pscp, constants, full_fine_tuning, paid, penalised
+from peftbench.studies._pscp_costs import Pscp, full_fine_tuning, paid, penalised, pscp_constants
 from peftbench.studies._pscp_weights import Weights, WeightSet, weight_sets
-from peftbench.studies._setting_selection import compared
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._train_sizes import in_order
 from peftbench.studies.pscp_sensitivity import Sweep, sweeps
 
@@ -45,7 +45,7 @@ class NotComparableError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Row:
+class LeaderboardRow:
     """A method on a leaderboard.
 
     `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
@@ -88,7 +88,7 @@ class Leaderboard:
     costs_refused: str | None
     unscored: tuple[MissingCell, ...]
     trials: Mapping[str, int]
-    rows: tuple[Row, ...]
+    rows: tuple[LeaderboardRow, ...]
     weights: tuple[WeightSet, ...] = ()
     constants: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sensitivity: tuple[Sweep, ...] = ()
@@ -104,7 +104,7 @@ class Leaderboard:
 
     def to_dict(self) -> dict[str, Any]:
         """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
-        return {key: plain(value) for key, value in asdict(self).items()}
+        return {key: to_json(value) for key, value in asdict(self).items()}
 
     def to_frame(self) -> "pd.DataFrame":
         """One line per method, flat: scores in points with `_low`, `_high` and the standard `_error`, costs in the
@@ -114,7 +114,7 @@ class Leaderboard:
 
         return pd.DataFrame([self._line(row) for row in self.rows])
 
-    def _line(self, row: Row) -> dict[str, Any]:
+    def _line(self, row: LeaderboardRow) -> dict[str, Any]:
         line: dict[str, Any] = {"model": self.model, "size": self.size}
         line |= {"machine_class": " + ".join(self.machine_classes), "rank": row.rank, "method": row.method}
         line |= {"tied_with": "; ".join(row.tied_with), "beaten_by": "; ".join(row.beaten_by)}
@@ -149,13 +149,13 @@ def leaderboards(
     `weights` are the sets of PSCP, as `peftbench.pscp` takes them; without any, the named ones. Raises `UserError` for
     one that cannot be used.
     """
-    return of_compared(compared(table), pool_machines, weights)
+    return of_compared(compared_runs(table), pool_machines, weights)
 
 
 def of_compared(
     runs: "pd.DataFrame", pool_machines: bool = False, weights: Iterable[Weights] = ()
 ) -> tuple[Leaderboard, ...]:
-    """`leaderboards` of runs that have been chosen and labelled (`peftbench.studies._setting_selection.compared`)."""
+    """`leaderboards` of runs that `peftbench.studies._setting_selection.compared_runs` has chosen and labelled."""
     sets = weight_sets(weights)
     table, numbers = runs, ["forward_flops_512", *COUNTED, *MEASURED]
     table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
@@ -198,7 +198,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
     rows = [_row(label, runs, missing[label], (means.get(label), by_task[label])) for label, runs in methods.items()]
     if refused:
         rows = [replace(row, costs=row.costs | dict.fromkeys(MEASURED)) for row in rows]
-    compared = compare({row.method: scores[row.method] for row in rows if row.mean}, fixed=fixed)
+    compared = compare_pairs({row.method: scores[row.method] for row in rows if row.mean}, fixed=fixed)
     rows = [_ranked(row, compared) for row in rows]
     rows.sort(key=lambda row: (-row.mean.mean if row.mean else math.inf, row.method))
     board = Leaderboard(
@@ -220,7 +220,9 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
     return _with_pscp(board, full_fine_tuning(table, good))
 
 
-def _to_show(rows: Sequence[Row], compared: Sequence[Comparison], good: "pd.DataFrame") -> dict[str, Needed | str]:
+def _to_show(
+    rows: Sequence[LeaderboardRow], compared: Sequence[Comparison], good: "pd.DataFrame"
+) -> dict[str, Needed | str]:
     """What would tell the methods apart that are not shown to differ from the first."""
     if not rows or rows[0].mean is None:
         return {}
@@ -248,7 +250,7 @@ def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboa
         row.method: paid(row.mean.mean if row.mean else None, row.costs, _not_compared(row) or board.costs_refused)
         for row in board.rows
     }
-    used = {each.name: constants(each, methods, full) for each in board.weights}
+    used = {each.name: pscp_constants(each, methods, full) for each in board.weights}
     scores = {each.name: penalised(each, methods, used[each.name]) for each in board.weights}
     moved = [sweeps(each, methods, used[each.name], scores[each.name]) for each in board.weights]
     return replace(
@@ -259,7 +261,7 @@ def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboa
     )
 
 
-def _not_compared(row: Row) -> str | None:
+def _not_compared(row: LeaderboardRow) -> str | None:
     """Why a method has no mean, by the name of what it lacks."""
     if row.mean:
         return None
@@ -285,20 +287,20 @@ def _row(
     runs: "pd.DataFrame",
     missing: tuple[MissingCell, ...],
     intervals: tuple[Interval | None, Mapping[str, Interval]],
-) -> Row:
+) -> LeaderboardRow:
     mean, scores = intervals
     good = good_of(runs)
     costs = {cost: _number(good[cost].median()) for cost in COUNTED}
     # Sums of what a machine measured compare like with like only over the same cells.
     costs |= {cost: _number(good[cost].agg(how)) if mean else None for cost, how in MEASURED.items()}
-    return Row(method=label, mean=mean, scores=scores, costs=costs, missing=missing, at_chance=counted(good))
+    return LeaderboardRow(method=label, mean=mean, scores=scores, costs=costs, missing=missing, at_chance=counted(good))
 
 
 def _number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _ranked(row: Row, compared: Sequence[Comparison]) -> Row:
+def _ranked(row: LeaderboardRow, compared: Sequence[Comparison]) -> LeaderboardRow:
     if row.mean is None:
         return row
     told = verdicts(compared, row.method)

@@ -11,12 +11,12 @@ import numpy as np
 from peftbench.stats.intervals import Scores
 from peftbench.stats.paired_tests import ALPHA, Comparison, holm, wilcoxon
 from peftbench.stats.paired_tests import verdicts as told
-from peftbench.stats.ranks import FEW, Ranks, rank
+from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.studies._coverage import scores_of
-from peftbench.studies._figures import INK, Style, beside, drawing, svg
+from peftbench.studies._figures import INK, Style, drawing, extra_width, svg
 from peftbench.studies._text_format import ABSENT, UNTOLD
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.run_data import RunData
 
@@ -66,7 +66,7 @@ def analyse(data: RunData) -> list[Differences] | None:
 
 def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Section:
     """A matrix of verdicts, a table of ranks and a critical-difference diagram for each leaderboard."""
-    sheets: list[Sheet] = []
+    sheets: list[Table] = []
     figures, remarks, data = {}, [BOOTSTRAP], []
     for number, one in enumerate(found):
         title, ranks = one.board.title, one.ranks
@@ -105,7 +105,7 @@ def _unpaired(about: str, lacking: int) -> list[str]:
 
 def _ranks(scores: dict[str, Scores]) -> Ranks | None:
     means = {method: _means(held) for method, held in scores.items()}
-    return rank(means) if len(means) > 2 and len(next(iter(means.values()))) > 1 else None
+    return rank_methods(means) if len(means) > 2 and len(next(iter(means.values()))) > 1 else None
 
 
 def _means(scores: Scores) -> dict[str, float]:
@@ -128,14 +128,14 @@ def _reference(methods: "Any") -> str:
     return REFERENCE if REFERENCE in methods else str(next(iter(methods)))
 
 
-def _matrix(board: Leaderboard) -> Sheet:
+def _matrix(board: Leaderboard) -> Table:
     names = [row.method for row in board.rows if row.mean]
     cells = {(c.first, c.second): c for c in board.comparisons} | {(c.second, c.first): c for c in board.comparisons}
     lines = [(a, *("" if a == b else _cell(cells[a, b], a) for b in names)) for a in names]
     pairs = len(board.comparisons)
     untold = sum(c.verdict == "tie" for c in board.comparisons)
     note = f"{pairs} pair{'' if pairs == 1 else 's'}; {untold} not shown to differ."
-    return Sheet(f"Method of the line against that of the column: {board.title}", ("", *names), 1, tuple(lines), note)
+    return Table(f"Method of the line against that of the column: {board.title}", ("", *names), 1, tuple(lines), note)
 
 
 def _cell(compared: Comparison, method: str) -> str:
@@ -144,7 +144,7 @@ def _cell(compared: Comparison, method: str) -> str:
     return f"{ {'win': 'W', 'loss': 'L', 'tie': UNTOLD}[told([compared], method)[other]] } {gap:+.1f}"
 
 
-def _summary(one: Differences) -> Sheet:
+def _summary(one: Differences) -> Table:
     lines = []
     for method, (middle, better) in one.bootstrap.items():
         counts = list(told(one.board.comparisons, method).values())
@@ -152,7 +152,7 @@ def _summary(one: Differences) -> Sheet:
         mean_rank = f"{one.ranks.mean[method]:.2f}" if one.ranks else ABSENT
         lines.append((method, record, mean_rank, _ends(middle, ".1f"), _ends(better, ".2f")))
     heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(one.bootstrap)})")
-    return Sheet(f"Beside the mean: {one.board.title}", heads, 1, tuple(lines))
+    return Table(f"Beside the mean: {one.board.title}", heads, 1, tuple(lines))
 
 
 def _ends(found: Resampled | None, form: str) -> str:
@@ -213,7 +213,7 @@ def diagram(found: Ranks, looks: "Any", name: str) -> str:
     """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ."""
     k, bars = len(found.mean), len(found.groups)
     half = (k + 1) // 2
-    with drawing((7.6 + 2 * beside(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
+    with drawing((7.6 + 2 * extra_width(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
         axes = figure.subplots()
         axes.set_xlim(1, k)
         axes.set_ylim(-(bars + half + 0.6), 1.4)

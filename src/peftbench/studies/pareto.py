@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import INK, Style, bar, drawing, frame, svg
+from peftbench.studies._figures import INK, Style, bar, drawing, frame_axes, svg
 from peftbench.studies._groups import Group
-from peftbench.studies._label_layout import place
-from peftbench.studies._text_format import ABSENT, interval_text, lacking
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies._label_layout import label_points
+from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -187,15 +187,17 @@ def present(found: list[tuple[Group, Front]], styles: Mapping[str, Style]) -> Se
             f"Front of {group}": partial(_scatter, one, styles, f"front-{number}")
             for number, (group, one) in enumerate(found)
         },
-        remarks=tuple(f"{group}, left out: {text}" for group, one in found for text in lacking(one.missing.items())),
+        remarks=tuple(
+            f"{group}, left out: {text}" for group, one in found for text in lacking_text(one.missing.items())
+        ),
         data=[
-            {"runs": str(group), "on_front": [s.method for s in one.standings if s.on_front], **plain(one)}
+            {"runs": str(group), "on_front": [s.method for s in one.standings if s.on_front], **to_json(one)}
             for group, one in found
         ],
     )
 
 
-def _sheet(group: Group, one: Front) -> Sheet:
+def _sheet(group: Group, one: Front) -> Table:
     headings = ("Method", "On the front", "Dominated by", "Score", "Forgets", "Share of resamples")
     lines = [
         (
@@ -208,7 +210,7 @@ def _sheet(group: Group, one: Front) -> Sheet:
         )
         for standing in one.standings
     ]
-    return Sheet(str(group), headings, 3, tuple(lines), f"Tasks: {', '.join(one.tasks)}.")
+    return Table(str(group), headings, 3, tuple(lines), f"Tasks: {', '.join(one.tasks)}.")
 
 
 def _scatter(one: Front, looks: Mapping[str, Style], name: str) -> str:
@@ -222,9 +224,9 @@ def _scatter(one: Front, looks: Mapping[str, Style], name: str) -> str:
         for standing in one.standings:
             _point(axes, standing, looks[standing.method])
         axes.margins(0.14, 0.1)
-        frame(axes, "Forgetting: rise of the loss on general text, nats per token", "Mean score (95 % intervals)")
+        frame_axes(axes, "Forgetting: rise of the loss on general text, nats per token", "Mean score (95 % intervals)")
         figure.draw_without_rendering()
-        place(axes, [(s.method, s.forgetting.mean, s.score.mean, looks[s.method][0]) for s in one.standings])
+        label_points(axes, [(s.method, s.forgetting.mean, s.score.mean, looks[s.method][0]) for s in one.standings])
         return svg(figure, name, "Mean score against forgetting, one point per method, and the front")
 
 

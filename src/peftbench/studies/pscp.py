@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from peftbench.core.registry import did_you_mean
 from peftbench.studies._pscp_weights import ALL_COSTS, COSTS, Weights, WeightSet, weight_set
 
-__all__ = ["ALL_COSTS", "COSTS", "burden", "pscp", "weight_set"]
+__all__ = ["ALL_COSTS", "COSTS", "burden", "penalised_score", "weight_set"]
 
 
-def pscp(
+def penalised_score(
     score: float,
     costs: Mapping[str, float],
     weights: Weights = "paper",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftbench.studies._figures import INK, Style, drawing, frame, svg
-from peftbench.studies._label_layout import spread
+from peftbench.studies._figures import INK, Style, drawing, frame_axes, svg
+from peftbench.studies._label_layout import label_line_ends
 from peftbench.studies._pscp_costs import Paid, Pscp
 from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies.pscp import burden
@@ -41,7 +41,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Line:
+class LogPscpLine:
     """The natural logarithm of a method's PSCP: `start`, less `slope` times the exponent."""
 
     start: float
@@ -62,7 +62,7 @@ class Sweep:
     weights: str
     varied: str
     spans: tuple[Span, ...]
-    lines: Mapping[str, Line]
+    lines: Mapping[str, LogPscpLine]
 
     @property
     def crossings(self) -> tuple[float, ...]:
@@ -78,7 +78,7 @@ def sweeps(
     Args:
         weights: the set.
         methods: what each method got and paid.
-        used: the set's constants, from `peftbench.studies._pscp_costs.constants`.
+        used: the set's constants, from `peftbench.studies._pscp_costs.pscp_constants`.
         scores: from `peftbench.studies._pscp_costs.penalised`; methods without one are left out. Where fewer
             than two have one there is no sweep.
     """
@@ -91,17 +91,19 @@ def sweeps(
         for name, one in held.items()
     }
     starts = {name: math.log(one.score) for name, one in held.items()}
-    lines = {ALL: {name: Line(starts[name], sum(burdens[name].values())) for name in held}}
+    lines = {ALL: {name: LogPscpLine(starts[name], sum(burdens[name].values())) for name in held}}
     for cost in weights.terms if len(weights.terms) > 1 else ():
         others = {c: exponent for c, (_, exponent) in weights.terms.items() if c != cost}
         lines[cost] = {
-            name: Line(starts[name] - sum(beta * burdens[name][c] for c, beta in others.items()), burdens[name][cost])
+            name: LogPscpLine(
+                starts[name] - sum(beta * burdens[name][c] for c, beta in others.items()), burdens[name][cost]
+            )
             for name in held
         }
     return tuple(Sweep(weights.name, varied, winners(each), each) for varied, each in lines.items())
 
 
-def winners(lines: Mapping[str, Line]) -> tuple[Span, ...]:
+def winners(lines: Mapping[str, LogPscpLine]) -> tuple[Span, ...]:
     """The upper edge of some lines, at least one, from `LOWEST` to `HIGHEST`."""
     # Of those that are equal at the lowest exponent, the one that falls most slowly leads from there on.
     leader = max(lines.values(), key=lambda line: (line.start - line.slope * LOWEST, -line.slope))
@@ -128,7 +130,7 @@ ROW, CURVES, LABEL = 0.3, 2.6, 0.17
 """Inches: the height of a row of the strip, the least height of the curves, and what each label beside them takes."""
 
 
-def words(sweep: Sweep) -> str:
+def leaders_text(sweep: Sweep) -> str:
     """The methods that lead, in order, with the exponents at which the lead changes."""
     *before, last = sweep.spans
     names = [f"{' and '.join(span.winners)} up to {span.high:.3g}" for span in before]
@@ -141,24 +143,24 @@ def varied(sweep: Sweep) -> str:
     return "one for all costs" if sweep.varied == ALL else f"{sweep.varied} alone"
 
 
-def lines(board: "Leaderboard") -> list[tuple[str, str, str]]:
+def sensitivity_rows(board: "Leaderboard") -> list[tuple[str, str, str]]:
     """Weight set with version, which exponent is varied, and who leads, for each sweep of the leaderboard."""
     names = {weights.name: str(weights) for weights in board.weights}
-    return [(names[sweep.weights], varied(sweep), words(sweep)) for sweep in board.sensitivity]
+    return [(names[sweep.weights], varied(sweep), leaders_text(sweep)) for sweep in board.sensitivity]
 
 
-def remarks(board: "Leaderboard") -> list[str]:
+def sensitivity_remarks(board: "Leaderboard") -> list[str]:
     """A line for each weight set: who leads as one exponent for all costs grows."""
     names = {weights.name: str(weights) for weights in board.weights}
     return [
         f"Highest PSCP ({names[sweep.weights]}), one exponent for all costs from {LOWEST:g} to {HIGHEST:g}: "
-        f"{words(sweep)}."
+        f"{leaders_text(sweep)}."
         for sweep in board.sensitivity
         if sweep.varied == ALL
     ]
 
 
-def figures(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> dict[str, str]:
+def sensitivity_figures(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> dict[str, str]:
     """A figure for each weight set that has a PSCP, by its name and version.
 
     Above, every method's PSCP against one exponent for all costs; below, a row for each exponent that is varied with
@@ -181,7 +183,7 @@ def _figure(weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style], n
         below.set_xlim(LOWEST, HIGHEST)
         texts = _strip(below, weights, held, looks)
         figure.draw_without_rendering()
-        spread(above, [(m, HIGHEST, line.at(HIGHEST), looks[m][0]) for m, line in common.lines.items()])
+        label_line_ends(above, [(m, HIGHEST, line.at(HIGHEST), looks[m][0]) for m, line in common.lines.items()])
         figure.draw_without_rendering()
         for text, share in texts:
             # A name wider than its bar would read as the next one's; the table under the figure has them all.
@@ -206,7 +208,7 @@ def _curves(axes: "Axes", sweep: Sweep, looks: Mapping[str, Style]) -> None:
         )
     for exponent in sweep.crossings:
         axes.axvline(exponent, color=INK, lw=0.8, ls=":")
-    frame(axes, "", "PSCP, one exponent for all costs")
+    frame_axes(axes, "", "PSCP, one exponent for all costs")
 
 
 def _strip(
@@ -226,7 +228,7 @@ def _strip(
             axes.plot(own, row + 0.36, "^", color=INK, ms=4, clip_on=False)
     axes.set_yticks(range(len(held)), [sweep.varied for sweep in held])
     axes.set_ylim(len(held) - 0.5, -0.5)
-    frame(axes, "Exponent", "")
+    frame_axes(axes, "Exponent", "")
     axes.grid(visible=False)
     axes.tick_params(left=False)
     return texts

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from peftbench.core.safe_text import visible
 from peftbench.studies._figures import Style, styles
 from peftbench.studies._groups import Group, groups
-from peftbench.studies._run_labels import distinct, labels, measured
-from peftbench.studies._setting_selection import compared
+from peftbench.studies._run_labels import distinct, measured_runs, method_labels
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.blocks import Section
 from peftbench.studies.leaderboard import Leaderboard, of_compared
 
@@ -39,7 +39,7 @@ class RunData:
     @cached_property
     def compared(self) -> "pd.DataFrame":
         """The runs that are compared, with the chosen settings and a column `label`."""
-        return compared(self.table)
+        return compared_runs(self.table)
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -62,7 +62,7 @@ class RunData:
     def styles(self) -> dict[str, Style]:
         """Colour, marker and dash of each label of a method, the same in all figures."""
         # Without the trials of searches a method may have fewer variants, and then a shorter name.
-        return styles([*labels(self.table), *labels(measured(self.table))])
+        return styles([*method_labels(self.table), *method_labels(measured_runs(self.table))])
 
 
 def run_data(table: "pd.DataFrame", curves: "pd.DataFrame", weights: "Iterable[Weights]" = ()) -> RunData:

@@ -11,15 +11,15 @@ from functools import partial
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance import at_chance
 from peftbench.studies._coverage import good_of, scores_of
-from peftbench.studies._figures import INK, Style, beside, drawing, frame, svg
+from peftbench.studies._figures import INK, Style, drawing, extra_width, frame_axes, svg
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Stability:
     at_chance: int
 
 
-def spread(cells: Iterable[Sequence[float]], level: float = 0.95) -> Spread | None:
+def pooled_spread(cells: Iterable[Sequence[float]], level: float = 0.95) -> Spread | None:
     """The standard deviation within cells of scores, pooled; `None` if no cell has two.
 
     The interval is that of the chi-square distribution: for normal scores whose variance is the same in every cell.
@@ -100,7 +100,7 @@ def _of(label: str, runs: "pd.DataFrame") -> Stability:
     chance = at_chance(runs[runs["status"] == "ok"])
     return Stability(
         method=label,
-        spread=spread([run.score for run in cell.values()] for cell in scores.values()),
+        spread=pooled_spread([run.score for run in cell.values()] for cell in scores.values()),
         worst=worst(scores),
         runs=len(runs),
         ended={str(status): int(count) for status, count in runs["status"].value_counts().sort_index().items()},
@@ -143,7 +143,7 @@ def present(found: "list[tuple[Group, list[Stability]]]", styles: Mapping[str, S
         about=ABOUT,
         sheets=tuple(_sheet(group, held) for group, held in found),
         figures=_figures([group for group, _ in found], styles),
-        data=[{"runs": str(group), "methods": plain(held)} for group, held in found],
+        data=[{"runs": str(group), "methods": to_json(held)} for group, held in found],
     )
 
 
@@ -151,7 +151,7 @@ def _seeds(group: Group) -> int:
     return int(group.runs.groupby(["label", "task"])["seed"].nunique().max())
 
 
-def _sheet(group: Group, held: list[Stability]) -> Sheet:
+def _sheet(group: Group, held: list[Stability]) -> Table:
     lost = [status for status in LOST if any(status in one.ended for one in held)]
     headings = ["Method", "Spread", "95 % interval", "Worst seed", "Its mean", "Below mean", "Runs"]
     headings += [*(LOST[status] for status in lost), "At chance"]
@@ -160,7 +160,7 @@ def _sheet(group: Group, held: list[Stability]) -> Sheet:
         line = [one.method, *_spread(one), *_worst(one), str(one.runs)]
         line += [_share(one.ended.get(status, 0), one.runs) for status in lost]
         lines.append((*line, _share(one.at_chance, one.judged)))
-    return Sheet(str(group), tuple(headings), 1, tuple(lines), NOTE)
+    return Table(str(group), tuple(headings), 1, tuple(lines), NOTE)
 
 
 def _spread(one: Stability) -> tuple[str, str]:
@@ -192,7 +192,7 @@ def _strip(runs: "pd.DataFrame", looks: Mapping[str, Style], name: str) -> str:
     methods = sorted({method for _, scores, _ in panels for method in scores}, reverse=True)
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    with drawing((7.6 + beside(methods), down * (ROW * len(methods) + TITLE))) as figure:
+    with drawing((7.6 + extra_width(methods), down * (ROW * len(methods) + TITLE))) as figure:
         axes = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
         for panel, (title, scores, chance) in zip(axes, panels, strict=False):
             for method, held in scores.items():
@@ -204,7 +204,7 @@ def _strip(runs: "pd.DataFrame", looks: Mapping[str, Style], name: str) -> str:
                 panel.axvline(chance, color=INK, lw=0.8, ls=":")
             panel.set_title(title, fontsize=9)
             panel.set_yticks(range(len(methods)), methods)
-            frame(panel, "Score", "")
+            frame_axes(panel, "Score", "")
         for unused in axes[len(panels) :]:
             unused.set_visible(False)
         return svg(figure, name, "The score of every seed, a row for each method")

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peftbench.core.jsonable import plain
+from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
-from peftbench.studies._figures import Style, beside, drawing, frame, svg
-from peftbench.studies._label_layout import spread
-from peftbench.studies._run_labels import distinct, labels
+from peftbench.studies._figures import Style, drawing, extra_width, frame_axes, svg
+from peftbench.studies._label_layout import label_line_ends
+from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
 from peftbench.studies._text_format import ABSENT, seeds_text
-from peftbench.studies.blocks import Section, Sheet
+from peftbench.studies.blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Searches:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        found: dict[str, Any] = plain(self)
+        found: dict[str, Any] = to_json(self)
         return found
 
 
@@ -87,7 +87,7 @@ def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
     """The searches in a table with one row a run (`peftbench.table`), by model, size, machine class and seeds."""
     # Distinct, so that no trial is chosen from searches whose losses cannot be compared.
     table = distinct(table)
-    table = table.assign(label=labels(table), size=table["size"].astype(str))
+    table = table.assign(label=method_labels(table), size=table["size"].astype(str))
     trials = trials_of(table)
     if trials.empty:
         return ()
@@ -256,7 +256,7 @@ def _columns(count: int) -> list[int]:
     return sorted({*(step for step in steps if step < count), count})
 
 
-def _by_number(each: Searches) -> Sheet:
+def _by_number(each: Searches) -> Table:
     bought = {one.trials: one for one in each.bought}
     shown = [bought[count] for count in _columns(len(bought))] if bought else []
 
@@ -268,10 +268,10 @@ def _by_number(each: Searches) -> Sheet:
     order = sorted(each.trials, key=lambda m: (last.get(m) is None, -(last.get(m) or 0.0), m))
     lines = tuple((method, *text(method)) for method in order) if shown else ()
     headings = ("Method", *(f"{one.trials} trial{'s' * (one.trials > 1)}" for one in shown))
-    return Sheet(f"{_title(each)}: test score (rank) by the number of trials", headings, 1, lines)
+    return Table(f"{_title(each)}: test score (rank) by the number of trials", headings, 1, lines)
 
 
-def _chosen_table(each: Searches) -> Sheet:
+def _chosen_table(each: Searches) -> Table:
     headings = ("Method", "Task", "Chosen", "Trial", "Validation loss", "Trials")
     lines = tuple(
         (
@@ -284,7 +284,7 @@ def _chosen_table(each: Searches) -> Sheet:
         )
         for one in each.chosen
     )
-    return Sheet(f"{_title(each)}: settings chosen on validation", headings, 3, lines)
+    return Table(f"{_title(each)}: settings chosen on validation", headings, 3, lines)
 
 
 def _remarks(each: Searches) -> list[str]:
@@ -305,7 +305,7 @@ def _remarks(each: Searches) -> list[str]:
 
 
 def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
-    with drawing((6.4 + beside(each.trials), max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
+    with drawing((6.4 + extra_width(each.trials), max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
         axes = figure.subplots()
         ends = []
         for method in each.trials:
@@ -317,7 +317,7 @@ def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
             axes.step(x, y, dash, where="post", color=colour, marker=marker, ms=4, lw=1.4)
             ends.append((method, float(x[-1]), float(y[-1]), colour))
         axes.set_xticks(_columns(len(each.bought)))
-        frame(axes, "Trials", "Mean test score of the best by validation")
+        frame_axes(axes, "Trials", "Mean test score of the best by validation")
         figure.draw_without_rendering()
-        spread(axes, ends)
+        label_line_ends(axes, ends)
         return svg(figure, name, "Mean test score against the number of trials, one line per method")

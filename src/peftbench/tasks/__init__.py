@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peftbench.core.registry import Registry, Unit, did_you_mean
-from peftbench.tasks._formats import Format, digest
+from peftbench.tasks._formats import Format, content_digest
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
 SPLITS = 2
@@ -125,7 +125,7 @@ def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
     unit = TASKS[name]
     facts = unit.facts if unit.facts.specialise is None else unit.facts.specialise(**arguments)
     more = [f"splits{SPLITS}"] if facts.source.published else []
-    more += [digest(Path(arguments[key])) for key in facts.files if arguments.get(key)]
+    more += [content_digest(Path(arguments[key])) for key in facts.files if arguments.get(key)]
     version = "-".join([str(facts.version), *more]) if more else facts.version
     return replace(unit, facts=replace(facts, version=version))
 

@@ -26,7 +26,7 @@ def text(row: Mapping[str, Any], column: str, encoding: str = "") -> str:
         raise ValueError(f"it has no '{column}'")
     try:
         found = _text(row[column], encoding)
-        check(found)
+        check_text(found)
     except ValueError as error:
         raise ValueError(f"'{column}' holds {error}") from None
     return found.strip()
@@ -61,7 +61,7 @@ def _decoded(value: bytes, encoding: str) -> str:
         ) from None
 
 
-def check(text: str) -> None:
+def check_text(text: str) -> None:
     """Raises `ValueError` for a text that no tokenizer and no file takes, in words that follow “holds”."""
     if text.isascii() and "\0" not in text:
         return
@@ -72,7 +72,7 @@ def check(text: str) -> None:
             raise ValueError(f"a NUL character at {place}: mend the text, or give its encoding if it is UTF-16")
 
 
-def number(text: str) -> Decimal | None:
+def exact_number(text: str) -> Decimal | None:
     """The number that a text is, exactly; `None` for any other text."""
     return Decimal(text) if NUMBER.fullmatch(text) else None
 
@@ -85,9 +85,9 @@ def label_of(found: str, labels: Sequence[str]) -> str:
     """
     if found in labels:
         return found
-    value = number(found)
+    value = exact_number(found)
     if value is not None:
-        numbers = {number(label): label for label in labels}
+        numbers = {exact_number(label): label for label in labels}
         if numbers.keys() == {None}:
             numbers = {Decimal(place): label for place, label in enumerate(labels)}
         if value in numbers:
@@ -102,7 +102,7 @@ def same_numbers(labels: Sequence[str]) -> tuple[str, str] | None:
     """Two labels that are one number, as 1 and 1.0, if there are any."""
     seen: dict[Decimal, str] = {}
     for label in labels:
-        value = number(label)
+        value = exact_number(label)
         if value is not None and seen.setdefault(value, label) != label:
             return seen[value], label
     return None

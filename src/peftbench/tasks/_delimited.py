@@ -24,7 +24,7 @@ class _Reading:
     wrong: str = ""
 
 
-def rows(text: str, delimiter: str, quotes: bool | None = None) -> list[dict[str, str]]:
+def delimited_rows(text: str, delimiter: str, quotes: bool | None = None) -> list[dict[str, str]]:
     """The rows of a text. `quotes`: whether quotes enclose cells, where that is not to be found out.
 
     Lines without anything are passed over. Raises `ValueError` with the row that cannot be read.
@@ -35,12 +35,12 @@ def rows(text: str, delimiter: str, quotes: bool | None = None) -> list[dict[str
         raise ValueError(f"its first line has one name, with {MARKS[other]} in it: part cells by {MARKS[delimiter]}")
     if reading.wrong:
         raise ValueError(reading.wrong)
-    check_names([name for name in names if name])
+    check_column_names([name for name in names if name])
     # A column without a name, as an index or an empty column at the end, cannot be asked for.
     return [{name: cell for name, cell in zip(names, cells, strict=True) if name} for cells in records]
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_column_names(names: Sequence[str]) -> None:
     """Raises `ValueError` for two columns of one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -21,7 +21,7 @@ LOOKED_AT = 4096
 Parse = Callable[[str], Sequence[Mapping[str, Any]]]
 
 
-def decoded(content: bytes, encoding: str, parse: Parse) -> str:
+def decoded_text(content: bytes, encoding: str, parse: Parse) -> str:
     """The text of a file without its byte order mark. `encoding` is used where the file is not UTF-8.
 
     `parse` makes rows of text, to find the row of what cannot be read. Raises `ValueError`, which names the encoding

@@ -11,8 +11,8 @@ from typing import Any
 
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.tasks import _delimited
-from peftbench.tasks._cell_values import check
-from peftbench.tasks._encodings import decoded
+from peftbench.tasks._cell_values import check_text
+from peftbench.tasks._encodings import decoded_text
 
 NUMBER_TYPES = ("float", "halffloat")
 """Arrow's floats of 32 and 16 bits, whose further digits are noise."""
@@ -30,12 +30,12 @@ class Format:
     quotes: bool | None = None
 
 
-def table(path: Path, form: Format = Format()) -> list[dict[str, Any]]:
+def read_table(path: Path, form: Format = Format()) -> list[dict[str, Any]]:
     """The rows of a file, whose ending says its format. Class labels with names are these. Raises `DataError`."""
     return _table(path, stamp(path), form)
 
 
-def digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """Sixteen hexadecimal digits of a file's content, bit for bit. Raises `DataError`."""
     return _digest(path, stamp(path))
 
@@ -51,7 +51,7 @@ def stamp(path: Path) -> tuple[int, int]:
 
 def need(path: Path, form: Format, columns: Sequence[str], fewest: int) -> None:
     """Raises `DataError` if a file has not so many rows, `UnknownNameError` if it lacks a column."""
-    rows = table(path, form)
+    rows = read_table(path, form)
     if len(rows) < fewest:
         raise DataError(f"data file {path} has {len(rows)} rows: at least {fewest} are needed")
     known = list(dict.fromkeys(name for row in rows for name in row))
@@ -135,7 +135,7 @@ def _table(path: Path, _stamp: tuple[int, int], form: Format) -> list[dict[str, 
             def parse(text: str) -> list[dict[str, Any]]:
                 return reader(text, form)
 
-            rows = parse(decoded(content, form.encoding, parse)) if content else []
+            rows = parse(decoded_text(content, form.encoding, parse)) if content else []
         _check_names(rows)
     except (OSError, csv.Error, ValueError) as error:
         raise DataError(f"data file {path} cannot be read: {one_line(error)}") from error
@@ -147,7 +147,7 @@ def _table(path: Path, _stamp: tuple[int, int], form: Format) -> list[dict[str, 
 def _check_names(rows: Sequence[Mapping[str, Any]]) -> None:
     for name in {name for row in rows for name in row}:
         try:
-            check(name)
+            check_text(name)
         except ValueError as error:
             raise ValueError(f"the name of a column has {error}") from None
 
@@ -157,7 +157,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        _delimited.check_names(pyarrow.parquet.read_schema(path).names)
+        _delimited.check_column_names(pyarrow.parquet.read_schema(path).names)
         found = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise ValueError(one_line(error)) from error
@@ -207,7 +207,7 @@ def _undecodable(found: Any) -> str:
 
 def _by_delimiter(delimiter: str) -> Callable[[str, Format], list[dict[str, Any]]]:
     def read(text: str, form: Format) -> list[dict[str, Any]]:
-        return [dict(row) for row in _delimited.rows(text, delimiter, form.quotes)]
+        return [dict(row) for row in _delimited.delimited_rows(text, delimiter, form.quotes)]
 
     return read
 
@@ -257,7 +257,7 @@ def _json_lines(text: str, _form: Format) -> list[dict[str, Any]]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        _delimited.check_names([name for name, _ in pairs])
+        _delimited.check_column_names([name for name, _ in pairs])
     return found
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.tasks import Example, Row, Source, Task
-from peftbench.tasks._cell_values import check
+from peftbench.tasks._cell_values import check_text
 from peftbench.tasks._formats import DataError as DataError
-from peftbench.tasks._formats import class_names, first_row, one_line, read_parquet, table
+from peftbench.tasks._formats import class_names, first_row, one_line, read_parquet, read_table
 
 WAITS = (1.0, 4.0)
 """Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""
@@ -35,14 +35,14 @@ class HubError(DataError):
 
     def __init__(self, source: Source, split: str, error: Exception) -> None:
         self.error = error
-        self.what = f"data set {title(source)}, split '{split}'"
+        self.what = f"data set {source_title(source)}, split '{split}'"
         self.cause = f"from the Hub: {type(error).__name__}: {one_line(error)}"
         self.way_out = _way_out(error)
         super().__init__(f"{self.what}: {self.cause}. To have it, {self.way_out}, then give the same command again")
 
 
 @dataclass(frozen=True)
-class Rows:
+class LoadedRows:
     """The rows of a split, and what they are.
 
     `origin` is `mirror`, `hub`, `file` or `generator`, `revision` the commit of the Hub where known, `fingerprint`
@@ -56,19 +56,19 @@ class Rows:
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def read(source: Source, split: str, root: Path | None = None, count: int | None = None) -> Rows:
+def read_rows(source: Source, split: str, root: Path | None = None, count: int | None = None) -> LoadedRows:
     """All rows of a split, from the mirror at `root` (or else `$PEFTBENCH_DATA`) if it holds them, else from the Hub.
 
     Of a source made by rule, `count` rows; of one with files, those of the file. Class labels are numbers. Raises
     `DataError`.
     """
     if source.files is not None:
-        return _rows(table(Path(split), source.files), "file", None)
+        return _rows(read_table(Path(split), source.files), "file", None)
     if source.generator:
         if count is None:
             raise DataError(f"data set {source.name} is made by rule and has no end: ask for a number of rows")
         return _rows([dict(row) for row in source.generator(split, count)], "generator", None)
-    folder, file = _mirror(root), place(source, split)
+    folder, file = _mirror(root), split_path(source, split)
     if folder and (folder / file).is_file():
         line = manifest(folder).get(key(source, split), {})
         found = _rows(read_parquet(folder / file), "mirror", line.get("revision") or "mirror")
@@ -83,14 +83,14 @@ def first(source: Source, split: str, root: Path | None = None) -> Row:
     """The first row of a split, from where `read` has them; of a file, no more is read. Raises `DataError`."""
     if source.generator:
         return next(iter(source.generator(split, 1)))
-    folder, file = _mirror(root), place(source, split)
+    folder, file = _mirror(root), split_path(source, split)
     if folder and (folder / file).is_file():
         return first_row(folder / file)
     data, _ = _load_or_say(source, split, folder)
     return dict(data[0])
 
 
-def load(source: Source, split: str) -> tuple[Any, str | None]:
+def load_split(source: Source, split: str) -> tuple[Any, str | None]:
     """A split from the Hub as a `datasets.Dataset`, and its commit where known.
 
     Raises `HubError` with the cause and the way out.
@@ -106,7 +106,7 @@ def key(source: Source, split: str) -> tuple[str, str, str]:
     return source.name, source.config or "default", split
 
 
-def place(source: Source, split: str) -> Path:
+def split_path(source: Source, split: str) -> Path:
     """The file of a split, within a mirror."""
     name, config, _ = key(source, split)
     return Path(name, config, f"{split}.parquet")
@@ -124,10 +124,10 @@ def manifest(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
     return {(line.get("hub_id", ""), line.get("config", ""), line.get("split", "")): line for line in found}
 
 
-def example(task: Task, row: Row, **arguments: Any) -> Example:
+def example_of(task: Task, row: Row, **arguments: Any) -> Example:
     """The task's example of a row. Raises `DataError` for a missing column, a wrong value or an unknown label."""
     source, columns = task.facts.source, ", ".join(row)
-    where = f"task '{task.name}', data set {title(source)}"
+    where = f"task '{task.name}', data set {source_title(source)}"
     try:
         made: Example = task.function(row, **arguments)
     except KeyError as error:
@@ -142,13 +142,15 @@ def example(task: Task, row: Row, **arguments: Any) -> Example:
         if not isinstance(text, str):
             raise DataError(f"{where}: '{name}' is of the type {type(text).__name__}, not text")
         try:
-            check(text)
+            check_text(text)
         except ValueError as error:
             raise DataError(f"{where}: '{name}' holds {error}") from None
     return made
 
 
-def check_names(task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[Row], made: Sequence[Example]) -> None:
+def check_label_names(
+    task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[Row], made: Sequence[Example]
+) -> None:
     """Raises `DataError` if a task gives class labels other names than its source does (`names`, by column).
 
     That is so where the one column that has the names of the task's labels tells the label, but not by its name.
@@ -166,21 +168,21 @@ def check_names(task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[R
         for value, (target,) in told.items():
             if target.casefold() != given[value].casefold():
                 raise DataError(
-                    f"task '{task.name}', data set {title(task.facts.source)}: {value} in its column '{column}' is "
-                    f"{given[value]} by the source, and {target} by the task. Was another data set meant?"
+                    f"task '{task.name}', data set {source_title(task.facts.source)}: {value} in its column '{column}' "
+                    f"is {given[value]} by the source, and {target} by the task. Was another data set meant?"
                 )
 
 
-def title(source: Source) -> str:
+def source_title(source: Source) -> str:
     """A data set with its configuration."""
     return f"{source.name} ({source.config})" if source.config else source.name
 
 
-def _rows(rows: list[dict[str, Any]], origin: str, revision: str | None) -> Rows:
+def _rows(rows: list[dict[str, Any]], origin: str, revision: str | None) -> LoadedRows:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
-    return Rows(rows, origin, revision, digest.hexdigest()[:16])
+    return LoadedRows(rows, origin, revision, digest.hexdigest()[:16])
 
 
 def _mirror(root: Path | None) -> Path | None:
@@ -193,10 +195,10 @@ def _mirror(root: Path | None) -> Path | None:
 def _load_or_say(source: Source, split: str, folder: Path | None) -> tuple[Any, str | None]:
     """What `load` gives; the error says that the mirror lacks the split, and that one could hold it."""
     try:
-        return load(source, split)
+        return load_split(source, split)
     except HubError as error:
         absent = f"not in {folder}; " if folder else ""
-        wanted = f"Run with --data DIR where DIR holds {place(source, split).as_posix()}"
+        wanted = f"Run with --data DIR where DIR holds {split_path(source, split).as_posix()}"
         raise DataError(f"{error.what}: {absent}{error.cause}. {wanted}, or {error.way_out}") from error
 
 
@@ -218,9 +220,9 @@ def _load(source: Source, split: str) -> tuple[Any, str | None]:
     # The cache keeps each commit in a folder of its name. When the Hub fails, `datasets` serves any that is there.
     commits = {Path(file["filename"]).parent.name for file in data.cache_files}
     commit = commits.pop() if len(commits) == 1 else None
-    if is_commit(source.revision) and commit != source.revision:
+    if is_revision_commit(source.revision) and commit != source.revision:
         raise ConnectionError(f"the cache holds commit {commit}, not {source.revision}, and the Hub did not serve that")
-    return data, commit if is_commit(commit) else None
+    return data, commit if is_revision_commit(commit) else None
 
 
 def _quiet() -> None:
@@ -234,7 +236,7 @@ def _quiet() -> None:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
-def is_commit(revision: str | None) -> bool:
+def is_revision_commit(revision: str | None) -> bool:
     """Whether a revision is a commit by its full name, which never means other rows."""
     return bool(re.fullmatch(r"[0-9a-f]{40}", revision or ""))
 

@@ -19,13 +19,13 @@ from peftbench.tasks._loading import (
     MANIFEST,
     DataError,
     HubError,
-    check_names,
-    example,
-    is_commit,
+    check_label_names,
+    example_of,
+    is_revision_commit,
     key,
-    load,
+    load_split,
     manifest,
-    place,
+    split_path,
 )
 
 COLUMNS = (
@@ -55,7 +55,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Finding:
+class MirrorFinding:
     """What a check found of a file or a task. `problem`: what is wrong; `note`: what is only worth knowing."""
 
     kind: Literal["file", "task"]
@@ -79,14 +79,14 @@ def wanted(names: Sequence[str]) -> tuple[list[Wanted], list[str]]:
             made.append(name)
             continue
         for split in _splits(source):
-            file = place(source, split)
+            file = split_path(source, split)
             held = found.setdefault(file, Wanted(source, split, TASKS[name].facts.licence))
             if held.source.revision != source.revision:
                 raise UserError(f"task '{name}' and another pin two commits of {file}: fetch them into two folders")
     return list(found.values()), made
 
 
-def fetch(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
+def fetch_mirror(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
     """Have splits in the mirror at `root`: what is there and whole is kept, else it is loaded from the Hub.
 
     A file appears at once and whole, its line in the manifest after it. Raises `UserError` if `root` cannot be written.
@@ -110,21 +110,21 @@ def fetch(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
 
 def _whole(asked: Wanted, root: Path) -> dict[str, str] | None:
     """The line of a split that the mirror has, proved by its checksum and of the commit that is pinned."""
-    line, file = manifest(root).get(key(asked.source, asked.split), {}), root / place(asked.source, asked.split)
-    pinned = asked.source.revision if is_commit(asked.source.revision) else line.get("revision")
+    line, file = manifest(root).get(key(asked.source, asked.split), {}), root / split_path(asked.source, asked.split)
+    pinned = asked.source.revision if is_revision_commit(asked.source.revision) else line.get("revision")
     if not line.get("sha256") or line.get("revision") != pinned or not file.is_file():
         return None
-    return line if line["sha256"] == checksum(file) else None
+    return line if line["sha256"] == sha256_of_file(file) else None
 
 
 def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
-    data, commit = load(asked.source, asked.split)
-    file = root / place(asked.source, asked.split)
+    data, commit = load_split(asked.source, asked.split)
+    file = root / split_path(asked.source, asked.split)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as partial:
             data.to_parquet(partial)
-        line = _line(asked, data, commit, checksum(file))
+        line = _line(asked, data, commit, sha256_of_file(file))
         _write_manifest(root, manifest(root) | {key(asked.source, asked.split): line})
     except OSError as error:
         why = error.strerror or error
@@ -134,14 +134,14 @@ def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
     return line
 
 
-def check(root: Path) -> list[Finding]:
+def check_mirror(root: Path) -> list[MirrorFinding]:
     """Whether the files of a mirror are what its manifest says, and whether the tasks that read them can.
 
     Raises `UserError` if `root` is no folder or holds no data.
     """
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist")
-    lines = {place(Source(name, config), split): line for (name, config, split), line in manifest(root).items()}
+    lines = {split_path(Source(name, config), split): line for (name, config, split), line in manifest(root).items()}
     there = {path.relative_to(root) for path in root.rglob("*.parquet") if path.is_file()}
     if not lines and not there:
         raise UserError(f"data folder {root} holds no data: fetch some with `peftbench fetch TASK --to {root}`")
@@ -150,7 +150,7 @@ def check(root: Path) -> list[Finding]:
     return [*files, *_check_tasks(root, good, lines)]
 
 
-def checksum(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
@@ -187,41 +187,43 @@ def _write_manifest(root: Path, lines: dict[tuple[str, str, str], dict[str, str]
         writer.writerows(lines.values())
 
 
-def _check_file(root: Path, file: Path, line: dict[str, str] | None) -> Finding:
+def _check_file(root: Path, file: Path, line: dict[str, str] | None) -> MirrorFinding:
     import pyarrow.parquet
 
     name, path = file.as_posix(), root / file
     if not path.is_file():
-        return Finding("file", name, problem="in the manifest, but not there")
+        return MirrorFinding("file", name, problem="in the manifest, but not there")
     try:
         rows = pyarrow.parquet.read_metadata(path).num_rows
         first_row(path)
     except (OSError, pyarrow.ArrowException, DataError) as error:
-        return Finding("file", name, problem=f"cannot be read: {' '.join(str(error).split())[:200]}")
+        return MirrorFinding("file", name, problem=f"cannot be read: {' '.join(str(error).split())[:200]}")
     if line is None:
-        return Finding("file", name, rows, "not recorded", note="not in the manifest")
+        return MirrorFinding("file", name, rows, "not recorded", note="not in the manifest")
     if line.get("rows") and line["rows"] != str(rows):
-        return Finding("file", name, rows, problem=f"the manifest says {line['rows']} rows")
+        return MirrorFinding("file", name, rows, problem=f"the manifest says {line['rows']} rows")
     if not line.get("sha256"):
-        return Finding("file", name, rows, "not recorded")
-    if line["sha256"] != checksum(path):
-        return Finding("file", name, rows, "differs", "its content is not what was fetched: remove it and fetch again")
-    return Finding("file", name, rows, "agrees")
+        return MirrorFinding("file", name, rows, "not recorded")
+    if line["sha256"] != sha256_of_file(path):
+        return MirrorFinding(
+            "file", name, rows, "differs", "its content is not what was fetched: remove it and fetch again"
+        )
+    return MirrorFinding("file", name, rows, "agrees")
 
 
-def _check_tasks(root: Path, files: set[Path], lines: dict[Path, dict[str, str]]) -> Iterator[Finding]:
+def _check_tasks(root: Path, files: set[Path], lines: dict[Path, dict[str, str]]) -> Iterator[MirrorFinding]:
     """What becomes of each task of which the mirror has a split: the first row of every split, rendered."""
     for unit in TASKS:
         source = unit.facts.source
-        splits = {} if not source.published else {split: place(source, split) for split in _splits(source)}
+        splits = {} if not source.published else {split: split_path(source, split) for split in _splits(source)}
         held = {split: file for split, file in splits.items() if file in files}
         if not held:
             continue
         notes = [f"no {split} split" for split in splits if split not in held]
         commits = {line["revision"] for file in held.values() if (line := lines.get(file, {})).get("revision")}
-        if is_commit(source.revision) and commits - {source.revision}:
+        if is_revision_commit(source.revision) and commits - {source.revision}:
             notes.append(f"of another commit than the {source.revision} that the task pins")
-        yield Finding("task", unit.name, problem=_rendering(unit, root, held.values()), note="; ".join(notes))
+        yield MirrorFinding("task", unit.name, problem=_rendering(unit, root, held.values()), note="; ".join(notes))
 
 
 def _rendering(unit: Task, root: Path, files: Iterable[Path]) -> str:
@@ -229,8 +231,8 @@ def _rendering(unit: Task, root: Path, files: Iterable[Path]) -> str:
     try:
         for file in files:
             row = first_row(root / file)
-            made = example(unit, row)
-            check_names(unit, class_names(root / file), [row], [made])
+            made = example_of(unit, row)
+            check_label_names(unit, class_names(root / file), [row], [made])
             prompt(unit.facts, made.fields)
     except DataError as error:
         return str(error)

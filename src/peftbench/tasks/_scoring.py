@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from peftbench.core.registry import UserError, in_a_line
+from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, Score
-from peftbench.metrics import METRICS, Answers, Measured, UnavailableError, invalid_share, lacking, score
+from peftbench.metrics import METRICS, Answers, Measured, UnavailableError, invalid_share, lacking_details, score_metric
 from peftbench.tasks import Example, Source, Task, TaskFacts, resolve
-from peftbench.tasks._loading import example, read
+from peftbench.tasks._loading import example_of, read_rows
 
 TRIED = 200
 """Rows on which metrics are tried before anything is trained."""
@@ -19,7 +19,7 @@ LONGEST = 20_000
 """Characters of a row's details that are kept beside its answer; the tests of a program may be far longer."""
 
 
-class Scored(NamedTuple):
+class TaskScores(NamedTuple):
     """Every metric of a task, and the scores of rows in the main one (`peftbench.metrics.Measured`), as in a result."""
 
     scores: dict[str, Score]
@@ -27,37 +27,37 @@ class Scored(NamedTuple):
     row_scores: str | None
 
 
-NOTHING = Scored({}, None, None)
+NOTHING = TaskScores({}, None, None)
 """Of a run that was not scored."""
 
 
-def scored(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Scored:
+def score_task(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> TaskScores:
     """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
     return score_all(task.facts.metrics, answers_of(task, examples, predictions))
 
 
-def score_all(metrics: Sequence[str], answers: Answers) -> Scored:
+def score_all(metrics: Sequence[str], answers: Answers) -> TaskScores:
     """Every metric, the main one first, and the share of invalid answers. A metric that fails is missing, with its
     reason; the others stay.
     """
     found = {name: _score(name, answers) for name in metrics}
     main = found[metrics[0]][1]
     rows = None if main is None else " ".join(f"{x:.6g}" for x in main.rows)
-    return Scored({name: each for name, (each, _) in found.items()}, invalid_share(answers), rows)
+    return TaskScores({name: each for name, (each, _) in found.items()}, invalid_share(answers), rows)
 
 
 def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
     facts = METRICS[name].facts
     version, signature = facts.version, None
-    if needed := lacking(name, answers, answers.details or [{}] * len(answers.predictions)):
+    if needed := lacking_details(name, answers, answers.details or [{}] * len(answers.predictions)):
         return Score(why=f"metric '{name}' needs {needed}", version=version), None
     try:
-        measured = score(name, answers)
+        measured = score_metric(name, answers)
         signature = facts.signature(answers) if facts.signature else None
     except UnavailableError as problem:
         return Score(why=str(problem), version=version), None
     except Exception as problem:
-        return Score(why=f"metric '{name}' failed: {in_a_line(problem)}", version=version), None
+        return Score(why=f"metric '{name}' failed: {error_line(problem)}", version=version), None
     error = None if math.isnan(measured.standard_error) else measured.standard_error
     return Score(value=measured.value, standard_error=error, version=version, signature=signature), measured
 
@@ -106,8 +106,8 @@ def check_facts(task: Task, arguments: Mapping[str, Any]) -> None:
     """
     source, ours = task.facts.source, task.function.__module__.startswith("peftbench.")
     if source.files or (source.generator and not ours):
-        rows = read(source, source.test or source.train, count=None if source.files else TRIED).rows
-        examples = [example(task, row, **arguments) for row in rows[:TRIED]]
+        rows = read_rows(source, source.test or source.train, count=None if source.files else TRIED).rows
+        examples = [example_of(task, row, **arguments) for row in rows[:TRIED]]
         return check_metrics(task, examples, light=True)
     for name in task.facts.metrics:
         _check_needs(task, name, None)
@@ -125,13 +125,13 @@ def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) 
             continue
         some = examples[:TRIED]
         try:
-            score(name, answers_of(task, some, [one.answers[0] for one in some]), resamples=2)
+            score_metric(name, answers_of(task, some, [one.answers[0] for one in some]), resamples=2)
         except UnavailableError as problem:
             # Rows that the main metric cannot score leave the run without a score.
             if name == task.facts.metrics[0]:
                 raise _impossible(task, name, f"cannot be had: {problem}") from problem
         except Exception as problem:
-            raise _impossible(task, name, f"fails on right answers: {in_a_line(problem)}") from problem
+            raise _impossible(task, name, f"fails on right answers: {error_line(problem)}") from problem
 
 
 def refusals(tasks: Iterable[Choice]) -> list[str]:
@@ -146,7 +146,7 @@ def refusals(tasks: Iterable[Choice]) -> list[str]:
 
 
 def _check_needs(task: Task, name: str, details: Sequence[Mapping[str, Any]] | None) -> None:
-    if needed := lacking(name, task.facts, details):
+    if needed := lacking_details(name, task.facts, details):
         raise _impossible(task, name, f"needs {needed}")
 
 
@@ -157,7 +157,7 @@ def _impossible(task: Task, name: str, why: str) -> UserError:
 # ---- answers that are kept ------------------------------------------------------------------------------------------
 
 
-def kept(examples: Sequence[Example], predictions: Sequence[str]) -> list[dict[str, Any]]:
+def kept_answers(examples: Sequence[Example], predictions: Sequence[str]) -> list[dict[str, Any]]:
     """What is kept of each test row, so that answers can be scored again: the answer and what it is compared with.
 
     Of the details, those that a metric needs, unless they are longer than `LONGEST`.

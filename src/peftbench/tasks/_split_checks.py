@@ -31,7 +31,7 @@ def repeated(part: Sequence[Example], train: Sequence[Example], key: Callable[[E
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownRows:
     """What rows are recognised by: fields to the letter, fields as `alike` has them, groups."""
 
     exact: frozenset[Hashable]
@@ -39,15 +39,15 @@ class Known:
     groups: frozenset[str]
 
 
-def known(rows: Sequence[Example]) -> Known:
+def known_rows(rows: Sequence[Example]) -> KnownRows:
     """Of the first `MOST` rows."""
     seen = rows[:MOST]
-    return Known(
+    return KnownRows(
         frozenset(map(exact, seen)), frozenset(map(alike, seen)), frozenset(one.group for one in seen if one.group)
     )
 
 
-def overlaps(name: str, part: Sequence[Example], train: Sequence[Example], others: Sequence[Known]) -> list[str]:
+def overlaps(name: str, part: Sequence[Example], train: Sequence[Example], others: Sequence[KnownRows]) -> list[str]:
     """Rows of a part that are known from the training data (`others`), whether or not they are among `train`."""
     seen = part[:MOST]
     same = sum(any(exact(one) in other.exact for other in others) for one in seen)
@@ -56,7 +56,7 @@ def overlaps(name: str, part: Sequence[Example], train: Sequence[Example], other
     found = []
     if near:
         how = "to the letter" if same == len(near) else f"{same} to the letter, the others but for case and punctuation"
-        trained = known(train).alike
+        trained = known_rows(train).alike
         among = f"; {sum(key in trained for key in near)} among those trained on"
         found.append(f"{_of(len(near), part, name)} are training rows too, {how}{among}")
     if shared > len(near):
@@ -70,7 +70,7 @@ def _of(count: int, part: Sequence[Example], name: str) -> str:
     return f"{count} of {first}{len(seen)} {name} rows ({100 * count / len(seen):.1f} %)"
 
 
-def labels(facts: TaskFacts, train: Sequence[Example], test: Sequence[Example]) -> list[str]:
+def label_remarks(facts: TaskFacts, train: Sequence[Example], test: Sequence[Example]) -> list[str]:
     """Labels that are not among the rows trained on, or not among those tested."""
     if not facts.labels:
         return []

@@ -14,7 +14,7 @@ import numpy as np
 from peftbench.core.registry import UserError
 from peftbench.core.seeds import Stream, stream
 from peftbench.tasks import Example, Row, Task, _split_checks
-from peftbench.tasks._loading import DataError, Rows, check_names, example, read
+from peftbench.tasks._loading import DataError, LoadedRows, check_label_names, example_of, read_rows
 
 TEST_SHARE = 5
 """One in so many training rows is a test row of a source without a test split."""
@@ -37,7 +37,7 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class Limits:
+class RowLimits:
     """At most so many validation rows, and a tenth of the training rows; at most so many test rows."""
 
     validation_rows: int = 1000
@@ -45,7 +45,12 @@ class Limits:
 
 
 def split(
-    task: Task, arguments: Mapping[str, Any], size: int | Literal["all"], seed: int, limits: Limits, root: Path | None
+    task: Task,
+    arguments: Mapping[str, Any],
+    size: int | Literal["all"],
+    seed: int,
+    limits: RowLimits,
+    root: Path | None,
 ) -> Splits:
     """The rows of a run. A smaller training set is a prefix of a larger one of the same seed; validation and test rows
     do not depend on the seed. Without a test split, a fifth of the training rows is held out for the test before
@@ -71,7 +76,7 @@ def split(
             *task.facts.remarks,
             *_split_checks.overlaps("validation", found.validation, train, found.known[:1]),
             *_split_checks.overlaps("test", test, train, found.known),
-            *_split_checks.labels(task.facts, train, test),
+            *_split_checks.label_remarks(task.facts, train, test),
         ),
     )
 
@@ -85,10 +90,10 @@ class _Parts:
     pool: list[Example]
     validation: list[Example]
     tested: list[Example]
-    rows: Rows
+    rows: LoadedRows
     fingerprint: str
     by_label: bool
-    known: tuple[_split_checks.Known, ...]
+    known: tuple[_split_checks.KnownRows, ...]
 
 
 @lru_cache(maxsize=8)
@@ -114,13 +119,13 @@ def _parts(task: Task, arguments: str, validation_rows: int, root: Path | None) 
         )
     tested = _merged(tested) if task.facts.merge_references else tested
     fingerprint = "-".join(read.rows.fingerprint for read in reads)
-    known = (_split_checks.known(pool), _split_checks.known(validation))
+    known = (_split_checks.known_rows(pool), _split_checks.known_rows(validation))
     return _Parts(pool, validation, tested, train.rows, fingerprint, by_label, known)
 
 
 @dataclass(frozen=True)
 class _Read:
-    rows: Rows
+    rows: LoadedRows
     examples: list[Example]
 
 
@@ -135,9 +140,9 @@ def _read(task: Task, arguments: str, name: str, root: Path | None) -> _Read:
 def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Read | DataError:
     """The rows as examples, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
     try:
-        rows = read(task.facts.source, name, root, GENERATED.get(name))
+        rows = read_rows(task.facts.source, name, root, GENERATED.get(name))
         made = _examples(task, name, rows.rows, json.loads(arguments))
-        check_names(task, rows.names, rows.rows, made)
+        check_label_names(task, rows.names, rows.rows, made)
         return _Read(rows, made)
     except DataError as error:
         return error
@@ -147,7 +152,7 @@ def _examples(task: Task, name: str, rows: Sequence[Row], arguments: Mapping[str
     made = []
     for number, row in enumerate(rows, 1):
         try:
-            made.append(example(task, row, **arguments))
+            made.append(example_of(task, row, **arguments))
         except DataError as error:
             raise DataError(f"{error} (split '{name}', row {number})") from error.__cause__
     return made

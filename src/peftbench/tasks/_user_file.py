@@ -8,9 +8,9 @@ from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.tasks import Example, Row, Source, TaskFacts
+from peftbench.tasks._cell_values import exact_number as numeric
 from peftbench.tasks._cell_values import label_of, same_numbers, text
-from peftbench.tasks._cell_values import number as numeric
-from peftbench.tasks._formats import DataError, Format, need, stamp, table
+from peftbench.tasks._formats import DataError, Format, need, read_table, stamp
 
 FORMAT = 2
 """Raised when a change here makes other examples of the same file, so that old results do not pass for new ones."""
@@ -24,17 +24,17 @@ Columns = tuple[tuple[str, ...], str, tuple[str, ...], str]
 """What is read of a row: fields, target, labels, group."""
 
 
-def example(row: Row, columns: Columns, encoding: str = "") -> Example:
+def user_example(row: Row, columns: Columns, encoding: str = "") -> Example:
     """The fields as they are, and the target. Raises `ValueError` for a row without one or the other."""
     fields, target, labels, group = columns
     made = {name: text(row, name, encoding) for name in fields}
     if not any(made.values()):
         raise ValueError(f"nothing in {', '.join(fields)}")
     found = _target(row, target, encoding)
-    return Example(made, answer(found, target, labels), group=text(row, group, encoding) if group else "")
+    return Example(made, target_of(found, target, labels), group=text(row, group, encoding) if group else "")
 
 
-def answer(found: str, target: str, labels: Sequence[str]) -> str:
+def target_of(found: str, target: str, labels: Sequence[str]) -> str:
     """What is learned of a cell of the target: itself, or the label that it means. Raises `ValueError`."""
     try:
         return label_of(found, labels) if labels else found
@@ -48,7 +48,7 @@ def _target(row: Row, target: str, encoding: str) -> str:
     raise ValueError(f"nothing in {target}")
 
 
-def facts(
+def user_file_facts(
     *,
     data: str | Path,
     fields: Sequence[str],
@@ -127,9 +127,9 @@ def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns, f
     nothings: Counter[str] = Counter()
     by_place = by_name = 0
     names_only = bool(labels) and all(numeric(label) is None for label in labels)
-    for number, row in enumerate(table(path, form), 1):
+    for number, row in enumerate(read_table(path, form), 1):
         try:
-            learned = example(row, columns, form.encoding).target
+            learned = user_example(row, columns, form.encoding).target
         except ValueError as error:
             raise DataError(f"data file {path}, row {number}: {error}") from None
         found = text(row, target, form.encoding)

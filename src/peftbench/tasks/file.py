@@ -15,7 +15,7 @@ from peftbench.tasks._formats import Format
     instruction="Read this and answer.",
     metrics=("rouge_l", "exact_match"),
     max_new_tokens=128,
-    specialise=_user_file.facts,
+    specialise=_user_file.user_file_facts,
     files=("data", "test"),
 )
 def file(
@@ -47,4 +47,4 @@ def file(
     `positive` is the label that f1 looks for. `max_new_tokens` is the longest answer (default: 32 with labels, 128
     without). `name` is what tables call it (default: the file's, without its ending).
     """
-    return _user_file.example(row, (tuple(fields), target, tuple(labels), group), encoding)
+    return _user_file.user_example(row, (tuple(fields), target, tuple(labels), group), encoding)

@@ -18,7 +18,7 @@ POSITIONS = ("max_position_embeddings", "max_seq_len", "max_encoder_position_emb
 """What configurations call the number of positions of a model."""
 
 
-class Shape(Protocol):
+class ModelFamily(Protocol):
     """What the engine asks of a shape. `auto` is the class of `transformers` that builds such models, `encoder` what
     makes rows of a task into tokens for them.
     """
@@ -34,7 +34,7 @@ class Shape(Protocol):
     def positions(self, adapted: Adapted, rows: Sequence[Encoded], most: int) -> int: ...
 
 
-def shape(config: Any) -> Shape:
+def model_family(config: Any) -> ModelFamily:
     """The shape of models of a `transformers` configuration."""
     return encoder_decoder if config.is_encoder_decoder else decoder
 
@@ -57,7 +57,7 @@ def text_config(config: Any) -> Any:
         return config
 
 
-def positions(config: Any) -> int | None:
+def max_positions(config: Any) -> int | None:
     """How many positions a model has; none if no number bounds them, as where they are relative."""
     text = text_config(config)
     found = [getattr(text, name, None) for name in POSITIONS]

@@ -114,7 +114,7 @@ def _files(name: str) -> list[Path]:
 
 
 def _add_file(path: Path, found: Gathered) -> None:
-    rows, name = read(path), slug(path.stem)
+    rows, name = read_published(path), slug(path.stem)
     if found.rows.get(name, rows) != rows:
         raise UserError(f"{path}: another file of this name is imported as well, with other figures: rename one")
     found.rows[name] = rows
@@ -123,7 +123,7 @@ def _add_file(path: Path, found: Gathered) -> None:
 def _add_result(path: Path, found: Gathered) -> None:
     from peftbench.results.published import peft_results
 
-    row = peft_results.read(path)
+    row = peft_results.read_result_file(path)
     if isinstance(row, str):
         found.left_out.append(f"{path}: {row}")
         return
@@ -138,7 +138,7 @@ def _result_name(row: Published) -> str:
     return f"{slug(row.published_as)[:80]}-{hashlib.sha256(repr(what).encode()).hexdigest()[:8]}"
 
 
-def read(path: Path) -> list[Published]:
+def read_published(path: Path) -> list[Published]:
     """The rows of a CSV of `Published`. Raises `UserError` with the line that is wrong."""
     try:
         lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True))
@@ -172,7 +172,7 @@ def as_csv(rows: Iterable[Published]) -> str:
     return text.getvalue()
 
 
-def keep(store: Path, found: Gathered) -> list[Path]:
+def keep_published(store: Path, found: Gathered) -> list[Path]:
     """Write what was gathered into a store, each file by atomic rename; the same again changes nothing."""
     folder = Path(store) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,18 +184,18 @@ def keep(store: Path, found: Gathered) -> list[Path]:
     return paths
 
 
-def kept(store: Path) -> tuple[list[Published], dict[Path, str]]:
+def kept_published(store: Path) -> tuple[list[Published], dict[Path, str]]:
     """All published rows of a store, in the order of their files; and why, by file, those that cannot be read."""
     rows, damaged = list[Published](), dict[Path, str]()
     for path in sorted((Path(store) / FOLDER).glob("*.csv")):
         try:
-            rows += read(path)
+            rows += read_published(path)
         except UserError as error:
             damaged[path] = str(error).removeprefix(f"{path} ")
     return rows, damaged
 
 
-def frame(rows: Iterable[Published]) -> "pd.DataFrame":
+def published_frame(rows: Iterable[Published]) -> "pd.DataFrame":
     """The rows in the columns of `Store.table`, status `published`, with those columns that runs do not have."""
     import pandas as pd
 

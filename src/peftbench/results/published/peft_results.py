@@ -23,7 +23,7 @@ ACCURACY = ("accuracy", "final_number")
 """Our metrics that are what the schema calls `test accuracy`: the share of right answers."""
 
 
-def read(path: Path) -> Published | str:
+def read_result_file(path: Path) -> Published | str:
     """The figures of a result file, or in words why it has none: its run did not end well.
 
     Raises `UserError` for a file that is no such result.
@@ -95,7 +95,7 @@ def _data(names: list[str]) -> tuple[str, str]:
     return tested[0], ", ".join(TRAINED_ON[name] for name in names if name in TRAINED_ON)
 
 
-def write(result: RunResult) -> dict[str, Any]:
+def peft_result(result: RunResult) -> dict[str, Any]:
     """A run of ours in the schema. What it wants and we did not measure is `None`."""
     spec, costs = result.spec, result.costs
     # A name of theirs has one slash, after the method.
