@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= results/demo
 
-.PHONY: demo test slow check bench clean
+.PHONY: demo test slow check generate bench clean
 
 demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked table and an HTML page
 	@started=$$(date +%s); \
@@ -23,6 +23,10 @@ check: $(VENV)/ready  ## lint, house rules, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_house.py
+	$(BIN)/python tools/generate.py --check
+
+generate: $(VENV)/ready  ## rebuild what is made from code: tables of the docs, capabilities, golden units
+	$(BIN)/python tools/generate.py
 
 bench: $(VENV)/ready  ## measured ratios; see docs/benchmarks.md
 	$(BIN)/python bench/engine.py

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from peftbench.advisor.evidence_kernel import EvidenceCell, KnownFacts, Place, ScoredMethod, evidence_cells, nearness
 from peftbench.advisor.presentation import advice_section, data
-from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Predicted, Question, known_methods, recommend
+from peftbench.advisor.recommend import PREFERENCES, Advice, Predicted, Question, known_methods, recommend
 from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, RegretReport, leave_one_task_out
 from peftbench.advisor.score_model import ADVANTAGES, GaussianProcess, Series, learn
 from peftbench.cli import app
 from peftbench.cli.quantities import quantity
+from peftbench.core.costs import LIMITS
 from peftbench.core.registry import UserError
 from peftbench.results import published
 from peftbench.studies._pscp_weights import weight_set
@@ -196,8 +197,8 @@ numbers = st.floats(min_value=0.1, max_value=100)
 @settings(deadline=None, max_examples=60)
 @given(
     scores=st.dictionaries(st.sampled_from("abcdef"), st.lists(st.floats(0, 100), min_size=3, max_size=3), min_size=1),
-    costs=st.dictionaries(st.sampled_from("abcdef"), st.dictionaries(st.sampled_from(LIMITED), numbers)),
-    limits=st.dictionaries(st.sampled_from(LIMITED), numbers),
+    costs=st.dictionaries(st.sampled_from("abcdef"), st.dictionaries(st.sampled_from(list(LIMITS)), numbers)),
+    limits=st.dictionaries(st.sampled_from(list(LIMITS)), numbers),
     prefer=st.sampled_from([*PREFERENCES, "paper"]),
     refused=st.sets(st.sampled_from("abcdef")),
 )

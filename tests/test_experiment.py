@@ -18,7 +18,8 @@ from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
 from peftbench.results.run_diff import compare_runs
-from peftbench.results.store import COLUMNS, table_row
+from peftbench.results.schema import COLUMNS
+from peftbench.results.store import table_row
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split

@@ -14,8 +14,7 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
 from peftbench.gate import cells
 from peftbench.gate.cells import GateDesign, arms, current, to_do
-from peftbench.launch import Options, Watch, local, processes
-from peftbench.launch.local import After
+from peftbench.launch import After, Options, Watch, local, processes
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store
 from peftbench.tasks import resolve

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -57,7 +58,7 @@ def test_rows_that_methods_share_are_paired_where_results_have_their_scores() ->
     right = {f"m{i}": [100.0] * 80 + [0.0] * 20 for i in range(5)}
     right["m4"] = [0.0] * 14 + [100.0] * 66 + [0.0] * 20
     runs = pd.DataFrame(
-        run(method, "emotions", seed, score=sum(own) / 100, score_error=4.0, row_scores=" ".join(f"{x:g}" for x in own))
+        run(method, "emotions", seed, score=sum(own) / 100, score_error=4.0, row_scores=np.array(own))
         for method, own in right.items()
         for seed in (0, 1, 2)
     )
@@ -67,7 +68,11 @@ def test_rows_that_methods_share_are_paired_where_results_have_their_scores() ->
     assert found["m4"].mean == bare["m4"].mean
     remarks = [
         next(s for s in run_data(table, runs[:0].reindex(columns=CURVE)).sections if s.name == "verdicts").remarks
-        for table in (runs, runs.drop(columns="row_scores"), runs.assign(row_scores=["", *runs["row_scores"][1:]]))
+        for table in (
+            runs,
+            runs.drop(columns="row_scores"),
+            runs.assign(row_scores=pd.Series([None, *runs["row_scores"][1:]], dtype=object)),
+        )
     ]
     assert not any("no scores of" in remark for remark in remarks[0])
     assert any("15 runs have no scores of their test rows" in remark for remark in remarks[1])

@@ -1,13 +1,14 @@
 """Advice in words and tables: what is ranked, why, what to start from, what it rests on, and what is not known."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
-from peftbench.advisor.recommend import LIMITED, PREFERENCES, Advice, Option
+from peftbench.advisor.recommend import PREFERENCES, Advice, Option
 from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, RegretReport
 from peftbench.advisor.score_model import Guess
+from peftbench.core.costs import COSTS, LIMITS
 from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies._text_format import (
     ABSENT,
@@ -20,14 +21,13 @@ from peftbench.studies._text_format import (
 )
 from peftbench.studies.blocks import Section, Table
 
-NAMES = {
-    "peak_memory_bytes": ("peak memory", size_text),
-    "train_seconds": ("training time", duration_text),
-    "latency_ms": ("latency", lambda ms: f"{ms:.3g} ms"),
-    "adapter_bytes": ("adapter size", size_text),
-    "trainable_parameters": ("trainable parameters", count_text),
+TEXTS: Mapping[str, Callable[[float], str]] = {
+    "bytes": size_text,
+    "s": duration_text,
+    "ms": lambda ms: f"{ms:.3g} ms",
+    "": count_text,
 }
-"""What costs that may be limited are called, and how they are written."""
+"""How a cost is written, by its unit."""
 SHOWN = {
     "trainable_parameters": "Trainable",
     "peak_memory_bytes": "Peak",
@@ -65,17 +65,21 @@ def _least(advice: Advice) -> str:
     if (least := advice.least) is None:
         return ""
     needed = ", ".join(
-        f"{NAMES[cost][0]} of {NAMES[cost][1](value)}, not {NAMES[cost][1](advice.question.limits[cost])}"
+        f"{LIMITS[cost]} of {_text(cost, value)}, not {_text(cost, advice.question.limits[cost])}"
         for cost, value in least.needed.items()
     )
     return f"Nearest to the limits is {least.method}: it needs {needed}."
+
+
+def _text(cost: str, value: float) -> str:
+    return TEXTS[COSTS[cost].unit](value)
 
 
 def advice_title(advice: Advice) -> str:
     """What was asked, and by which evidence it is answered."""
     question, place = advice.question, advice.question.place
     rows = f"{place.rows:,.0f}" if place.rows else place.size
-    limits = [f"{NAMES[cost][0]} at most {NAMES[cost][1](most)}" for cost, most in question.limits.items()]
+    limits = [f"{LIMITS[cost]} at most {_text(cost, most)}" for cost, most in question.limits.items()]
     by = "what others published" if advice.published else "what was measured"
     tasks = len({one.task for one in advice.places})
     asked = ", ".join([f"{place.model}, {place.task}, {rows} training rows", f"{_first(advice)} first", *limits])
@@ -94,7 +98,7 @@ def _ranked(advice: Advice) -> Table:
     for o in advice.ranked:
         line = [f"{o.rank}{UNTOLD if o.tied else ''}", o.method, _score(o.score), _signed(o.advantage)]
         line += [_points(o.behind)] + ([ABSENT if o.pscp is None else f"{o.pscp:.1f}"] if pscp else [])
-        line += [NAMES[cost][1](o.costs[cost]) if cost in o.costs else ABSENT for cost in costs]
+        line += [_text(cost, o.costs[cost]) if cost in o.costs else ABSENT for cost in costs]
         lines.append((*line, f"{o.support.of_kind} of {o.support.cells}"))
     headings = ("#", "Method", "Expected", "Over mean", "Behind best", *(["PSCP"] if pscp else []))
     headings += (*(SHOWN[cost] for cost in costs), "Cells of kind")
@@ -125,9 +129,9 @@ def _ends(guess: Guess, scale: tuple[float, float], form: str = ".1f") -> str:
 
 def _why(option: Option) -> str:
     words = option.why
-    for cost in LIMITED:
-        value = f" ({NAMES[cost][1](option.costs[cost])})" if cost in option.costs else ""
-        words = words.replace(cost, NAMES[cost][0] + value)
+    for cost in LIMITS:
+        value = f" ({_text(cost, option.costs[cost])})" if cost in option.costs else ""
+        words = words.replace(cost, LIMITS[cost] + value)
     return words
 
 
@@ -147,7 +151,7 @@ def _placed(option: Option, advice: Advice) -> str:
         return "no PSCP" if option.pscp is None else f"PSCP {option.pscp:.1f} by {prefer.name}"
     best = option.behind.mean == 0 and not option.behind.sd
     if PREFERENCES[prefer] and option.behind.mean <= advice.question.within:
-        named = NAMES[PREFERENCES[prefer]][0]
+        named = LIMITS[PREFERENCES[prefer]]
         order = "lowest" if option.rank == 1 else "by its"
         return f"{order} {named} among those within {advice.question.within:g} points of the best expected score"
     if best and option.method == "none":

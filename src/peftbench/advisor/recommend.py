@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 from peftbench.advisor.evidence_kernel import EvidenceCell, Place, ScoredMethod, nearness
 from peftbench.advisor.score_model import Guess, ScoreModel
+from peftbench.core.costs import LIMITS
 from peftbench.core.registry import did_you_mean
 from peftbench.studies._pscp_costs import Paid, paid, penalised, pscp_constants
 from peftbench.studies._pscp_weights import WeightSet
 
-LIMITED = ("peak_memory_bytes", "train_seconds", "latency_ms", "adapter_bytes", "trainable_parameters")
-"""Costs that may be limited."""
 PREFERENCES = {
     "quality": "",
     "memory": "peak_memory_bytes",
@@ -34,7 +33,7 @@ FitVerdict = Literal["fits", "does not fit", "not known", "refused"]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: where, under which limits (`LIMITED`: at most), and what comes first.
+    """What is asked: where, under which limits (`peftbench.core.costs.LIMITS`: at most), and what comes first.
 
     `prefer` is one of `PREFERENCES` or a set of weights of PSCP. With a cost first, methods that are expected within so
     many points of the best of those that fit come by that cost, the others after them by score.
@@ -47,8 +46,8 @@ class Question:
 
     def __post_init__(self) -> None:
         for name in self.limits:
-            if name not in LIMITED:
-                raise did_you_mean("cost to limit", name, list(LIMITED))
+            if name not in LIMITS:
+                raise did_you_mean("cost to limit", name, list(LIMITS))
         if isinstance(self.prefer, str) and self.prefer not in PREFERENCES:
             raise did_you_mean("preference", self.prefer, list(PREFERENCES))
 

@@ -139,8 +139,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=WORKERS)
     parser.add_argument("names", nargs="*", help="methods to measure again; the others keep their rows")
     asked = parser.parse_args()
+    rows = remeasure(asked.names or capability_names(), asked.workers)
+    asked.out.write_text(capabilities_page(rows), encoding="utf-8")
+
+
+def remeasure(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
+    """Measure some methods again and write the data file; rows of methods that are gone are dropped. Returns all."""
     held = json.loads(FILE.read_text()) if FILE.is_file() else {}
-    found = measured_capabilities(asked.names or capability_names(), asked.workers)
+    found = measured_capabilities(asked, workers)
     for name, row in found.items():
         # Kept where the library for it is not installed.
         if row["four_bit"] is None and row["decoder"]:
@@ -149,7 +155,7 @@ def main() -> None:
             row["why"] += [reason for reason in known["why"] if reason.startswith(FOUR_BIT)]
     rows = {name: found.get(name) or held[name] for name in capability_names() if name in found or name in held}
     FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    asked.out.write_text(capabilities_page(rows), encoding="utf-8")
+    return rows
 
 
 if __name__ == "__main__":

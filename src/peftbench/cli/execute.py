@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from peftbench.core.spec import RunResult, RunSpec
-    from peftbench.launch import Options
-    from peftbench.launch.local import After
+    from peftbench.launch import After, Options
     from peftbench.results.store import Store
     from peftbench.studies.run_data import RunData
     from peftbench.tuning import Search

@@ -207,36 +207,32 @@ class RunSpec(Noun):
 
 
 class Costs(Noun):
-    """What a run cost, each defined in `docs/measures.md`. `None`: not measured."""
+    """What a run cost, in the units of `peftbench.core.costs`. `None`: not measured."""
 
     trainable_parameters: int | None = None
     total_parameters: int | None = None
-    forward_flops_512: int | None = Field(None, description="one forward pass, batch 1, 512 tokens, as trained")
-    extra_forward_flops_512: int | None = Field(None, description="over the untouched base; 0 once merged exactly")
-    train_seconds: float | None = Field(None, description="sum of training steps alone")
-    tokens_per_second: float | None = Field(None, description="non-padding training tokens over train_seconds")
-    peak_memory_bytes: int | None = Field(
-        None, description="of training steps: weights, gradients, states, activations"
-    )
-    peak_weights_bytes: int | None = Field(None, description="this and the next three: the peak by what holds it")
+    forward_flops_512: int | None = None
+    extra_forward_flops_512: int | None = None
+    train_seconds: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_weights_bytes: int | None = None
     peak_gradients_bytes: int | None = None
     peak_optimizer_states_bytes: int | None = None
     peak_activations_bytes: int | None = None
-    peak_reserved_bytes: int | None = Field(None, description="what a GPU's allocator took for it")
+    peak_reserved_bytes: int | None = None
     peak_memory_source: Literal["tracked-tensors", "cuda-allocator"] | None = None
     validation_seconds: float | None = None
-    eval_seconds: float | None = Field(None, description="answering all test rows")
-    eval_peak_memory_bytes: int | None = Field(None, description="of answering the batch of the longest test prompts")
-    train_energy_joules: float | None = Field(None, description="over the time of train_seconds")
-    eval_energy_joules: float | None = Field(None, description="over the time of eval_seconds")
-    energy_source: Literal["nvml", "rapl"] | None = Field(None, description="nvml: the GPU; rapl: processor packages")
+    eval_seconds: float | None = None
+    eval_peak_memory_bytes: int | None = None
+    train_energy_joules: float | None = None
+    eval_energy_joules: float | None = None
+    energy_source: Literal["nvml", "rapl"] | None = None
     load_seconds: float | None = None
     tokenize_seconds: float | None = None
-    adapter_bytes: int | None = Field(
-        None, description="weight files that must be kept to use the trained model on its base"
-    )
-    base_text_loss: float | None = Field(None, description="of the untouched base on general text, nats per token")
-    retention_loss_change: float | None = Field(None, description="of that loss by tuning; less is better")
+    adapter_bytes: int | None = None
+    base_text_loss: float | None = None
+    retention_loss_change: float | None = None
 
 
 class Latency(Noun):

@@ -16,9 +16,9 @@ from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT
-from peftbench.results.store import Store, arguments_text, read_result
+from peftbench.results.store import Store, arguments_text, read_result, row_scores
 from peftbench.stats.intervals import Run
-from peftbench.studies._coverage import MissingCell, rows_of
+from peftbench.studies._coverage import MissingCell
 from peftbench.tasks import resolve
 
 BASELINE: Entry = {
@@ -244,4 +244,5 @@ def _run(result: RunResult) -> Run:
     metric, score = next(iter(result.scores.items()))
     assert score.value is not None
     error = math.nan if score.standard_error is None else score.standard_error
-    return Run(score.value, error, rows_of(result.row_scores), bounds(metric))
+    rows = row_scores(result.row_scores) if result.row_scores else None
+    return Run(score.value, error, rows, bounds(metric))

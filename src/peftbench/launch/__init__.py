@@ -1,14 +1,20 @@
-"""Where runs happen. A launcher takes specs and a store, and tells a watcher what goes on."""
+"""Where runs happen. A launcher takes specs and a store, does the runs, and reports progress.
 
+A launcher is a file of this folder with a function `launch` (see `Launcher`); there is no list to add it to.
+"""
+
+import pkgutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from peftbench.core.registry import UserError
-from peftbench.core.spec import RunSpec
-from peftbench.results.store import Stamps
+from peftbench.core.registry import UserError, did_you_mean
+from peftbench.core.spec import RunResult, RunSpec
+from peftbench.results.store import Stamps, Store
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,23 @@ class Options:
     replace: Mapping[str, Stamps] = field(default_factory=dict)
 
 
+After = Callable[[RunResult], Sequence[RunSpec]]
+"""Asked when a run is done: what is to be done now that its result is known."""
+
+
+class Launcher(Protocol):
+    """Does all specs, and those that results bring about; each has a result in the store when it returns.
+
+    It calls `watch` with each event. `KeyboardInterrupt` cancels: it ends what it has started, removes what unfinished
+    runs left, and passes the exception on. Raises `StoppedError` where faults of the machine were in the way of runs.
+    """
+
+    def __call__(
+        self, specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None
+    ) -> None:
+        """Do the specs."""
+
+
 class StoppedError(UserError):
     """Some runs could not be done because of faults of the machine. They have no result and may be tried again."""
 
@@ -54,6 +77,25 @@ class InterruptedBySignal(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+
+
+@cache
+def launchers() -> dict[str, Launcher]:
+    """All launchers by name."""
+    found = {}
+    for entry in pkgutil.iter_modules(__path__):
+        module = import_module(f"{__name__}.{entry.name}")
+        launch = getattr(module, "launch", None)
+        if launch is not None and launch.__module__ == module.__name__:
+            found[entry.name] = launch
+    return found
+
+
+def launcher(name: str) -> Launcher:
+    """The launcher of a name. Raises `UnknownNameError`."""
+    if name not in launchers():
+        raise did_you_mean("launcher", name, list(launchers()))
+    return launchers()[name]
 
 
 def signal_exit_status(stop: KeyboardInterrupt) -> int:

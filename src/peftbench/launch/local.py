@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -24,7 +24,7 @@ from typing import Any
 from peftbench.core.machine_faults import died_of_environment
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, RunResult, RunSpec
-from peftbench.launch import Event, InterruptedBySignal, Options, StoppedError, Watch
+from peftbench.launch import After, Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
 from peftbench.launch.capacity import visible_gpus
 from peftbench.launch.messages import Job, Setup
@@ -45,8 +45,6 @@ TICK = 0.5
 LOOK_AGAIN = 1.0
 """Seconds between two looks at a run that another launcher has claimed."""
 
-After = Callable[[RunResult], Sequence[RunSpec]]
-"""Asked when a run is done: what is to be done now that its result is known."""
 Key = tuple[str, ...]
 """What a fault concerns: every run (the store); those of one model and task, which read the same files; or one run."""
 EVERY: Key = ()

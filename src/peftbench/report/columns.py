@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from peftbench.core.costs import COSTS, Cost
+from peftbench.core.costs import Column as CostColumn
 from peftbench.studies._pscp_weights import FORMS, REFERENCES, WeightSet
 from peftbench.studies._text_format import ABSENT, UNTOLD, count_text, interval_text, interval_words, runs_text
 from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow
@@ -52,9 +54,9 @@ def columns(board: Leaderboard) -> list[Column]:
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
     )
-    optional = (*WHERE_MEASURED, *map(_pscp, board.weights))
-    asked = [column for column in optional if any(map(_has(column), board.rows))]
-    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *COSTS, *asked]
+    optional = [*COLUMNS, *((_pscp(weights), False) for weights in board.weights)]
+    shown = [column for column, always in optional if always or any(map(_has(column), board.rows))]
+    return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *shown]
 
 
 def rank_text(row: LeaderboardRow) -> str:
@@ -100,12 +102,15 @@ def _trainable(row: LeaderboardRow) -> str:
     return count_text(trainable) + (f" ({exact} %)" if share else "")
 
 
-def _cost(title: str, meaning: str, cost: str, unit: float = 1, form: str = ",.0f") -> Column:
+def _cost(cost: Cost, shown: CostColumn) -> tuple[Column, bool]:
     def value(row: LeaderboardRow) -> float | None:
-        held = row.costs[cost]
-        return None if held is None else held / unit
+        held = row.costs[cost.name]
+        return None if held is None else held / shown.divisor
 
-    return Column(title, meaning, lambda r: _number(value(r), form), value)
+    def text(row: LeaderboardRow) -> str:
+        return _trainable(row) if cost.name == "trainable_parameters" else _number(value(row), shown.form)
+
+    return Column(shown.heading, shown.meaning, text, value), shown.always
 
 
 def _has(column: Column) -> Callable[[LeaderboardRow], bool]:
@@ -132,34 +137,9 @@ def _pscp(weights: WeightSet) -> Column:
     )
 
 
-COSTS = (
-    Column(
-        "Trainable",
-        "Parameters that training changes, and their share of all parameters of the adapted model.",
-        _trainable,
-        lambda r: r.costs["trainable_parameters"],
-    ),
-    _cost("Train s", "Seconds of training steps alone, mean over the runs.", "train_seconds"),
-    _cost("Tok/s", "Non-padding training tokens per second of training, mean over the runs.", "tokens_per_second"),
-    _cost("Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", "peak_memory_bytes", 1e6),
-    _cost("+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", "extra_forward_flops_512", 1e12, ".3g"),
-)
-
-WHERE_MEASURED = (
-    _cost(
-        "ms/tok",
-        "Median milliseconds per new token at batch 1, merged where exact, mean over the runs.",
-        "latency_ms",
-        1,
-        ",.2f",
-    ),
-    _cost("Train J", "Joules of the training steps, mean over the runs.", "train_energy_joules"),
-    _cost(
-        "Forgets",
-        "Rise of the loss on general text by tuning, in nats per token, mean over the runs.",
-        "retention_loss_change",
-        1,
-        "+.3f",
-    ),
-)
-"""Costs that not every grid asks for, and not every machine can measure: columns where some row has them."""
+COLUMNS = [
+    _cost(cost, cost.column)
+    for cost in sorted(COSTS.values(), key=lambda cost: cost.column.place if cost.column else 0)
+    if cost.column
+]
+"""Costs, with whether each has a column where no row has it."""

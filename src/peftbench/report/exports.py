@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def _csv(table: "pd.DataFrame") -> bytes:
     from peftbench.report.tables import csv_text
 
-    return csv_text(table).encode()
+    rows = table["row_scores"].map(lambda held: " ".join(f"{score:g}" for score in held), na_action="ignore")
+    return csv_text(table.assign(row_scores=rows)).encode()
 
 
 def _parquet(table: "pd.DataFrame") -> bytes:

@@ -28,13 +28,16 @@ from typing import TYPE_CHECKING, Any
 from peftbench.core import provenance
 from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
 from peftbench.core.registry import UserError
-from peftbench.core.spec import SCHEMA, Costs, Latency, RunResult, RunSpec, Score
+from peftbench.core.spec import SCHEMA, Latency, RunResult, RunSpec, Score
 from peftbench.metrics import bounds
 from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.results.digests import RESULT, DamagedError, Verified, seal, unseal
+from peftbench.results.schema import COLUMNS, LATENCIES
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 OWNER = "owner.json"
 OLD = ".old"
@@ -352,20 +355,7 @@ def _nearest(prefix: str, ids: list[str]) -> str:
     return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
 
 
-LATENCIES = ("latency", "batch_latency")
-"""How columns of `RunResult.latency` begin: for one row, for the batch of evaluation."""
-COLUMNS = (
-    *"id machine_class model model_source model_version method method_version method_arguments task".split(),
-    *"task_version task_arguments fingerprint evaluation size seed trial search tuned training status".split(),
-    *"metric metric_version score score_error chance row_scores scores invalid_share validation_loss".split(),
-    *"merged_score merged_logit_difference".split(),
-    *"learning_rate best_step steps epochs batch_size accumulation train_rows validation_rows test_rows".split(),
-    *"truncated_rows truncated_share data_remarks precision workers data base_reloaded notes error".split(),
-    *Costs.model_fields,
-    "latency_ms",
-    *(f"{at}_{name}" for at in LATENCIES for name in Latency.model_fields),
-)
-AS_FOUND = "status chance row_scores invalid_share validation_loss learning_rate best_step steps base_reloaded".split()
+AS_FOUND = "status chance invalid_share validation_loss learning_rate best_step steps base_reloaded".split()
 """Columns that are fields of a result."""
 
 
@@ -398,6 +388,7 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         "metric_version": str(score.version) if main else None,
         "score": score.value,
         "score_error": score.standard_error,
+        "row_scores": None if result.row_scores is None else row_scores(result.row_scores),
         "scores": json.dumps({name: each.value for name, each in scores.items()}),
         "merged_score": result.merged.scores[main].value if result.merged and main else None,
         "merged_logit_difference": result.merged.max_logit_difference if result.merged else None,
@@ -410,6 +401,13 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
         **result.costs.model_dump(),
         **_latencies(result),
     }
+
+
+def row_scores(text: str) -> "NDArray[np.float64]":
+    """The scores of test rows from the text that a result has of them."""
+    import numpy as np
+
+    return np.array(text.split(), dtype=float)
 
 
 def _made(result: RunResult) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from peftbench.stats.intervals import Run, Scores
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
 Ended = tuple[str, object, bool]
 """Of a run: its status, its error, and whether it has a score that counts."""
@@ -72,10 +71,7 @@ def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
         good["task"], good["seed"], good["score"], good["score_error"], rows, metrics, strict=True
     ):
         if task not in lacking:
-            scores.setdefault(task, {})[int(seed)] = Run(score, error, rows_of(own), bounds(metric))
+            scores.setdefault(task, {})[int(seed)] = Run(
+                score, error, own if isinstance(own, np.ndarray) else None, bounds(metric)
+            )
     return dict(sorted(scores.items()))
-
-
-def rows_of(text: object) -> "NDArray[np.float64] | None":
-    """The scores of rows as a result has them, `row_scores`; `None` if it has none."""
-    return np.fromstring(text, sep=" ") if isinstance(text, str) and text else None

@@ -4,19 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peftbench.core.costs import WEIGHED
 from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies.pscp import penalised_score
 
 if TYPE_CHECKING:
     import pandas as pd
-
-UNITS = {
-    "trainable_parameters": ("trainable_parameters", 1.0),
-    "extra_forward_tflops": ("extra_forward_flops_512", 1e12),
-    "peak_memory_gb": ("peak_memory_bytes", 1e9),
-    "latency_ms": ("latency_ms", 1.0),
-}
-"""A cost of PSCP: the column that it is had from, and the column's units in one of its own."""
 
 NOT_BY_DEFAULT = {"latency_ms": "latency = true under [eval] of a grid measures it"}
 
@@ -43,7 +36,7 @@ class Paid:
 
 def paid(score: float | None, costs: Mapping[str, float | None], why_not: str | None) -> Paid:
     """`costs` by columns of the table of runs."""
-    held = {cost: (costs.get(column), unit) for cost, (column, unit) in UNITS.items()}
+    held = {cost: (costs.get(column), unit) for cost, (column, unit) in WEIGHED.items()}
     return Paid(
         score or 0.0, {cost: value / unit for cost, (value, unit) in held.items() if value is not None}, why_not
     )

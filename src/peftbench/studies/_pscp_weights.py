@@ -10,12 +10,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from peftbench.core.costs import WEIGHED
 from peftbench.core.registry import UserError, did_you_mean
 
 COSTS = ("trainable_parameters", "extra_forward_tflops", "peak_memory_gb")
 """Counted parameters; TFLOPs over the base's forward pass of 1 x 512 tokens; training's peak in units of 1e9 bytes."""
 
-ALL_COSTS = (*COSTS, "latency_ms")
+ALL_COSTS = tuple(WEIGHED)
 """What a set may weigh: `COSTS`, and the median milliseconds of a new token at batch 1, adapter not merged."""
 
 SETS = ("paper", "relative", "exponential")

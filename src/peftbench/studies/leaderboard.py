@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from peftbench.core.costs import COUNTED, MEASURED
 from peftbench.core.jsonable import to_json
 from peftbench.core.registry import UserError
 from peftbench.stats.intervals import Interval, Scores, cell, over_tasks
@@ -28,16 +29,6 @@ from peftbench.studies.pscp_sensitivity import Sweep, sweeps
 
 if TYPE_CHECKING:
     import pandas as pd
-
-COUNTED = ("trainable_parameters", "total_parameters", "extra_forward_flops_512", "adapter_bytes")
-"""Costs that are the same on every machine; the median over a method's runs is shown."""
-
-MEASURED = {"peak_memory_bytes": "max", "eval_peak_memory_bytes": "max"} | dict.fromkeys(
-    "train_seconds tokens_per_second eval_seconds latency_ms train_energy_joules eval_energy_joules "
-    "retention_loss_change".split(),
-    "mean",
-)
-"""Costs that belong to a machine, and how they are summed up over a method's runs."""
 
 
 class NotComparableError(UserError, ValueError):
@@ -290,7 +281,7 @@ def _row(
 ) -> LeaderboardRow:
     mean, scores = intervals
     good = good_of(runs)
-    costs = {cost: _number(good[cost].median()) for cost in COUNTED}
+    costs = {cost: _number(good[cost].agg(how)) for cost, how in COUNTED.items()}
     # Sums of what a machine measured compare like with like only over the same cells.
     costs |= {cost: _number(good[cost].agg(how)) if mean else None for cost, how in MEASURED.items()}
     return LeaderboardRow(method=label, mean=mean, scores=scores, costs=costs, missing=missing, at_chance=counted(good))

@@ -21,7 +21,7 @@ from peftbench.core.provenance import slug
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.core.safe_text import problem
 from peftbench.core.spec import Noun
-from peftbench.results.store import COLUMNS
+from peftbench.results.schema import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
