@@ -19,7 +19,7 @@ from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
 from peftbench.methods._peft_types import REFUSED
 from peftbench.report import write_report
-from peftbench.report.published import HEADING, published_tables
+from peftbench.report.published_tables import HEADING, published_tables
 from peftbench.report.terminal import print_published
 from peftbench.results.published import (
     Published,

@@ -14,7 +14,7 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
 from peftbench.gate import cells
 from peftbench.gate.cells import GateDesign, arms, current, to_do
-from peftbench.launch import After, Options, Watch, local, processes
+from peftbench.launch import After, Options, Watch, local, worker_process
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store
 from peftbench.tasks import resolve
@@ -255,7 +255,7 @@ def test_a_planted_worse_method_is_found_and_a_planted_equal_one_passes(
 ) -> None:
     """LoRA under another name, and LoRA that learns nothing, in the time of two cores for five minutes."""
     # Workers as the command starts them: children of this process, whose time is known when they have ended.
-    monkeypatch.setattr(local, "start_worker", processes.start_worker)
+    monkeypatch.setattr(local, "start_worker", worker_process.start_worker)
     plugin = tmp_path / "other.py"
     plugin.write_text(OTHER)
     store = ["--store", str(tmp_path / "store")]

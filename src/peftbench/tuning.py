@@ -60,7 +60,7 @@ Past = Sequence[Tried]
 
 
 @dataclass(frozen=True)
-class Study:
+class SettingSearch:
     """A search for the settings of one method on one task, model and train size.
 
     `template` is a run of it on the first seed of trials, at the middle of its ranges; the winner is run on `seeds`.
@@ -228,10 +228,10 @@ class Search:
     """All runs that a grid asks for: plain ones, and those of studies, which depend on the results there are."""
 
     plain: Sequence[RunSpec]
-    studies: Sequence[Study] = ()
+    studies: Sequence[SettingSearch] = ()
     results: dict[str, RunResult] = field(default_factory=dict)
     _given: set[str] = field(default_factory=set)
-    _studies: dict[str, list[Study]] = field(default_factory=dict)
+    _studies: dict[str, list[SettingSearch]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -267,7 +267,7 @@ class Search:
         """Studies all of whose trials ended badly, in words."""
         return [str(study) for study in self.studies if study.fruitless(self.results)]
 
-    def _of(self, study: Study) -> list[RunSpec]:
+    def _of(self, study: SettingSearch) -> list[RunSpec]:
         specs = study.asked(self.results)
         for spec in specs:
             if spec.trial is not None and study not in (owners := self._studies.setdefault(spec.id, [])):
@@ -300,6 +300,8 @@ def search(
         seeds.setdefault((template.id, space), []).append(spec.seed)
         templates[template.id, space] = template
     studies = [
-        Study(template, key[1], grid.tune, tuple(seeds[key])) for key, template in templates.items() if grid.tune
+        SettingSearch(template, key[1], grid.tune, tuple(seeds[key]))
+        for key, template in templates.items()
+        if grid.tune
     ]
     return Search(plain, studies, dict(results))

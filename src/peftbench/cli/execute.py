@@ -130,7 +130,7 @@ def print_results(
         told |= {section.name: section.data for section in data.sections}
         print_json(told if published is None else told | {"published": records(published)})
         return
-    from peftbench.report.published import published_tables
+    from peftbench.report.published_tables import published_tables
     from peftbench.report.terminal import View, print_published, print_section
 
     for board in data.leaderboards:

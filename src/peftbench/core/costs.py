@@ -13,7 +13,7 @@ Better = Literal["less", "more", ""]
 
 
 @dataclass(frozen=True)
-class Column:
+class LeaderboardColumn:
     """How a leaderboard shows a cost: at which `place`, under which `heading`, its value over `divisor` as `form`.
 
     `always`: also where no run has it.
@@ -49,7 +49,7 @@ class Cost:
     description: str
     summary: Literal["median", "mean", "max", ""] = ""
     of_machine: bool = True
-    column: Column | None = None
+    column: LeaderboardColumn | None = None
     limit: str = ""
     weighed: tuple[str, float] | None = None
 
@@ -62,7 +62,7 @@ _DECLARED = (
         description="parameters that training changes",
         summary="median",
         of_machine=False,
-        column=Column(
+        column=LeaderboardColumn(
             1, "Trainable", "Parameters that training changes, and their share of all parameters of the adapted model."
         ),
         limit="trainable parameters",
@@ -90,7 +90,7 @@ _DECLARED = (
         description="over the untouched base; 0 once merged exactly",
         summary="median",
         of_machine=False,
-        column=Column(5, "+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", 1e12, ".3g"),
+        column=LeaderboardColumn(5, "+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", 1e12, ".3g"),
         weighed=("extra_forward_tflops", 1e12),
     ),
     Cost(
@@ -99,7 +99,7 @@ _DECLARED = (
         better="less",
         description="sum of training steps alone",
         summary="mean",
-        column=Column(2, "Train s", "Seconds of training steps alone, mean over the runs."),
+        column=LeaderboardColumn(2, "Train s", "Seconds of training steps alone, mean over the runs."),
         limit="training time",
     ),
     Cost(
@@ -108,7 +108,7 @@ _DECLARED = (
         better="more",
         description="non-padding training tokens over train_seconds",
         summary="mean",
-        column=Column(3, "Tok/s", "Non-padding training tokens per second of training, mean over the runs."),
+        column=LeaderboardColumn(3, "Tok/s", "Non-padding training tokens per second of training, mean over the runs."),
     ),
     Cost(
         name="peak_memory_bytes",
@@ -116,7 +116,7 @@ _DECLARED = (
         better="less",
         description="of training steps: weights, gradients, states, activations",
         summary="max",
-        column=Column(4, "Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", 1e6),
+        column=LeaderboardColumn(4, "Peak MB", "Peak memory of training steps in 1e6 bytes, highest of the runs.", 1e6),
         limit="peak memory",
         weighed=("peak_memory_gb", 1e9),
     ),
@@ -141,7 +141,7 @@ _DECLARED = (
         better="less",
         description="median time of a new token at batch 1, merged where that is exact",
         summary="mean",
-        column=Column(
+        column=LeaderboardColumn(
             6,
             "ms/tok",
             "Median milliseconds per new token at batch 1, merged where exact, mean over the runs.",
@@ -157,7 +157,7 @@ _DECLARED = (
         better="less",
         description="over the time of train_seconds",
         summary="mean",
-        column=Column(7, "Train J", "Joules of the training steps, mean over the runs.", always=False),
+        column=LeaderboardColumn(7, "Train J", "Joules of the training steps, mean over the runs.", always=False),
     ),
     Cost("eval_energy_joules", "J", "less", "over the time of eval_seconds", summary="mean"),
     Cost("energy_source", "", "", "nvml: the GPU; rapl: processor packages"),
@@ -179,7 +179,7 @@ _DECLARED = (
         better="less",
         description="of that loss by tuning",
         summary="mean",
-        column=Column(
+        column=LeaderboardColumn(
             8,
             "Forgets",
             "Rise of the loss on general text by tuning, in nats per token, mean over the runs.",

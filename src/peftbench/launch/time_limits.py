@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.core.spec import RunSpec
-from peftbench.launch.processes import PACKAGE
+from peftbench.launch.worker_process import PACKAGE
 
 LEAST = 600.0
 TIMES = 10.0

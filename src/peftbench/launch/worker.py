@@ -21,7 +21,7 @@ from peftbench.core.machine_faults import EnvironmentFaultError
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunResult
 from peftbench.launch.messages import Job, Setup
-from peftbench.launch.processes import die_with
+from peftbench.launch.worker_process import die_with
 from peftbench.results.store import Store
 
 TELL_EVERY = 0.2

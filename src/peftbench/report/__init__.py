@@ -27,7 +27,7 @@ def write_report(
     Raises:
         ValueError: there are no runs and no published rows.
     """
-    from peftbench.report import published as others
+    from peftbench.report import published_tables as others
     from peftbench.report.page import leaderboard_page
     from peftbench.report.tables import leaderboards_csv, leaderboards_markdown, section_markdown
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from peftbench.core.costs import COSTS, Cost
-from peftbench.core.costs import Column as CostColumn
+from peftbench.core.costs import COSTS, Cost, LeaderboardColumn
 from peftbench.studies._pscp_weights import FORMS, REFERENCES, WeightSet
 from peftbench.studies._text_format import ABSENT, UNTOLD, count_text, interval_text, interval_words, runs_text
 from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow
@@ -102,7 +101,7 @@ def _trainable(row: LeaderboardRow) -> str:
     return count_text(trainable) + (f" ({exact} %)" if share else "")
 
 
-def _cost(cost: Cost, shown: CostColumn) -> tuple[Column, bool]:
+def _cost(cost: Cost, shown: LeaderboardColumn) -> tuple[Column, bool]:
     def value(row: LeaderboardRow) -> float | None:
         held = row.costs[cost.name]
         return None if held is None else held / shown.divisor

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.columns import columns
-from peftbench.report.published import HEADING, REMARK
+from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks, failures
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
-from peftbench.report.published import HEADING, REMARK
+from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks
 from peftbench.studies import _conditions, pscp_sensitivity
 from peftbench.studies.blocks import Section, Table
