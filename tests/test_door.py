@@ -192,10 +192,10 @@ def test_a_row_that_does_not_fit(row: dict[str, Any], complaint: str) -> None:
 READ = """
 import dataclasses, json, sys
 from peftbench.tasks import Source
-from peftbench.tasks._loading import DataError, read
+from peftbench.tasks._loading import DataError, read_rows
 for source, split in json.loads(sys.argv[1]):
     try:
-        print(json.dumps(dataclasses.asdict(read(Source(**source), split))))
+        print(json.dumps(dataclasses.asdict(read_rows(Source(**source), split))))
     except DataError as error:
         print(json.dumps(str(error)))
 """

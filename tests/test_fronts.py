@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.pareto import Front, dominated, front
 from peftbench.studies.run_data import run_data
 from synthetic_table import curves, run, table
@@ -31,7 +32,7 @@ def planted(held: dict[str, list[tuple[float, float]]], tasks: tuple[str, ...] =
 
 
 def of(runs: pd.DataFrame, seed: int = 0) -> Front:
-    (group,) = groups(runs)
+    (group,) = groups(compared_runs(runs))
     return front(group.runs, np.random.default_rng(seed), 500)
 
 
@@ -63,7 +64,7 @@ def test_shares_by_hand() -> None:
     Seed 0: a (50, 0.4), b (60, 0.2): b dominates. Seed 1: a (80, 0.4): a learns more. Both: a (65, 0.4) does too.
     """
     runs = planted({"a": [(50.0, 0.4), (80.0, 0.4)], "b": [(60.0, 0.2), (60.0, 0.2)]})
-    (group,) = groups(runs)
+    (group,) = groups(compared_runs(runs))
     found = {one.method: one.share for one in front(group.runs, np.random.default_rng(1), 4000).standings}
     assert found["b"] == 1
     assert found["a"] == pytest.approx(0.75, abs=0.03)

@@ -37,7 +37,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Calls:
         rows = [{"sentence": f"{split} film {n}", "label": n % 2} for n in range(12)]
         return datasets.Dataset.from_list(rows, features=FEATURES), source.revision
 
-    monkeypatch.setattr("peftbench.tasks._mirror.load", load)
+    monkeypatch.setattr("peftbench.tasks._mirror.load_split", load)
     monkeypatch.delenv("PEFTBENCH_DATA", raising=False)
     return calls
 
@@ -138,7 +138,7 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
             raise HubError(source, split, ValueError('Unknown split "train".'))
         return datasets.Dataset.from_list([{"sentence": "a", "label": 1}], features=FEATURES), None
 
-    monkeypatch.setattr("peftbench.tasks._mirror.load", load)
+    monkeypatch.setattr("peftbench.tasks._mirror.load_split", load)
     done = list(fetch_mirror(wanted(["cola", "rte", "sst2"])[0], tmp_path))
     assert [each.status for each in done] == ["failed", "failed", "failed", "fetched", "fetched", "fetched"]
     assert asked.count(("cola", "validation")) == 0, "a set that cannot be reached is not waited for twice"
@@ -178,7 +178,7 @@ def test_fetch_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(source: Source, split: str) -> tuple[Any, str | None]:
         raise HubError(source, split, ConnectionError("Couldn't reach it"))
 
-    monkeypatch.setattr("peftbench.tasks._mirror.load", fail)
+    monkeypatch.setattr("peftbench.tasks._mirror.load_split", fail)
     some = call("fetch", "sst2", "cola", "--to", tmp_path / "mirror")
     assert (some.code, some.out.count("kept"), some.out.count("Couldn't reach it")) == (1, 2, 2)
     assert call("fetch", "cola", "--to", tmp_path / "mirror").code == 2

@@ -20,6 +20,7 @@ from peftbench.report.terminal import View, print_section
 from peftbench.studies import pscp_sensitivity, study
 from peftbench.studies._coverage import MissingCell
 from peftbench.studies._figures import learning_curves, score_cost, styles
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._text_format import count_text, missing_cells_text
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
 from peftbench.studies.run_data import run_data
@@ -227,7 +228,7 @@ def test_figures_are_xml_with_every_method(board: Leaderboard) -> None:
     assert figure is not None
     texts = {element.text for element in ET.fromstring(figure).iter() if element.text}
     assert {row.method for row in board.rows if row.rank and row.method != "none"} | {"none (trains nothing)"} <= texts
-    panels = learning_curves(board, table(), curves(table()), looks, "b")
+    panels = learning_curves(board, compared_runs(table()), curves(table()), looks, "b")
     assert list(panels) == list(board.tasks)
     assert set(METHODS) - {"vera"} <= {element.text for element in ET.fromstring(panels["emotions"]).iter()}
 
@@ -312,6 +313,6 @@ def test_a_curve_is_of_the_chosen_setting() -> None:
     runs = pd.DataFrame(rows)
     points = pd.DataFrame([("good", 1, 0.5), ("bad", 1, 5.0)], columns=["id", "step", "validation_loss"])
     (board,) = leaderboards(runs)
-    drawn = [learning_curves(board, runs, held, styles(["lora"]), "c") for held in (points, points[:1])]
+    drawn = [learning_curves(board, compared_runs(runs), held, styles(["lora"]), "c") for held in (points, points[:1])]
     assert drawn[0] == drawn[1]
     assert drawn[0]

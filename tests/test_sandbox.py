@@ -422,8 +422,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall({NUMBERS["keyctl"]}, 1, None)
 key = libc.syscall({NUMBERS["add_key"]}, b'user', b'{name}', b'a secret', 8, -3)
 if key < 0: sys.exit(77)
-from peftbench.sandbox import run
-print({name!r} in open('/proc/keys').read(), {name!r} in run("print(open('/proc/keys').read())").stdout)
+from peftbench.sandbox import run_program
+print({name!r} in open('/proc/keys').read(), {name!r} in run_program("print(open('/proc/keys').read())").stdout)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode == 77:

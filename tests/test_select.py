@@ -7,7 +7,7 @@ import pytest
 
 from peftbench.report.tables import board_remarks
 from peftbench.studies._run_labels import CELL, distinct
-from peftbench.studies._setting_selection import select
+from peftbench.studies._setting_selection import compared_runs, select
 from peftbench.studies.convergence import convergences
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.studies.tuning_trials import searches
@@ -116,5 +116,5 @@ def test_losses_on_other_text_have_no_ratio() -> None:
             for step in range(1, 7)
         ]
     )
-    (found,) = convergences(table, curves)
+    (found,) = convergences(compared_runs(table), curves)
     assert {pace.method: pace.loss is not None for pace in found.paces} == {"full": True, "lora": True, "ia3": False}

@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.blocks import Section
 from peftbench.studies.run_data import run_data
 from peftbench.studies.stability import Spread, Stability, Worst, pooled_spread, stability
@@ -39,7 +40,7 @@ def planted() -> pd.DataFrame:
 
 
 def found(runs: pd.DataFrame) -> dict[str, Stability]:
-    (group,) = groups(runs)
+    (group,) = groups(compared_runs(runs))
     return {one.method: one for one in stability(group.runs)}
 
 

@@ -102,7 +102,10 @@ PROCESS: dict[str, tuple[Callable[[pytest.MonkeyPatch], Any], str]] = {
         lambda patch: patch.setattr("torch.nn.modules.linear.Linear.forward", no_op),
         "torch.nn.modules.linear.Linear.forward",
     ),
-    "scoring": (lambda patch: patch.setattr(peftbench.experiment, "scored", no_op), "peftbench.experiment.scored"),
+    "scoring": (
+        lambda patch: patch.setattr(peftbench.experiment, "score_task", no_op),
+        "peftbench.experiment.score_task",
+    ),
     "clock": (lambda patch: patch.setattr("time.perf_counter", no_op), "time.perf_counter"),
     "directory": (lambda patch: patch.chdir("/"), "working directory"),
     "variable": (lambda patch: patch.setenv("OMP_NUM_THREADS", "7"), "environment variable OMP_NUM_THREADS"),
