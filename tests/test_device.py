@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from peftbench.core import device
+from peftbench.core import device, provenance
 from peftbench.launch.processes import worker_environment
+from peftbench.profiling.devices import find_device
 
 SOURCE = Path(device.__file__).parents[1]
 ASKING = (
@@ -92,6 +93,15 @@ def test_a_gpu_is_told_by_what_torch_knows_of_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 8)
     assert (device.peak_memory_bytes(), device.peak_reserved_bytes()) == (7, 8)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_plan_for_here_is_for_its_gpu(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = provenance.machine_facts() | {"gpus": ["A GPU"], "gpu_memory_bytes": [80]}
+    monkeypatch.setattr(provenance, "machine_facts", lambda: found)
+    monkeypatch.setattr(device, "supports_bf16", lambda: bf16)
+    here = find_device()
+    assert (here.name, here.memory_bytes, here.bf16, here.queued) == ("A-GPU", 80, bf16, True)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,6 @@ def do(asked: RunSpec, worker: Worker, folder: Path) -> RunResult:
 def done(asked: RunSpec, worker: Worker, folder: Path) -> RunResult:
     result = do(asked, worker, folder)
     assert result.status == "ok", result.error
-    assert result.notes == ()
     return result
 
 
@@ -97,7 +96,7 @@ def test_the_peak_of_memory_is_near_its_forecast(method: Any, tmp_path: Path) ->
 def test_energy_is_that_of_the_gpu(tmp_path: Path) -> None:
     if energy.counter() is None:
         pytest.skip("not run: NVML counts no energy here")
-    costs = done(spec(max_steps=60, eval_steps=1.0), Worker(), tmp_path).costs
+    costs = done(spec(max_steps=60, eval_steps=60), Worker(), tmp_path).costs
     assert costs.energy_source == "nvml"
     assert costs.train_energy_joules
     assert costs.train_energy_joules > 0
