@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= results/demo
 
-.PHONY: demo test slow check generate bench clean
+.PHONY: demo test slow gpu check generate bench clean
 
 demo: $(VENV)/ready  ## ten methods on three pocket tasks, two seeds; a ranked table and an HTML page
 	@started=$$(date +%s); \
@@ -17,6 +17,9 @@ test: $(VENV)/ready  ## the default suite
 
 slow: $(VENV)/ready  ## what the default suite has no time for
 	$(BIN)/pytest -m "slow or contract" -n auto
+
+gpu: $(VENV)/ready  ## what only a GPU can show; without one it says that nothing was run
+	$(BIN)/pytest -m gpu -rs tests/test_gpu.py
 
 check: $(VENV)/ready  ## lint, house rules, types
 	$(BIN)/ruff check .

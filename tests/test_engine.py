@@ -16,7 +16,7 @@ from peftbench.core.seeds import Stream, stream
 from peftbench.core.spec import Evaluation, Training
 from peftbench.engine import train as training
 from peftbench.engine.base_integrity import model_checksum
-from peftbench.engine.exceptions import DivergedError, OutOfMemoryError
+from peftbench.engine.exceptions import DivergedError
 from peftbench.engine.families.decoder import forward, pad
 from peftbench.engine.generation import answer_rows, generate, in_batches, rank_choices
 from peftbench.engine.load import Base
@@ -165,7 +165,7 @@ def test_out_of_memory_halves_the_micro_batch_and_says_so(base: Base, monkeypatc
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
 
     monkeypatch.setattr(training, "summed_loss", starved)
-    with pytest.raises(OutOfMemoryError, match="one row at a time"):
+    with pytest.raises(MemoryError, match="one row at a time"):
         curve()
     base.restore()
 

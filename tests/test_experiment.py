@@ -163,6 +163,19 @@ def test_an_unforeseen_error_is_a_row_with_its_traceback(
     assert "Traceback" in (tmp_path / "error.txt").read_text()
 
 
+def test_memory_that_runs_out_in_answering_is_a_status(
+    tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, (spec,) = Worker(), specs(tiny_models["llama"], ["lora"])
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "answer_rows", lambda *_: torch.empty(1 << 60, dtype=torch.uint8, device="cpu"))
+        result, predictions = do(spec, worker, tmp_path)
+    assert (result.status, predictions) == ("out-of-memory", [])
+    assert "can't allocate memory" in str(result.error)
+    assert not (tmp_path / "error.txt").exists()
+    assert do(spec, worker, tmp_path)[0].status == "ok"
+
+
 def test_kept_tokens_are_those_of_the_same_end(tiny_models: dict[str, Path]) -> None:
     base = Base(find(str(tiny_models["llama"])), "fp32")
     task = TASKS["pocket_sentiment"]

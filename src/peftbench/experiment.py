@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from peftbench.core import provenance
+from peftbench.core import device, provenance
 from peftbench.core.machine_faults import EnvironmentFaultError, environment_fault
 from peftbench.core.registry import RefusedError, UserError, error_line
 from peftbench.core.safe_text import writable
@@ -19,7 +19,7 @@ from peftbench.core.spec import Costs, DataFacts, Latency, Merged, Merging, RunR
 from peftbench.engine.base_integrity import ProcessState, listed
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.decode_strategy import NOTES
-from peftbench.engine.exceptions import DivergedError, OutOfMemoryError, PrunedError, check_weights
+from peftbench.engine.exceptions import DivergedError, PrunedError, check_weights
 from peftbench.engine.generation import answer_rows, check_fits, decoding, is_ranked
 from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.merging import decide
@@ -155,14 +155,14 @@ def _attempt(
         _run(spec, worker, folder, report, found)
     except (DivergedError, PrunedError) as problem:
         return problem.status, str(problem)
-    except (OutOfMemoryError, torch.OutOfMemoryError, MemoryError) as problem:
-        return "out-of-memory", error_line(problem)
     except UserError as problem:
         _blame_environment(problem)
         return "refused" if isinstance(problem, RefusedError) else "failed", str(problem)
     except Exception as problem:
+        if device.is_out_of_memory(problem):
+            return "out-of-memory", error_line(problem)
         _blame_environment(problem)
-        worker.broken = isinstance(problem, torch.AcceleratorError)
+        worker.broken = device.has_failed(problem)
         (folder / "error.txt").write_text(traceback.format_exc())
         return "failed", error_line(problem)
     return "ok", None
@@ -355,7 +355,6 @@ def _merge_fidelity(
 
 def _costs(found: RunFindings) -> Costs:
     seconds, trained = found.meter.seconds, found.trained
-    source = "cuda-allocator" if torch.cuda.is_available() else "tracked-tensors"
     return Costs(
         **found.costs,
         **found.meter.energy.costs(),
@@ -363,7 +362,7 @@ def _costs(found: RunFindings) -> Costs:
         tokens_per_second=trained.tokens / seconds["train"] if trained.steps else None,
         **({} if trained.memory is None else trained.memory.costs()),
         peak_reserved_bytes=trained.reserved_bytes,
-        peak_memory_source=None if trained.memory is None else source,
+        peak_memory_source=None if trained.memory is None else device.memory_source(),
         validation_seconds=seconds.get("validation"),
         eval_seconds=seconds.get("eval"),
         tokenize_seconds=seconds.get("tokenize"),

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from peftbench.core import device
 from peftbench.core.registry import PLUGIN
 from peftbench.core.resources import memory_bytes
 
@@ -45,7 +46,7 @@ def machine_facts() -> dict[str, Any]:
     """Processor and its instructions in use, cores, memory in bytes, GPUs with theirs, driver, operating system."""
     import torch
 
-    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    gpus = device.gpus()
     return _known(
         {
             "cpu": _cpu_name(),
@@ -53,7 +54,7 @@ def machine_facts() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "memory_bytes": memory_bytes(),
             "gpus": [gpu.name for gpu in gpus],
-            "gpu_memory_bytes": [gpu.total_memory for gpu in gpus] or None,
+            "gpu_memory_bytes": [gpu.memory_bytes for gpu in gpus] or None,
             "driver": _driver() if gpus else None,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from peftbench.core.device import MemorySource
+
 SCHEMA = 2
 """Raised when the shape of `RunResult` changes; `peftbench.results.store` upgrades older files."""
 
@@ -221,7 +223,7 @@ class Costs(Noun):
     peak_optimizer_states_bytes: int | None = None
     peak_activations_bytes: int | None = None
     peak_reserved_bytes: int | None = None
-    peak_memory_source: Literal["tracked-tensors", "cuda-allocator"] | None = None
+    peak_memory_source: MemorySource | None = None
     validation_seconds: float | None = None
     eval_seconds: float | None = None
     eval_peak_memory_bytes: int | None = None

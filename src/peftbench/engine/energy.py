@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
+from peftbench.core import device
 
 POWERCAP = Path("/sys/class/powercap")
 POLL_SECONDS = 60.0
@@ -77,9 +77,9 @@ class Nvml:
 
         self._nvml = pynvml
         # Not by number: CUDA counts the visible ones alone.
-        uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+        uuid = device.gpu_uuid()
         self._of(pynvml.nvmlInit)
-        self._gpu = self._of(pynvml.nvmlDeviceGetHandleByUUID, f"GPU-{str(uuid).removeprefix('GPU-')}")
+        self._gpu = self._of(pynvml.nvmlDeviceGetHandleByUUID, uuid)
 
     def joules(self) -> float:
         """Since the driver was loaded."""
@@ -96,7 +96,7 @@ class Nvml:
 def counter() -> EnergyCounter | None:
     """The counter of this process's device, if there is one that can be read."""
     try:
-        found: EnergyCounter = Nvml() if torch.cuda.is_available() else Rapl()
+        found: EnergyCounter = Nvml() if device.has_gpu() else Rapl()
         found.joules()
     except (ImportError, OSError):
         return None

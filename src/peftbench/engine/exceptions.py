@@ -29,12 +29,6 @@ class PrunedError(Exception):
     status: ClassVar[Status] = "pruned"
 
 
-class OutOfMemoryError(Exception):
-    """One row at a time does not fit."""
-
-    status: ClassVar[Status] = "out-of-memory"
-
-
 def finite(number: float, what: str, step: int) -> float:
     """The number. Raises `DivergedError` if it is not finite."""
     if not math.isfinite(number):

@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
+from peftbench.core import device
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Evaluation
 from peftbench.engine.decode_strategy import CACHED, EXACT, ROUNDED, Decoding, agree, choice_logits, choose, next_logits
@@ -63,7 +63,7 @@ def decoding(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: 
 
 def low_precision(base: Base) -> AbstractContextManager[Any]:
     """The precision in which a base and what is on it answer."""
-    return torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16)
+    return device.autocast(base.dtype == torch.bfloat16)
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def check_virtual_tokens(adapted: Adapted, rows: Sequence[Encoded], exact: bool)
             torch.cat([calls.target_logits(on, [row]) for row in tried]).float() for on in (adapted, plain)
         )
     except Exception as error:
-        if is_out_of_memory(error):
+        if device.is_out_of_memory(error):
             raise
         raise UserError(f"{what}: {error_line(error)}") from error
     if alone.equal(without):
@@ -191,14 +191,8 @@ def _fitting(batch: list[Encoded], answer: Callable[[list[Encoded]], list[Any]])
     try:
         return answer(batch)
     except (RuntimeError, MemoryError) as error:
-        if len(batch) == 1 or not is_out_of_memory(error):
+        if len(batch) == 1 or not device.is_out_of_memory(error):
             raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    device.empty_cache()
     half = len(batch) // 2
     return _fitting(batch[:half], answer) + _fitting(batch[half:], answer)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less at a time might help."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and should_reduce_batch_size(error))

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
+from peftbench.core import device
 from peftbench.core.registry import UserError
 from peftbench.engine.base_integrity import ModelState, model_checksum, tensor_digest
 from peftbench.engine.decode_strategy import Decoding
@@ -28,17 +29,10 @@ SMALL_HIDDEN = 512
 """Below this width bfloat16 does not pay on a CPU (docs/design.md)."""
 
 
-def training_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def has_fast_bf16(config: Any) -> bool:
     """Whether this hardware is good at bfloat16 for a model of this width."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    has_amx = bool(torch.cpu._is_amx_tile_supported())
-    return has_amx and int(text_config(config).hidden_size) >= SMALL_HIDDEN
+    wide_enough = device.has_gpu() or int(text_config(config).hidden_size) >= SMALL_HIDDEN
+    return wide_enough and device.supports_bf16()
 
 
 class NotRestoredError(Exception):
@@ -84,10 +78,10 @@ class Base:
 
     def _load(self) -> Any:
         started = time.perf_counter()
-        quantised = loading(self.quantise, self.dtype, training_device())
+        quantised = loading(self.quantise, self.dtype, device.current())
         asked = {"revision": self.ref.revision, "dtype": self.dtype, **quantised}
         model = read_network(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
-        model = (model if quantised else model.to(training_device())).requires_grad_(False).eval()
+        model = (model if quantised else model.to(device.current())).requires_grad_(False).eval()
         keep_exact(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address
@@ -141,8 +135,7 @@ class Base:
         # The old one goes before the new one comes: there may be no room for two.
         self.model = None
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        device.empty_cache()
         self.model = self._load()
         if self._sung() != self.canary or model_checksum(self.model) != self.checksum:
             raise NotRestoredError("loaded anew, the base model is not what it was")
@@ -160,8 +153,7 @@ class Base:
             for length in (min(7, longest), longest)
         ]
         try:
-            low = self.dtype == torch.bfloat16
-            with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=low):
+            with torch.no_grad(), device.autocast(self.dtype == torch.bfloat16):
                 return tensor_digest(self.shape.target_logits(Adapted(self.model, self.model), rows))
         except Exception as error:
             # What is wrong with it, a run will say; but what could be called must go on to be.

@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from peftbench.core import device
 from peftbench.engine.energy import Energy, counter
 from peftbench.engine.quantization import quantization_constants
 
@@ -26,20 +27,14 @@ class Meter:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time within to a phase."""
-        wait()
+        device.synchronize()
         with self.energy.phase(name):
             started = time.perf_counter()
             try:
                 yield
             finally:
-                wait()
+                device.synchronize()
                 self.seconds[name] += time.perf_counter() - started
-
-
-def wait() -> None:
-    """Until the device has finished its work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 @dataclass(frozen=True)

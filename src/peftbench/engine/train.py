@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
 
+from peftbench.core import device
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Point, Training, Trial
-from peftbench.engine.exceptions import OutOfMemoryError, PrunedError, check_weights, finite
+from peftbench.engine.exceptions import PrunedError, check_weights, finite
 from peftbench.engine.families import model_family
-from peftbench.engine.generation import in_batches, is_out_of_memory
+from peftbench.engine.generation import in_batches
 from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
@@ -85,7 +86,7 @@ class Trainer:
     ) -> Trained:
         """Train on rows, validate as asked, end at the step of the lowest validation loss.
 
-        Raises `DivergedError` for a loss, gradient or weight that is not finite, `OutOfMemoryError` when a single row
+        Raises `DivergedError` for a loss, gradient or weight that is not finite, `MemoryError` when a single row
         does not fit, `PrunedError` where a trial is above its ceiling; what was found so far is then in `trained`.
         """
         trained, best, ceilings = self.trained, Best(), dict(trial.ceilings) if trial else {}
@@ -157,7 +158,7 @@ class Trainer:
                 loss = self.backward(rows)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not device.is_out_of_memory(error):
                     raise
                 self._make_smaller(error)
                 optimizer.zero_grad(set_to_none=True)
@@ -188,18 +189,17 @@ class Trainer:
 
     def _make_smaller(self, error: BaseException) -> None:
         if self.micro_rows == 1:
-            raise OutOfMemoryError("one row at a time does not fit in memory") from error
+            raise MemoryError("one row at a time does not fit in memory") from error
         self.micro_rows = math.ceil(self.micro_rows / 2)
         self.trained.notes.append(f"out of memory: micro-batch cut to {self.micro_rows}, same effective batch")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        device.empty_cache()
 
     def backward(self, rows: list[Encoded]) -> float:
         """Gradients of the mean loss per target token of rows, and that loss."""
         tokens = sum(len(row.target) for row in rows)
         total = 0.0
         for start in range(0, len(rows), self.micro_rows):
-            with self._autocast():
+            with device.autocast(self.low_precision):
                 loss = summed_loss(self.adapted, rows[start : start + self.micro_rows]) / tokens
             self.accelerator.backward(loss)
             # Meta tensors, on which a step is rehearsed, hold no values.
@@ -208,16 +208,13 @@ class Trainer:
             self.accelerator.backward(self.adapted.penalty())
         return total
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.low_precision)
-
     @torch.no_grad()
     def loss(self, rows: Sequence[Encoded]) -> float:
         """Mean cross-entropy in nats per target token, without dropout."""
         self.adapted.model.eval()
 
         def batch_loss(batch: list[Encoded]) -> list[float]:
-            with self._autocast():
+            with device.autocast(self.low_precision):
                 return [summed_loss(self.adapted, batch).item()] + [0.0] * (len(batch) - 1)
 
         total: float = sum(in_batches(rows, 4 * self.micro_rows, batch_loss))
@@ -241,8 +238,7 @@ class Trainer:
         """
         longest = longest_rows(rows, self.step_rows)
         before = self._state()
-        on_gpu = torch.cuda.is_available()
-        with torch.random.fork_rng(), nullcontext() if on_gpu else tracked(self.adapted.model) as tracker:
+        with torch.random.fork_rng(), nullcontext() if device.has_gpu() else tracked(self.adapted.model) as tracker:
             # At no rate: what diverges is to be the training, not its measure.
             optimizer, scheduler = self.optimizer(2, rate=0.0)
             self.step(longest, optimizer, scheduler)
@@ -262,13 +258,13 @@ class Trainer:
         The allocator does not say what bytes are for. Gradients count as large as what is trained, activations as the
         rest of the peak.
         """
-        if not torch.cuda.is_available():
+        if not device.has_gpu():
             yield
             return
-        torch.cuda.reset_peak_memory_stats()
+        device.reset_peak_memory()
         yield
-        peak = torch.cuda.max_memory_allocated()
-        self.trained.reserved_bytes = max(self.trained.reserved_bytes or 0, torch.cuda.max_memory_reserved())
+        peak = device.peak_memory_bytes()
+        self.trained.reserved_bytes = max(self.trained.reserved_bytes or 0, device.peak_reserved_bytes())
         if self.trained.memory is None or peak > self.trained.memory.total:
             model = self.adapted.model
             parts = (

@@ -1,12 +1,9 @@
 """How many workers a machine suits."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from peftbench.core import resources
+from peftbench.core import device, resources
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.models import find
@@ -20,25 +17,11 @@ COPIES = 4
 
 def default_workers(specs: Iterable[RunSpec] = ()) -> int:
     """One a GPU; without one, one a core that this process may use, as far as memory for the runs' models goes."""
-    if gpus := visible_gpus():
-        return gpus
+    if gpus := device.visible_gpus():
+        return len(gpus)
     names = {spec.model.name for spec in specs}
     need = WORKER_BYTES + COPIES * max(map(_weights, names), default=0)
     return max(1, min(resources.usable_cpus(), resources.usable_memory() // need))
-
-
-def visible_gpus() -> int:
-    """Visible GPUs, asked of the driver so that torch is not imported here."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return len([part for part in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if part.strip() not in ("", "-1")])
-    driver = shutil.which("nvidia-smi")
-    if driver is None:
-        return 0
-    try:
-        listed = subprocess.run([driver, "-L"], capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return 0
-    return listed.stdout.count("GPU ")
 
 
 def _weights(name: str) -> int:

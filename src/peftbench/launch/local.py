@@ -21,12 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from peftbench.core import device
 from peftbench.core.machine_faults import died_of_environment
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, RunResult, RunSpec
 from peftbench.launch import After, Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
-from peftbench.launch.capacity import visible_gpus
 from peftbench.launch.messages import Job, Setup
 from peftbench.launch.time_limits import LEAST, Forecasts, TimeLimit, time_text
 from peftbench.launch.user_units import UserUnits, user_units
@@ -233,7 +233,8 @@ class _Pool:
         taken = {hand.index for hand in self.hands.values()}
         index = next(number for number in range(len(taken) + 1) if number not in taken)
         ours, theirs = multiprocessing.Pipe()
-        with worker_environment(self.options.threads, index % gpus if (gpus := visible_gpus()) else None):
+        gpus = device.visible_gpus()
+        with worker_environment(self.options.threads, gpus[index % len(gpus)] if gpus else None):
             process = start_worker(theirs)
         theirs.close()
         # An empty entry means the working directory of this process, which is not that of every method.

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from peftbench.core import provenance
+from peftbench.core import device, provenance
 from peftbench.core.machine_faults import EnvironmentFaultError
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunResult
@@ -81,7 +81,7 @@ def _prepared(setup: Setup) -> Any:
 
     from peftbench.experiment import Worker
 
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in ("", "-1") and not torch.cuda.is_available():
+    if device.visible_gpus() and not device.has_gpu():
         refusal = "this machine has a GPU that torch cannot use: install a build of torch with CUDA, or set"
         raise UserError(f"{refusal} CUDA_VISIBLE_DEVICES=-1 to use the CPU")
     torch.set_num_threads(setup.options.threads)

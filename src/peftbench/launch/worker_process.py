@@ -74,16 +74,18 @@ def start_worker(theirs: Connection) -> WorkerProcess:
 
 
 @contextmanager
-def worker_environment(threads: int, gpu: int | None) -> Iterator[None]:
-    """The environment of a worker that is about to start: what libraries read when they are imported."""
+def worker_environment(threads: int, gpu: str | None) -> Iterator[None]:
+    """The environment of a worker that is about to start: what libraries read when they are imported.
+
+    `gpu`: the one that it uses, as an entry of CUDA_VISIBLE_DEVICES.
+    """
     before = dict(os.environ)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if gpu is not None:
-        visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible else str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from peftbench.core import device
 from peftbench.core.registry import UserError, error_line
 
 STALE = re.compile(r"(^|\.)(masked_bias|attn\.bias|attention\.bias|causal_mask|inv_freq|position_ids|version)$")
@@ -27,7 +28,7 @@ def read_network(kind: Any, source: Any, config: Any, called: str, **asked: Any)
             source, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **asked
         )
     except Exception as error:
-        if _of_the_machine(error):
+        if device.is_out_of_memory(error) or device.has_failed(error):
             raise
         raise cannot_load(called, error) from error
     without_place = [name for name in told["unexpected_keys"] if not _left_out(network, config, name)]
@@ -50,12 +51,6 @@ def cannot_load(called: str, error: Exception) -> UserError:
     return UserError(
         f"{called}: cannot be loaded: {error_line(error).partition(': ')[2] if known else error_line(error)}"
     )
-
-
-def _of_the_machine(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError))
 
 
 def _some(names: Collection[str]) -> str:

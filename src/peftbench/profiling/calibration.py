@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from peftbench.core import device
 from peftbench.core.spec import Training
 from peftbench.engine.families import model_family
-from peftbench.engine.load import has_fast_bf16, training_device
+from peftbench.engine.load import has_fast_bf16
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
@@ -89,7 +90,7 @@ def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape)
     """Seconds of a step, the median of some, after two that are not counted."""
     low = has_fast_bf16(config)
     network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
-    adapted = METHODS[method].function(network.to(training_device()).requires_grad_(False), **arguments)
+    adapted = METHODS[method].function(network.to(device.current()).requires_grad_(False), **arguments)
     for parameter in adapted.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftbench.core import provenance
+from peftbench.core import device, provenance
 from peftbench.core.cache_folder import cache_directory
 from peftbench.core.registry import did_you_mean
 
@@ -28,6 +28,7 @@ TOUCHED = 3.0
 class Device:
     """Seconds for a call, a floating-point operation and a byte of a result; `None`: not known.
 
+    `bf16`: whether it is good at bfloat16; `None`: a CPU, where that depends on the width of the model.
     `queued`: calls are made ahead of the work, as for a GPU, so that only the longer of the two takes time. `measured`:
     on this machine (`peftbench calibrate`), not from a data sheet. `watts` is the most that it draws.
     """
@@ -86,8 +87,9 @@ def here() -> Device:
     facts, path = provenance.machine_facts(), _file()
     gpus = facts["gpus"]
     rates = tuple(json.loads(path.read_text())["rates"]) if path.is_file() else None
-    held = _gpu_bytes() if gpus else facts["memory_bytes"]
-    return Device(provenance.machine_class(), held, None, rates, bool(gpus), measured=rates is not None)
+    held = facts["gpu_memory_bytes"][0] if gpus else facts["memory_bytes"]
+    bf16 = device.supports_bf16() if gpus else None
+    return Device(provenance.machine_class(), held, bf16, rates, bool(gpus), measured=rates is not None)
 
 
 def remember_speed(rates: tuple[float, float, float]) -> Path:
@@ -100,12 +102,6 @@ def remember_speed(rates: tuple[float, float, float]) -> Path:
 
 def _file() -> Path:
     return cache_directory() / f"calibration-{provenance.machine_class()}.json"
-
-
-def _gpu_bytes() -> int:
-    import torch
-
-    return int(torch.cuda.get_device_properties(0).total_memory)
 
 
 def device_facts(of: Device) -> dict[str, object]:

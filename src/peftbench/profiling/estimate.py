@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice
 from peftbench.engine.families import head_apart, model_family
+from peftbench.engine.generation import low_precision
 from peftbench.engine.load import Base
 from peftbench.engine.meta_model import GROUPED, GROUPED_FORMULAS, over
 from peftbench.engine.quantization import numbers
@@ -278,7 +279,7 @@ def operations(adapted: Adapted, base: Base, known: "CostEstimate | str") -> tup
         known = "; ".join(known.notes)
     if base.quantise:
         raise ValueError(f"the weights of this base are quantised, and without weights: {known}")
-    with torch.autocast(base.model.device.type, torch.bfloat16, enabled=base.dtype == torch.bfloat16):
+    with low_precision(base):
         return forward_flops(adapted), f"floating-point operations were counted on the loaded model: {known}"
 
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-
+from peftbench.core import device
 from peftbench.core.spec import Evaluation, Latency
 from peftbench.engine.generation import answer_rows, decoding
 from peftbench.engine.load import Base
@@ -53,10 +52,10 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
     once_more = partial(answer_rows, replace(adapted, merge=None), base, task, asked, longest, how)
     with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if device.has_gpu():
+            device.reset_peak_memory()
             once_more()
-            return torch.cuda.max_memory_allocated() - copies
+            return device.peak_memory_bytes() - copies
         with tracked(adapted.model) as tracker:
             once_more()
     return int(tracker.peak)

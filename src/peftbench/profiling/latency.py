@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.nn import Parameter
 
+from peftbench.core import device
 from peftbench.core.spec import Evaluation, Latency
 from peftbench.engine.decode_strategy import CACHED, Decoding, next_logits
 from peftbench.engine.families import max_positions
-from peftbench.engine.generation import is_out_of_memory, low_precision
+from peftbench.engine.generation import low_precision
 from peftbench.engine.load import Base
-from peftbench.engine.meter import wait
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
@@ -75,7 +75,7 @@ def measure_latencies(
         try:
             found.append(summed_up(size, by_turns(_turns(adapted, plain, base, prompts))))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not device.is_out_of_memory(error):
                 raise
             notes.append(f"latency: {size} rows at once did not fit in memory")
             break
@@ -117,10 +117,10 @@ def token_times(adapted: Adapted, prompts: Sequence[list[int]], tokens: int = TO
     steps = next_logits(adapted, prompts)
     token, times = next(steps).argmax(-1), []
     for _ in range(tokens):
-        wait()
+        device.synchronize()
         started = clock()
         token = steps.send(token).argmax(-1)
-        wait()
+        device.synchronize()
         times.append(clock() - started)
     return times
 

@@ -16,8 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.families import text_config
-from peftbench.engine.load import SMALL_HIDDEN
+from peftbench.engine.load import has_fast_bf16
 from peftbench.engine.merging import is_possible
 from peftbench.engine.meter import Memory
 from peftbench.engine.quantization import packed_bytes
@@ -158,11 +157,7 @@ def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
 def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
     if spec.train.precision != "auto":
         return spec.train.precision == "bf16"
-    return bool(bf16) if bf16 is not None else int(text_config(config).hidden_size) >= SMALL_HIDDEN and _amx()
-
-
-def _amx() -> bool:
-    return bool(torch.cpu._is_amx_tile_supported())
+    return has_fast_bf16(config) if bf16 is None else bf16
 
 
 def _lighter(found: Rehearsal, saved: int) -> Rehearsal:

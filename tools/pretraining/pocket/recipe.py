@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peftbench.core import device
 from pretraining.pocket.card import About, model_card
 
 Make = Callable[[Path, Path, int, int, Path | None], dict[str, float]]
@@ -36,7 +37,7 @@ def tell(out: Path, about: About, report: Mapping[str, float], facts: Mapping[st
     import torch
 
     report = {**report, "threads": torch.get_num_threads()}
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    hardware = device.gpus()[0].name if device.has_gpu() else f"CPU ({platform.machine()})"
     (out / "README.md").write_text(model_card(about, report | {"hardware": hardware} | dict(facts)))
     (out / "pretraining.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
