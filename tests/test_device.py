@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from peftbench.launch.processes import worker_environment
 
 from peftbench.core import device, provenance
+from peftbench.launch.worker_process import worker_environment
 from peftbench.profiling.devices import find_device
 
 SOURCE = Path(device.__file__).parents[1]

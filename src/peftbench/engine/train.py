@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from transformers import get_scheduler
 
@@ -67,9 +66,7 @@ class Trainer:
 
     def __init__(self, adapted: Adapted, asked: Training, learning_rate: float, precision: str, seed: int) -> None:
         self.adapted, self.asked, self.rate, self.seed = adapted, asked, learning_rate, seed
-        # Precision is set by autocast here: an Accelerator's own is one for the whole process.
         self.trained = Trained()
-        self.accelerator = Accelerator(mixed_precision="no")
         self.low_precision = precision == "bf16"
         self.parameters = self._trainable()
         self.micro_rows = asked.per_device_train_batch_size
@@ -148,7 +145,7 @@ class Trainer:
         optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
         warm = warmup_steps(self.asked, total)
         scheduler = get_scheduler(self.asked.lr_scheduler_type, optimizer, warm, total)
-        return self.accelerator.prepare_optimizer(optimizer), scheduler
+        return optimizer, scheduler
 
     def step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, after: AfterStep | None = None) -> float:
         """One optimiser step; its mean loss per target token. `after` is called with the step's number."""
@@ -172,7 +169,7 @@ class Trainer:
 
     def update(self, optimizer: Any, scheduler: Any) -> None:
         """Clip the gradients and use them."""
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.asked.max_grad_norm or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.asked.max_grad_norm or math.inf)
         if norm is not None and not norm.is_meta:
             self._gradients = (self.trained.steps + 1, norm)
         optimizer.step()
@@ -201,11 +198,11 @@ class Trainer:
         for start in range(0, len(rows), self.micro_rows):
             with device.autocast(self.low_precision):
                 loss = summed_loss(self.adapted, rows[start : start + self.micro_rows]) / tokens
-            self.accelerator.backward(loss)
+            loss.backward()
             # Meta tensors, on which a step is rehearsed, hold no values.
             total += 0.0 if loss.is_meta else float(loss.item())
         if self.adapted.penalty is not None:
-            self.accelerator.backward(self.adapted.penalty())
+            self.adapted.penalty().backward()
         return total
 
     @torch.no_grad()
