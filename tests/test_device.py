@@ -28,7 +28,7 @@ ASKING = (
 )
 ANSWERING = {
     "core/device.py": ASKING,
-    "launch/processes.py": ("CUDA_VISIBLE_DEVICES",),
+    "launch/worker_process.py": ("CUDA_VISIBLE_DEVICES",),
     "launch/worker.py": ("CUDA_VISIBLE_DEVICES",),
 }
 """The module itself; what sets the variable for a worker, and what advises to set it."""
@@ -49,7 +49,7 @@ def test_no_other_file_asks_about_accelerators(path: Path) -> None:
 @pytest.mark.usefixtures("without_gpu")
 def test_without_a_gpu_it_is_the_cpu() -> None:
     assert not device.has_gpu()
-    assert device.current() == torch.device("cpu")
+    assert device.current_device() == torch.device("cpu")
     assert device.gpus() == ()
     assert device.memory_source() == "tracked-tensors"
     device.synchronize()
@@ -85,7 +85,7 @@ def test_a_gpu_is_told_by_what_torch_knows_of_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _number: known)
-    assert device.current().type == "cuda"
+    assert device.current_device().type == "cuda"
     assert device.gpus() == (device.Gpu("A GPU", 80),) * 2
     assert device.gpu_uuid() == "GPU-1234"
     assert device.memory_source() == "cuda-allocator"

@@ -114,7 +114,7 @@ def test_a_base_of_four_bits_is_trained(tmp_path: Path) -> None:
 
 def test_out_of_memory_is_a_result_and_the_next_run_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hungry(_adapted: Adapted, _rows: Sequence[Encoded]) -> torch.Tensor:
-        return torch.empty(BEYOND_ANY_GPU, dtype=torch.uint8, device=device.current())
+        return torch.empty(BEYOND_ANY_GPU, dtype=torch.uint8, device=device.current_device())
 
     before, worker = done(spec(), Worker(), tmp_path), Worker()
     with monkeypatch.context() as patch:

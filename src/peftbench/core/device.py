@@ -33,7 +33,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def current() -> "torch.device":
+def current_device() -> "torch.device":
     """The first GPU that this process may use if there is one, else the CPU."""
     import torch
 
@@ -84,7 +84,7 @@ def autocast(enabled: bool) -> AbstractContextManager[Any]:
     """Products in bfloat16 on this device where enabled, else in the precision of their operands."""
     import torch
 
-    return torch.autocast(current().type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(current_device().type, torch.bfloat16, enabled=enabled)
 
 
 def synchronize() -> None:

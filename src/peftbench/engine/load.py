@@ -78,10 +78,10 @@ class Base:
 
     def _load(self) -> Any:
         started = time.perf_counter()
-        quantised = loading(self.quantise, self.dtype, device.current())
+        quantised = loading(self.quantise, self.dtype, device.current_device())
         asked = {"revision": self.ref.revision, "dtype": self.dtype, **quantised}
         model = read_network(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
-        model = (model if quantised else model.to(device.current())).requires_grad_(False).eval()
+        model = (model if quantised else model.to(device.current_device())).requires_grad_(False).eval()
         keep_exact(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address

@@ -90,7 +90,7 @@ def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape)
     """Seconds of a step, the median of some, after two that are not counted."""
     low = has_fast_bf16(config)
     network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
-    adapted = METHODS[method].function(network.to(device.current()).requires_grad_(False), **arguments)
+    adapted = METHODS[method].function(network.to(device.current_device()).requires_grad_(False), **arguments)
     for parameter in adapted.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -105,7 +105,7 @@ def make(corpus: Path, out: Path, tokens: int, seed: int = 0, mirror: Path | Non
     books = text.Books(corpus, text.test_shingles(mirror) if mirror else set())
     sample = text.sample_for_tokenizer(iter(books), documents(seed), 12_000_000)
     tokenizer = text.fit_tokenizer(sample, VOCABULARY, [text.PAD, END, USER, ASSISTANT])
-    model = new_model(seed).to(device.current())
+    model = new_model(seed).to(device.current_device())
     report: dict[str, float] = dict.fromkeys(SUMS, 0)
     for i, stage in enumerate(STAGES):
         schedule = Schedule(

@@ -106,7 +106,7 @@ def make(corpus: Path, out: Path, tokens: int, seed: int = 0, mirror: Path | Non
     out.mkdir(parents=True, exist_ok=True)
     books = text.Books(corpus, text.test_shingles(mirror) if mirror else set())
     tokenizer = new_tokenizer(sample_for_tokenizer(books, seed), VOCABULARY)
-    model = new_model(seed, tokenizer.get_vocab_size()).to(device.current())
+    model = new_model(seed, tokenizer.get_vocab_size()).to(device.current_device())
     maker = PairMaker(tokenizer, seed)
     # The embeddings start larger than the decoder's and count less in the head, so they need longer steps. After 20
     # steps at 0.02 the held-out loss (world) was 4.9, at 0.003 (and 0.008 for matrices) it was 7.1.
