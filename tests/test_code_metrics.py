@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers, UnavailableError, score_metric
-from peftbench.metrics.codebleu import code_bleu_parts, code_tokens, combined, compare_code, data_flow, parsed, subtrees
+from peftbench.metrics.python_codebleu import (
+    code_bleu_parts,
+    code_tokens,
+    combined,
+    compare_code,
+    data_flow,
+    parsed,
+    subtrees,
+)
 
 try:
     sandbox.mode()
@@ -86,7 +94,9 @@ BY_PACKAGE = [
 def test_parts(given: str, asked: str, ngram: float, weighted: float, syntax: float, flow: float) -> None:
     found = code_bleu_parts(compare_code(given, asked))
     assert found == pytest.approx([ngram, weighted, syntax, flow], abs=1e-9)
-    assert value("codebleu", [given], [asked]) == pytest.approx(25 * (ngram + weighted + syntax + flow), abs=1e-6)
+    assert value("python_codebleu", [given], [asked]) == pytest.approx(
+        25 * (ngram + weighted + syntax + flow), abs=1e-6
+    )
 
 
 def test_keywords_weigh_five_times_as_much() -> None:
@@ -96,15 +106,15 @@ def test_keywords_weigh_five_times_as_much() -> None:
 
 
 def test_case_counts() -> None:
-    assert value("codebleu", ["Total = Sum(Items)"], ["Total = Sum(Items)"]) == pytest.approx(100)
-    assert value("codebleu", ["total = sum(items)"], ["Total = Sum(Items)"]) < 70
+    assert value("python_codebleu", ["Total = Sum(Items)"], ["Total = Sum(Items)"]) == pytest.approx(100)
+    assert value("python_codebleu", ["total = sum(items)"], ["Total = Sum(Items)"]) < 70
 
 
 def test_the_best_reference_counts() -> None:
     code = "def f(n):\n    return n % 2 == 0"
-    alone = value("codebleu", [code], ["print('x')"])
+    alone = value("python_codebleu", [code], ["print('x')"])
     assert alone < 30
-    assert value("codebleu", [code], ["print('x')", code]) == pytest.approx(100)
+    assert value("python_codebleu", [code], ["print('x')", code]) == pytest.approx(100)
 
 
 def test_names_change_ngrams_alone() -> None:
@@ -116,12 +126,12 @@ def test_what_does_not_parse() -> None:
     # An answer that is no Python matches no syntax and no data flow; a reference that is none has nothing to match.
     assert code_bleu_parts(compare_code("x = = y", "x = y"))[2:] == [0.0, 0.0]
     assert code_bleu_parts(compare_code("print x", "print x"))[2:] == [None, None]
-    assert value("codebleu", ["print x"], ["print x"]) == pytest.approx(100)
-    assert value("codebleu", [""], ["x = y"]) == 0
+    assert value("python_codebleu", ["print x"], ["print x"]) == pytest.approx(100)
+    assert value("python_codebleu", [""], ["x = y"]) == 0
     assert parsed("(" * 5000) is None
     assert parsed("a\0b") is None
     deep = "+".join(["a"] * 5000)
-    assert 0 <= value("codebleu", [deep], ["a + a"]) <= 100
+    assert 0 <= value("python_codebleu", [deep], ["a + a"]) <= 100
 
 
 def test_docstrings_and_comments_are_not_syntax() -> None:
@@ -134,10 +144,12 @@ def test_rows_are_summed_and_rows_without_a_reference_left_out() -> None:
     total = np.sum([compare_code(given, asked) for given, asked in pairs], axis=0)
     predictions, references = zip(*pairs, strict=True)
     expected = combined(total)
-    assert value("codebleu", list(predictions), *([one] for one in references)) == pytest.approx(expected)
-    assert value("codebleu", [*predictions, "x"], *([one] for one in references), [""]) == pytest.approx(expected)
+    assert value("python_codebleu", list(predictions), *([one] for one in references)) == pytest.approx(expected)
+    assert value("python_codebleu", [*predictions, "x"], *([one] for one in references), [""]) == pytest.approx(
+        expected
+    )
     with pytest.raises(UnavailableError, match="no row with a reference"):
-        score_metric("codebleu", Answers(["x"], [[""]]))
+        score_metric("python_codebleu", Answers(["x"], [[""]]))
 
 
 CODE = st.sampled_from(
@@ -149,10 +161,10 @@ CODE = st.sampled_from(
 @settings(deadline=None, max_examples=60)
 def test_within_bounds_in_any_order_and_right_is_100(rows: list[tuple[str, list[str]]], rng: random.Random) -> None:
     shuffled = rng.sample(rows, len(rows))
-    first, second = (value("codebleu", [p for p, _ in x], *(r for _, r in x)) for x in (rows, shuffled))
+    first, second = (value("python_codebleu", [p for p, _ in x], *(r for _, r in x)) for x in (rows, shuffled))
     assert 0 <= first <= 100 + 1e-9
     assert first == pytest.approx(second)
-    assert value("codebleu", [r[-1] for _, r in rows], *(r for _, r in rows)) == pytest.approx(100)
+    assert value("python_codebleu", [r[-1] for _, r in rows], *(r for _, r in rows)) == pytest.approx(100)
 
 
 # ---- syntax ---------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ DIGITS = 4000
     source=Source("codeparrot/apps", sizes=(5000, 5000)),  # its default configuration is `all`
     kind="code",
     instruction="Write a Python program that solves the problem. Answer with the program alone.",
-    metrics=("pass_at_1", "codebleu"),
-    version=2,
+    metrics=("pass_at_1", "python_codebleu"),
+    version=3,
     max_new_tokens=512,
     paper="arXiv:2105.09938",
     licence="MIT",

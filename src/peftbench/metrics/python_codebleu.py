@@ -1,4 +1,7 @@
-"""CodeBLEU: n-grams, n-grams with keywords counted fivefold, syntax and data flow, a quarter each; letter case counts.
+"""CodeBLEU for Python: n-grams, n-grams with keywords counted fivefold, syntax and data flow, a quarter each.
+
+Letter case counts. Syntax is Python's own tree, where the authors' program has another parser's, so that its values are
+not those of the published metric; hence the name.
 
 The four parts are those of the paper (arXiv:2009.10297) and, like BLEU, are taken over all rows together: matches and
 totals are summed, then divided. Of several references of a row, the one that gives the row alone the highest score
@@ -206,7 +209,7 @@ def _best(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.float6
 
 
 @metric(paper="arXiv:2009.10297")
-def codebleu(answers: Answers) -> float:
+def python_codebleu(answers: Answers) -> float:
     """CodeBLEU for Python, over all rows together, each with its best reference; a row without any does not count."""
     rows = zip(answers.predictions, answers.references, strict=True)
     found = [_best(prediction, tuple(references)) for prediction, references in rows if any(references)]
