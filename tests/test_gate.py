@@ -12,8 +12,8 @@ import pytest
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
-from peftbench.gate import cells
-from peftbench.gate.cells import GateDesign, arms, current, to_do
+from peftbench.gating import cells
+from peftbench.gating.cells import GateDesign, arms, current, to_do
 from peftbench.launch import After, Options, Watch, local, worker_process
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store

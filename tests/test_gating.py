@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peftbench.gate.decision import MARGIN, GateVerdict, Paired, difference_text, judge_candidate
-from peftbench.gate.presentation import gate_section, junit
+from peftbench.gating.decision import MARGIN, GateVerdict, Paired, difference_text, judge_candidate
+from peftbench.gating.presentation import gate_section, junit
 from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Interval, Run
 from peftbench.studies._coverage import MissingCell
@@ -184,7 +184,7 @@ def test_junit_has_a_case_for_each_task_and_one_for_all(name: str, cases: dict[s
     for case in suite.iter("testcase"):
         kinds = [part.tag for part in case if part.tag in ("failure", "error", "skipped")]
         assert len(kinds) <= 1
-        assert case.get("classname") == "peftbench.gate"
+        assert case.get("classname") == "peftbench.gating"
         assert all(part.get("message") for part in case if part.tag in kinds)
         found[case.get("name")] = kinds[0] if kinds else None
     assert found == cases

@@ -24,8 +24,9 @@ LAYERS = (
     ("methods", "tasks"),
     ("engine", "grid", "results"),
     ("profiling", "studies", "tuning"),
-    ("advisor", "experiment", "gate", "report"),
+    ("advisor", "experiment", "report"),
     ("checks", "launch"),
+    ("gating",),
     ("cli",),
     ("__init__",),
 )

@@ -1,10 +1,13 @@
 """peftbench: which parameter-efficient fine-tuning method should I use, and is the difference real?
 
-The public API. Everything heavy is imported when it is first used.
+The public API; `docs/api.md` has an example of each function. Everything heavy is imported when it is first used.
 """
 
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +16,69 @@ from peftbench.core.registry import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from peftbench.advisor.answer import Answer
     from peftbench.core.spec import RunSpec, Score
+    from peftbench.gating.decision import GateVerdict
+    from peftbench.grid.entries import Entry
     from peftbench.grid.expand import Grid
-    from peftbench.launch import Watch
+    from peftbench.launch import Options, Watch
+    from peftbench.methods import Adapted as Adapted
+    from peftbench.methods import method as method
+    from peftbench.metrics import metric as metric
     from peftbench.profiling.estimate import CostEstimate
+    from peftbench.report.loaded_results import Results as Results
+    from peftbench.results.run_diff import RunDiff
+    from peftbench.results.store import Store
     from peftbench.studies._pscp_weights import Weights
+    from peftbench.tasks import Example as Example
+    from peftbench.tasks import Source as Source
+    from peftbench.tasks import task as task
+    from peftbench.tuning import Search
 
     GridLike = Grid | Mapping[str, Any] | str | Path
 
-__all__ = ["Plan", "UserError", "estimate", "plan", "pscp", "run", "score", "table"]
+LAZY = {
+    "Adapted": "peftbench.methods",
+    "Example": "peftbench.tasks",
+    "Results": "peftbench.report.loaded_results",
+    "Source": "peftbench.tasks",
+    "method": "peftbench.methods",
+    "metric": "peftbench.metrics",
+    "task": "peftbench.tasks",
+}
+"""Names of the API that are defined elsewhere, and where."""
+__all__ = [
+    "Adapted",
+    "Example",
+    "Plan",
+    "Results",
+    "Source",
+    "UserError",
+    "advise",
+    "estimate",
+    "evaluate",
+    "gate",
+    "load_results",
+    "method",
+    "metric",
+    "plan",
+    "pscp",
+    "reproduce",
+    "run",
+    "score",
+    "table",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module 'peftbench' has no attribute '{name}'")
+    return getattr(import_module(LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 class Plan(dict[str, Any]):
@@ -33,57 +90,77 @@ def run(
     store: str | Path = "results",
     *,
     data: str | Path | None = None,
+    models: Sequence[str] = (),
+    methods: "Sequence[Entry]" = (),
+    plugins: Sequence[str | Path] = (),
+    limit: int | None = None,
+    size: str | None = None,
+    launcher: str = "local",
     workers: int = 0,
     timeout: float | str | None = None,
-    plugins: Sequence[str | Path] = (),
+    keep_adapters: bool = False,
+    progress: bool | None = None,
     watch: "Watch | None" = None,
 ) -> "pd.DataFrame":
-    """Do what is missing of a grid and return the table of all its runs.
+    """Do what is missing of a grid and return the table of all its runs. The same grid again resumes.
 
-    `grid`: a file, or a mapping of the same shape. Running the same grid again resumes it. `timeout`: seconds, or a
-    text such as "10m", that a run may take. `plugins`: Python files of units; those defined in the calling script or
-    notebook are known without. No `if __name__ == "__main__"` is needed. Raises `UserError`; one of them is
-    `peftbench.launch.StoppedError`, where faults of the machine were in the way of some runs.
+    A method, task or metric that the calling script or notebook defines is known without a plugin file, and its source
+    is part of the run's id. No `if __name__ == "__main__"` is needed.
+
+    Args:
+        grid: a file, the name of a ready grid, or a mapping of the same shape.
+        store: folder of results; it is made if absent.
+        data: local mirror of data sets, read before the Hub.
+        models: instead of the grid's models.
+        methods: instead of the grid's methods: names, or entries such as `{"use": "lora", "rank": 8}`.
+        plugins: Python files of units.
+        limit: at most so many training rows, and test rows, a run.
+        size: another edition of the grid, such as "pocket".
+        launcher: where the runs are done (`peftbench.launch.launchers`).
+        workers: worker processes; 0: as many as the machine suits.
+        timeout: longest time of a run: seconds, or a text such as "10m".
+        keep_adapters: keep the trained adapters in the store.
+        progress: show progress on standard error; by default where that is a terminal.
+        watch: called with each event (`peftbench.launch.Event`).
+
+    Returns:
+        One row a run, with the columns of `docs/results-table.md`.
+
+    Raises:
+        UserError: what the user can put right; `peftbench.launch.StoppedError` where faults of the machine were in the
+            way of some runs.
     """
-    from peftbench.core.registry import load_plugin
-    from peftbench.launch import Options, ignore
-    from peftbench.launch.local import launch
-    from peftbench.results.store import Store
-    from peftbench.tuning import search
+    from peftbench.launch import launcher as find_launcher
 
-    files = tuple(Path(plugin).resolve() for plugin in plugins)
-    for path in files:
-        load_plugin(path)
-    if data is not None and not Path(data).is_dir():
-        raise UserError(f"data {data}: no such folder")
-    place = Store(Path(store))
-    found = search(grid, {id_: result for id_, (result, _) in place.results().items()})
+    launch, place, options = find_launcher(launcher), _store(store), _options(data, plugins, workers, timeout)
+    found = _search(grid, place, models, methods, limit, size)
     place.open()
-    options = Options(
-        data=Path(data).resolve() if data else None, workers=workers, plugins=files, timeout=_seconds(timeout)
-    )
-    launch(found.missing(), place, options, watch or ignore, found.after)
+    options = _with(options, keep_adapters=keep_adapters)
+    missing = found.missing()
+    to_do = found.total - len(found.asked()) + len(missing)
+    with _watching(progress, watch, to_do) as watching:
+        launch(missing, place, options, watching, found.after)
     return place.table(spec.id for spec in found.asked())
 
 
-def _seconds(timeout: float | str | None) -> float | None:
-    if not isinstance(timeout, str):
-        return timeout
-    from peftbench.cli.options import seconds
-
-    return seconds(timeout)
-
-
-def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
-    """What a grid asks for, and how much of it a store has.
+def plan(
+    grid: "GridLike",
+    store: str | Path = "results",
+    *,
+    models: Sequence[str] = (),
+    methods: "Sequence[Entry]" = (),
+    plugins: Sequence[str | Path] = (),
+    limit: int | None = None,
+    size: str | None = None,
+) -> Plan:
+    """What a grid asks for, and how much of it a store has. Arguments and errors are those of `run`.
 
     What a search has not come to yet stands among `specs` at the middle of its ranges.
     """
-    from peftbench.results.store import Store
-    from peftbench.tuning import search
-
-    found = Store(Path(store)).results()
-    specs: list[RunSpec] = search(grid, {id_: result for id_, (result, _) in found.items()}).whole()
+    _plug(plugins)
+    place = _store(store, snapshot=True)
+    specs: list[RunSpec] = _search(grid, place, models, methods, limit, size).whole()
+    found = place.results()
     done = [found[spec.id][0] for spec in specs if spec.id in found]
     return Plan(
         cells=len(specs),
@@ -94,15 +171,25 @@ def plan(grid: "GridLike", store: str | Path = "results") -> Plan:
     )
 
 
+def load_results(store: str | Path = "results") -> "Results":
+    """The results of a store: `.runs`, `.curves`, `.leaderboard()`, `.study(name)`, `.report(out)`.
+
+    The files are read once, when something is first asked for. Raises `UserError` if there is no such folder.
+    """
+    from peftbench.report.loaded_results import Results
+
+    if not Path(store).is_dir():
+        raise UserError(f"store {store}: no such folder")
+    return Results(Path(store))
+
+
 def table(store: str | Path = "results", published: bool = False) -> "pd.DataFrame":
-    """One row a run: model, method, its arguments, task, size, seed, status, score, every cost, id.
+    """One row a run, with the columns of `docs/results-table.md`.
 
     With `published`, the figures that were imported follow, with status `published`, their source, and columns of what
     runs do not have; leaderboards leave them out.
     """
-    from peftbench.results.store import Store
-
-    runs = Store(Path(store)).table()
+    runs = _store(store, snapshot=True).table()
     if not published:
         return runs
     import pandas as pd
@@ -116,15 +203,196 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
 
 
+def evaluate(
+    adapters: "str | Path | Sequence[str | Path]",
+    model: str,
+    tasks: "str | Sequence[str]",
+    store: str | Path = "results",
+    *,
+    quantise: str | None = None,
+    sizes: "Sequence[int | str]" = ("all",),
+    seeds: Sequence[int] = (0,),
+    test_rows: int | None = None,
+    max_length: int | None = None,
+    any_base: bool = False,
+    data: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    workers: int = 0,
+    timeout: float | str | None = None,
+    progress: bool | None = None,
+) -> "pd.DataFrame":
+    """Score adapters, or fully trained models, that were trained elsewhere, as runs of the store like any other.
+
+    `adapters`: their folders; `model`: their base. The other arguments are those of
+    `peftbench.grid.adapters.adapters_grid` and of `run`. Returns the table of these runs.
+    """
+    from peftbench.grid.adapters import adapters_grid
+
+    _plug(plugins)
+    folders = [adapters] if isinstance(adapters, str | Path) else adapters
+    grid = adapters_grid(
+        [Path(folder) for folder in folders],
+        model,
+        [tasks] if isinstance(tasks, str) else tasks,
+        quantise=quantise,
+        sizes=sizes,
+        seeds=seeds,
+        test_rows=test_rows,
+        max_length=max_length,
+        any_base=any_base,
+    )
+    return run(grid, store, data=data, plugins=plugins, workers=workers, timeout=timeout, progress=progress)
+
+
+def advise(
+    model: str = "pocket",
+    *,
+    task: str | None = None,
+    kind: str | None = None,
+    file: Mapping[str, Any] | None = None,
+    rows: int | None = None,
+    limits: Mapping[str, float] | None = None,
+    prefer: str = "quality",
+    within: float = 2.0,
+    device: str = "here",
+    store: str | Path = "results",
+    data: str | Path | None = None,
+    published: bool = False,
+    top: int = 10,
+    plugins: Sequence[str | Path] = (),
+) -> "list[Answer]":
+    """Which methods to take for a model, a task and limits: an answer by your runs, and one by published figures.
+
+    Args:
+        model: the base: an alias, a directory or a Hub id.
+        task: a task; or give `kind`, a kind of task, or `file`, an entry of your own file as in a grid.
+        kind: such as "classification", "qa", "math".
+        file: `{"data": path, "fields": [...], "target": ..., "labels": [...]}`.
+        rows: training rows; by default all.
+        limits: at most so much of some costs, by column of the table of runs (`peftbench.core.costs.LIMITS`).
+        prefer: what comes first: quality, memory, time, speed, size, or a set of weights of PSCP.
+        within: points given up for a lower cost that comes first.
+        device: for whose memory and speed costs are forecast.
+        store: results that the advice rests on.
+        data: local mirror of data sets.
+        published: also by published figures; without runs, by these alone.
+        top: methods whose costs are forecast at a time.
+        plugins: Python files of units.
+
+    Returns:
+        One answer for each kind of evidence: `.advice` (with `.ranked`), `.entries` of grids, `.remarks`.
+
+    Raises:
+        UserError: unknown names, or more or less than one of `task`, `kind` and `file`.
+    """
+    from peftbench.advisor import answer, inputs
+    from peftbench.advisor.recommend import Question
+
+    _plug(plugins)
+    place = _store(store, snapshot=True)
+    asked = inputs.asked(model, task, kind, file, rows)
+    most = inputs.with_device(dict(limits or {}), device)
+    question = Question(inputs.question_place(asked), most, answer.preferred(prefer), within)
+    folder = None if data is None else Path(data)
+    return [
+        answer.answer(asked, question, cells, place, published=theirs, device=device, data=folder, top=top)
+        for theirs, cells in answer.evidence(place, published).items()
+    ]
+
+
+def gate(
+    candidate: "Entry | Path",
+    baseline: "Entry | None" = None,
+    *,
+    model: "Entry" = "pocket",
+    tasks: "Sequence[Entry]" = (),
+    size: "int | str" = 256,
+    seeds: int = 5,
+    margin: float | None = None,
+    train: Mapping[str, Any] | None = None,
+    eval: Mapping[str, Any] | None = None,  # noqa: A002 - the table of a grid is called so
+    store: str | Path = "results/gate",
+    data: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    workers: int = 0,
+    timeout: float | str | None = None,
+    again: bool = False,
+    progress: bool | None = None,
+) -> "GateVerdict":
+    """Is a method, or a trained adapter, no worse than a baseline? `docs/gate.md` has the rules.
+
+    Args:
+        candidate: a method's name or entry of a grid; a `Path`: the folder of a trained adapter or model.
+        baseline: what it is compared with; by default LoRA as in `docs/gate.md`.
+        model: the base model.
+        tasks: tasks or suites; by default two pocket tasks.
+        size: training rows, or "all".
+        seeds: how many seeds, from 0.
+        margin: non-inferiority margin in points; by default 3.
+        train: settings of `[train]`.
+        eval: settings of `[eval]`.
+        store: results; what another version of the code found is replaced, so it stands apart from others.
+        data: local mirror of data sets.
+        plugins: Python files of units.
+        workers: worker processes; 0: as many as the machine suits.
+        timeout: longest time of a run.
+        again: run the candidate anew, whatever the store has.
+        progress: show progress on standard error; by default where that is a terminal.
+
+    Returns:
+        The verdict: `.outcome` is "no worse", "worse" or "cannot tell".
+    """
+    from peftbench.gating.comparison import adapter_entry, compare_with_baseline
+    from peftbench.launch import launcher
+
+    options, place = _options(data, plugins, workers, timeout), _store(store)
+    entry = adapter_entry(candidate, model) if isinstance(candidate, Path) else candidate
+    asked: dict[str, Any] = {"candidate": entry, "model": model, "size": size, "seeds": seeds}
+    asked |= {"train": dict(train or {}), "eval": dict(eval or {})}
+    asked |= {"baseline": baseline} if baseline is not None else {}
+    asked |= {"tasks": tuple(tasks)} if tasks else {}
+    asked |= {"margin": margin} if margin is not None else {}
+
+    def do(missing: "Sequence[RunSpec]", _total: int, how: "Options") -> None:
+        with _watching(progress, None, len(missing)) as watching:
+            launcher("local")(missing, place, how, watching)
+
+    return compare_with_baseline(asked, place, options, do, again).verdict
+
+
+def reproduce(
+    id: str,  # noqa: A002 - the column is called so
+    store: str | Path = "results",
+    *,
+    data: str | Path | None = None,
+    plugins: Sequence[str | Path] = (),
+    keep: str | Path | None = None,
+    progress: bool | None = None,
+) -> "RunDiff":
+    """Do a run once more and compare what was found. `.same` says whether all of it is the same.
+
+    `id`: the start of the run's id. `keep`: folder of results for the new run; by default nothing is kept. Raises
+    `UserError` for an unknown id, a run that left nothing to compare, or one that cannot be done again here.
+    """
+    from tempfile import TemporaryDirectory
+
+    from peftbench.launch.reproduce import reproduce_run
+
+    options, place = _options(data, plugins, 1, None), _store(store, snapshot=True)
+    first, _ = place.find(id)
+    with TemporaryDirectory(prefix="peftbench-") as folder, _watching(progress, None, 1) as watching:
+        return reproduce_run(first, place, _store(keep or folder), options, watching)
+
+
 def score(
     metric: str, predictions: "Sequence[str]", references: "Sequence[str | Sequence[str]]", **facts: Any
 ) -> "Score":
     """A metric of answers, on a 0 to 100 scale: its `value`, its `standard_error`, or `why` there is none.
 
     `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
-    and `details`, a mapping a row.
+    and `details`, a mapping a row. Raises `UserError` for an unknown metric or rows that do not belong together.
     """
-    from peftbench.results.rescore import score_answers as score_answers
+    from peftbench.results.rescore import score_answers
 
     return score_answers(metric, predictions, references, **facts)
 
@@ -139,13 +407,96 @@ def pscp(
 
     `weights`: a named set, a TOML file of one, or a mapping of the same shape.
     """
-    from peftbench.studies.pscp import penalised_score as score_with_costs
+    from peftbench.studies.pscp import penalised_score
 
-    return score_with_costs(score, costs, weights, reference)
+    return penalised_score(score, costs, weights, reference)
 
 
 def estimate(model: Any, method: Any = "none", **arguments: Any) -> "CostEstimate":
     """Parameters and FLOPs of a method on a model, without weights; see `profiling.estimate.estimate_costs`."""
-    from peftbench.profiling.estimate import estimate_costs as on_meta_tensors
+    from peftbench.profiling.estimate import estimate_costs
 
-    return on_meta_tensors(model, method, **arguments)
+    return estimate_costs(model, method, **arguments)
+
+
+# What the functions share
+
+
+def _store(root: str | Path, *, snapshot: bool = False) -> "Store":
+    from peftbench.results.store import Store
+
+    return Store(Path(root), snapshot=snapshot)
+
+
+def _plug(plugins: Sequence[str | Path]) -> tuple[Path, ...]:
+    from peftbench.core.registry import load_plugin
+
+    files = tuple(Path(plugin).resolve() for plugin in plugins)
+    for path in files:
+        load_plugin(path)
+    return files
+
+
+def _options(
+    data: str | Path | None, plugins: Sequence[str | Path], workers: int, timeout: float | str | None
+) -> "Options":
+    from peftbench.launch import Options
+
+    files = _plug(plugins)
+    if data is not None and not Path(data).is_dir():
+        raise UserError(f"data {data}: no such folder")
+    folder = None if data is None else Path(data).resolve()
+    return Options(data=folder, workers=workers, plugins=files, timeout=_seconds(timeout))
+
+
+def _with(options: "Options", **more: Any) -> "Options":
+    from dataclasses import replace
+
+    return replace(options, **more)
+
+
+def _seconds(timeout: float | str | None) -> float | None:
+    if not isinstance(timeout, str):
+        return timeout
+    from peftbench.cli.options import seconds
+
+    return seconds(timeout)
+
+
+def _search(
+    grid: "GridLike",
+    store: "Store",
+    models: Sequence[str],
+    methods: "Sequence[Entry]",
+    limit: int | None,
+    size: str | None,
+) -> "Search":
+    from peftbench.grid.expand import load_grid
+    from peftbench.tuning import search
+
+    held = load_grid(grid, size)
+    if methods:
+        held = held.model_copy(update={"methods": tuple(methods)})
+    results = {id_: result for id_, (result, _) in store.results().items()}
+    return search(held, results, tuple(models), limit)
+
+
+@contextmanager
+def _watching(progress: bool | None, watch: "Watch | None", total: int) -> "Iterator[Watch]":
+    """What is told of events: the display of the command line, the caller's own function, both or neither."""
+    from contextlib import ExitStack
+
+    with ExitStack() as held:
+        told: list[Callable[[Any], None]] = [watch] if watch is not None else []
+        if sys.stderr.isatty() if progress is None else progress:
+            from rich.console import Console
+
+            from peftbench.cli.progress import ProgressDisplay
+
+            told.append(held.enter_context(ProgressDisplay(Console(stderr=True), total)))
+
+        def tell(event: Any) -> None:
+            for one in told:
+                one(event)
+
+        yield tell

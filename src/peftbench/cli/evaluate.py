@@ -51,27 +51,21 @@ def evaluate(
 
     Exit status as of `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has one.
     """
+    from peftbench.grid.adapters import adapters_grid
     from peftbench.launch import Options
-    from peftbench.methods._saved_files import check_base, examine
-    from peftbench.models import find
     from peftbench.tuning import search
 
     plugins = plug(plugin)
-    for folder in adapter:
-        kept = examine(folder)
-        if not any_base:
-            check_base(kept, find(model))
-    grid = {
-        "name": "evaluate",
-        "models": [{"use": model, "quantise": quantise} if quantise else model],
-        "methods": [
-            {"use": "saved", "folder": str(folder)} | ({"any_base": True} if any_base else {}) for folder in adapter
-        ],
-        "tasks": [name for name in tasks.split(",") if name],
-        "sizes": [size_of(text) for text in size or ["all"]],
-        "seeds": seed or [0],
-        "train": {"max_length": max_length} if max_length else {},
-        "eval": {"test_rows": test_rows} if test_rows else {},
-    }
+    grid = adapters_grid(
+        adapter,
+        model,
+        [name for name in tasks.split(",") if name],
+        quantise=quantise,
+        sizes=[size_of(text) for text in size or ["all"]],
+        seeds=seed or [0],
+        test_rows=test_rows,
+        max_length=max_length,
+        any_base=any_base,
+    )
     options = Options(data.resolve() if data else None, workers, threads, plugins=plugins, timeout=seconds(timeout))
     run_and_report(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)

@@ -3,9 +3,8 @@
 import math
 import tomllib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,9 +29,8 @@ from peftbench.cli.output import console, print_json, say
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.gate.decision import GateVerdict
+    from peftbench.core.spec import RunSpec
     from peftbench.launch import Options
-    from peftbench.results.store import Store
     from peftbench.studies.blocks import Section
 
 RESULTS = Path("results/gate")
@@ -81,6 +79,7 @@ def gate(
 
     Exit status 0: no worse; 1: worse; 2: no verdict, as the gate cannot tell, or as the command could not be done.
     """
+    from peftbench.gating.comparison import compare_with_baseline
     from peftbench.launch import Options
 
     if not 0 < margin < math.inf:
@@ -95,13 +94,20 @@ def gate(
         asked |= {"eval": dict(pair(one, "--eval") for one in evaluation or ())}
         asked |= {"baseline": parse_entry(baseline)} if baseline else {}
         asked |= {"tasks": _tasks(tasks)} if tasks else {}
-        verdict, section, xml = _compare(asked, open_store(store), options, again)
+        place = open_store(store)
+
+        def do(missing: "Sequence[RunSpec]", total: int, how: "Options") -> None:
+            done = total - len(missing)
+            say(f"{total} runs in this gate, {done} done before, in {place.root}", stderr=True)
+            run_specs(list(missing), place, how)
+
+        found = compare_with_baseline(asked, place, options, do, again)
         if summary:
-            _add(summary, section)
+            _add(summary, found.section)
         if junit:
-            _write(junit, xml)
-        _print(section, as_json)
-    raise typer.Exit(verdict.exit_code)
+            _write(junit, found.junit)
+        _print(found.section, as_json)
+    raise typer.Exit(found.verdict.exit_code)
 
 
 @contextmanager
@@ -133,38 +139,11 @@ def _tasks(text: str) -> tuple[Any, ...]:
 
 def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
     """The candidate as an entry of a grid: a method, or a folder that was made for this base."""
-    from peftbench.methods._saved_files import check_base, examine
-    from peftbench.models import find
+    from peftbench.gating.comparison import adapter_entry
 
     if (method is None) == (adapter is None):
         raise UserError("which candidate? Give a method or --adapter DIR, and not both")
-    if adapter is None:
-        return parse_entry(str(method))
-    kept, base = examine(adapter), parse_entry(model)
-    check_base(kept, find(base if isinstance(base, str) else str(base.get("use"))))
-    return {"use": "saved", "folder": str(adapter)}
-
-
-def _compare(
-    asked: dict[str, Any], place: "Store", options: "Options", again: bool
-) -> "tuple[GateVerdict, Section, str]":
-    """Do what is missing; the verdict, and how it is told to people and to programs."""
-    from peftbench.gate import cells
-    from peftbench.gate.presentation import gate_section, junit
-
-    arms = cells.arms(cells.GateDesign(**asked))
-    place.open()
-    missing = cells.to_do(arms, place, again)
-    say(
-        f"{len(arms.runs())} runs in this gate, {len(arms.runs()) - len(missing)} done before, in {place.root}",
-        stderr=True,
-    )
-    run_specs(missing, place, replace(options, replace={spec.id: place.stamps(spec) for spec in missing}))
-    verdict = cells.verdict(arms, place)
-    spec = arms.baseline.first
-    about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
-    about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
-    return verdict, gate_section(verdict, arms.names, about), junit(verdict, arms.names, about)
+    return parse_entry(str(method)) if adapter is None else adapter_entry(adapter, parse_entry(model))
 
 
 def _print(section: "Section", as_json: bool) -> None:

@@ -18,6 +18,7 @@ from peftbench.cli.options import (
     held_store,
     open_store,
     plug,
+    snapshot_of,
 )
 from peftbench.cli.options import ids as ids_of
 from peftbench.cli.output import print_json, say, warn_damaged
@@ -72,8 +73,9 @@ def export(
     from peftbench.report.exports import export_runs as write
 
     plug(plugin)
-    wanted = ids_of(expanded(grid, (model, limit, size), open_store(store))) if grid else None
-    place = held_store(store)
+    place = snapshot_of(store)
+    wanted = ids_of(expanded(grid, (model, limit, size), place)) if grid else None
+    held_store(store)
     written = write(place, to, form, wanted)
     warn_damaged(place.damaged)
     if as_json:

@@ -97,13 +97,20 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
+def snapshot_of(root: Path) -> "Store":
+    """The store at a folder, which need not be there, for verbs that write no results: it is read once."""
+    from peftbench.results.store import Store
+
+    return Store(root, snapshot=True)
+
+
 def held_store(root: Path) -> "Store":
-    """The store at a folder, for verbs that read what it holds. Raises `UserError` if there is no such folder."""
+    """As `snapshot_of`. Raises `UserError` if there is no such folder."""
     if not root.is_dir():
         raise UserError(
             f"store {root}: {'not a folder' if root.exists() else 'no such folder'}; give one with --store DIR"
         )
-    return open_store(root)
+    return snapshot_of(root)
 
 
 Cut = tuple[list[str] | None, int | None, str | None]

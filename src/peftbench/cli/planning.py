@@ -20,8 +20,8 @@ from peftbench.cli.options import (
     Workers,
     grid_search,
     ids,
-    open_store,
     plug,
+    snapshot_of,
 )
 from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
 
@@ -60,7 +60,7 @@ def plan(
 ) -> None:
     """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
     plug(plugin)
-    place = open_store(store)
+    place = snapshot_of(store)
     search = grid_search(grid, (model, limit, size), place)
     specs = search.whole()
     missing = ids(specs) - search.results.keys()

@@ -29,6 +29,7 @@ from peftbench.cli.options import (
     open_store,
     plug,
     seconds,
+    snapshot_of,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.planning import warn
@@ -82,8 +83,9 @@ def status(
 ) -> None:
     """How many runs there are of each status, and why some failed."""
     plug(plugin)
-    search = grid_search(grid, (model, limit, size), open_store(store)) if grid else None
-    place = held_store(store)
+    place = snapshot_of(store)
+    search = grid_search(grid, (model, limit, size), place) if grid else None
+    held_store(store)
     wanted = ids(search.asked()) if search else None
     results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
     counts: dict[str, int] = {"ok": 0}
@@ -127,8 +129,9 @@ def report(
 
     plug(plugin)
     sets = weight_sets(weights or ())
-    specs = expanded(grid, (model, limit, size), open_store(store)) if grid else None
-    place = held_store(store)
+    place = snapshot_of(store)
+    specs = expanded(grid, (model, limit, size), place) if grid else None
+    held_store(store)
     wanted = ids(specs) if specs is not None else None
     table = place.table(wanted)
     figures, damaged = kept_published(store)

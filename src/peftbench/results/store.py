@@ -57,11 +57,13 @@ NAME_LENGTH = 100
 class Store:
     """A folder of results. Reading never writes. Of a run that several processes do, the first to finish is kept.
 
-    `owner`: the process in whose name runs are written; by default this one.
+    `owner`: the process in whose name runs are written; by default this one. `snapshot`: the results are read once and
+    kept, for commands that write none.
     """
 
-    def __init__(self, root: Path, owner: Owner | None = None) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, owner: Owner | None = None, *, snapshot: bool = False) -> None:
+        self.root, self.snapshot = Path(root), snapshot
+        self._kept: dict[str, tuple[RunResult, Path]] | None = None
         self.damaged: dict[Path, str] = {}
         """Files that are not what was written, and why, found by the last look at the store. Their runs count as
         missing.
@@ -191,6 +193,8 @@ class Store:
 
     def results(self) -> dict[str, tuple[RunResult, Path]]:
         """Every undamaged result with its folder, by run id. Of several machine classes, the first that ended well."""
+        if self._kept is not None:
+            return self._kept
         self.damaged = {}
         found: dict[str, tuple[RunResult, Path]] = {}
         for path, result in self.scan():
@@ -200,6 +204,8 @@ class Store:
             held = found.get(result.id)
             if held is None or (held[0].status != "ok" and result.status == "ok"):
                 found[result.id] = (result, path.parent)
+        if self.snapshot:
+            self._kept = found
         return found
 
     def scan(self, reread: bool = False) -> Iterator[tuple[Path, RunResult | DamagedError]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from peftbench.core.safe_text import visible
-from peftbench.gate.decision import GateVerdict, TaskVerdict, difference_text
+from peftbench.gating.decision import GateVerdict, TaskVerdict, difference_text
 from peftbench.studies._text_format import ABSENT
 from peftbench.studies.blocks import Section, Table
 
@@ -94,7 +94,7 @@ def junit(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, obje
 
 
 def _case(suite: Element, name: str) -> Element:
-    return SubElement(suite, "testcase", classname="peftbench.gate", name=name)
+    return SubElement(suite, "testcase", classname="peftbench.gating", name=name)
 
 
 def _named(suite: Element, name: str) -> Element:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from peftbench.core import provenance
 from peftbench.core.registry import PLUGIN, UserError, error_line
 from peftbench.core.spec import RunResult, RunSpec
-from peftbench.gate.decision import MARGIN, GateVerdict, Paired, judge_candidate
+from peftbench.gating.decision import MARGIN, GateVerdict, Paired, judge_candidate
 from peftbench.grid.entries import Entry
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS

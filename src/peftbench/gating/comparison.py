@@ -1,0 +1,68 @@
+"""One comparison of the gate from end to end: what is missing is run, and the verdict is told."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.registry import UserError
+from peftbench.core.spec import RunSpec
+from peftbench.gating import cells
+from peftbench.gating.cells import GateDesign
+from peftbench.gating.decision import GateVerdict
+from peftbench.gating.presentation import gate_section, junit
+from peftbench.grid.entries import Entry
+from peftbench.launch import Options
+from peftbench.methods._saved_files import check_base, examine
+from peftbench.models import find
+from peftbench.results.store import Store
+from peftbench.studies.blocks import Section
+
+Do = Callable[[Sequence[RunSpec], int, Options], None]
+"""Does the runs that are missing, of so many that there are in all."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A verdict, as blocks for people (`section`) and as JUnit XML for continuous integration (`junit`)."""
+
+    verdict: GateVerdict
+    section: Section
+    junit: str
+
+
+def adapter_entry(folder: Path, model: Entry) -> Entry:
+    """The entry of a grid for a trained adapter or model. Raises `UserError` unless it was made for this base."""
+    check_base(examine(folder), find(model if isinstance(model, str) else str(model.get("use"))))
+    return {"use": "saved", "folder": str(folder)}
+
+
+def compare_with_baseline(
+    asked: Mapping[str, Any], store: Store, options: Options, do: Do, again: bool = False
+) -> GateResult:
+    """Do what is missing of a comparison, and judge it.
+
+    Args:
+        asked: the fields of `GateDesign`.
+        store: the results; what another version of the code found is replaced.
+        options: how runs are done.
+        do: does the runs that are missing.
+        again: run the candidate anew, whatever the store has.
+
+    Raises:
+        UserError: a margin that is no number of points above 0, fewer than two seeds, an unknown unit.
+    """
+    design = GateDesign(**asked)
+    if not 0 < design.margin < float("inf"):
+        raise UserError(f"margin {design.margin:g}: a number of points above 0")
+    if design.seeds < 2:
+        raise UserError(f"seeds {design.seeds}: a comparison needs two or more")
+    arms = cells.arms(design)
+    store.open()
+    missing = cells.to_do(arms, store, again)
+    do(missing, len(arms.runs()), replace(options, replace={spec.id: store.stamps(spec) for spec in missing}))
+    verdict = cells.verdict(arms, store)
+    spec = arms.baseline.first
+    about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
+    about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
+    return GateResult(verdict, gate_section(verdict, arms.names, about), junit(verdict, arms.names, about))
