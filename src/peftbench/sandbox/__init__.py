@@ -5,7 +5,7 @@ read-only, one temporary folder of bounded size, no environment of ours, no sigh
 memory, processes, files and output; a filter of system calls. It sees the standard library alone. Where no box can be
 made, nothing is run (`RefusedError`), unless the user chose the weaker mode by name: with `PEFTBENCH_SANDBOX=rlimit` a
 program has the bounds and a folder of its own, but can read and write what the user can, and use the network.
-`docs/design.md` says what each mode contains and what it does not.
+`docs/sandbox.md` says what each mode contains and what it does not.
 """
 
 import fcntl
