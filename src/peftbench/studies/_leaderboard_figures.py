@@ -1,0 +1,125 @@
+"""Figures of a leaderboard: score against cost, and learning curves."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from peftbench.studies._figures import (
+    HEIGHT,
+    REFERENCE,
+    WIDTH,
+    Style,
+    chart,
+    method_scales,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
+from peftbench.studies.blocks import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.studies.leaderboard import Leaderboard
+
+COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
+"""A count on an axis, as `peftbench.studies._text_format.count_text` writes it."""
+
+
+def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | None:
+    """Mean score with its interval against trainable parameters (log); `None` if nothing can be drawn.
+
+    Methods that train nothing are level lines, since a logarithmic axis has no 0.
+    """
+    import altair as alt
+
+    rows = [
+        {
+            "method": row.method,
+            "parameters": row.costs["trainable_parameters"],
+            "mean": row.mean.mean,
+            "low": row.mean.low,
+            "high": row.mean.high,
+        }
+        for row in board.rows
+        if row.mean
+    ]
+    points = [row for row in rows if row["parameters"]]
+    if not points:
+        return None
+    scales = method_scales({row["method"]: looks[row["method"]] for row in points})
+    x = alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=40), title="Trainable parameters")
+    x = x.axis(labelExpr=COUNT)
+    y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % interval)")
+    shown = tooltip(
+        Method="method:N", Parameters="parameters:Q|,.0f", Mean="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f"
+    )
+    intervals = (
+        chart(points)
+        .transform_filter("isValid(datum.low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=x, y=of(y, "low"), y2="high:Q", color=scales.color)
+    )
+    dots = (
+        chart(points)
+        .mark_point(filled=True, size=70)
+        .encode(x=x, y=of(y, "mean"), color=scales.color, shape=scales.shape)
+    )
+    levels = [{**row, "said": f"{row['method']} (trains nothing)"} for row in rows if row["parameters"] == 0]
+    lines = chart(levels).mark_rule(style=REFERENCE).encode(y=of(y, "mean"))
+    names = chart(levels).mark_text(align="right", dy=-6).encode(x=alt.value("width"), y=of(y, "mean"), text="said:N")
+    layers = [*([lines, names] if levels else []), intervals, dots.encode(tooltip=shown)]
+    made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(row["method"] for row in points))
+    return Figure("Score against cost", spec(made), "Mean score against trainable parameters, one point per method")
+
+
+def learning_curves(
+    board: "Leaderboard", runs: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style]
+) -> Figure | None:
+    """Validation loss against step, a panel for each task of the leaderboard; `None` without curves.
+
+    A line is the mean over the seeds of a method. A step is drawn if every seed that has a curve was validated there,
+    so that a line never changes its runs midway.
+    """
+    import altair as alt
+
+    here = (runs["model"] == board.model) & (runs["size"] == board.size)
+    runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
+    points = curves.merge(runs[["id", "label", "task"]], on="id")
+    rows = [
+        {"task": task, "method": str(label), "step": step, "loss": loss if math.isfinite(loss) else None}
+        for task in board.tasks
+        for label, of_method in points[points["task"] == task].groupby("label")
+        for step, loss in _mean_curve(of_method).items()
+    ]
+    if not rows:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    scales = method_scales({method: looks[method] for method in sorted({row["method"] for row in rows})})
+    across = min(2, len(tasks))
+    made = (
+        chart(rows)
+        .mark_line(point={"filled": True, "size": 25})
+        .encode(
+            x=alt.X("step:Q", title="Step"),
+            y=alt.Y("loss:Q", title="Validation loss", scale=alt.Scale(zero=False)),
+            color=scales.color,
+            shape=scales.shape,
+            strokeDash=scales.dash,
+            tooltip=tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f"),
+        )
+        .properties(width=WIDTH // across - 30 * (across - 1), height=HEIGHT * 2 // 3)
+        .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
+        .resolve_scale(x="independent", y="independent")
+    )
+    return Figure(
+        "Learning curves", spec(made), "Validation loss against step, a panel for each task, a line per method"
+    )
+
+
+def _mean_curve(points: "pd.DataFrame") -> "dict[float, float]":
+    steps = points.groupby("step")["validation_loss"]
+    count = steps.count()
+    found: Any = steps.mean()[count == count.max()].to_dict()
+    return {float(step): float(loss) for step, loss in found.items()}
