@@ -6,13 +6,14 @@ Ink and grid are CSS variables of the page where there is a page, so figures fol
 from functools import cache
 from typing import Any
 
-from peftbench.studies._figures import CELL, REFERENCE, STRONG
+from peftbench.studies._figures import PATCH, REFERENCE, STRONG
 from peftbench.studies.blocks import Figure
 
 INK, GRID = "#1c2430", "#d9dee5"
 """Of a file, which has no theme."""
 PAGE_INK, PAGE_GRID = f"var(--ink, {INK})", f"var(--line, {GRID})"
-FONT = "sans-serif"
+FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
+"""Of the same widths, so that a text has the room that it was measured to need."""
 ONLY_INLINE: list[str] = []
 """Where data may be loaded from: nowhere."""
 DOTTED = [1, 3]
@@ -24,21 +25,33 @@ def config(ink: str, grid: str) -> dict[str, Any]:
         "aria": False,
         "background": "transparent",
         "font": FONT,
-        "view": {"stroke": None},
+        "view": {"stroke": "transparent"},
         "axis": {
             "domainColor": grid,
             "gridColor": grid,
             "gridWidth": 0.6,
             "labelColor": ink,
+            "labelFlush": False,
+            "labelFontSize": 11,
             "labelLimit": 0,
             "tickColor": grid,
             "titleColor": ink,
+            "titleFontSize": 12,
             "titleFontWeight": "normal",
             "titleLimit": 0,
         },
         "axisBand": {"grid": False},
-        "header": {"labelColor": ink, "labelLimit": 0, "titleColor": ink},
-        "legend": {"labelColor": ink, "labelLimit": 0, "symbolSize": 70, "titleColor": ink},
+        "axisQuantitative": {"tickCount": 6},
+        "header": {"labelColor": ink, "labelFontSize": 12, "labelLimit": 0, "titleColor": ink},
+        "legend": {
+            "labelColor": ink,
+            "labelLimit": 0,
+            "labelFontSize": 12,
+            "symbolOpacity": 1,
+            "symbolSize": 70,
+            "titleColor": ink,
+        },
+        "point": {"opacity": 1},
         "line": {"strokeWidth": 1.6},
         "rule": {"color": ink},
         "text": {"color": ink, "fontSize": 11},
@@ -46,7 +59,7 @@ def config(ink: str, grid: str) -> dict[str, Any]:
         "style": {
             REFERENCE: {"color": ink, "strokeDash": DOTTED, "strokeWidth": 1},
             STRONG: {"color": ink, "strokeWidth": 3},
-            CELL: {"fill": None, "stroke": grid, "strokeWidth": 1},
+            PATCH: {"fillOpacity": 0, "stroke": grid, "strokeWidth": 1},
         },
     }
 

@@ -4,6 +4,7 @@ A specification has its data and no `config`: ink, grid and fonts are the render
 of `STYLES`, which a renderer must know. The same input gives the same specification.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,12 +22,13 @@ SHAPES = (
 )  # fmt: skip
 DASHES = ((1, 0), (5, 2), (6, 2, 1, 2), (1, 2))
 
-REFERENCE, STRONG, CELL = "reference", "strong", "cell"
-STYLES = (REFERENCE, STRONG, CELL)
+REFERENCE, STRONG, PATCH = "reference", "strong", "patch"
+STYLES = (REFERENCE, STRONG, PATCH)
 """Of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
 
-WIDTH, HEIGHT = 520, 300
+WIDTH, HEIGHT = 600, 300
 """Pixels of a plot."""
+MOST_TICKS = 10
 ROW = 17
 """Pixels that a method takes in a legend or on an axis."""
 
@@ -75,6 +77,26 @@ def chart(rows: Sequence[Mapping[str, Any]]) -> "alt.Chart":
     import altair as alt
 
     return alt.Chart(alt.Data(values=[dict(row) for row in rows]))
+
+
+def log_x(low: float, high: float, title: str, label: str = "format(datum.value, ',~r')") -> "alt.X":
+    """A logarithmic axis from one positive number to another, with few round numbers on it.
+
+    `label`: what writes `datum.value`, an expression of Vega.
+    """
+    import altair as alt
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    sets = [[digit * 10.0**power for power in powers for digit in digits] for digits in ((1, 2, 5), (1,))]
+    shown = [[tick for tick in ticks if low <= tick <= high] for ticks in sets]
+    ticks = next((each for each in shown if len(each) <= MOST_TICKS), shown[-1])
+    # Between two round numbers Vega finds its own.
+    values = {"values": ticks} if len(ticks) > 1 else {}
+    return alt.X(
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(labelExpr=label, **values),
+        title=title,
+    )
 
 
 def of(channel: Channel, field: str) -> Channel:

@@ -10,6 +10,7 @@ from peftbench.studies._figures import (
     WIDTH,
     Style,
     chart,
+    log_x,
     method_scales,
     of,
     spec,
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from peftbench.studies.leaderboard import Leaderboard
 
+ROOM = 1.8
+"""By what the axis of parameters goes beyond the least and the most."""
 COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
 """A count on an axis, as `peftbench.studies._text_format.count_text` writes it."""
 
@@ -49,8 +52,8 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     if not points:
         return None
     scales = method_scales({row["method"]: looks[row["method"]] for row in points})
-    x = alt.X("parameters:Q", scale=alt.Scale(type="log", nice=False, padding=40), title="Trainable parameters")
-    x = x.axis(labelExpr=COUNT)
+    counts = [row["parameters"] for row in points]
+    x = of(log_x(min(counts) / ROOM, max(counts) * ROOM, "Trainable parameters", COUNT), "parameters")
     y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % interval)")
     shown = tooltip(
         Method="method:N", Parameters="parameters:Q|,.0f", Mean="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f"
@@ -109,7 +112,7 @@ def learning_curves(
             strokeDash=scales.dash,
             tooltip=tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f"),
         )
-        .properties(width=WIDTH // across - 30 * (across - 1), height=HEIGHT * 2 // 3)
+        .properties(width=WIDTH // 2, height=HEIGHT * 2 // 3)
         .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
         .resolve_scale(x="independent", y="independent")
     )

@@ -18,7 +18,7 @@ from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import CELL, COLOURS, WIDTH, Style, chart, spec, tooltip
+from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Style, chart, spec, tooltip
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
@@ -292,7 +292,7 @@ def _heat(where: str, one: Ablation) -> Figure:
         Layers="layers:N", Modules="modules:N", Score="score:Q|.1f", Trainable_parameters="parameters:Q|,.0f"
     )
     drawn = chart(rows)
-    edges = drawn.mark_rect(style=CELL).encode(x=x, y=y)
+    edges = drawn.mark_rect(style=PATCH).encode(x=x, y=y)
     # Light enough for the ink of either theme to be read on it.
     strength = alt.Opacity("score:Q", scale=alt.Scale(range=[0.08, 0.55], zero=False, nice=False), legend=None)
     cells = drawn.transform_filter("isValid(datum.score)").mark_rect(color=COLOURS[0])

@@ -15,7 +15,7 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import REFERENCE, ROW, WIDTH, Style, chart, method_scales, of, spec, tooltip
+from peftbench.studies._figures import REFERENCE, ROW, WIDTH, Style, chart, log_x, method_scales, of, spec, tooltip
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
@@ -23,7 +23,6 @@ from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
-    import altair as alt
     import pandas as pd
 
 WITHIN = 0.01
@@ -340,7 +339,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     methods = list(dict.fromkeys(row["method"] for row in rows))
     scales = method_scales({method: looks[method] for method in methods}, legend=False)
     drawn = chart(rows)
-    x = alt.X(scale=_ratio_scale(rows), axis=_ratio_axis(rows), title="× full fine-tuning")
+    x = log_x(*_ratio_ends(rows), "× full fine-tuning")
     y = alt.Y("method:N", sort=methods, title=None)
     equal = drawn.mark_rule(style=REFERENCE).encode(x=alt.datum(1))
     intervals = (
@@ -371,18 +370,4 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
 def _ratio_ends(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """From half to double at least, or a few percent would look like much."""
     lows, highs = ([row[end] or row["mean"] for row in rows] for end in ("low", "high"))
-    return min(0.45, *lows), max(2.2, *highs)
-
-
-def _ratio_scale(rows: Sequence[Mapping[str, Any]]) -> "alt.Scale":
-    import altair as alt
-
-    return alt.Scale(type="log", domain=list(_ratio_ends(rows)), nice=False, padding=6)
-
-
-def _ratio_axis(rows: Sequence[Mapping[str, Any]]) -> "alt.Axis":
-    import altair as alt
-
-    low, high = _ratio_ends(rows)
-    ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]
-    return alt.Axis(values=[tick for tick in ticks if low <= tick <= high], format="~g")
+    return min(0.45, 0.9 * min(lows)), max(2.2, 1.1 * max(highs))

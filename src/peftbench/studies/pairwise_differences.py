@@ -236,7 +236,7 @@ def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
         | {"said": f"critical difference {found.critical:.2f}{shown}"}
     ]
     color = method_scales({method: looks[method] for method in found.mean}, legend=False).color
-    axis = alt.Axis(orient="top", values=list(range(1, k + 1)), format="d", grid=False, offset=-2.2 * ROW)
+    axis = alt.Axis(orient="top", values=list(range(1, k + 1)), format="d", grid=False, tickCount=k, offset=-2.2 * ROW)
     x = alt.X(scale=alt.Scale(domain=[1, k], nice=False), axis=axis, title=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[-2.2, bars + half], reverse=True, nice=False), axis=None)
     names = chart(named)
