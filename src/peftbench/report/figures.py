@@ -68,7 +68,7 @@ def svg(figure: Figure, ink: str = INK, grid: str = GRID) -> str:
     """The figure as one `<svg>` element; the same figure, the same text."""
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg(figure.spec, config=config(ink, grid), allowed_base_urls=ONLY_INLINE)
+    text: str = vl_convert.vegalite_to_svg(dict(figure.spec), config=config(ink, grid), allowed_base_urls=ONLY_INLINE)
     return text
 
 

@@ -5,8 +5,10 @@ of `STYLES`, which a renderer must know. The same input gives the same specifica
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from peftbench.stats.intervals import Interval
 
 if TYPE_CHECKING:
     import altair as alt
@@ -31,6 +33,10 @@ WIDTH, HEIGHT = 600, 300
 MOST_TICKS = 10
 ROW = 17
 """Pixels that a method takes in a legend or on an axis."""
+
+
+Rows = list[dict[str, Any]]
+"""Data of a figure, each row by field."""
 
 
 class Style(NamedTuple):
@@ -64,7 +70,7 @@ def method_scales(looks: Mapping[str, Style], *, legend: bool = True) -> MethodS
 
     names = list(looks)
     colours, shapes, dashes = zip(*looks.values(), strict=True)
-    shown = {"title": None} if legend else {"legend": None}
+    shown: dict[str, Any] = {"title": None} if legend else {"legend": None}
     return MethodScales(
         alt.Color("method:N", scale=alt.Scale(domain=names, range=list(colours)), **shown),
         alt.Shape("method:N", scale=alt.Scale(domain=names, range=list(shapes)), **shown),
@@ -72,11 +78,16 @@ def method_scales(looks: Mapping[str, Style], *, legend: bool = True) -> MethodS
     )
 
 
-def chart(rows: Sequence[Mapping[str, Any]]) -> "alt.Chart":
+def chart(rows: Rows) -> "alt.Chart":
     """A chart of some rows of data."""
     import altair as alt
 
-    return alt.Chart(alt.Data(values=[dict(row) for row in rows]))
+    return alt.Chart(alt.InlineData(values=rows))
+
+
+def ends(interval: Interval) -> dict[str, float | None]:
+    """The fields of an interval."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def log_x(low: float, high: float, title: str, label: str = "format(datum.value, ',~r')") -> "alt.X":
@@ -90,11 +101,11 @@ def log_x(low: float, high: float, title: str, label: str = "format(datum.value,
     sets = [[digit * 10.0**power for power in powers for digit in digits] for digits in ((1, 2, 5), (1,))]
     shown = [[tick for tick in ticks if low <= tick <= high] for ticks in sets]
     ticks = next((each for each in shown if len(each) <= MOST_TICKS), shown[-1])
-    # Between two round numbers Vega finds its own.
-    values = {"values": ticks} if len(ticks) > 1 else {}
+    axis = alt.Axis(labelExpr=label)
     return alt.X(
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(labelExpr=label, **values),
+        # Between two round numbers Vega finds its own.
+        axis=axis if len(ticks) < 2 else alt.Axis(labelExpr=label, values=ticks),
         title=title,
     )
 
@@ -114,11 +125,8 @@ def tooltip(**fields: str) -> "list[alt.Tooltip]":
     """What is shown of a mark that is pointed at: by heading a field, and with `|` how its number is written."""
     import altair as alt
 
-    made = []
-    for heading, field in fields.items():
-        name, _, form = field.partition("|")
-        made.append(alt.Tooltip(name, title=heading.replace("_", " "), **({"format": form} if form else {})))
-    return made
+    made = [(heading.replace("_", " "), *field.partition("|")) for heading, field in fields.items()]
+    return [alt.Tooltip(name, title=title, format=form) for title, name, _, form in made]
 
 
 def spec(chart: Any) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from peftbench.studies._figures import (
     HEIGHT,
     REFERENCE,
     WIDTH,
+    Rows,
     Style,
     chart,
+    ends,
     log_x,
     method_scales,
     of,
@@ -37,14 +39,8 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     """
     import altair as alt
 
-    rows = [
-        {
-            "method": row.method,
-            "parameters": row.costs["trainable_parameters"],
-            "mean": row.mean.mean,
-            "low": row.mean.low,
-            "high": row.mean.high,
-        }
+    rows: Rows = [
+        {"method": row.method, "parameters": row.costs["trainable_parameters"], **ends(row.mean)}
         for row in board.rows
         if row.mean
     ]
@@ -90,7 +86,7 @@ def learning_curves(
     here = (runs["model"] == board.model) & (runs["size"] == board.size)
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")
-    rows = [
+    rows: Rows = [
         {"task": task, "method": str(label), "step": step, "loss": loss if math.isfinite(loss) else None}
         for task in board.tasks
         for label, of_method in points[points["task"] == task].groupby("label")

@@ -18,7 +18,7 @@ from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Style, chart, spec, tooltip
+from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, spec, tooltip
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
@@ -275,7 +275,7 @@ def _heat(where: str, one: Ablation) -> Figure:
     import altair as alt
 
     layers, modules, held = _cells(one)
-    rows = [
+    rows: Rows = [
         {
             "layers": row,
             "modules": column,

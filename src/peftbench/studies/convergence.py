@@ -15,7 +15,19 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import REFERENCE, ROW, WIDTH, Style, chart, log_x, method_scales, of, spec, tooltip
+from peftbench.studies._figures import (
+    REFERENCE,
+    ROW,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    log_x,
+    method_scales,
+    of,
+    spec,
+    tooltip,
+)
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
@@ -327,7 +339,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     """
     import altair as alt
 
-    rows = [
+    rows: Rows = [
         {"method": pace.method, "size": f"{each.size} rows", "measure": heading, **vars(ratio)}
         for each in held
         for pace in _others(each)
@@ -367,7 +379,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     return Figure(title, spec(made), words)
 
 
-def _ratio_ends(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _ratio_ends(rows: Rows) -> tuple[float, float]:
     """From half to double at least, or a few percent would look like much."""
     lows, highs = ([row[end] or row["mean"] for row in rows] for end in ("low", "high"))
     return min(0.45, 0.9 * min(lows)), max(2.2, 1.1 * max(highs))

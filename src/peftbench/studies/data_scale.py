@@ -15,7 +15,7 @@ from peftbench.stats.intervals import Estimate, Interval, Scores, cell, differen
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._crossing import Crossing, crossings, sign
-from peftbench.studies._figures import WIDTH, Style, chart, method_scales, of, spec, tall_enough, tooltip
+from peftbench.studies._figures import WIDTH, Rows, Style, chart, ends, method_scales, of, spec, tall_enough, tooltip
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
 from peftbench.studies.blocks import Figure, Section, Table
@@ -304,15 +304,13 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
     import altair as alt
 
     drawn = sorted((curve for curve in scale.curves if curve.points), key=lambda curve: -curve.points[-1].score.mean)
-    rows = [
+    rows: Rows = [
         {
             "method": curve.method,
             "rows": point.rows,
             # Beside each other, or intervals of several methods could not be told apart.
             "beside": point.rows * 1.02 ** (i - (len(drawn) - 1) / 2),
-            "mean": point.score.mean,
-            "low": point.score.low,
-            "high": point.score.high,
+            **ends(point.score),
         }
         for i, curve in enumerate(drawn)
         for point in curve.points

@@ -13,7 +13,7 @@ from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.studies._coverage import scores_of
-from peftbench.studies._figures import ROW, STRONG, WIDTH, Style, chart, method_scales, of, spec
+from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_scales, of, spec
 from peftbench.studies._text_format import ABSENT, UNTOLD
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.leaderboard import Leaderboard
@@ -216,7 +216,8 @@ def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
 
     k, bars = len(found.mean), len(found.groups)
     half = (k + 1) // 2
-    named, lines = [], []
+    named: Rows = []
+    lines: Rows = []
     for number, (method, rank) in enumerate(found.mean.items()):
         left = number < half
         row = bars + 0.6 + (number if left else k - 1 - number)
@@ -226,12 +227,12 @@ def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
             {"method": method, "rank": x, "row": y, "point": point}
             for point, (x, y) in enumerate([(rank, 0.0), (rank, row), (end, row)])
         ]
-    joined = [
+    joined: Rows = [
         {"from": found.mean[group[0]] - 0.03, "to": found.mean[group[-1]] + 0.03, "row": number + 0.6}
         for number, group in enumerate(found.groups)
     ]
     shown = "" if found.critical <= k - 1 else " (wider than the scale)"
-    critical = [
+    critical: Rows = [
         {"from": 1, "to": 1 + min(found.critical, k - 1), "row": -1.6}
         | {"said": f"critical difference {found.critical:.2f}{shown}"}
     ]

@@ -15,7 +15,19 @@ import numpy as np
 from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import REFERENCE, WIDTH, Style, chart, method_scales, of, spec, tall_enough, tooltip
+from peftbench.studies._figures import (
+    REFERENCE,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    ends,
+    method_scales,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies.blocks import Figure, Section, Table
@@ -210,12 +222,12 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
     """Score against forgetting, filled where a method stands on the front."""
     import altair as alt
 
-    rows = [
+    rows: Rows = [
         {
             "method": standing.method,
             "on_front": "yes" if standing.on_front else "no",
-            **{f"score_{end}": getattr(standing.score, end) for end in ("mean", "low", "high")},
-            **{f"loss_{end}": getattr(standing.forgetting, end) for end in ("mean", "low", "high")},
+            **{f"score_{end}": value for end, value in ends(standing.score).items()},
+            **{f"loss_{end}": value for end, value in ends(standing.forgetting).items()},
         }
         for standing in one.standings
     ]

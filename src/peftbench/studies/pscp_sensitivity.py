@@ -13,6 +13,7 @@ from peftbench.studies._figures import (
     REFERENCE,
     WIDTH,
     MethodScales,
+    Rows,
     Style,
     chart,
     method_scales,
@@ -197,11 +198,11 @@ def _x(field: str, title: str | None) -> "alt.X":
     return alt.X(field, scale=alt.Scale(domain=[LOWEST, HIGHEST], nice=False), title=title)
 
 
-def _curves(sweep: Sweep, scales: MethodScales) -> "alt.LayerChart":
+def _curves(sweep: Sweep, scales: MethodScales) -> "alt.LayerChart | alt.FacetChart":
     import altair as alt
 
     exponents = [LOWEST + (HIGHEST - LOWEST) * i / STEPS for i in range(STEPS + 1)]
-    rows = [
+    rows: Rows = [
         {"method": method, "exponent": exponent, "pscp": line.at(exponent)}
         for method, line in sweep.lines.items()
         for exponent in exponents
@@ -218,17 +219,17 @@ def _curves(sweep: Sweep, scales: MethodScales) -> "alt.LayerChart":
     return alt.layer(crossed, lines, points).properties(width=WIDTH, height=tall_enough(sweep.lines))
 
 
-def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.LayerChart":
+def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.LayerChart | alt.FacetChart":
     """A row of bars for each sweep, with the names that have room; triangles mark the set's own exponents."""
     import altair as alt
 
-    rows = [
+    rows: Rows = [
         {"varied": sweep.varied, "from": span.low, "to": span.high, "middle": (span.low + span.high) / 2}
         | {"method": span.winners[0], "said": " and ".join(span.winners)}
         for sweep in held
         for span in sweep.spans
     ]
-    own = [{"varied": sweep.varied, "own": _own_exponent(weights, sweep)} for sweep in held]
+    own: Rows = [{"varied": sweep.varied, "own": _own_exponent(weights, sweep)} for sweep in held]
     y = alt.Y("varied:N", sort=[sweep.varied for sweep in held], title=None)
     x = _x("from:Q", "Exponent").axis(grid=False)
     wide = WIDTH / (HIGHEST - LOWEST)

@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, variance
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance import at_chance
 from peftbench.studies._coverage import good_of, scores_of
-from peftbench.studies._figures import REFERENCE, ROW, STRONG, WIDTH, Style, chart, method_scales, spec, tooltip
+from peftbench.studies._figures import REFERENCE, ROW, STRONG, WIDTH, Rows, Style, chart, method_scales, spec, tooltip
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
 from peftbench.studies.blocks import Figure, Section, Table
@@ -204,7 +204,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
     return Figure(f"Every seed of {group}", spec(made), "The score of every seed, a row for each method")
 
 
-def _points(runs: "pd.DataFrame") -> list[dict[str, Any]]:
+def _points(runs: "pd.DataFrame") -> Rows:
     """A point for each score, with chance where it is known and one; with many tasks, means of the seeds over them.
 
     A mean over tasks is drawn of the seeds that have all tasks of the method.
@@ -216,9 +216,9 @@ def _points(runs: "pd.DataFrame") -> list[dict[str, Any]]:
         )
         return [
             {"panel": "Mean over the tasks", "method": str(method), "seed": int(seed), "score": score, "chance": None}
-            for (method, seed), score in means.items()
+            for method, seed, score in means.reset_index().itertuples(index=False, name=None)
         ]
-    found = []
+    found: Rows = []
     for task, own in runs.groupby("task"):
         known = own["chance"].dropna().unique()
         chance = float(known[0]) if len(known) == 1 else None

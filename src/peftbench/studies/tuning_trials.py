@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
-from peftbench.studies._figures import WIDTH, Style, chart, method_scales, spec, tall_enough, tooltip
+from peftbench.studies._figures import WIDTH, Rows, Style, chart, method_scales, spec, tall_enough, tooltip
 from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
 from peftbench.studies._text_format import ABSENT, seeds_text
@@ -305,13 +305,13 @@ def _has_scores(each: Searches) -> bool:
 def _figure(each: Searches, looks: Mapping[str, Style]) -> Figure:
     import altair as alt
 
-    rows = [
+    rows: Rows = [
         {"method": method, "trials": one.trials, "score": score}
         for one in each.bought
         for method, score in one.scores.items()
         if score is not None
     ]
-    drawn = dict.fromkeys(row["method"] for row in reversed(rows))
+    drawn = list(dict.fromkeys(row["method"] for row in reversed(rows)))
     scales = method_scales({method: looks[each.labels[method]] for method in drawn})
     made = (
         chart(rows)
