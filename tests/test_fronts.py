@@ -1,16 +1,16 @@
 """The front of learning against forgetting."""
 
-import xml.etree.ElementTree as ET
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
+from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.pareto import Front, dominated, front
 from peftbench.studies.run_data import run_data
 from synthetic_table import curves, run, table
@@ -31,7 +31,7 @@ def planted(held: dict[str, list[tuple[float, float]]], tasks: tuple[str, ...] =
 
 
 def of(runs: pd.DataFrame, seed: int = 0) -> Front:
-    (group,) = groups(runs)
+    (group,) = groups(compared_runs(runs))
     return front(group.runs, np.random.default_rng(seed), 500)
 
 
@@ -63,7 +63,7 @@ def test_shares_by_hand() -> None:
     Seed 0: a (50, 0.4), b (60, 0.2): b dominates. Seed 1: a (80, 0.4): a learns more. Both: a (65, 0.4) does too.
     """
     runs = planted({"a": [(50.0, 0.4), (80.0, 0.4)], "b": [(60.0, 0.2), (60.0, 0.2)]})
-    (group,) = groups(runs)
+    (group,) = groups(compared_runs(runs))
     found = {one.method: one.share for one in front(group.runs, np.random.default_rng(1), 4000).standings}
     assert found["b"] == 1
     assert found["a"] == pytest.approx(0.75, abs=0.03)
@@ -128,8 +128,16 @@ def test_the_section() -> None:
     assert r"| ia3 | no | lora | 70.0 \[68.0, 72.0\] | +0.400 \[-0.871, +1.671\] |" in text
     assert r"| none | yes | – | 40.0 \[38.0, 42.0\] | +0.000 \[+0.000, +0.000\] | 100 % |" in text
     assert made.data[0]["on_front"] == ["full", "lora", "none"]
-    for draw in made.figures.values():
-        assert set(FOUR) <= {element.text for element in ET.fromstring(draw()).iter()}
+    for figure, one in zip(made.figures, made.data, strict=True):
+        assert set(FOUR) <= set(texts(figure))
+        points = {row["method"]: row for row in data_rows(figure, "on_front")}
+        assert [name for name, row in points.items() if row["on_front"] == "yes"] == one["on_front"]
+        for standing in one["standings"]:
+            row = points[standing["method"]]
+            for field, held in (("score", standing["score"]), ("loss", standing["forgetting"])):
+                assert [row[f"{field}_{end}"] for end in ("mean", "low", "high")] == [
+                    held[end] for end in ("mean", "low", "high")
+                ]
 
 
 def test_without_two_methods_there_is_none() -> None:

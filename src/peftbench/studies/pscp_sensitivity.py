@@ -240,7 +240,8 @@ def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.
         .encode(tooltip=tooltip(Varied="varied:N", Leads="said:N", From="from:Q|.3g", To="to:Q|.3g"))
     )
     names = (
-        chart([row for row in rows if (row["to"] - row["from"]) * wide > BAR])
+        chart(rows)
+        .transform_filter(f"(datum.to - datum.from) * {wide} > {BAR}")
         .mark_text(limit={"expr": f"(datum.to - datum.from) * {wide} - 4"})
         .encode(x=_x("middle:Q", "Exponent"), y=y, text="said:N")
     )
