@@ -51,7 +51,7 @@ def config(ink: str, grid: str) -> dict[str, Any]:
             "symbolSize": 70,
             "titleColor": ink,
         },
-        "point": {"opacity": 1},
+        "point": {"opacity": 1, "size": 35},
         "line": {"strokeWidth": 1.6},
         "rule": {"color": ink},
         "text": {"color": ink, "fontSize": 11},

@@ -28,6 +28,9 @@ REFERENCE, STRONG, PATCH = "reference", "strong", "patch"
 STYLES = (REFERENCE, STRONG, PATCH)
 """Of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
 
+FADED = 0.15
+"""The opacity of methods that are not chosen in a legend, where some are."""
+
 WIDTH, HEIGHT = 600, 300
 """Pixels of a plot."""
 MOST_TICKS = 10
@@ -56,26 +59,49 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
     }
 
 
-class MethodScales(NamedTuple):
-    """Encodings of the field `method`, with one legend for all of them, or none."""
+class MethodEncodings(NamedTuple):
+    """Encodings by the field `method`: of points, of lines, and of whatever has a colour alone."""
 
-    color: "alt.Color"
-    shape: "alt.Shape"
-    dash: "alt.StrokeDash"
+    point: dict[str, Any]
+    line: dict[str, Any]
+    plain: dict[str, Any]
 
 
-def method_scales(looks: Mapping[str, Style], *, legend: bool = True) -> MethodScales:
-    """The encodings of some methods; the legend has their order."""
+def method_encodings(looks: Mapping[str, Style], *, legend: bool = True) -> MethodEncodings:
+    """The encodings of some methods, with a legend in their order in which one can be chosen (`choosable`), or none."""
     import altair as alt
 
     names = list(looks)
     colours, shapes, dashes = zip(*looks.values(), strict=True)
     shown: dict[str, Any] = {"title": None} if legend else {"legend": None}
-    return MethodScales(
-        alt.Color("method:N", scale=alt.Scale(domain=names, range=list(colours)), **shown),
-        alt.Shape("method:N", scale=alt.Scale(domain=names, range=list(shapes)), **shown),
-        alt.StrokeDash("method:N", scale=alt.Scale(domain=names, range=list(map(list, dashes))), **shown),
-    )
+    plain: dict[str, Any] = {
+        "color": alt.Color("method:N", scale=alt.Scale(domain=names, range=list(colours)), **shown)
+    }
+    if legend:
+        plain["opacity"] = alt.when(_chosen()).then(alt.value(1)).otherwise(alt.value(FADED))
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=names, range=list(shapes)), **shown)
+    dash = alt.StrokeDash("method:N", scale=alt.Scale(domain=names, range=list(map(list, dashes))), **shown)
+    return MethodEncodings(plain | {"shape": shape}, plain | {"strokeDash": dash}, plain)
+
+
+def choosable(points: "alt.Chart") -> "alt.Chart":
+    """Points whose methods can be chosen in the legend; the others of the figure fade."""
+    # A name, as Altair's own ones are counted from the start of the process.
+    return points.properties(name="points").add_params(_chosen())
+
+
+def lines_and_points(
+    drawn: "alt.Chart", encoded: MethodEncodings, place: Mapping[str, Any], shown: "list[alt.Tooltip]", **line: Any
+) -> "list[alt.Chart]":
+    """The layers of a line for each method, and of a point for each row."""
+    lines = drawn.mark_line(**line).encode(**place, **encoded.line)
+    return [lines, choosable(drawn.mark_point(filled=True).encode(**place, **encoded.point, tooltip=shown))]
+
+
+def _chosen() -> "alt.Parameter":
+    import altair as alt
+
+    return alt.selection_point(name="chosen", fields=["method"], bind="legend")
 
 
 def chart(rows: Rows) -> "alt.Chart":

@@ -11,9 +11,11 @@ from peftbench.studies._figures import (
     Rows,
     Style,
     chart,
+    choosable,
     ends,
+    lines_and_points,
     log_x,
-    method_scales,
+    method_encodings,
     of,
     spec,
     tall_enough,
@@ -47,7 +49,7 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     points = [row for row in rows if row["parameters"]]
     if not points:
         return None
-    scales = method_scales({row["method"]: looks[row["method"]] for row in points})
+    encoded = method_encodings({row["method"]: looks[row["method"]] for row in points})
     counts = [row["parameters"] for row in points]
     x = of(log_x(min(counts) / ROOM, max(counts) * ROOM, "Trainable parameters", COUNT), "parameters")
     y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % interval)")
@@ -58,17 +60,14 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
         chart(points)
         .transform_filter("isValid(datum.low)")
         .mark_errorbar(ticks=True)
-        .encode(x=x, y=of(y, "low"), y2="high:Q", color=scales.color)
+        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
     )
-    dots = (
-        chart(points)
-        .mark_point(filled=True, size=70)
-        .encode(x=x, y=of(y, "mean"), color=scales.color, shape=scales.shape)
-    )
+    dots = chart(points).mark_point(filled=True, size=70)
+    dots = choosable(dots.encode(x=x, y=of(y, "mean"), tooltip=shown, **encoded.point))
     levels = [{**row, "said": f"{row['method']} (trains nothing)"} for row in rows if row["parameters"] == 0]
     lines = chart(levels).mark_rule(style=REFERENCE).encode(y=of(y, "mean"))
     names = chart(levels).mark_text(align="right", dy=-6).encode(x=alt.value("width"), y=of(y, "mean"), text="said:N")
-    layers = [*([lines, names] if levels else []), intervals, dots.encode(tooltip=shown)]
+    layers = [*([lines, names] if levels else []), intervals, dots]
     made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(row["method"] for row in points))
     return Figure("Score against cost", spec(made), "Mean score against trainable parameters, one point per method")
 
@@ -95,19 +94,12 @@ def learning_curves(
     if not rows:
         return None
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    scales = method_scales({method: looks[method] for method in sorted({row["method"] for row in rows})})
+    encoded = method_encodings({method: looks[method] for method in sorted({row["method"] for row in rows})})
     across = min(2, len(tasks))
+    y = alt.Y("loss:Q", title="Validation loss", scale=alt.Scale(zero=False))
+    shown = tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f")
     made = (
-        chart(rows)
-        .mark_line(point={"filled": True, "size": 25})
-        .encode(
-            x=alt.X("step:Q", title="Step"),
-            y=alt.Y("loss:Q", title="Validation loss", scale=alt.Scale(zero=False)),
-            color=scales.color,
-            shape=scales.shape,
-            strokeDash=scales.dash,
-            tooltip=tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f"),
-        )
+        alt.layer(*lines_and_points(chart(rows), encoded, {"x": alt.X("step:Q", title="Step"), "y": y}, shown))
         .properties(width=WIDTH // 2, height=HEIGHT * 2 // 3)
         .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
         .resolve_scale(x="independent", y="independent")

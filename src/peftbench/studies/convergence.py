@@ -23,7 +23,7 @@ from peftbench.studies._figures import (
     Style,
     chart,
     log_x,
-    method_scales,
+    method_encodings,
     of,
     spec,
     tooltip,
@@ -349,7 +349,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     if not rows:
         return None
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    scales = method_scales({method: looks[method] for method in methods}, legend=False)
+    encoded = method_encodings({method: looks[method] for method in methods}, legend=False)
     drawn = chart(rows)
     x = log_x(*_ratio_ends(rows), "× full fine-tuning")
     y = alt.Y("method:N", sort=methods, title=None)
@@ -357,13 +357,12 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     intervals = (
         drawn.transform_filter("isValid(datum.low)")
         .mark_errorbar(ticks=True)
-        .encode(x=of(x, "low"), x2="high:Q", y=y, color=scales.color)
+        .encode(x=of(x, "low"), x2="high:Q", y=y, **encoded.plain)
     )
     points = drawn.mark_point(filled=True, size=45).encode(
         x=of(x, "mean"),
         y=y,
-        color=scales.color,
-        shape=scales.shape,
+        **encoded.point,
         tooltip=tooltip(Method="method:N", Ratio="mean:Q|.2f", From="low:Q|.2f", To="high:Q|.2f", Cells="cells:Q"),
     )
     made = (

@@ -15,7 +15,19 @@ from peftbench.stats.intervals import Estimate, Interval, Scores, cell, differen
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._crossing import Crossing, crossings, sign
-from peftbench.studies._figures import WIDTH, Rows, Style, chart, ends, method_scales, of, spec, tall_enough, tooltip
+from peftbench.studies._figures import (
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    ends,
+    lines_and_points,
+    method_encodings,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
 from peftbench.studies.blocks import Figure, Section, Table
@@ -315,7 +327,7 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
         for i, curve in enumerate(drawn)
         for point in curve.points
     ]
-    scales = method_scales({curve.method: looks[curve.method] for curve in drawn})
+    encoded = method_encodings({curve.method: looks[curve.method] for curve in drawn})
     ticks = alt.Axis(values=[number for _, number in scale.sizes], format=",d")
     x = alt.X("beside:Q", scale=alt.Scale(type="log", nice=False, padding=15), axis=ticks, title="Training rows")
     y = alt.Y(scale=alt.Scale(zero=False), title="Score (95 % interval)")
@@ -323,20 +335,9 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
         chart(rows)
         .transform_filter("isValid(datum.low)")
         .mark_errorbar(ticks=True)
-        .encode(x=x, y=of(y, "low"), y2="high:Q", color=scales.color)
+        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
     )
-    lines = chart(rows).mark_line().encode(x=x, y=of(y, "mean"), color=scales.color, strokeDash=scales.dash)
-    points = (
-        chart(rows)
-        .mark_point(filled=True, size=40)
-        .encode(
-            x=x,
-            y=of(y, "mean"),
-            color=scales.color,
-            shape=scales.shape,
-            tooltip=tooltip(Method="method:N", Rows="rows:Q|,d", Score="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f"),
-        )
-    )
-    made = alt.layer(intervals, lines, points)
-    made = made.properties(width=WIDTH, height=tall_enough(curve.method for curve in drawn))
+    shown = tooltip(Method="method:N", Rows="rows:Q|,d", Score="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f")
+    curves = lines_and_points(chart(rows), encoded, {"x": x, "y": of(y, "mean")}, shown)
+    made = alt.layer(intervals, *curves).properties(width=WIDTH, height=tall_enough(curve.method for curve in drawn))
     return Figure(_title(scale), spec(made), f"Score against training rows, one line per method: {_title(scale)}")

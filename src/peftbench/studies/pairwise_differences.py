@@ -13,7 +13,7 @@ from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.studies._coverage import scores_of
-from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_scales, of, spec
+from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, spec
 from peftbench.studies._text_format import ABSENT, UNTOLD
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.leaderboard import Leaderboard
@@ -236,13 +236,13 @@ def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
         {"from": 1, "to": 1 + min(found.critical, k - 1), "row": -1.6}
         | {"said": f"critical difference {found.critical:.2f}{shown}"}
     ]
-    color = method_scales({method: looks[method] for method in found.mean}, legend=False).color
+    encoded = method_encodings({method: looks[method] for method in found.mean}, legend=False)
     axis = alt.Axis(orient="top", values=list(range(1, k + 1)), format="d", grid=False, tickCount=k, offset=-2.2 * ROW)
     x = alt.X(scale=alt.Scale(domain=[1, k], nice=False), axis=axis, title=None)
     y = alt.Y("row:Q", scale=alt.Scale(domain=[-2.2, bars + half], reverse=True, nice=False), axis=None)
     names = chart(named)
     layers = [
-        chart(lines).mark_line().encode(x=of(x, "rank"), y=y, color=color, order="point:Q"),
+        chart(lines).mark_line().encode(x=of(x, "rank"), y=y, **encoded.plain, order="point:Q"),
         chart(joined).mark_rule(style=STRONG).encode(x=of(x, "from"), x2="to:Q", y=y),
         chart(critical).mark_errorbar(ticks=True).encode(x=of(x, "from"), x2="to:Q", y=y),
         chart(critical).mark_text(align="left", dy=-10).encode(x=of(x, "from"), y=y, text="said:N"),

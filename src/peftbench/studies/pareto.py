@@ -21,8 +21,9 @@ from peftbench.studies._figures import (
     Rows,
     Style,
     chart,
+    choosable,
     ends,
-    method_scales,
+    method_encodings,
     of,
     spec,
     tall_enough,
@@ -231,7 +232,7 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
         }
         for standing in one.standings
     ]
-    scales = method_scales({standing.method: looks[standing.method] for standing in one.standings})
+    encoded = method_encodings({standing.method: looks[standing.method] for standing in one.standings})
     x = alt.X(scale=alt.Scale(zero=False, padding=20))
     x = x.title("Forgetting: rise of the loss on general text, nats per token")
     y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % intervals)")
@@ -243,15 +244,15 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
     bars = [
         drawn.transform_filter("isValid(datum.score_low)")
         .mark_errorbar(ticks=True)
-        .encode(x=of(x, "loss_mean"), y=of(y, "score_low"), y2="score_high:Q", color=scales.color),
+        .encode(x=of(x, "loss_mean"), y=of(y, "score_low"), y2="score_high:Q", **encoded.plain),
         drawn.transform_filter("isValid(datum.loss_low)")
         .mark_errorbar(ticks=True)
-        .encode(x=of(x, "loss_low"), x2="loss_high:Q", y=of(y, "score_mean"), color=scales.color),
+        .encode(x=of(x, "loss_low"), x2="loss_high:Q", y=of(y, "score_mean"), **encoded.plain),
     ]
-    looked = {**place, "color": scales.color, "shape": scales.shape}
+    looked = {**place, **encoded.point}
     filled = on_front.mark_point(filled=True, size=70).encode(**looked)
     shown = tooltip(Method="method:N", On_the_front="on_front:N", Score="score_mean:Q|.1f", Forgets="loss_mean:Q|+.3f")
-    hollow = drawn.mark_point(filled=False, size=70).encode(**looked, tooltip=shown)
+    hollow = choosable(drawn.mark_point(filled=False, size=70).encode(**looked, tooltip=shown))
     made = alt.layer(edge, *bars, filled, hollow)
     made = made.properties(width=WIDTH, height=tall_enough(standing.method for standing in one.standings))
     return Figure(f"Front of {group}", spec(made), "Mean score against forgetting, one point per method, and the front")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from peftbench.studies._figures import (
     REFERENCE,
     WIDTH,
-    MethodScales,
+    MethodEncodings,
     Rows,
     Style,
     chart,
-    method_scales,
+    choosable,
+    method_encodings,
     spec,
     tall_enough,
     tooltip,
@@ -186,8 +187,8 @@ def _figure(weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style]) -
     import altair as alt
 
     last = {method: line.at(HIGHEST) for method, line in held[0].lines.items()}
-    scales = method_scales({method: looks[method] for method in sorted(last, key=lambda name: -last[name])})
-    made = alt.vconcat(_curves(held[0], scales), _strip(weights, held, scales)).resolve_scale(x="shared")
+    encoded = method_encodings({method: looks[method] for method in sorted(last, key=lambda name: -last[name])})
+    made = alt.vconcat(_curves(held[0], encoded), _strip(weights, held, encoded)).resolve_scale(x="shared")
     words = f"PSCP ({weights}) against its exponents, and which method leads"
     return Figure(f"PSCP {weights}", spec(made), words)
 
@@ -198,7 +199,7 @@ def _x(field: str, title: str | None) -> "alt.X":
     return alt.X(field, scale=alt.Scale(domain=[LOWEST, HIGHEST], nice=False), title=title)
 
 
-def _curves(sweep: Sweep, scales: MethodScales) -> "alt.LayerChart | alt.FacetChart":
+def _curves(sweep: Sweep, encoded: MethodEncodings) -> "alt.LayerChart | alt.FacetChart":
     import altair as alt
 
     exponents = [LOWEST + (HIGHEST - LOWEST) * i / STEPS for i in range(STEPS + 1)]
@@ -208,18 +209,15 @@ def _curves(sweep: Sweep, scales: MethodScales) -> "alt.LayerChart | alt.FacetCh
         for exponent in exponents
     ]
     x, y = _x("exponent:Q", None), alt.Y("pscp:Q", title="PSCP, one exponent for all costs")
-    lines = chart(rows).mark_line().encode(x=x, y=y, color=scales.color, strokeDash=scales.dash)
-    points = (
-        chart([row for i, row in enumerate(rows) if i % (STEPS + 1) % (STEPS // 5) == 0])
-        .mark_point(filled=True, size=35)
-        .encode(x=x, y=y, color=scales.color, shape=scales.shape)
-        .encode(tooltip=tooltip(Method="method:N", Exponent="exponent:Q|.2f", PSCP="pscp:Q|.4~g"))
-    )
+    lines = chart(rows).mark_line().encode(x=x, y=y, **encoded.line)
+    shown = tooltip(Method="method:N", Exponent="exponent:Q|.2f", PSCP="pscp:Q|.4~g")
+    few = chart([row for i, row in enumerate(rows) if i % (STEPS + 1) % (STEPS // 5) == 0])
+    points = choosable(few.mark_point(filled=True).encode(x=x, y=y, tooltip=shown, **encoded.point))
     crossed = chart([{"exponent": each} for each in sweep.crossings]).mark_rule(style=REFERENCE).encode(x=x)
     return alt.layer(crossed, lines, points).properties(width=WIDTH, height=tall_enough(sweep.lines))
 
 
-def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.LayerChart | alt.FacetChart":
+def _strip(weights: WeightSet, held: list[Sweep], encoded: MethodEncodings) -> "alt.LayerChart | alt.FacetChart":
     """A row of bars for each sweep, with the names that have room; triangles mark the set's own exponents."""
     import altair as alt
 
@@ -235,8 +233,8 @@ def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.
     wide = WIDTH / (HIGHEST - LOWEST)
     bars = (
         chart(rows)
-        .mark_bar(fillOpacity=0.3, strokeWidth=1)
-        .encode(x=x, x2="to:Q", y=y, color=scales.color, stroke=scales.color.copy())
+        .mark_bar(fillOpacity=0.3)
+        .encode(x=x, x2="to:Q", y=y, color=encoded.plain["color"])
         .encode(tooltip=tooltip(Varied="varied:N", Leads="said:N", From="from:Q|.3g", To="to:Q|.3g"))
     )
     names = (
@@ -250,7 +248,7 @@ def _strip(weights: WeightSet, held: list[Sweep], scales: MethodScales) -> "alt.
         .mark_point(style=REFERENCE, shape="triangle-up", filled=True, yOffset=BAR // 2)
         .encode(x=_x("own:Q", "Exponent"), y=y)
     )
-    return alt.layer(bars, names, marks).properties(width=WIDTH, height=alt.Step(BAR))
+    return alt.layer(bars, bars.mark_bar(filled=False), names, marks).properties(width=WIDTH, height=alt.Step(BAR))
 
 
 def _own_exponent(weights: WeightSet, sweep: Sweep) -> float:

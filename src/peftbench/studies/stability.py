@@ -15,7 +15,18 @@ from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance import at_chance
 from peftbench.studies._coverage import good_of, scores_of
-from peftbench.studies._figures import REFERENCE, ROW, STRONG, WIDTH, Rows, Style, chart, method_scales, spec, tooltip
+from peftbench.studies._figures import (
+    REFERENCE,
+    ROW,
+    STRONG,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    method_encodings,
+    spec,
+    tooltip,
+)
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
 from peftbench.studies.blocks import Figure, Section, Table
@@ -182,7 +193,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
     rows = _points(good_of(group.runs))
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     methods = sorted({row["method"] for row in rows})
-    scales = method_scales({method: looks[method] for method in methods}, legend=False)
+    encoded = method_encodings({method: looks[method] for method in methods}, legend=False)
     across = min(3, len(panels))
     drawn = chart(rows)
     y = alt.Y("method:N", sort=methods, title=None)
@@ -191,8 +202,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
     seeds = drawn.mark_point(filled=True, size=45, opacity=0.75).encode(
         x=alt.X("score:Q", title="Score", scale=alt.Scale(zero=False, padding=8)),
         y=y,
-        color=scales.color,
-        shape=scales.shape,
+        **encoded.point,
         tooltip=tooltip(Method="method:N", Seed="seed:N", Score="score:Q|.1f"),
     )
     made = (

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
-from peftbench.studies._figures import WIDTH, Rows, Style, chart, method_scales, spec, tall_enough, tooltip
+from peftbench.studies._figures import (
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    lines_and_points,
+    method_encodings,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
 from peftbench.studies._text_format import ABSENT, seeds_text
@@ -312,20 +322,11 @@ def _figure(each: Searches, looks: Mapping[str, Style]) -> Figure:
         if score is not None
     ]
     drawn = list(dict.fromkeys(row["method"] for row in reversed(rows)))
-    scales = method_scales({method: looks[each.labels[method]] for method in drawn})
-    made = (
-        chart(rows)
-        .mark_line(interpolate="step-after", point={"filled": True, "size": 35})
-        .encode(
-            x=alt.X("trials:Q", title="Trials", axis=alt.Axis(values=_columns(len(each.bought)), format="d")).scale(
-                zero=False, nice=False, padding=10
-            ),
-            y=alt.Y("score:Q", title="Mean test score of the best by validation", scale=alt.Scale(zero=False)),
-            color=scales.color,
-            shape=scales.shape,
-            strokeDash=scales.dash,
-            tooltip=tooltip(Method="method:N", Trials="trials:Q", Score="score:Q|.1f"),
-        )
-        .properties(width=WIDTH, height=tall_enough(drawn))
-    )
+    encoded = method_encodings({method: looks[each.labels[method]] for method in drawn})
+    x = alt.X("trials:Q", title="Trials", scale=alt.Scale(zero=False, nice=False, padding=10))
+    x = x.axis(values=_columns(len(each.bought)), format="d")
+    y = alt.Y("score:Q", title="Mean test score of the best by validation", scale=alt.Scale(zero=False))
+    shown = tooltip(Method="method:N", Trials="trials:Q", Score="score:Q|.1f")
+    layers = lines_and_points(chart(rows), encoded, {"x": x, "y": y}, shown, interpolate="step-after")
+    made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(drawn))
     return Figure(_title(each), spec(made), "Mean test score against the number of trials, one line per method")
