@@ -325,7 +325,7 @@ def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboa
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
     found = pscp_sensitivity.sensitivity_figures(measured, styles(METHODS))
-    assert [figure.title for figure in found] == ["PSCP relative v1", "PSCP <a> \\1 v1"]
+    assert [figure.title for figure in found] == [f"PSCP {name} v1: {board.title}" for name in ("relative", "<a> \\1")]
     for figure in found:
         assert {row.method for row in board.rows if row.rank} <= set(texts(figure))
     sweeps = [sweep for sweep in measured.sensitivity if sweep.weights == "relative"]

@@ -40,7 +40,7 @@ def leaderboard_page(data: RunData, context: Mapping[str, object], sheets: Seque
         svg=figures.page_svg,
         has_figures=any(view["score_cost"] or view["curves"] or view["sensitivity"] for view in views)
         or any(section.figures for section in data.sections),
-        config=figures.config(figures.PAGE_INK, figures.PAGE_GRID),
+        config=figures.config(*figures.PAGE),
         runtime=figures.runtime,
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},

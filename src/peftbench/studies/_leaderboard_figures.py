@@ -69,7 +69,8 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     names = chart(levels).mark_text(align="right", dy=-6).encode(x=alt.value("width"), y=of(y, "mean"), text="said:N")
     layers = [*([lines, names] if levels else []), intervals, dots]
     made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(row["method"] for row in points))
-    return Figure("Score against cost", spec(made), "Mean score against trainable parameters, one point per method")
+    words = "Mean score against trainable parameters, one point per method"
+    return Figure(f"Score against cost: {board.title}", spec(made), words)
 
 
 def learning_curves(
@@ -104,9 +105,8 @@ def learning_curves(
         .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
         .resolve_scale(x="independent", y="independent")
     )
-    return Figure(
-        "Learning curves", spec(made), "Validation loss against step, a panel for each task, a line per method"
-    )
+    words = "Validation loss against step, a panel for each task, a line per method"
+    return Figure(f"Learning curves: {board.title}", spec(made), words)
 
 
 def _mean_curve(points: "pd.DataFrame") -> "dict[float, float]":

@@ -365,12 +365,13 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
         **encoded.point,
         tooltip=tooltip(Method="method:N", Ratio="mean:Q|.2f", From="low:Q|.2f", To="high:Q|.2f", Cells="cells:Q"),
     )
+    level = alt.Header(labelAngle=0, labelAlign="left")
     made = (
-        alt.layer(equal, intervals, points)
+        alt.layer(intervals, points, equal)
         .properties(width=WIDTH // 2, height=alt.Step(ROW))
         .facet(
             column=alt.Column("measure:N", sort=list(DRAWN.values()), title=None),
-            row=alt.Row("size:N", sort=list(dict.fromkeys(row["size"] for row in rows)), title=None),
+            row=alt.Row("size:N", sort=list(dict.fromkeys(row["size"] for row in rows)), header=level, title=None),
         )
     )
     title = f"{place}: to the first validation {NEAR}, as multiples of full fine-tuning"

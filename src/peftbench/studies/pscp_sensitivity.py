@@ -180,17 +180,17 @@ def sensitivity_figures(board: "Leaderboard", looks: Mapping[str, Style]) -> tup
     the methods that lead.
     """
     found = ((weights, [s for s in board.sensitivity if s.weights == weights.name]) for weights in board.weights)
-    return tuple(_figure(weights, held, looks) for weights, held in found if held)
+    return tuple(_figure(f"PSCP {weights}: {board.title}", weights, held, looks) for weights, held in found if held)
 
 
-def _figure(weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style]) -> Figure:
+def _figure(title: str, weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style]) -> Figure:
     import altair as alt
 
     last = {method: line.at(HIGHEST) for method, line in held[0].lines.items()}
     encoded = method_encodings({method: looks[method] for method in sorted(last, key=lambda name: -last[name])})
     made = alt.vconcat(_curves(held[0], encoded), _strip(weights, held, encoded)).resolve_scale(x="shared")
     words = f"PSCP ({weights}) against its exponents, and which method leads"
-    return Figure(f"PSCP {weights}", spec(made), words)
+    return Figure(title, spec(made), words)
 
 
 def _x(field: str, title: str | None) -> "alt.X":
