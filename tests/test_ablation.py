@@ -1,7 +1,6 @@
 """Where it pays to adapt: placements against the full one, gains for parameters."""
 
 import re
-import xml.etree.ElementTree as ET
 from itertools import product
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.results.store import arguments, arguments_text
 from peftbench.studies import study
@@ -186,9 +186,10 @@ def test_the_section() -> None:
     assert re.search(line + r"\+0\.05 \[-0\.1\d*, \+0\.2\d*\] \| not shown to differ \|", plain)
     assert re.search(r"\| first-half \| 60\.1 \[60\.\d, 60\.\d\] \| – \|", plain)
     assert made.data[0]["placements"][3]["verdict"] == "tie"
-    for draw in made.figures.values():
-        texts = {element.text for element in ET.fromstring(draw()).iter()}
-        assert {"all", "first-half", "last-half", "k, v, down", "q, v", "4.00M"} <= texts
+    for figure in made.figures:
+        assert {"all", "first-half", "last-half", "k", "v", "down", "4.00M"} <= set(texts(figure))
+        said = {(row["layers"], row["modules"]): row["said"].split("\n") for row in data_rows(figure, "said")}
+        assert said == {(line[0], line[1]): [line[2], line[3]] for line in made.sheets[0].lines}
 
 
 def test_one_placement_is_no_ablation() -> None:

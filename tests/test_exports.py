@@ -2,9 +2,11 @@
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
@@ -191,6 +193,26 @@ def test_a_model_that_nobody_else_has_is_named_without_its_path(place: Store, tm
 # What is wrong, and the verbs
 
 
+def test_figures_are_files(place: Store, tmp_path: Path) -> None:
+    both = [export_runs(place, tmp_path / name, "figures") for name in ("one", "two")]
+    assert [path.read_bytes() for path in both[0]] == [path.read_bytes() for path in both[1]]
+    kinds: dict[str, list[Path]] = {}
+    for path in both[0]:
+        kinds.setdefault(path.name[path.name.rindex(".") :], []).append(path)
+    assert kinds.keys() == {".svg", ".png", ".json"}
+    assert len({len(paths) for paths in kinds.values()}) == 1
+    for path in kinds[".svg"]:
+        assert ET.fromstring(path.read_text("utf-8")).tag.endswith("svg")
+        assert "var(" not in path.read_text("utf-8")
+    for path in kinds[".png"]:
+        assert path.read_bytes().startswith(b"\x89PNG")
+    for path in kinds[".json"]:
+        alt.Chart.from_json(path.read_text("utf-8"))
+    failed = [id_ for id_, (result, _) in place.results().items() if result.status != "ok"]
+    with pytest.raises(UserError, match="no figure can be drawn of these runs"):
+        export_runs(place, tmp_path, "figures", failed)
+
+
 @pytest.mark.parametrize(
     ("to", "form", "why"),
     [
@@ -230,9 +252,7 @@ def test_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (store / "report" / "published.csv").is_file()
     done = call("export", "--store", store, "--to", tmp_path / "runs.csv")
     assert (done.code, len(pd.read_csv(tmp_path / "runs.csv"))) == (0, 1)
-    assert call("export", "--store", store, "--to", tmp_path / "x", "--format", "peft").out.endswith(
-        "one file a run: 1\n"
-    )
+    assert call("export", "--store", store, "--to", tmp_path / "x", "--format", "peft").out.endswith("files: 1\n")
 
 
 def test_published_figures_alone_are_shown(tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """The front of learning against forgetting."""
 
-import xml.etree.ElementTree as ET
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
@@ -129,8 +128,16 @@ def test_the_section() -> None:
     assert r"| ia3 | no | lora | 70.0 \[68.0, 72.0\] | +0.400 \[-0.871, +1.671\] |" in text
     assert r"| none | yes | – | 40.0 \[38.0, 42.0\] | +0.000 \[+0.000, +0.000\] | 100 % |" in text
     assert made.data[0]["on_front"] == ["full", "lora", "none"]
-    for draw in made.figures.values():
-        assert set(FOUR) <= {element.text for element in ET.fromstring(draw()).iter()}
+    for figure, one in zip(made.figures, made.data, strict=True):
+        assert set(FOUR) <= set(texts(figure))
+        points = {row["method"]: row for row in data_rows(figure, "on_front")}
+        assert [name for name, row in points.items() if row["on_front"] == "yes"] == one["on_front"]
+        for standing in one["standings"]:
+            row = points[standing["method"]]
+            for field, held in (("score", standing["score"]), ("loss", standing["forgetting"])):
+                assert [row[f"{field}_{end}"] for end in ("mean", "low", "high")] == [
+                    held[end] for end in ("mean", "low", "high")
+                ]
 
 
 def test_without_two_methods_there_is_none() -> None:

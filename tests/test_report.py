@@ -2,10 +2,11 @@
 
 import io
 import re
-import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,15 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from peftbench.report import write_report
+from drawn import data_rows, texts
+from peftbench.report import figures, write_report
 from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns
 from peftbench.report.tables import failures, leaderboards_csv, leaderboards_markdown
 from peftbench.report.terminal import View, print_section
 from peftbench.studies import pscp_sensitivity, study
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import learning_curves, score_cost, styles
+from peftbench.studies._figures import styles
+from peftbench.studies._leaderboard_figures import learning_curves, score_cost
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._text_format import count_text, missing_cells_text
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
@@ -83,8 +86,12 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     for tag, attributes in Reader(page).seen:
         for key in ("src", "href", "xlink:href", "action", "poster", "data"):
             assert (attributes.get(key) or "#").startswith(("#", "data:")), (tag, attributes)
+    # Of what draws the figures, which loads what a specification names; none names anything.
+    assert page.count(figures.runtime()) == 1
+    page = page.replace(figures.runtime(), "")
     assert "@import" not in page
     assert not re.findall(r"url\((?!#)", page)
+    assert '"url"' not in page
     assert set(re.findall(r"https?://[^\"' <]*", page)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
@@ -95,7 +102,8 @@ def test_every_method_is_on_the_page_and_none_is_code(page: str) -> None:
     for method in METHODS:
         assert f'<th scope="row" class="method">{method}</th>' in page
     assert EVIL not in page
-    assert page.count("<script>") == 1
+    scripts = [attributes.get("type") for tag, attributes in Reader(page).seen if tag == "script"]
+    assert [kind for kind in scripts if kind != "application/json"] == ["module", "module", None]
     assert unescape(page).count(EVIL) > 5
     assert "16 &lt;cores&gt;" in page
     assert "<title>A &amp; B</title>" in page
@@ -128,11 +136,12 @@ def test_every_pair_is_a_win_a_loss_or_a_tie(tmp_path: Path) -> None:
     for name, record, *_ in beside.lines:
         wins, losses, ties = map(int, record.split("–"))
         assert [sum(said[name, b][:1] == sign for b in names) for sign in "WL~"] == [wins, losses, ties]
-    (draw,) = section.figures.values()
-    root = ET.fromstring(draw())
-    assert all(
-        any(f"{name} " in "".join(text.itertext()) for text in root.iter() if "text" in text.tag) for name in names
-    )
+    (figure,) = section.figures
+    assert {f"{line[0]} {line[2]}" for line in beside.lines} <= set(texts(figure))
+    ranks = section.data[0]["ranks"]
+    assert [(row["from"], row["to"]) for row in data_rows(figure, "from", "to") if "said" not in row] == [
+        pytest.approx((ranks["mean"][group[0]] - 0.03, ranks["mean"][group[-1]] + 0.03)) for group in ranks["groups"]
+    ]
     assert any("3 tasks are too few" in remark for remark in section.remarks)
     text = write_report(run_data(table(), curves(table())), {}, tmp_path)[0].read_text("utf-8")
     assert "## Wins, losses, not shown to differ" in text
@@ -222,15 +231,66 @@ def test_mixed_machines_are_said(board: Leaderboard) -> None:
     assert leaderboards_markdown([board]).count("Costs are not compared") == 0
 
 
-def test_figures_are_xml_with_every_method(board: Leaderboard) -> None:
+def test_figures_show_every_method_as_the_table_does(board: Leaderboard) -> None:
     looks = styles(METHODS)
-    figure = score_cost(board, looks, "a")
+    figure = score_cost(board, looks)
     assert figure is not None
-    texts = {element.text for element in ET.fromstring(figure).iter() if element.text}
-    assert {row.method for row in board.rows if row.rank and row.method != "none"} | {"none (trains nothing)"} <= texts
-    panels = learning_curves(board, compared_runs(table()), curves(table()), looks, "b")
-    assert list(panels) == list(board.tasks)
-    assert set(METHODS) - {"vera"} <= {element.text for element in ET.fromstring(panels["emotions"]).iter()}
+    named = {row.method for row in board.rows if row.rank and row.method != "none"} | {"none (trains nothing)"}
+    assert named <= set(texts(figure))
+    points = {row["method"]: (row["mean"], row["low"], row["high"]) for row in data_rows(figure, "mean")}
+    assert points == {row.method: (row.mean.mean, row.mean.low, row.mean.high) for row in board.rows if row.mean}
+    panels = learning_curves(board, compared_runs(table()), curves(table()), looks)
+    assert panels is not None
+    assert {*board.tasks, *METHODS} - {"vera"} <= set(texts(panels))
+
+
+def test_a_figure_is_drawn_alike_each_time_and_in_the_colours_of_the_page(board: Leaderboard) -> None:
+    one, other = (score_cost(board, styles(METHODS)) for _ in range(2))
+    assert one is not None
+    assert one == other
+    assert figures.page_svg(one) == figures.page_svg(one)
+    assert "var(--ink" in figures.page_svg(one)
+    assert "var(" not in figures.svg(one)
+
+
+def test_a_method_looks_the_same_in_all_figures(board: Leaderboard) -> None:
+    shown = run_data(table(), curves(table()))
+    looks = shown.styles
+    made = [score_cost(board, looks), learning_curves(board, shown.compared, shown.curves, looks)]
+    made += [*pscp_sensitivity.sensitivity_figures(board, looks), *(f for s in shown.sections for f in s.figures)]
+    found: dict[str, set[str]] = {}
+    for figure in made:
+        assert figure is not None
+        for names, colours in colour_scales(figure.spec):
+            for name, colour in zip(names, colours, strict=True):
+                found.setdefault(name, set()).add(colour)
+    assert found == {name: {looks[name].colour} for name in found}
+    assert found.keys() >= {row.method for row in board.rows if row.rank}
+
+
+def colour_scales(part: Any) -> Iterator[tuple[list[str], list[str]]]:
+    if isinstance(part, dict):
+        if isinstance(part.get("color"), dict):
+            yield part["color"]["scale"]["domain"], part["color"]["scale"]["range"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            yield from colour_scales(one)
+
+
+def test_equal_costs_and_odd_names_are_drawn() -> None:
+    names = [EVIL, "a.b[c]", "{{datum}}", "\\", "'\"", ""]
+    runs = pd.DataFrame(
+        [run(name, "<i>t.a[s]k</i>", seed, trainable_parameters=7) for name in names for seed in (0, 1)]
+    )
+    shown = run_data(runs, curves(runs))
+    (board,) = shown.leaderboards
+    figure = score_cost(board, shown.styles)
+    panels = learning_curves(board, shown.compared, shown.curves, shown.styles)
+    assert figure is not None
+    assert panels is not None
+    assert set(names) - {""} <= set(texts(figure))
+    assert {"<i>t.a[s]k</i>", *names} - {""} <= set(texts(panels))
 
 
 def timed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -264,29 +324,32 @@ def test_a_pscp_that_no_method_has_is_a_remark_and_not_a_column(board: Leaderboa
 
 def test_the_figure_of_who_leads_names_everyone(board: Leaderboard) -> None:
     (measured,) = leaderboards(timed(table()), weights=["relative", {"name": "<a> \\1", "latency_ms": (9.0, 1.0)}])
-    found = pscp_sensitivity.sensitivity_figures(measured, styles(METHODS), "s")
-    assert list(found) == ["relative v1", "<a> \\1 v1"]
-    for figure in found.values():
-        texts = [element.text for element in ET.fromstring(figure).iter() if element.text]
-        assert {row.method for row in board.rows if row.rank} <= set(texts)
-    several = [element.text for element in ET.fromstring(found["relative v1"]).iter()]
+    found = pscp_sensitivity.sensitivity_figures(measured, styles(METHODS))
+    assert [figure.title for figure in found] == [f"PSCP {name} v1: {board.title}" for name in ("relative", "<a> \\1")]
+    for figure in found:
+        assert {row.method for row in board.rows if row.rank} <= set(texts(figure))
+    sweeps = [sweep for sweep in measured.sensitivity if sweep.weights == "relative"]
+    assert [(row["varied"], row["from"], row["to"], row["said"]) for row in data_rows(found[0], "varied", "from")] == [
+        (sweep.varied, span.low, span.high, " and ".join(span.winners)) for sweep in sweeps for span in sweep.spans
+    ]
+    several = texts(found[0])
     assert {"all costs", "trainable_parameters", "extra_forward_tflops", "peak_memory_gb"} <= set(several)
-    assert several.count("lora") == 5, "a label of its curve, and one on each of four bars"
+    assert several.count("lora") == 5, "in the legend, and on each of four bars"
     alone = leaderboards(table()[table()["method"] == "lora"])[0]
     assert alone.rows[0].pscp["paper"].value
     assert alone.sensitivity == ()
-    assert pscp_sensitivity.sensitivity_figures(alone, styles(METHODS), "s") == {}
+    assert pscp_sensitivity.sensitivity_figures(alone, styles(METHODS)) == ()
 
 
 def test_many_methods_look_different() -> None:
     looks = styles(f"m{i}" for i in range(60))
-    assert len({(colour, marker) for colour, marker, _ in looks.values()}) == 60
+    assert len({(look.colour, look.shape) for look in looks.values()}) == 60
 
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
     shown = run_data(runs, curves(runs))
-    assert score_cost(shown.leaderboards[0], styles(["lora"]), "a") is None
+    assert score_cost(shown.leaderboards[0], styles(["lora"])) is None
     write_report(shown, {}, tmp_path)
     assert failures(runs) == ["lora on emotions, qwen2.5-0.5b, 1000 rows, seed 0, cpu-16: failed (no)"]
 
@@ -313,6 +376,6 @@ def test_a_curve_is_of_the_chosen_setting() -> None:
     runs = pd.DataFrame(rows)
     points = pd.DataFrame([("good", 1, 0.5), ("bad", 1, 5.0)], columns=["id", "step", "validation_loss"])
     (board,) = leaderboards(runs)
-    drawn = [learning_curves(board, compared_runs(runs), held, styles(["lora"]), "c") for held in (points, points[:1])]
+    drawn = [learning_curves(board, compared_runs(runs), held, styles(["lora"])) for held in (points, points[:1])]
     assert drawn[0] == drawn[1]
-    assert drawn[0]
+    assert drawn[0] is not None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Estimate
 from peftbench.stats.power_law import PowerLaw, power_law
@@ -271,8 +272,13 @@ def test_the_section_has_a_sheet_a_model_and_task_and_escapes_names() -> None:
     assert all(len(line) == len(sheet.headings) for sheet in section.sheets for line in sheet.lines)
     assert [line[-1] for line in section.sheets[0].lines] == ["yes", "yes"]
     assert len(section.figures) == 6
-    figure = next(iter(section.figures.values()))()
-    assert EVIL not in figure
-    assert "&lt;script&gt;" in figure
+    figure = section.figures[0]
+    assert {"full", EVIL, "100", "10,000"} <= set(texts(figure))
+    points = {(row["method"], row["rows"]): row for row in data_rows(figure, "mean")}
+    for line in section.sheets[0].lines:
+        for heading, cell in zip(section.sheets[0].headings[1:], line[1:], strict=True):
+            if heading.endswith(" rows"):
+                held = points[line[0], int(heading.removesuffix(" rows").replace(",", ""))]
+                assert cell == f"{held['mean']:.1f} [{held['low']:.1f}, {held['high']:.1f}]"
     assert EVIL not in section_markdown(section)
     assert section.data[0]["power_law"]["b"] == pytest.approx(0.3, abs=0.02)

@@ -1,7 +1,6 @@
 """Spread over seeds, the worst seed, runs that came to nothing."""
 
 import math
-import xml.etree.ElementTree as ET
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
@@ -121,18 +121,22 @@ def test_a_sheet_and_a_figure_for_each_group() -> None:
         "qwen2.5-0.5b, 1000 training rows, cpu-16",
         "qwen2.5-0.5b, all training rows, cpu-16",
     ]
-    for draw in made.figures.values():
-        texts = {element.text for element in ET.fromstring(draw()).iter()}
-        assert {"lora", "ia3", "emotions", "arithmetic"} <= texts
-    assert len({draw() for draw in made.figures.values()}) == 3, "ids of their own"
+    assert [figure.title for figure in made.figures] == [f"Every seed of {sheet.title}" for sheet in made.sheets]
+    for figure in made.figures:
+        assert {"lora", "ia3", "emotions", "arithmetic"} <= set(texts(figure))
+        points = [row for row in data_rows(figure, "score") if (row["method"], row["panel"]) == ("lora", "emotions")]
+        assert {row["seed"]: row["score"] for row in points} == {0: 50.0, 1: 54.0, 2: 46.0}
+        assert {row["chance"] for row in points} == {45.0}
+        assert {row["chance"] for row in data_rows(figure) if row["panel"] == "arithmetic"} == {None}
 
 
 def test_many_tasks_are_drawn_as_their_mean() -> None:
-    rows = [run("lora", f"t{task}", seed) for task in range(8) for seed in range(3)]
-    made = shown(pd.DataFrame(rows))
+    runs = [run("lora", f"t{task}", seed, score=10.0 * task + seed) for task in range(8) for seed in range(3)]
+    made = shown(pd.DataFrame(runs))
     assert made is not None
-    (draw,) = made.figures.values()
-    assert "Mean over the tasks" in {element.text for element in ET.fromstring(draw()).iter()}
+    (figure,) = made.figures
+    assert "Mean over the tasks" in texts(figure)
+    assert [row["score"] for row in data_rows(figure, "score")] == [35.0, 36.0, 37.0]
 
 
 def test_the_order_of_the_rows_makes_no_difference() -> None:

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drawn import data_rows, texts
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Costs, DataFacts, Point, RunResult, RunSpec, Score, Trial
 from peftbench.engine.exceptions import PrunedError
@@ -351,8 +352,14 @@ def test_the_section_has_ranks_settings_log_and_a_figure() -> None:
     assert not any("max_steps" in line[2] for line in chosen.lines)
     assert chosen.lines[0][3:] == ("3", "0.200", "5 ok, 1 pruned")
     assert len(section.data[0]["log"]) == STUDIES * 6
-    (draw,) = section.figures.values()
-    assert draw().startswith("<svg")
+    (figure,) = section.figures
+    assert {line[0] for line in ranks.lines} <= set(texts(figure))
+    scores = {(row["method"], row["trials"]): f"{row['score']:.1f}" for row in data_rows(figure, "trials")}
+    for line in ranks.lines:
+        told = {
+            int(heading.split()[0]): cell.split()[0] for heading, cell in zip(ranks.headings[1:], line[1:], strict=True)
+        }
+        assert told == {count: scores[line[0], count] for count in told}
 
 
 def test_tuned_runs_have_ids_of_their_own_and_plain_runs_those_they_had() -> None:

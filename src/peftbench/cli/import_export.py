@@ -57,10 +57,12 @@ def import_published(
 def export(
     grid: MaybeGrid = None,
     *,
-    to: Annotated[Path, typer.Option("--to", help="file, or folder for peft and model-index", metavar="PATH")],
+    to: Annotated[Path, typer.Option("--to", help="file, or folder for figures, peft and model-index", metavar="PATH")],
     form: Annotated[
         str | None,
-        typer.Option("--format", help="csv, parquet, latex, peft or model-index; default: by the ending of --to"),
+        typer.Option(
+            "--format", help="csv, parquet, latex, figures, peft or model-index; default: by the ending of --to"
+        ),
     ] = None,
     store: StoreDir = RESULTS,
     model: Models = None,
@@ -69,7 +71,7 @@ def export(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write runs as CSV, parquet or LaTeX, or one file each: peft's result JSON, metadata of a model card."""
+    """Write runs as CSV, parquet or LaTeX, figures of them, or one file each: peft's JSON, metadata of a model card."""
     from peftbench.report.exports import export_runs as write
 
     plug(plugin)
@@ -81,4 +83,4 @@ def export(
     if as_json:
         print_json({"files": [str(path) for path in written]})
         return
-    say(f"wrote {to}" if written == [to] else f"wrote into {to}, one file a run: {len(written)}")
+    say(f"wrote {to}" if written == [to] else f"wrote into {to}, files: {len(written)}")

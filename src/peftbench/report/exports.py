@@ -1,9 +1,9 @@
-"""Runs in the formats of others: tables, LaTeX, the schema of peft's method comparison, metadata of model cards."""
+"""Runs in the formats of others: tables, LaTeX, figures, the schema of peft's method comparison, model cards."""
 
 import io
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,14 @@ def _peft(result: RunResult) -> bytes:
     return (json.dumps(_finite(peft_result(result)), indent=2, allow_nan=False) + "\n").encode()
 
 
+def _figures(place: Store, results: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    from peftbench.report import figures
+    from peftbench.studies._pscp_weights import weight_sets
+    from peftbench.studies.run_data import run_data
+
+    return figures.files(run_data(place.table(results), place.curves(results), weight_sets(())))
+
+
 def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {key: _finite(held) for key, held in value.items()}
@@ -68,7 +76,9 @@ EACH: dict[str, tuple[str, Callable[[RunResult], bytes | None]]] = {
     "model-index": (".yaml", _model_index),
 }
 """Formats of a file for each run, in a folder; no bytes: there is nothing to say of the run in this format."""
-FORMATS = (*TABLES, *EACH)
+FIGURES = "figures"
+"""A folder with the figures of a report."""
+FORMATS = (*TABLES, FIGURES, *EACH)
 ENDINGS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 
 
@@ -77,12 +87,13 @@ def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[s
 
     Args:
         place: the store.
-        to: the file, or the folder of `peft` and `model-index`, which have one file a run.
+        to: the file, or the folder of `figures`, `peft` and `model-index`.
         form: one of `FORMATS`; without it the ending of `to` says which.
         ids: of the runs.
 
     Raises:
-        UserError: no such format, or none that the ending tells; no runs; a file that cannot be written.
+        UserError: no such format, or none that the ending tells; no runs, or nothing to draw; a file that cannot be
+            written.
     """
     chosen = _format(to, form)
     wanted = None if ids is None else set(ids)
@@ -91,6 +102,10 @@ def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[s
         raise UserError(f"store {place.root}: no results to export; run a grid first")
     if chosen in TABLES:
         texts = {to: TABLES[chosen](place.table(results))}
+    elif chosen == FIGURES:
+        texts = {to / name: content for name, content in _figures(place, results)}
+        if not texts:
+            raise UserError(f"store {place.root}: no figure can be drawn of these runs")
     else:
         ending, write = EACH[chosen]
         # A trial of a search is no result that speaks for a method: trials are in tables alone.

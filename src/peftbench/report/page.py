@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from peftbench.report import figures
 from peftbench.report.columns import columns
 from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks, failures
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval
 from peftbench.studies import _conditions, pscp_sensitivity
-from peftbench.studies._figures import learning_curves, score_cost
+from peftbench.studies._leaderboard_figures import learning_curves, score_cost
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import interval_words
 from peftbench.studies.blocks import Table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def leaderboard_page(data: RunData, context: Mapping[str, object], sheets: Sequence[Table] = ()) -> str:
-    """The page; `sheets` are published. Every text in it is escaped, the figures' too."""
+    """The page; `sheets` are published. Every text in it is escaped, the figures' too, and no figure loads anything."""
     table, boards = data.table, data.leaderboards
     views = [_view(f"b{i}", board, data) for i, board in enumerate(boards)]
     return render(
@@ -36,6 +37,11 @@ def leaderboard_page(data: RunData, context: Mapping[str, object], sheets: Seque
         about_sensitivity=pscp_sensitivity.ABOUT,
         sections=data.sections,
         runs=len(table),
+        svg=figures.page_svg,
+        has_figures=any(view["score_cost"] or view["curves"] or view["sensitivity"] for view in views)
+        or any(section.figures for section in data.sections),
+        config=figures.config(*figures.PAGE),
+        runtime=figures.runtime,
         failures=failures(table),
         published={"heading": HEADING, "remark": REMARK, "sheets": sheets},
     )
@@ -58,7 +64,7 @@ def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
 
 
 def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
-    """What the template shows of a leaderboard; figures are SVG text."""
+    """What the template shows of a leaderboard."""
     looks = data.styles
     shown = columns(board)
     lines = [(row, [(c.text(row), c.value(row), c.hint(row)) for c in shown]) for row in board.rows]
@@ -73,10 +79,10 @@ def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
         "remarks": board_remarks(board),
         "made": _conditions.conditions_table(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
-        "score_cost": score_cost(board, looks, f"{name}-cost"),
-        "sensitivity": pscp_sensitivity.sensitivity_figures(board, looks, f"{name}-pscp"),
+        "score_cost": score_cost(board, looks),
+        "sensitivity": pscp_sensitivity.sensitivity_figures(board, looks),
         "leaders": pscp_sensitivity.sensitivity_rows(board),
-        "curves": learning_curves(board, data.compared, data.curves, looks, f"{name}-curve"),
+        "curves": learning_curves(board, data.compared, data.curves, looks),
     }
 
 

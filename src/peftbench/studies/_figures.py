@@ -1,182 +1,163 @@
-"""Figures as SVG text that follows the page: its font, and its colours in light and dark.
+"""What the figures of all studies share: the look of a method, and parts of Vega-Lite specifications.
 
-Ink and grid are drawn in two marker colours that become CSS variables. The same input gives the same bytes.
+A specification has its data and no `config`: ink, grid and fonts are the renderer's. Marks that are in ink have a style
+of `STYLES`, which a renderer must know. The same input gives the same specification.
 """
 
-import io
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from html import escape
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from peftbench.stats.intervals import Interval
-from peftbench.studies._label_layout import label_line_ends, label_points
-from peftbench.studies._text_format import count_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import altair as alt
 
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from peftbench.studies.leaderboard import Leaderboard
-
-INK, GRID = "#123456", "#fedcba"
-VARIABLES = {INK: "var(--ink, #1c2430)", GRID: "var(--line, #d9dee5)"}
+Channel = TypeVar("Channel", "alt.X", "alt.Y")
 
 COLOURS = ("#0077bb", "#d55e00", "#009e73", "#b8579a", "#c98a00", "#33a0c8", "#8a7ad1")
 """Okabe and Ito's and Tol's colours for the colour-blind, those that hold on white and on near-black."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "*")
-DASHES = ("-", "--", "-.", ":")
+STAR = "M0,-1L.225,-.309L.951,-.309L.363,.118L.588,.809L0,.382L-.588,.809L-.363,.118L-.951,-.309L-.225,-.309Z"
+SHAPES = (
+    "circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left", STAR
+)  # fmt: skip
+DASHES = ((1, 0), (5, 2), (6, 2, 1, 2), (1, 2))
 
-Style = tuple[str, str, str]
-"""Colour, marker, dash."""
+REFERENCE, STRONG, PATCH = "reference", "strong", "patch"
+STYLES = (REFERENCE, STRONG, PATCH)
+"""Of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
+
+FADED = 0.15
+"""The opacity of methods that are not chosen in a legend, where some are."""
+
+WIDTH, HEIGHT = 600, 300
+"""Pixels of a plot."""
+MOST_TICKS = 10
+ROW = 17
+"""Pixels that a method takes in a legend or on an axis."""
+
+
+Rows = list[dict[str, Any]]
+"""Data of a figure, each row by field."""
+
+
+class Style(NamedTuple):
+    """How a method looks: a colour, a symbol of Vega, and the lengths of dashes and gaps of its lines."""
+
+    colour: str
+    shape: str
+    dash: tuple[int, ...]
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A look for each method; 63 differ in colour and marker before any repeats."""
+    """A look for each method; 63 differ in colour and symbol before any repeats."""
     n = len(COLOURS)
     return {
-        method: (COLOURS[i % n], MARKERS[(i + i // (n * len(MARKERS))) % len(MARKERS)], DASHES[i // n % len(DASHES)])
+        method: Style(COLOURS[i % n], SHAPES[(i + i // (n * len(SHAPES))) % len(SHAPES)], DASHES[i // n % len(DASHES)])
         for i, method in enumerate(sorted(set(methods)))
     }
 
 
-def score_cost(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> str | None:
-    """Mean score with its interval against trainable parameters (log); `None` if nothing can be drawn.
+class MethodEncodings(NamedTuple):
+    """Encodings by the field `method`: of points, of lines, and of whatever has a colour alone."""
 
-    Methods that train nothing are level lines, since a logarithmic axis has no 0. `name` keeps the ids of
-    several figures on a page apart.
+    point: dict[str, Any]
+    line: dict[str, Any]
+    plain: dict[str, Any]
+
+
+def method_encodings(looks: Mapping[str, Style], *, legend: bool = True) -> MethodEncodings:
+    """The encodings of some methods, with a legend in their order in which one can be chosen (`choosable`), or none."""
+    import altair as alt
+
+    names = list(looks)
+    colours, shapes, dashes = zip(*looks.values(), strict=True)
+    shown: dict[str, Any] = {"title": None} if legend else {"legend": None}
+    plain: dict[str, Any] = {
+        "color": alt.Color("method:N", scale=alt.Scale(domain=names, range=list(colours)), **shown)
+    }
+    if legend:
+        plain["opacity"] = alt.when(_chosen()).then(alt.value(1)).otherwise(alt.value(FADED))
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=names, range=list(shapes)), **shown)
+    dash = alt.StrokeDash("method:N", scale=alt.Scale(domain=names, range=list(map(list, dashes))), **shown)
+    return MethodEncodings(plain | {"shape": shape}, plain | {"strokeDash": dash}, plain)
+
+
+def choosable(points: "alt.Chart") -> "alt.Chart":
+    """Points whose methods can be chosen in the legend; the others of the figure fade."""
+    # A name, as Altair's own ones are counted from the start of the process.
+    return points.properties(name="points").add_params(_chosen())
+
+
+def lines_and_points(
+    drawn: "alt.Chart", encoded: MethodEncodings, place: Mapping[str, Any], shown: "list[alt.Tooltip]", **line: Any
+) -> "list[alt.Chart]":
+    """The layers of a line for each method, and of a point for each row."""
+    lines = drawn.mark_line(**line).encode(**place, **encoded.line)
+    return [lines, choosable(drawn.mark_point(filled=True).encode(**place, **encoded.point, tooltip=shown))]
+
+
+def _chosen() -> "alt.Parameter":
+    import altair as alt
+
+    return alt.selection_point(name="chosen", fields=["method"], bind="legend")
+
+
+def chart(rows: Rows) -> "alt.Chart":
+    """A chart of some rows of data."""
+    import altair as alt
+
+    return alt.Chart(alt.InlineData(values=rows))
+
+
+def ends(interval: Interval) -> dict[str, float | None]:
+    """The fields of an interval."""
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def log_x(low: float, high: float, title: str, label: str = "format(datum.value, ',~r')") -> "alt.X":
+    """A logarithmic axis from one positive number to another, with few round numbers on it.
+
+    `label`: what writes `datum.value`, an expression of Vega.
     """
-    drawn = [(row.method, row.costs["trainable_parameters"], row.mean) for row in board.rows if row.mean]
-    points = [(method, parameters, mean) for method, parameters, mean in drawn if parameters]
-    if not points:
-        return None
-    with drawing((7.6, 4.6)) as figure:
-        axes = figure.subplots()
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: re.sub(r"\.0+(?=\D|$)", "", count_text(value)))
-        axes.xaxis.set_minor_formatter("")
-        for method, parameters, mean in points:
-            colour, marker, _ = looks[method]
-            axes.errorbar(parameters, mean.mean, bar(mean), fmt=marker, ms=7, color=colour, capsize=3, lw=1.2)
-        for method, mean in [(method, mean) for method, parameters, mean in drawn if parameters == 0]:
-            axes.axhline(mean.mean, color=INK, lw=1, ls=":")
-            axes.annotate(
-                f"{method} (trains nothing)",
-                (0.995, mean.mean),
-                (0, 3),
-                xycoords=axes.get_yaxis_transform(),
-                textcoords="offset points",
-                ha="right",
-                fontsize=9,
-            )
-        # Said outright: matplotlib loses the level lines where all methods train as many parameters.
-        counts = [math.log(parameters) for _, parameters, _ in points]
-        axes.set_xlim(*map(math.exp, _around(counts, 0.14, 1.0)))
-        ends = [mean.mean + side for _, _, mean in drawn for side in (-mean.sides[0], mean.sides[1])]
-        axes.set_ylim(*_around(ends, 0.1, 0.5))
-        frame_axes(axes, "Trainable parameters", "Mean score (95 % interval)")
-        figure.draw_without_rendering()
-        label_points(axes, [(method, p, mean.mean, looks[method][0]) for method, p, mean in points])
-        return svg(figure, name, "Mean score against trainable parameters, one point per method")
+    import altair as alt
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    sets = [[digit * 10.0**power for power in powers for digit in digits] for digits in ((1, 2, 5), (1,))]
+    shown = [[tick for tick in ticks if low <= tick <= high] for ticks in sets]
+    ticks = next((each for each in shown if len(each) <= MOST_TICKS), shown[-1])
+    axis = alt.Axis(labelExpr=label)
+    return alt.X(
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        # Between two round numbers Vega finds its own.
+        axis=axis if len(ticks) < 2 else alt.Axis(labelExpr=label, values=ticks),
+        title=title,
+    )
 
 
-def _around(values: Sequence[float], margin: float, least: float) -> tuple[float, float]:
-    """The ends of an axis that holds some values with a share of their range at either side, `least` of equal ones."""
-    room = margin * (max(values) - min(values)) or least
-    return min(values) - room, max(values) + room
+def of(channel: Channel, field: str) -> Channel:
+    """An axis with the numbers of a field on it."""
+    placed: Channel = channel.copy().field(field).type("quantitative")
+    return placed
 
 
-def learning_curves(
-    board: "Leaderboard", runs: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style], name: str
-) -> dict[str, str]:
-    """Validation loss against step for each task of the leaderboard: one line per method, mean over its seeds.
-
-    A step is drawn if every seed that has a curve was validated there, so that a line never changes its runs midway.
-    """
-    here = (runs["model"] == board.model) & (runs["size"] == board.size)
-    runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
-    points = curves.merge(runs[["id", "label", "task"]], on="id")
-    drawn = {}
-    for number, task in enumerate(board.tasks):
-        lines = [
-            (str(label), _mean_curve(of_method)) for label, of_method in points[points["task"] == task].groupby("label")
-        ]
-        if lines:
-            drawn[task] = _curve_panel(task, lines, looks, f"{name}-{number}")
-    return drawn
+def tall_enough(methods: Iterable[str]) -> int:
+    """The height of a plot that has a legend of these methods at its side."""
+    return max(HEIGHT, ROW * len(set(methods)))
 
 
-def _mean_curve(points: "pd.DataFrame") -> "pd.Series[float]":
-    steps = points.groupby("step")["validation_loss"]
-    count = steps.count()
-    return steps.mean()[count == count.max()]
+def tooltip(**fields: str) -> "list[alt.Tooltip]":
+    """What is shown of a mark that is pointed at: by heading a field, and with `|` how its number is written."""
+    import altair as alt
+
+    made = [(heading.replace("_", " "), *field.partition("|")) for heading, field in fields.items()]
+    return [alt.Tooltip(name, title=title, format=form) for title, name, _, form in made]
 
 
-def _curve_panel(
-    task: str, lines: Sequence[tuple[str, "pd.Series[float]"]], looks: Mapping[str, Style], name: str
-) -> str:
-    with drawing((4.8 + extra_width(method for method, _ in lines), max(3.0, 0.17 * len(lines) + 0.9))) as figure:
-        axes = figure.subplots()
-        ends = []
-        for method, line in lines:
-            colour, marker, dash = looks[method]
-            every = max(1, len(line) // 5)
-            axes.plot(line.index, line, dash, color=colour, marker=marker, ms=4, markevery=every, lw=1.4)
-            ends.append((method, float(line.index[-1]), float(line.iloc[-1]), colour))
-        frame_axes(axes, "Step", "Validation loss")
-        figure.draw_without_rendering()
-        label_line_ends(axes, ends)
-        return svg(figure, name, f"Validation loss of {task} against step, one line per method")
-
-
-@contextmanager
-def drawing(inches: tuple[float, float]) -> "Iterator[Figure]":
-    """A figure with the settings of all figures; without pyplot, which keeps state between figures."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "peftbench", "text.parse_math": False})
-        mpl.rcParams.update(dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK))
-        mpl.rcParams.update({"axes.edgecolor": GRID, "grid.color": GRID, "font.size": 9})
-        yield Figure(figsize=inches, layout="constrained", dpi=72)
-
-
-def bar(interval: Interval) -> list[list[float]]:
-    """What an error bar of `matplotlib` takes: how far it goes below and above."""
-    return [[side] for side in interval.sides]
-
-
-def extra_width(names: Iterable[str]) -> float:
-    """Inches that the longest of some names takes at the side of a figure beyond those that its width allows for."""
-    return 0.065 * max(0, max(map(len, names), default=0) - 24)
-
-
-def frame_axes(axes: "Axes", x: str, y: str) -> None:
-    """Names on the axes and a grid behind; no line at the top and at the right."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(lw=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def svg(figure: "Figure", name: str, label: str) -> str:
-    """The figure as one `<svg>` element with ids of its own, readable by its `label`."""
-    held = io.StringIO()
-    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(held, format="svg", transparent=True, metadata=metadata)
-    text = held.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    for marker, variable in VARIABLES.items():
-        text = text.replace(marker, variable)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1).strip()
+def spec(chart: Any) -> dict[str, Any]:
+    """The specification of a chart, checked by the schema of Vega-Lite."""
+    made: dict[str, Any] = chart.to_dict()
+    # Of Altair's default theme, and a web address that a page does not need.
+    del made["config"], made["$schema"]
+    return made

@@ -6,9 +6,8 @@ placements or more were tried on: what another grid asked of one of them alone s
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,13 @@ from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import COLOURS, GRID, INK, Style, drawing, frame_axes, svg
+from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, spec, tooltip
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 BASE = "none"
 """The method that trains nothing, from which gains are counted."""
@@ -187,13 +185,15 @@ def _shared(gain: Estimate, among: float) -> Estimate:
 # Presentation
 
 ORDER = 60
-WIDE, HIGH = 1.6, 0.5
-"""Inches of a cell of the heat map."""
+WIDE, HIGH = 120, 40
+"""Pixels of a cell of the heat map."""
 ABOUT = (
     "One method on several choices of layers and modules, its other arguments alike: mean over the same tasks and "
     "seeds with its 95 % interval. Win, loss and “not shown to differ” are of the paired difference to the full "
     "placement, at 5 % after Holm's correction over the placements; its interval is its own."
 )
+LINES = "split(datum.label, ', ')"
+"""What turns the label of an axis into lines."""
 PER_MILLION = f"Points per million: the gain over {BASE} for a million trainable parameters, with its 95 % interval."
 NO_BASE = f"No points per million: {BASE} was not run on all these tasks and seeds, and a score counts from no zero."
 NO_FULL = "No differences: no placement is on all layers."
@@ -212,7 +212,7 @@ def present(found: list[tuple[str, Ablation]], _styles: Mapping[str, Style]) -> 
         title="Where to adapt",
         about=ABOUT,
         sheets=tuple(sheets),
-        figures=_figures(found),
+        figures=tuple(_heat(where, one) for where, one in found if any(place.score for place in one.placements)),
         remarks=tuple(
             f"{_title(where, one)}: {text}"
             for where, one in found
@@ -270,39 +270,34 @@ def _cells(one: Ablation) -> tuple[list[str], list[str], dict[tuple[str, str], P
     return list(dict.fromkeys(row for row, _ in held)), list(dict.fromkeys(column for _, column in held)), held
 
 
-def _figures(found: Sequence[tuple[str, Ablation]]) -> dict[str, Callable[[], str]]:
-    return {
-        _title(where, one): partial(_heat, one, f"ablation-{number}")
-        for number, (where, one) in enumerate(found)
-        if any(place.score for place in one.placements)
-    }
-
-
-def _heat(one: Ablation, name: str) -> str:
+def _heat(where: str, one: Ablation) -> Figure:
     """The scores as a map, the stronger the colour the higher; the text is what the table says."""
+    import altair as alt
+
     layers, modules, held = _cells(one)
-    with drawing((max(7.6, 1.5 + WIDE * len(modules)), 0.8 + HIGH * len(layers))) as figure:
-        axes = figure.subplots()
-        scores = [place.score.mean for place in held.values() if place.score]
-        low, high = min(scores), max(scores)
-        for (row, column), place in held.items():
-            at = (modules.index(column), layers.index(row))
-            share = (place.score.mean - low) / (high - low) if place.score and high > low else 0.0
-            _patch(axes, at, share if place.score else None, f"{interval_text(place.score)}\n{_parameters(place)}")
-        axes.set_xlim(-0.5, len(modules) - 0.5)
-        axes.set_ylim(len(layers) - 0.5, -0.5)
-        axes.set_xticks(range(len(modules)), modules)
-        axes.set_yticks(range(len(layers)), layers)
-        frame_axes(axes, "Modules", "Layers")
-        axes.grid(visible=False)
-        axes.tick_params(length=0)
-        return svg(figure, name, f"Scores of {one.method} by layers and modules, with the parameters that are trained")
-
-
-def _patch(axes: "Axes", at: tuple[int, int], share: float | None, text: str) -> None:
-    from matplotlib.patches import Rectangle
-
+    rows: Rows = [
+        {
+            "layers": row,
+            "modules": column,
+            "score": place.score.mean if place.score else None,
+            "said": f"{interval_text(place.score)}\n{_parameters(place)}",
+            "parameters": place.parameters,
+        }
+        for (row, column), place in held.items()
+    ]
+    # A line for each module: the names together would run into those of the next column.
+    x = alt.X("modules:N", sort=modules, title="Modules", axis=alt.Axis(labelAngle=0, labelExpr=LINES))
+    y = alt.Y("layers:N", sort=layers, title="Layers")
+    shown = tooltip(
+        Layers="layers:N", Modules="modules:N", Score="score:Q|.1f", Trainable_parameters="parameters:Q|,.0f"
+    )
+    drawn = chart(rows)
+    edges = drawn.mark_rect(style=PATCH).encode(x=x, y=y)
     # Light enough for the ink of either theme to be read on it.
-    colour = "none" if share is None else (COLOURS[0], 0.08 + 0.47 * share)
-    axes.add_patch(Rectangle((at[0] - 0.48, at[1] - 0.46), 0.96, 0.92, facecolor=colour, edgecolor=GRID, lw=0.6))
-    axes.text(*at, text, ha="center", va="center", fontsize=8, color=INK)
+    strength = alt.Opacity("score:Q", scale=alt.Scale(range=[0.08, 0.55], zero=False, nice=False), legend=None)
+    cells = drawn.transform_filter("isValid(datum.score)").mark_rect(color=COLOURS[0])
+    texts = drawn.mark_text(lineBreak="\n", dy=-6).encode(x=x, y=y, text="said:N", tooltip=shown)
+    made = alt.layer(cells.encode(x=x, y=y, opacity=strength, tooltip=shown), edges, texts)
+    made = made.properties(width=max(WIDTH, WIDE * len(modules)), height=alt.Step(HIGH))
+    words = f"Scores of {one.method} by layers and modules, with the parameters that are trained"
+    return Figure(_title(where, one), spec(made), words)

@@ -1,7 +1,7 @@
 """What a study is presented as: tables, figures and text. Renderers know these and nothing else of a study."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -17,10 +17,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure: its heading, a Vega-Lite specification, and in words what it shows (`alt`).
+
+    `spec` is plain JSON with the data in it, and has no `config`: how ink and fonts look is up to the renderer.
+    """
+
+    title: str
+    spec: Mapping[str, Any]
+    alt: str
+
+
+@dataclass(frozen=True)
 class Section:
     """One question and its answer.
 
-    `name` is its anchor, `figures` has what draws each figure as SVG, by heading; `data` is plain values for programs.
+    `name` is its anchor; `data` is plain values for programs.
     `printed`: in the terminal too, not only in what is written.
     """
 
@@ -28,7 +40,7 @@ class Section:
     title: str
     about: str
     sheets: tuple[Table, ...] = ()
-    figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
     remarks: tuple[str, ...] = ()
     data: Any = None
     printed: bool = True

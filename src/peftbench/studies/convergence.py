@@ -10,22 +10,32 @@ it would have needed, and such runs are counted.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby, product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import INK, Style, drawing, extra_width, frame_axes, svg
+from peftbench.studies._figures import (
+    REFERENCE,
+    ROW,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    log_x,
+    method_encodings,
+    of,
+    spec,
+    tooltip,
+)
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 WITHIN = 0.01
 """The share of the lowest loss by which a loss may be above it and count as near."""
@@ -241,19 +251,13 @@ def analyse(data: RunData) -> tuple[Convergence, ...] | None:
 def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Section:
     """Multiples of full fine-tuning, and what training took."""
     places = [(place, list(held)) for place, held in groupby(found, lambda each: (each.model, each.machine_class))]
-    figures = {}
-    for number, ((model, machine), held) in enumerate(places):
-        shown = [each for each in held if any(pace.ratios for pace in _others(each))]
-        if shown:
-            figures[f"{model}, {machine}: to the first validation {NEAR}, as multiples of full fine-tuning"] = partial(
-                ratio_figure, shown, styles, f"convergence-{number}"
-            )
+    figures = [ratio_figure(", ".join(place), held, styles) for place, held in places]
     return Section(
         "convergence",
         "Convergence",
         ABOUT,
         tuple(sheet for place, held in places for sheet in _sheets(", ".join(place), held)),
-        figures,
+        tuple(figure for figure in figures if figure),
         tuple(remark for each in found for remark in _remarks(each)),
         [line for each in found for line in _data(each)],
     )
@@ -328,50 +332,54 @@ def _data(held: Convergence) -> Iterator[dict[str, Any]]:
         yield line | {"loss_ratio": pace.loss and vars(pace.loss), "missing": list(map(str, pace.missing))}
 
 
-def ratio_figure(held: Sequence[Convergence], looks: Mapping[str, Style], name: str) -> str:
+def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, Style]) -> Figure | None:
     """Ratios to full fine-tuning with their intervals: steps and seconds side by side, train sizes one below another.
 
-    `name` keeps the ids of several figures on a page apart.
+    `None` where there are none.
     """
-    shown = [[pace for pace in _others(each) if pace.ratios] for each in held]
-    heights = [0.24 * len(paces) + 0.35 for paces in shown]
-    names = [pace.method for paces in shown for pace in paces]
-    with drawing((7.6 + extra_width(names), sum(heights) + 0.5)) as canvas:
-        grid = canvas.subplots(
-            len(held), len(DRAWN), sharex="col", sharey="row", squeeze=False, gridspec_kw={"height_ratios": heights}
+    import altair as alt
+
+    rows: Rows = [
+        {"method": pace.method, "size": f"{each.size} rows", "measure": heading, **vars(ratio)}
+        for each in held
+        for pace in _others(each)
+        for key, heading in DRAWN.items()
+        if (ratio := pace.ratios.get(key)) is not None
+    ]
+    if not rows:
+        return None
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    encoded = method_encodings({method: looks[method] for method in methods}, legend=False)
+    drawn = chart(rows)
+    x = log_x(*_ratio_ends(rows), "× full fine-tuning")
+    y = alt.Y("method:N", sort=methods, title=None)
+    equal = drawn.mark_rule(style=REFERENCE).encode(x=alt.datum(1))
+    intervals = (
+        drawn.transform_filter("isValid(datum.low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=of(x, "low"), x2="high:Q", y=y, **encoded.plain)
+    )
+    points = drawn.mark_point(filled=True, size=45).encode(
+        x=of(x, "mean"),
+        y=y,
+        **encoded.point,
+        tooltip=tooltip(Method="method:N", Ratio="mean:Q|.2f", From="low:Q|.2f", To="high:Q|.2f", Cells="cells:Q"),
+    )
+    level = alt.Header(labelAngle=0, labelAlign="left")
+    made = (
+        alt.layer(intervals, points, equal)
+        .properties(width=WIDTH // 2, height=alt.Step(ROW))
+        .facet(
+            column=alt.Column("measure:N", sort=list(DRAWN.values()), title=None),
+            row=alt.Row("size:N", sort=list(dict.fromkeys(row["size"] for row in rows)), header=level, title=None),
         )
-        for row, each, paces in zip(grid, held, shown, strict=True):
-            for axes, key in zip(row, DRAWN, strict=True):
-                _dots(axes, paces, key, looks)
-            row[0].set_ylabel(f"{each.size} rows")
-        for axes, heading in zip(grid[-1], DRAWN.values(), strict=True):
-            axes.set_xlabel(f"{heading}, × full")
-            _scale(axes)
-        return svg(canvas, name, "Steps and seconds to come near the lowest loss, as multiples of full fine-tuning")
+    )
+    title = f"{place}: to the first validation {NEAR}, as multiples of full fine-tuning"
+    words = "Steps and seconds to come near the lowest loss, as multiples of full fine-tuning"
+    return Figure(title, spec(made), words)
 
 
-def _dots(axes: "Axes", paces: Sequence[Pace], key: tuple[str, str], looks: Mapping[str, Style]) -> None:
-    frame_axes(axes, "", "")
-    axes.set_xscale("log")
-    axes.axvline(1, color=INK, lw=0.8, ls=":")
-    for y, pace in enumerate(paces):
-        ratio = pace.ratios.get(key)
-        if ratio is not None:
-            colour, marker, _ = looks[pace.method]
-            low, high = ratio.low or ratio.mean, ratio.high or ratio.mean
-            sides = [[ratio.mean - low], [high - ratio.mean]]
-            axes.errorbar(ratio.mean, y, xerr=sides, fmt=marker, ms=5, color=colour, capsize=2, lw=1.2)
-    axes.set_yticks(range(len(paces)), [pace.method for pace in paces])
-    axes.set_ylim(len(paces) - 0.5, -0.5)
-
-
-def _scale(axes: "Axes") -> None:
-    """The axis of ratios, once all is drawn."""
-    # From half to double at least, or a few percent would look like much.
-    low, high = axes.get_xlim()
-    low, high = min(low, 0.45), max(high, 2.2)
-    ticks = [digit * 10.0**power for power in range(-9, 10) for digit in (1, 2, 5)]
-    shown = [tick for tick in ticks if low <= tick <= high]
-    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(low, high)
+def _ratio_ends(rows: Rows) -> tuple[float, float]:
+    """From half to double at least, or a few percent would look like much."""
+    lows, highs = ([row[end] or row["mean"] for row in rows] for end in ("low", "high"))
+    return min(0.45, 0.9 * min(lows)), max(2.2, 1.1 * max(highs))

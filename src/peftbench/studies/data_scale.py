@@ -7,7 +7,6 @@ more certain than drawn, so the intervals are rather too wide than too narrow.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,22 @@ from peftbench.stats.intervals import Estimate, Interval, Scores, cell, differen
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._crossing import Crossing, crossings, sign
-from peftbench.studies._figures import Style, drawing, extra_width, frame_axes, svg
-from peftbench.studies._label_layout import label_line_ends
+from peftbench.studies._figures import (
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    ends,
+    lines_and_points,
+    method_encodings,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -189,7 +199,7 @@ def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
         "Training rows",
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
-        {_title(scale): partial(scale_figure, scale, styles, f"scale-{i}") for i, scale in enumerate(found)},
+        tuple(scale_figure(scale, styles) for scale in found if any(curve.points for curve in scale.curves)),
         (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )
@@ -301,23 +311,33 @@ def _data(scale: Scale) -> Iterator[dict[str, Any]]:
         }
 
 
-def scale_figure(scale: Scale, looks: Mapping[str, Style], name: str) -> str:
-    """Score with its interval against training rows (log), a line a method. `name` keeps the ids on a page apart."""
-    drawn = [curve for curve in scale.curves if curve.points]
-    with drawing((7.6 + extra_width(curve.method for curve in drawn), max(3.6, 0.17 * len(drawn) + 0.9))) as canvas:
-        axes = canvas.subplots()
-        axes.set_xscale("log")
-        axes.set_xticks([rows for _, rows in scale.sizes], [f"{rows:,}" for _, rows in scale.sizes])
-        axes.xaxis.set_minor_formatter("")
-        for i, curve in enumerate(drawn):
-            colour, marker, dash = looks[curve.method]
+def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
+    """Score with its interval against training rows (log), a line a method."""
+    import altair as alt
+
+    drawn = sorted((curve for curve in scale.curves if curve.points), key=lambda curve: -curve.points[-1].score.mean)
+    rows: Rows = [
+        {
+            "method": curve.method,
+            "rows": point.rows,
             # Beside each other, or intervals of several methods could not be told apart.
-            x = [point.rows * 1.02 ** (i - (len(drawn) - 1) / 2) for point in curve.points]
-            means = [point.score.mean for point in curve.points]
-            sides = list(zip(*(point.score.sides for point in curve.points), strict=True))
-            axes.errorbar(x, means, sides, fmt=marker, ls=dash, ms=5, color=colour, capsize=2, lw=1.2)
-        frame_axes(axes, "Training rows", "Score (95 % interval)")
-        canvas.draw_without_rendering()
-        ends = [(c.method, float(c.points[-1].rows), c.points[-1].score.mean, looks[c.method][0]) for c in drawn]
-        label_line_ends(axes, ends)
-        return svg(canvas, name, f"Score against training rows, one line per method: {_title(scale)}")
+            "beside": point.rows * 1.02 ** (i - (len(drawn) - 1) / 2),
+            **ends(point.score),
+        }
+        for i, curve in enumerate(drawn)
+        for point in curve.points
+    ]
+    encoded = method_encodings({curve.method: looks[curve.method] for curve in drawn})
+    ticks = alt.Axis(values=[number for _, number in scale.sizes], format=",d")
+    x = alt.X("beside:Q", scale=alt.Scale(type="log", nice=False, padding=15), axis=ticks, title="Training rows")
+    y = alt.Y(scale=alt.Scale(zero=False), title="Score (95 % interval)")
+    intervals = (
+        chart(rows)
+        .transform_filter("isValid(datum.low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
+    )
+    shown = tooltip(Method="method:N", Rows="rows:Q|,d", Score="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f")
+    curves = lines_and_points(chart(rows), encoded, {"x": x, "y": of(y, "mean")}, shown)
+    made = alt.layer(intervals, *curves).properties(width=WIDTH, height=tall_enough(curve.method for curve in drawn))
+    return Figure(_title(scale), spec(made), f"Score against training rows, one line per method: {_title(scale)}")

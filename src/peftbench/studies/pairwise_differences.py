@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,9 @@ from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.studies._coverage import scores_of
-from peftbench.studies._figures import INK, Style, drawing, extra_width, svg
+from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, spec
 from peftbench.studies._text_format import ABSENT, UNTOLD
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.run_data import RunData
 
@@ -67,15 +66,13 @@ def analyse(data: RunData) -> list[Differences] | None:
 def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Section:
     """A matrix of verdicts, a table of ranks and a critical-difference diagram for each leaderboard."""
     sheets: list[Table] = []
-    figures, remarks, data = {}, [BOOTSTRAP], []
-    for number, one in enumerate(found):
+    figures, remarks, data = [], [BOOTSTRAP], []
+    for one in found:
         title, ranks = one.board.title, one.ranks
         remarks += _unpaired(title, one.unpaired)
         sheets += [_matrix(one.board), _summary(one)]
         if ranks:
-            figures[f"Critical difference of mean ranks: {title}"] = partial(
-                diagram, ranks, styles, f"verdicts-{number}"
-            )
+            figures.append(diagram(title, ranks, styles))
             remarks.append(f"{title}: {_friedman(ranks)}")
         remarks += [f"{title}: {_signed(one.wilcoxon, ranks)}"] if one.wilcoxon and ranks else []
         data.append(_data(one))
@@ -84,7 +81,7 @@ def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Sectio
         "Wins, losses, not shown to differ",
         ABOUT,
         tuple(sheets),
-        figures,
+        tuple(figures),
         tuple(remarks),
         data,
         printed=False,
@@ -209,45 +206,53 @@ def _data(one: Differences) -> dict[str, Any]:
     }
 
 
-def diagram(found: Ranks, looks: "Any", name: str) -> str:
-    """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ."""
+def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
+    """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ.
+
+    Rows from the top: the critical difference, the axis, a bar for each group, and the names, the better half at the
+    left.
+    """
+    import altair as alt
+
     k, bars = len(found.mean), len(found.groups)
     half = (k + 1) // 2
-    with drawing((7.6 + 2 * extra_width(found.mean), 0.9 + 0.22 * (half + bars))) as figure:
-        axes = figure.subplots()
-        axes.set_xlim(1, k)
-        axes.set_ylim(-(bars + half + 0.6), 1.4)
-        for number, (method, place) in enumerate(found.mean.items()):
-            _named(axes, (method, place, looks[method]), number, (k, half, bars))
-        for number, group in enumerate(found.groups):
-            ends = [found.mean[method] for method in (group[0], group[-1])]
-            axes.plot([ends[0] - 0.03, ends[1] + 0.03], [-(number + 0.6)] * 2, color=INK, lw=3, solid_capstyle="butt")
-        critical = min(found.critical, k - 1)
-        axes.plot([1, 1 + critical], [1.0, 1.0], "|-", color=INK, lw=1.2)
-        shown = "" if critical == found.critical else " (wider than the scale)"
-        axes.text(1, 1.15, f"critical difference {found.critical:.2f}{shown}", fontsize=8, va="bottom")
-        axes.spines[["left", "right", "bottom"]].set_visible(False)
-        axes.spines["top"].set_position(("data", 0))
-        axes.spines["top"].set_color(INK)
-        axes.xaxis.set_ticks_position("top")
-        axes.set_xticks(range(1, k + 1))
-        axes.set_yticks([])
-        return svg(figure, name, "Mean ranks of the methods, bars joining those that do not differ")
-
-
-def _named(axes: "Any", drawn: tuple[str, float, Style], number: int, of: tuple[int, int, int]) -> None:
-    """A line from a method's mean rank down and out to its name, the better half at the left."""
-    (method, place, (colour, _, _)), (k, half, bars) = drawn, of
-    left = number < half
-    level = -(bars + 0.6 + (number if left else k - 1 - number))
-    edge = 1 if left else k
-    axes.plot([place, place, edge], [0, level, level], color=colour, lw=1, clip_on=False)
-    axes.annotate(
-        f"{method} {place:.2f}",
-        (edge, level),
-        (-4 if left else 4, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="center",
-        fontsize=9,
-    )
+    named: Rows = []
+    lines: Rows = []
+    for number, (method, rank) in enumerate(found.mean.items()):
+        left = number < half
+        row = bars + 0.6 + (number if left else k - 1 - number)
+        end = 1 if left else k
+        named.append({"method": method, "rank": rank, "end": end, "row": row, "said": f"{method} {rank:.2f}"})
+        lines += [
+            {"method": method, "rank": x, "row": y, "point": point}
+            for point, (x, y) in enumerate([(rank, 0.0), (rank, row), (end, row)])
+        ]
+    joined: Rows = [
+        {"from": found.mean[group[0]] - 0.03, "to": found.mean[group[-1]] + 0.03, "row": number + 0.6}
+        for number, group in enumerate(found.groups)
+    ]
+    shown = "" if found.critical <= k - 1 else " (wider than the scale)"
+    critical: Rows = [
+        {"from": 1, "to": 1 + min(found.critical, k - 1), "row": -1.6}
+        | {"said": f"critical difference {found.critical:.2f}{shown}"}
+    ]
+    encoded = method_encodings({method: looks[method] for method in found.mean}, legend=False)
+    axis = alt.Axis(orient="top", values=list(range(1, k + 1)), format="d", grid=False, tickCount=k, offset=-2.2 * ROW)
+    x = alt.X(scale=alt.Scale(domain=[1, k], nice=False), axis=axis, title=None)
+    y = alt.Y("row:Q", scale=alt.Scale(domain=[-2.2, bars + half], reverse=True, nice=False), axis=None)
+    names = chart(named)
+    layers = [
+        chart(lines).mark_line().encode(x=of(x, "rank"), y=y, **encoded.plain, order="point:Q"),
+        chart(joined).mark_rule(style=STRONG).encode(x=of(x, "from"), x2="to:Q", y=y),
+        chart(critical).mark_errorbar(ticks=True).encode(x=of(x, "from"), x2="to:Q", y=y),
+        chart(critical).mark_text(align="left", dy=-10).encode(x=of(x, "from"), y=y, text="said:N"),
+        names.transform_filter("datum.end == 1")
+        .mark_text(align="right", dx=-6)
+        .encode(x=of(x, "end"), y=y, text="said:N"),
+        names.transform_filter("datum.end > 1")
+        .mark_text(align="left", dx=6)
+        .encode(x=of(x, "end"), y=y, text="said:N"),
+    ]
+    made = alt.layer(*layers).properties(width=WIDTH, height=ROW * (bars + half + 2.2))
+    words = "Mean ranks of the methods, bars joining those that do not differ"
+    return Figure(f"Critical difference of mean ranks: {title}", spec(made), words)

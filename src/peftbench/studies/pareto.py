@@ -7,8 +7,6 @@ a method stands on it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -17,16 +15,27 @@ import numpy as np
 from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import INK, Style, bar, drawing, frame_axes, svg
+from peftbench.studies._figures import (
+    REFERENCE,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    choosable,
+    ends,
+    method_encodings,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._groups import Group
-from peftbench.studies._label_layout import label_points
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
 Losses = dict[str, dict[int, float]]
@@ -183,10 +192,7 @@ def present(found: list[tuple[Group, Front]], styles: Mapping[str, Style]) -> Se
         title="Learning against forgetting",
         about=ABOUT,
         sheets=tuple(_sheet(group, one) for group, one in found),
-        figures={
-            f"Front of {group}": partial(_scatter, one, styles, f"front-{number}")
-            for number, (group, one) in enumerate(found)
-        },
+        figures=tuple(_scatter(group, one, styles) for group, one in found),
         remarks=tuple(
             f"{group}, left out: {text}" for group, one in found for text in lacking_text(one.missing.items())
         ),
@@ -213,34 +219,40 @@ def _sheet(group: Group, one: Front) -> Table:
     return Table(str(group), headings, 3, tuple(lines), f"Tasks: {', '.join(one.tasks)}.")
 
 
-def _scatter(one: Front, looks: Mapping[str, Style], name: str) -> str:
-    with drawing((7.6, 4.6)) as figure:
-        axes = figure.subplots()
-        # An edge of the front runs level, then up: what lies under it is dominated.
-        ordered = sorted((s for s in one.standings if s.on_front), key=lambda s: (s.forgetting.mean, s.score.mean))
-        for left, right in pairwise(ordered):
-            x, y = [left.forgetting.mean, right.forgetting.mean], [left.score.mean, right.score.mean]
-            axes.plot([x[0], x[1], x[1]], [y[0], y[0], y[1]], color=INK, lw=0.9, ls=":")
-        for standing in one.standings:
-            _point(axes, standing, looks[standing.method])
-        axes.margins(0.14, 0.1)
-        frame_axes(axes, "Forgetting: rise of the loss on general text, nats per token", "Mean score (95 % intervals)")
-        figure.draw_without_rendering()
-        label_points(axes, [(s.method, s.forgetting.mean, s.score.mean, looks[s.method][0]) for s in one.standings])
-        return svg(figure, name, "Mean score against forgetting, one point per method, and the front")
+def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
+    """Score against forgetting, filled where a method stands on the front."""
+    import altair as alt
 
-
-def _point(axes: "Axes", standing: Standing, look: Style) -> None:
-    colour, marker, _ = look
-    axes.errorbar(
-        standing.forgetting.mean,
-        standing.score.mean,
-        bar(standing.score),
-        bar(standing.forgetting),
-        fmt=marker,
-        ms=7,
-        color=colour,
-        mfc=colour if standing.on_front else "none",
-        capsize=3,
-        lw=1.2,
-    )
+    rows: Rows = [
+        {
+            "method": standing.method,
+            "on_front": "yes" if standing.on_front else "no",
+            **{f"score_{end}": value for end, value in ends(standing.score).items()},
+            **{f"loss_{end}": value for end, value in ends(standing.forgetting).items()},
+        }
+        for standing in one.standings
+    ]
+    encoded = method_encodings({standing.method: looks[standing.method] for standing in one.standings})
+    x = alt.X(scale=alt.Scale(zero=False, padding=20))
+    x = x.title("Forgetting: rise of the loss on general text, nats per token")
+    y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % intervals)")
+    place = {"x": of(x, "loss_mean"), "y": of(y, "score_mean")}
+    drawn = chart(rows)
+    on_front = drawn.transform_filter("datum.on_front == 'yes'")
+    # The edge of the front runs level, then up: what lies under it is dominated.
+    edge = on_front.mark_line(style=REFERENCE, interpolate="step-after").encode(**place, order="loss_mean:Q")
+    bars = [
+        drawn.transform_filter("isValid(datum.score_low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=of(x, "loss_mean"), y=of(y, "score_low"), y2="score_high:Q", **encoded.plain),
+        drawn.transform_filter("isValid(datum.loss_low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=of(x, "loss_low"), x2="loss_high:Q", y=of(y, "score_mean"), **encoded.plain),
+    ]
+    looked = {**place, **encoded.point}
+    filled = on_front.mark_point(filled=True, size=70).encode(**looked)
+    shown = tooltip(Method="method:N", On_the_front="on_front:N", Score="score_mean:Q|.1f", Forgets="loss_mean:Q|+.3f")
+    hollow = choosable(drawn.mark_point(filled=False, size=70).encode(**looked, tooltip=shown))
+    made = alt.layer(edge, *bars, filled, hollow)
+    made = made.properties(width=WIDTH, height=tall_enough(standing.method for standing in one.standings))
+    return Figure(f"Front of {group}", spec(made), "Mean score against forgetting, one point per method, and the front")

@@ -9,15 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftbench.studies._figures import INK, Style, drawing, frame_axes, svg
-from peftbench.studies._label_layout import label_line_ends
+from peftbench.studies._figures import (
+    REFERENCE,
+    WIDTH,
+    MethodEncodings,
+    Rows,
+    Style,
+    chart,
+    choosable,
+    method_encodings,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._pscp_costs import Paid, Pscp
 from peftbench.studies._pscp_weights import WeightSet
+from peftbench.studies.blocks import Figure
 from peftbench.studies.pscp import burden
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.text import Text
+    import altair as alt
 
     from peftbench.studies.leaderboard import Leaderboard
 
@@ -126,8 +137,10 @@ ABOUT = (
     f"Who has the highest PSCP as exponents go from {LOWEST:g} to {HIGHEST:g}: one for all costs, or that of one cost "
     "with the others as in the weight set. Nothing but exponents varies; a lead may lie within the means' intervals."
 )
-ROW, CURVES, LABEL = 0.3, 2.6, 0.17
-"""Inches: the height of a row of the strip, the least height of the curves, and what each label beside them takes."""
+STEPS = 60
+"""Of a curve."""
+BAR = 24
+"""Pixels of a row of bars; a name has no room in a narrower bar."""
 
 
 def leaders_text(sweep: Sweep) -> str:
@@ -160,78 +173,82 @@ def sensitivity_remarks(board: "Leaderboard") -> list[str]:
     ]
 
 
-def sensitivity_figures(board: "Leaderboard", looks: Mapping[str, Style], name: str) -> dict[str, str]:
-    """A figure for each weight set that has a PSCP, by its name and version.
+def sensitivity_figures(board: "Leaderboard", looks: Mapping[str, Style]) -> tuple[Figure, ...]:
+    """A figure for each weight set that has a PSCP.
 
     Above, every method's PSCP against one exponent for all costs; below, a row for each exponent that is varied with
-    the methods that lead. `name` keeps the ids of several figures on a page apart.
+    the methods that lead.
     """
-    found = {}
-    for number, weights in enumerate(board.weights):
-        held = [sweep for sweep in board.sensitivity if sweep.weights == weights.name]
-        if held:
-            found[str(weights)] = _figure(weights, held, looks, f"{name}-{number}")
-    return found
+    found = ((weights, [s for s in board.sensitivity if s.weights == weights.name]) for weights in board.weights)
+    return tuple(_figure(f"PSCP {weights}: {board.title}", weights, held, looks) for weights, held in found if held)
 
 
-def _figure(weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style], name: str) -> str:
-    common = held[0]
-    heights = [max(CURVES, LABEL * len(common.lines) + 0.4), ROW * len(held) + 0.1]
-    with drawing((7.6, sum(heights) + 0.6)) as figure:
-        above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": heights})
-        _curves(above, common, looks)
-        below.set_xlim(LOWEST, HIGHEST)
-        texts = _strip(below, weights, held, looks)
-        figure.draw_without_rendering()
-        label_line_ends(above, [(m, HIGHEST, line.at(HIGHEST), looks[m][0]) for m, line in common.lines.items()])
-        figure.draw_without_rendering()
-        for text, share in texts:
-            # A name wider than its bar would read as the next one's; the table under the figure has them all.
-            text.set_visible(text.get_window_extent().width < share * below.bbox.width - 4)
-        return svg(figure, name, f"PSCP ({weights}) against its exponents, and which method leads")
+def _figure(title: str, weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style]) -> Figure:
+    import altair as alt
+
+    last = {method: line.at(HIGHEST) for method, line in held[0].lines.items()}
+    encoded = method_encodings({method: looks[method] for method in sorted(last, key=lambda name: -last[name])})
+    made = alt.vconcat(_curves(held[0], encoded), _strip(weights, held, encoded)).resolve_scale(x="shared")
+    words = f"PSCP ({weights}) against its exponents, and which method leads"
+    return Figure(title, spec(made), words)
 
 
-def _curves(axes: "Axes", sweep: Sweep, looks: Mapping[str, Style]) -> None:
-    steps = 60
-    exponents = [LOWEST + (HIGHEST - LOWEST) * i / steps for i in range(steps + 1)]
-    for method, line in sweep.lines.items():
-        colour, marker, dash = looks[method]
-        axes.plot(
-            exponents,
-            [line.at(exponent) for exponent in exponents],
-            dash,
-            color=colour,
-            marker=marker,
-            ms=4,
-            markevery=steps // 5,
-            lw=1.4,
-        )
-    for exponent in sweep.crossings:
-        axes.axvline(exponent, color=INK, lw=0.8, ls=":")
-    frame_axes(axes, "", "PSCP, one exponent for all costs")
+def _x(field: str, title: str | None) -> "alt.X":
+    import altair as alt
+
+    return alt.X(field, scale=alt.Scale(domain=[LOWEST, HIGHEST], nice=False), title=title)
 
 
-def _strip(
-    axes: "Axes", weights: WeightSet, held: list[Sweep], looks: Mapping[str, Style]
-) -> "list[tuple[Text, float]]":
-    """A row of bars for each sweep; the names on them, each with its bar's share of the width."""
-    texts = []
-    for row, sweep in enumerate(held):
-        for span in sweep.spans:
-            colour = looks[span.winners[0]][0]
-            axes.barh(row, span.high - span.low, left=span.low, height=0.72, color=(colour, 0.3), edgecolor=colour)
-            middle, name = (span.low + span.high) / 2, " and ".join(span.winners)
-            text = axes.text(middle, row, name, ha="center", va="center", fontsize=8, color=INK)
-            texts.append((text, (span.high - span.low) / (HIGHEST - LOWEST)))
-        own = _own_exponent(weights, sweep)
-        if LOWEST <= own <= HIGHEST:
-            axes.plot(own, row + 0.36, "^", color=INK, ms=4, clip_on=False)
-    axes.set_yticks(range(len(held)), [sweep.varied for sweep in held])
-    axes.set_ylim(len(held) - 0.5, -0.5)
-    frame_axes(axes, "Exponent", "")
-    axes.grid(visible=False)
-    axes.tick_params(left=False)
-    return texts
+def _curves(sweep: Sweep, encoded: MethodEncodings) -> "alt.LayerChart | alt.FacetChart":
+    import altair as alt
+
+    exponents = [LOWEST + (HIGHEST - LOWEST) * i / STEPS for i in range(STEPS + 1)]
+    rows: Rows = [
+        {"method": method, "exponent": exponent, "pscp": line.at(exponent)}
+        for method, line in sweep.lines.items()
+        for exponent in exponents
+    ]
+    x, y = _x("exponent:Q", None), alt.Y("pscp:Q", title="PSCP, one exponent for all costs")
+    lines = chart(rows).mark_line().encode(x=x, y=y, **encoded.line)
+    shown = tooltip(Method="method:N", Exponent="exponent:Q|.2f", PSCP="pscp:Q|.4~g")
+    few = chart([row for i, row in enumerate(rows) if i % (STEPS + 1) % (STEPS // 5) == 0])
+    points = choosable(few.mark_point(filled=True).encode(x=x, y=y, tooltip=shown, **encoded.point))
+    crossed = chart([{"exponent": each} for each in sweep.crossings]).mark_rule(style=REFERENCE).encode(x=x)
+    return alt.layer(crossed, lines, points).properties(width=WIDTH, height=tall_enough(sweep.lines))
+
+
+def _strip(weights: WeightSet, held: list[Sweep], encoded: MethodEncodings) -> "alt.LayerChart | alt.FacetChart":
+    """A row of bars for each sweep, with the names that have room; triangles mark the set's own exponents."""
+    import altair as alt
+
+    rows: Rows = [
+        {"varied": sweep.varied, "from": span.low, "to": span.high, "middle": (span.low + span.high) / 2}
+        | {"method": span.winners[0], "said": " and ".join(span.winners)}
+        for sweep in held
+        for span in sweep.spans
+    ]
+    own: Rows = [{"varied": sweep.varied, "own": _own_exponent(weights, sweep)} for sweep in held]
+    y = alt.Y("varied:N", sort=[sweep.varied for sweep in held], title=None)
+    x = _x("from:Q", "Exponent").axis(grid=False)
+    wide = WIDTH / (HIGHEST - LOWEST)
+    bars = (
+        chart(rows)
+        .mark_bar(fillOpacity=0.3)
+        .encode(x=x, x2="to:Q", y=y, color=encoded.plain["color"])
+        .encode(tooltip=tooltip(Varied="varied:N", Leads="said:N", From="from:Q|.3g", To="to:Q|.3g"))
+    )
+    names = (
+        chart(rows)
+        .transform_filter(f"(datum.to - datum.from) * {wide} > {BAR}")
+        .mark_text(limit={"expr": f"(datum.to - datum.from) * {wide} - 4"})
+        .encode(x=_x("middle:Q", "Exponent"), y=y, text="said:N")
+    )
+    marks = (
+        chart([row for row in own if LOWEST <= row["own"] <= HIGHEST])
+        .mark_point(style=REFERENCE, shape="triangle-up", filled=True, yOffset=BAR // 2)
+        .encode(x=_x("own:Q", "Exponent"), y=y)
+    )
+    return alt.layer(bars, bars.mark_bar(filled=False), names, marks).properties(width=WIDTH, height=alt.Step(BAR))
 
 
 def _own_exponent(weights: WeightSet, sweep: Sweep) -> float:

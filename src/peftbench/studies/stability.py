@@ -5,9 +5,8 @@ order, from which start), as far as this test set can see it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,21 @@ from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance import at_chance
 from peftbench.studies._coverage import good_of, scores_of
-from peftbench.studies._figures import INK, Style, drawing, extra_width, frame_axes, svg
+from peftbench.studies._figures import (
+    REFERENCE,
+    ROW,
+    STRONG,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    method_encodings,
+    spec,
+    tooltip,
+)
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -116,8 +126,6 @@ LEAST = 3
 """Seeds of a task from which on a spread is told."""
 PANELS = 6
 """Tasks that have a panel of their own; of more, the mean over tasks is drawn."""
-ROW, TITLE = 0.2, 0.75
-"""Inches of a panel: for each method, and for its title and axis."""
 LOST = {status: status.capitalize().replace("-", " ") for status in reversed(BAD)}
 ABOUT = (
     "The same method, settings and test rows under other seeds, which choose the training rows, their order and the "
@@ -142,7 +150,7 @@ def present(found: "list[tuple[Group, list[Stability]]]", styles: Mapping[str, S
         title="Stability over seeds",
         about=ABOUT,
         sheets=tuple(_sheet(group, held) for group, held in found),
-        figures=_figures([group for group, _ in found], styles),
+        figures=tuple(_strip(group, styles) for group, _ in found if len(good_of(group.runs))),
         data=[{"runs": str(group), "methods": to_json(held)} for group, held in found],
     )
 
@@ -178,40 +186,36 @@ def _share(count: int, among: int) -> str:
     return f"{count} of {among} ({100 * count / among:.0f} %)" if among else ABSENT
 
 
-def _figures(found: list[Group], looks: Mapping[str, Style]) -> dict[str, Callable[[], str]]:
-    drawn = [group for group in found if len(good_of(group.runs))]
-    return {
-        f"Every seed of {group}": partial(_strip, group.runs, looks, f"stability-{number}")
-        for number, group in enumerate(drawn)
-    }
+def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
+    """A row of points for each method, one a seed; a stroke at their mean, dots where chance is."""
+    import altair as alt
 
-
-def _strip(runs: "pd.DataFrame", looks: Mapping[str, Style], name: str) -> str:
-    """A row of points for each method, one a seed; a bar at their mean, dots where chance is."""
-    panels = _panels(good_of(runs))
-    methods = sorted({method for _, scores, _ in panels for method in scores}, reverse=True)
+    rows = _points(good_of(group.runs))
+    panels = list(dict.fromkeys(row["panel"] for row in rows))
+    methods = sorted({row["method"] for row in rows})
+    encoded = method_encodings({method: looks[method] for method in methods}, legend=False)
     across = min(3, len(panels))
-    down = -(-len(panels) // across)
-    with drawing((7.6 + extra_width(methods), down * (ROW * len(methods) + TITLE))) as figure:
-        axes = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
-        for panel, (title, scores, chance) in zip(axes, panels, strict=False):
-            for method, held in scores.items():
-                row, (colour, marker, _) = methods.index(method), looks[method]
-                panel.plot(held, [row] * len(held), marker, color=colour, ms=5, alpha=0.75)
-                mean = sum(held) / len(held)
-                panel.plot([mean, mean], [row - 0.35, row + 0.35], color=INK, lw=1.2)
-            if chance is not None:
-                panel.axvline(chance, color=INK, lw=0.8, ls=":")
-            panel.set_title(title, fontsize=9)
-            panel.set_yticks(range(len(methods)), methods)
-            frame_axes(panel, "Score", "")
-        for unused in axes[len(panels) :]:
-            unused.set_visible(False)
-        return svg(figure, name, "The score of every seed, a row for each method")
+    drawn = chart(rows)
+    y = alt.Y("method:N", sort=methods, title=None)
+    means = drawn.mark_tick(style=STRONG).encode(x="mean(score):Q", y=y)
+    chance = drawn.transform_filter("isValid(datum.chance)").mark_rule(style=REFERENCE).encode(x="max(chance):Q")
+    seeds = drawn.mark_point(filled=True, size=45, opacity=0.75).encode(
+        x=alt.X("score:Q", title="Score", scale=alt.Scale(zero=False, padding=8)),
+        y=y,
+        **encoded.point,
+        tooltip=tooltip(Method="method:N", Seed="seed:N", Score="score:Q|.1f"),
+    )
+    made = (
+        alt.layer(chance, means, seeds)
+        .properties(width=(WIDTH + 120) // across, height=alt.Step(ROW))
+        .facet(alt.Facet("panel:N", sort=panels, title=None), columns=across)
+        .resolve_scale(x="independent")
+    )
+    return Figure(f"Every seed of {group}", spec(made), "The score of every seed, a row for each method")
 
 
-def _panels(runs: "pd.DataFrame") -> list[tuple[str, dict[str, list[float]], float | None]]:
-    """Title, scores by method, and chance where it is known and one; with many tasks the means of the seeds over them.
+def _points(runs: "pd.DataFrame") -> Rows:
+    """A point for each score, with chance where it is known and one; with many tasks, means of the seeds over them.
 
     A mean over tasks is drawn of the seeds that have all tasks of the method.
     """
@@ -220,10 +224,16 @@ def _panels(runs: "pd.DataFrame") -> list[tuple[str, dict[str, list[float]], flo
         means = held[held.notna().sum(axis=1) == held.groupby("label").transform("max").notna().sum(axis=1)].mean(
             axis=1
         )
-        return [("Mean over the tasks", {str(m): list(own) for m, own in means.groupby("label")}, None)]
-    found = []
+        return [
+            {"panel": "Mean over the tasks", "method": str(method), "seed": int(seed), "score": score, "chance": None}
+            for method, seed, score in means.reset_index().itertuples(index=False, name=None)
+        ]
+    found: Rows = []
     for task, own in runs.groupby("task"):
-        chance = own["chance"].dropna().unique()
-        scores = {str(method): list(one["score"]) for method, one in own.groupby("label")}
-        found.append((str(task), scores, float(chance[0]) if len(chance) == 1 else None))
+        known = own["chance"].dropna().unique()
+        chance = float(known[0]) if len(known) == 1 else None
+        found += [
+            {"panel": str(task), "method": str(method), "seed": int(seed), "score": float(score), "chance": chance}
+            for method, seed, score in zip(own["label"], own["seed"], own["score"], strict=True)
+        ]
     return found

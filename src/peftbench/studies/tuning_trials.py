@@ -8,17 +8,25 @@ the means over its runs, one a seed; it ended well if all of them did.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
-from peftbench.studies._figures import Style, drawing, extra_width, frame_axes, svg
-from peftbench.studies._label_layout import label_line_ends
+from peftbench.studies._figures import (
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    lines_and_points,
+    method_encodings,
+    spec,
+    tall_enough,
+    tooltip,
+)
 from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
 from peftbench.studies._text_format import ABSENT, seeds_text
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -235,11 +243,7 @@ def analyse(data: RunData) -> tuple[Searches, ...] | None:
 
 def present(found: Sequence[Searches], styles: Mapping[str, Style]) -> Section:
     """Scores by the number of trials, and what was chosen."""
-    figures = {
-        _title(each): partial(_figure, each, styles, f"trials-{number}")
-        for number, each in enumerate(found)
-        if len(each.bought) > 1
-    }
+    figures = tuple(_figure(each, styles) for each in found if _has_scores(each))
     sheets = [sheet for each in found for sheet in (_by_number(each), _chosen_table(each)) if sheet.lines]
     remarks = (NO_INTERVAL, *(remark for each in found for remark in _remarks(each)))
     data = [each.to_dict() for each in found]
@@ -304,20 +308,25 @@ def _remarks(each: Searches) -> list[str]:
     return said
 
 
-def _figure(each: Searches, looks: Mapping[str, Style], name: str) -> str:
-    with drawing((6.4 + extra_width(each.trials), max(3.2, 0.17 * len(each.trials) + 1.2))) as figure:
-        axes = figure.subplots()
-        ends = []
-        for method in each.trials:
-            points = [(one.trials, score) for one in each.bought if (score := one.scores[method]) is not None]
-            if not points:
-                continue
-            colour, marker, dash = looks[each.labels[method]]
-            x, y = zip(*points, strict=True)
-            axes.step(x, y, dash, where="post", color=colour, marker=marker, ms=4, lw=1.4)
-            ends.append((method, float(x[-1]), float(y[-1]), colour))
-        axes.set_xticks(_columns(len(each.bought)))
-        frame_axes(axes, "Trials", "Mean test score of the best by validation")
-        figure.draw_without_rendering()
-        label_line_ends(axes, ends)
-        return svg(figure, name, "Mean test score against the number of trials, one line per method")
+def _has_scores(each: Searches) -> bool:
+    return len(each.bought) > 1 and any(score is not None for one in each.bought for score in one.scores.values())
+
+
+def _figure(each: Searches, looks: Mapping[str, Style]) -> Figure:
+    import altair as alt
+
+    rows: Rows = [
+        {"method": method, "trials": one.trials, "score": score}
+        for one in each.bought
+        for method, score in one.scores.items()
+        if score is not None
+    ]
+    drawn = list(dict.fromkeys(row["method"] for row in reversed(rows)))
+    encoded = method_encodings({method: looks[each.labels[method]] for method in drawn})
+    x = alt.X("trials:Q", title="Trials", scale=alt.Scale(zero=False, nice=False, padding=10))
+    x = x.axis(values=_columns(len(each.bought)), format="d")
+    y = alt.Y("score:Q", title="Mean test score of the best by validation", scale=alt.Scale(zero=False))
+    shown = tooltip(Method="method:N", Trials="trials:Q", Score="score:Q|.1f")
+    layers = lines_and_points(chart(rows), encoded, {"x": x, "y": y}, shown, interpolate="step-after")
+    made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(drawn))
+    return Figure(_title(each), spec(made), "Mean test score against the number of trials, one line per method")

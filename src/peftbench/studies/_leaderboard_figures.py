@@ -1,0 +1,116 @@
+"""Figures of a leaderboard: score against cost, and learning curves."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from peftbench.studies._figures import (
+    HEIGHT,
+    REFERENCE,
+    WIDTH,
+    Rows,
+    Style,
+    chart,
+    choosable,
+    ends,
+    lines_and_points,
+    log_x,
+    method_encodings,
+    of,
+    spec,
+    tall_enough,
+    tooltip,
+)
+from peftbench.studies.blocks import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from peftbench.studies.leaderboard import Leaderboard
+
+ROOM = 1.8
+"""By what the axis of parameters goes beyond the least and the most."""
+COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
+"""A count on an axis, as `peftbench.studies._text_format.count_text` writes it."""
+
+
+def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | None:
+    """Mean score with its interval against trainable parameters (log); `None` if nothing can be drawn.
+
+    Methods that train nothing are level lines, since a logarithmic axis has no 0.
+    """
+    import altair as alt
+
+    rows: Rows = [
+        {"method": row.method, "parameters": row.costs["trainable_parameters"], **ends(row.mean)}
+        for row in board.rows
+        if row.mean
+    ]
+    points = [row for row in rows if row["parameters"]]
+    if not points:
+        return None
+    encoded = method_encodings({row["method"]: looks[row["method"]] for row in points})
+    counts = [row["parameters"] for row in points]
+    x = of(log_x(min(counts) / ROOM, max(counts) * ROOM, "Trainable parameters", COUNT), "parameters")
+    y = alt.Y(scale=alt.Scale(zero=False, padding=15), title="Mean score (95 % interval)")
+    shown = tooltip(
+        Method="method:N", Parameters="parameters:Q|,.0f", Mean="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f"
+    )
+    intervals = (
+        chart(points)
+        .transform_filter("isValid(datum.low)")
+        .mark_errorbar(ticks=True)
+        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
+    )
+    dots = chart(points).mark_point(filled=True, size=70)
+    dots = choosable(dots.encode(x=x, y=of(y, "mean"), tooltip=shown, **encoded.point))
+    levels = [{**row, "said": f"{row['method']} (trains nothing)"} for row in rows if row["parameters"] == 0]
+    lines = chart(levels).mark_rule(style=REFERENCE).encode(y=of(y, "mean"))
+    names = chart(levels).mark_text(align="right", dy=-6).encode(x=alt.value("width"), y=of(y, "mean"), text="said:N")
+    layers = [*([lines, names] if levels else []), intervals, dots]
+    made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(row["method"] for row in points))
+    words = "Mean score against trainable parameters, one point per method"
+    return Figure(f"Score against cost: {board.title}", spec(made), words)
+
+
+def learning_curves(
+    board: "Leaderboard", runs: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style]
+) -> Figure | None:
+    """Validation loss against step, a panel for each task of the leaderboard; `None` without curves.
+
+    A line is the mean over the seeds of a method. A step is drawn if every seed that has a curve was validated there,
+    so that a line never changes its runs midway.
+    """
+    import altair as alt
+
+    here = (runs["model"] == board.model) & (runs["size"] == board.size)
+    runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
+    points = curves.merge(runs[["id", "label", "task"]], on="id")
+    rows: Rows = [
+        {"task": task, "method": str(label), "step": step, "loss": loss if math.isfinite(loss) else None}
+        for task in board.tasks
+        for label, of_method in points[points["task"] == task].groupby("label")
+        for step, loss in _mean_curve(of_method).items()
+    ]
+    if not rows:
+        return None
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    encoded = method_encodings({method: looks[method] for method in sorted({row["method"] for row in rows})})
+    across = min(2, len(tasks))
+    y = alt.Y("loss:Q", title="Validation loss", scale=alt.Scale(zero=False))
+    shown = tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f")
+    made = (
+        alt.layer(*lines_and_points(chart(rows), encoded, {"x": alt.X("step:Q", title="Step"), "y": y}, shown))
+        .properties(width=WIDTH // 2, height=HEIGHT * 2 // 3)
+        .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
+        .resolve_scale(x="independent", y="independent")
+    )
+    words = "Validation loss against step, a panel for each task, a line per method"
+    return Figure(f"Learning curves: {board.title}", spec(made), words)
+
+
+def _mean_curve(points: "pd.DataFrame") -> "dict[float, float]":
+    steps = points.groupby("step")["validation_loss"]
+    count = steps.count()
+    found: Any = steps.mean()[count == count.max()].to_dict()
+    return {float(step): float(loss) for step, loss in found.items()}
