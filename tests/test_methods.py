@@ -107,7 +107,7 @@ def finish(base: Base, adapted: Adapted) -> bool:
 @pytest.mark.parametrize(("method", "model"), CELLS)
 def test_contract(method: str, model: str, folders: dict[str, Path]) -> None:
     """The contract is `peftbench.checks.method_contract`; here: it is kept, and what is trained and left."""
-    asked = method_check.spec(method, SMALL.get(method, {}))
+    asked = method_check.tiny_spec(method, SMALL.get(method, {}))
     found = list(method_check.on(folders[model], asked, abilities=model in ("llama", "flan")))
     if (method, model) in REFUSED:
         assert REFUSED[method, model] in found[0].facts["refused"]

@@ -63,7 +63,7 @@ def measure_capabilities(name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"about": about, "paper": unit.facts.paper, "learning_rate": unit.facts.learning_rate}
     row |= dict.fromkeys(COLUMNS) | {"base": "", "why": []}
     try:
-        asked = method_check.spec(name, SMALL.get(name, {}))
+        asked = method_check.tiny_spec(name, SMALL.get(name, {}))
     except UserError as problem:
         reason = str(problem).partition(": ")[2]
         return row | dict.fromkeys(tiny_models.SHAPES, False) | {"why": [reason]}
@@ -71,7 +71,7 @@ def measure_capabilities(name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             _take(row, shape, list(method_check.on(tiny_models.build_tiny(shape, Path(folder)), asked)))
     if importlib.util.find_spec("bitsandbytes") is not None and row["decoder"]:
-        _take_four_bits(row, method_check.spec(name, SMALL.get(name, {}), "nf4"))
+        _take_four_bits(row, method_check.tiny_spec(name, SMALL.get(name, {}), "nf4"))
     return row
 
 

@@ -40,7 +40,7 @@ def check_method(name: str, arguments: Mapping[str, object], tell: TellMethod | 
     `tell` is called with the shape and each finding as it is made. A model that the method refuses with a reason is no
     problem, unless it refuses both. Raises `UserError` for an unknown name or a wrong argument.
     """
-    asked = spec(name, arguments)
+    asked = tiny_spec(name, arguments)
     report = MethodReport(str(asked.method))
     for shape in tiny_models.SHAPES:
         with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def check_method(name: str, arguments: Mapping[str, object], tell: TellMethod | 
     return report
 
 
-def spec(name: str, arguments: Mapping[str, object], quantise: str | None = None) -> RunSpec:
+def tiny_spec(name: str, arguments: Mapping[str, object], quantise: str | None = None) -> RunSpec:
     """A run of a method with these arguments. Raises `UserError` for an unknown name, a wrong argument, or a method
     that is put on one model alone.
     """

@@ -13,7 +13,7 @@ from peftbench.stats.intervals import Interval
 if TYPE_CHECKING:
     import altair as alt
 
-Channel = TypeVar("Channel", "alt.X", "alt.Y")
+EncodingChannel = TypeVar("EncodingChannel", "alt.X", "alt.Y")
 
 COLOURS = ("#0077bb", "#d55e00", "#009e73", "#b8579a", "#c98a00", "#33a0c8", "#8a7ad1")
 """Okabe and Ito's and Tol's colours for the colour-blind, those that hold on white and on near-black."""
@@ -111,7 +111,7 @@ def chart(rows: Rows) -> "alt.Chart":
     return alt.Chart(alt.InlineData(values=rows))
 
 
-def ends(interval: Interval) -> dict[str, float | None]:
+def interval_ends(interval: Interval) -> dict[str, float | None]:
     """The fields of an interval."""
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
@@ -136,9 +136,9 @@ def log_x(low: float, high: float, title: str, label: str = "format(datum.value,
     )
 
 
-def of(channel: Channel, field: str) -> Channel:
+def of(channel: EncodingChannel, field: str) -> EncodingChannel:
     """An axis with the numbers of a field on it."""
-    placed: Channel = channel.copy().field(field).type("quantitative")
+    placed: EncodingChannel = channel.copy().field(field).type("quantitative")
     return placed
 
 
@@ -155,7 +155,7 @@ def tooltip(**fields: str) -> "list[alt.Tooltip]":
     return [alt.Tooltip(name, title=title, format=form) for title, name, _, form in made]
 
 
-def spec(chart: Any) -> dict[str, Any]:
+def vega_spec(chart: Any) -> dict[str, Any]:
     """The specification of a chart, checked by the schema of Vega-Lite."""
     made: dict[str, Any] = chart.to_dict()
     # Of Altair's default theme, and a web address that a page does not need.

@@ -12,14 +12,14 @@ from peftbench.studies._figures import (
     Style,
     chart,
     choosable,
-    ends,
+    interval_ends,
     lines_and_points,
     log_x,
     method_encodings,
     of,
-    spec,
     tall_enough,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies.blocks import Figure
 
@@ -42,7 +42,7 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     import altair as alt
 
     rows: Rows = [
-        {"method": row.method, "parameters": row.costs["trainable_parameters"], **ends(row.mean)}
+        {"method": row.method, "parameters": row.costs["trainable_parameters"], **interval_ends(row.mean)}
         for row in board.rows
         if row.mean
     ]
@@ -70,7 +70,7 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     layers = [*([lines, names] if levels else []), intervals, dots]
     made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(row["method"] for row in points))
     words = "Mean score against trainable parameters, one point per method"
-    return Figure(f"Score against cost: {board.title}", spec(made), words)
+    return Figure(f"Score against cost: {board.title}", vega_spec(made), words)
 
 
 def learning_curves(
@@ -106,7 +106,7 @@ def learning_curves(
         .resolve_scale(x="independent", y="independent")
     )
     words = "Validation loss against step, a panel for each task, a line per method"
-    return Figure(f"Learning curves: {board.title}", spec(made), words)
+    return Figure(f"Learning curves: {board.title}", vega_spec(made), words)
 
 
 def _mean_curve(points: "pd.DataFrame") -> "dict[float, float]":

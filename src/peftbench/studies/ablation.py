@@ -18,7 +18,7 @@ from peftbench.results.store import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, spec, tooltip
+from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, tooltip, vega_spec
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
@@ -300,4 +300,4 @@ def _heat(where: str, one: Ablation) -> Figure:
     made = alt.layer(cells.encode(x=x, y=y, opacity=strength, tooltip=shown), edges, texts)
     made = made.properties(width=max(WIDTH, WIDE * len(modules)), height=alt.Step(HIGH))
     words = f"Scores of {one.method} by layers and modules, with the parameters that are trained"
-    return Figure(_title(where, one), spec(made), words)
+    return Figure(_title(where, one), vega_spec(made), words)

@@ -25,8 +25,8 @@ from peftbench.studies._figures import (
     log_x,
     method_encodings,
     of,
-    spec,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
@@ -376,7 +376,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     )
     title = f"{place}: to the first validation {NEAR}, as multiples of full fine-tuning"
     words = "Steps and seconds to come near the lowest loss, as multiples of full fine-tuning"
-    return Figure(title, spec(made), words)
+    return Figure(title, vega_spec(made), words)
 
 
 def _ratio_ends(rows: Rows) -> tuple[float, float]:

@@ -20,13 +20,13 @@ from peftbench.studies._figures import (
     Rows,
     Style,
     chart,
-    ends,
+    interval_ends,
     lines_and_points,
     method_encodings,
     of,
-    spec,
     tall_enough,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
@@ -322,7 +322,7 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
             "rows": point.rows,
             # Beside each other, or intervals of several methods could not be told apart.
             "beside": point.rows * 1.02 ** (i - (len(drawn) - 1) / 2),
-            **ends(point.score),
+            **interval_ends(point.score),
         }
         for i, curve in enumerate(drawn)
         for point in curve.points
@@ -340,4 +340,4 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
     shown = tooltip(Method="method:N", Rows="rows:Q|,d", Score="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f")
     curves = lines_and_points(chart(rows), encoded, {"x": x, "y": of(y, "mean")}, shown)
     made = alt.layer(intervals, *curves).properties(width=WIDTH, height=tall_enough(curve.method for curve in drawn))
-    return Figure(_title(scale), spec(made), f"Score against training rows, one line per method: {_title(scale)}")
+    return Figure(_title(scale), vega_spec(made), f"Score against training rows, one line per method: {_title(scale)}")

@@ -13,7 +13,7 @@ from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
 from peftbench.studies._coverage import scores_of
-from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, spec
+from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, vega_spec
 from peftbench.studies._text_format import ABSENT, UNTOLD
 from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.leaderboard import Leaderboard
@@ -255,4 +255,4 @@ def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
     ]
     made = alt.layer(*layers).properties(width=WIDTH, height=ROW * (bars + half + 2.2))
     words = "Mean ranks of the methods, bars joining those that do not differ"
-    return Figure(f"Critical difference of mean ranks: {title}", spec(made), words)
+    return Figure(f"Critical difference of mean ranks: {title}", vega_spec(made), words)

@@ -22,12 +22,12 @@ from peftbench.studies._figures import (
     Style,
     chart,
     choosable,
-    ends,
+    interval_ends,
     method_encodings,
     of,
-    spec,
     tall_enough,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
@@ -227,8 +227,8 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
         {
             "method": standing.method,
             "on_front": "yes" if standing.on_front else "no",
-            **{f"score_{end}": value for end, value in ends(standing.score).items()},
-            **{f"loss_{end}": value for end, value in ends(standing.forgetting).items()},
+            **{f"score_{end}": value for end, value in interval_ends(standing.score).items()},
+            **{f"loss_{end}": value for end, value in interval_ends(standing.forgetting).items()},
         }
         for standing in one.standings
     ]
@@ -255,4 +255,6 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
     hollow = choosable(drawn.mark_point(filled=False, size=70).encode(**looked, tooltip=shown))
     made = alt.layer(edge, *bars, filled, hollow)
     made = made.properties(width=WIDTH, height=tall_enough(standing.method for standing in one.standings))
-    return Figure(f"Front of {group}", spec(made), "Mean score against forgetting, one point per method, and the front")
+    return Figure(
+        f"Front of {group}", vega_spec(made), "Mean score against forgetting, one point per method, and the front"
+    )

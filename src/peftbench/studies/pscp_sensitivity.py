@@ -18,9 +18,9 @@ from peftbench.studies._figures import (
     chart,
     choosable,
     method_encodings,
-    spec,
     tall_enough,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._pscp_costs import Paid, Pscp
 from peftbench.studies._pscp_weights import WeightSet
@@ -190,7 +190,7 @@ def _figure(title: str, weights: WeightSet, held: list[Sweep], looks: Mapping[st
     encoded = method_encodings({method: looks[method] for method in sorted(last, key=lambda name: -last[name])})
     made = alt.vconcat(_curves(held[0], encoded), _strip(weights, held, encoded)).resolve_scale(x="shared")
     words = f"PSCP ({weights}) against its exponents, and which method leads"
-    return Figure(title, spec(made), words)
+    return Figure(title, vega_spec(made), words)
 
 
 def _x(field: str, title: str | None) -> "alt.X":

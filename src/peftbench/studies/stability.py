@@ -24,8 +24,8 @@ from peftbench.studies._figures import (
     Style,
     chart,
     method_encodings,
-    spec,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
@@ -211,7 +211,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
         .facet(alt.Facet("panel:N", sort=panels, title=None), columns=across)
         .resolve_scale(x="independent")
     )
-    return Figure(f"Every seed of {group}", spec(made), "The score of every seed, a row for each method")
+    return Figure(f"Every seed of {group}", vega_spec(made), "The score of every seed, a row for each method")
 
 
 def _points(runs: "pd.DataFrame") -> Rows:

@@ -19,9 +19,9 @@ from peftbench.studies._figures import (
     chart,
     lines_and_points,
     method_encodings,
-    spec,
     tall_enough,
     tooltip,
+    vega_spec,
 )
 from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
@@ -329,4 +329,4 @@ def _figure(each: Searches, looks: Mapping[str, Style]) -> Figure:
     shown = tooltip(Method="method:N", Trials="trials:Q", Score="score:Q|.1f")
     layers = lines_and_points(chart(rows), encoded, {"x": x, "y": y}, shown, interpolate="step-after")
     made = alt.layer(*layers).properties(width=WIDTH, height=tall_enough(drawn))
-    return Figure(_title(each), spec(made), "Mean test score against the number of trials, one line per method")
+    return Figure(_title(each), vega_spec(made), "Mean test score against the number of trials, one line per method")
