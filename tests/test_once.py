@@ -1,0 +1,60 @@
+"""A command looks at a store once, and chooses and labels its runs once, however many studies a report has."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import made_store
+from peftbench.results.store import Store
+from peftbench.studies import _setting_selection, run_data, studies
+from test_cli import call
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    found: Counter[str] = Counter()
+    scan, compared = Store.scan, _setting_selection.compared_runs
+
+    def counted_scan(self: Store, reread: bool = False) -> object:
+        found["scans"] += 1
+        return scan(self, reread)
+
+    def counted(table: object) -> object:
+        found["selections"] += 1
+        return compared(table)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "scan", counted_scan)
+    # Wherever it was imported to: a study that chooses by itself is counted too.
+    for module in (
+        _setting_selection,
+        run_data,
+        *(__import__(s.analyse.__module__, fromlist="x") for s in studies().values()),
+    ):
+        if hasattr(module, "compared_runs"):
+            monkeypatch.setattr(module, "compared_runs", counted)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    methods = ("none", "lora", "full", "ia3")
+    results = [made_store.result(m, t, seed) for m in methods for t in ("sst2", "cola") for seed in (0, 1, 2)]
+    made_store.store(tmp_path / "store", *results)
+    return tmp_path / "store"
+
+
+def test_a_report_chooses_its_runs_once(store: Path, counts: Counter[str], tmp_path: Path) -> None:
+    done = call("report", "--store", store, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert counts == {"scans": 1, "selections": 1}
+
+
+@pytest.mark.parametrize("command", ["status GRID", "list runs", "report", "plan GRID --no-costs"])
+def test_a_command_reads_the_store_once(command: str, store: Path, counts: Counter[str], tmp_path: Path) -> None:
+    grid = tmp_path / "grid.toml"
+    grid.write_text('methods = ["none", "lora"]\ntasks = ["sst2"]\nsizes = [100]\nseeds = [0, 1, 2]\n')
+    words = [str(grid) if word == "GRID" else word for word in command.split()]
+    done = call(*words, "--store", store)
+    assert done.code == 0, done.err
+    assert counts["scans"] == 1
