@@ -1,6 +1,7 @@
 """The leaderboard as terminal text, Markdown, CSV and a page."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -251,6 +252,25 @@ def test_a_figure_is_drawn_alike_each_time_and_in_the_colours_of_the_page(board:
     assert figures.page_svg(one) == figures.page_svg(one)
     assert "var(--ink" in figures.page_svg(one)
     assert "var(" not in figures.svg(one)
+
+
+def test_a_page_has_each_figure_drawn_and_as_data(tmp_path: Path) -> None:
+    shown = run_data(table(), curves(table()))
+    page = write_report(shown, {}, tmp_path)[2].read_text("utf-8")
+    made = figures.of_report(shown)
+    held = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', page)]
+    assert held == [figure.spec for figure in made]
+    for figure in made:
+        assert texts(figure)
+        assert page.count(figures.page_svg(figure)) == 1
+        assert f'role="img" aria-label="{figure.alt}"' in unescape(page)
+    assert len({figure.title for figure in made}) == len(made)
+
+
+def test_a_page_without_figures_has_no_script_for_them(tmp_path: Path) -> None:
+    runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no memory")])
+    page = write_report(run_data(runs, curves(runs)), {}, tmp_path)[-1].read_text("utf-8")
+    assert "vegaEmbed" not in page
 
 
 def test_a_method_looks_the_same_in_all_figures(board: Leaderboard) -> None:

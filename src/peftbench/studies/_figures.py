@@ -1,7 +1,7 @@
 """What the figures of all studies share: the look of a method, and parts of Vega-Lite specifications.
 
-A specification has its data and no `config`: ink, grid and fonts are the renderer's. Marks that are in ink have a style
-of `STYLES`, which a renderer must know. The same input gives the same specification.
+A specification has its data and no `config`: ink, grid, fonts and the styles of marks that are in ink are the
+renderer's. The same input gives the same specification.
 """
 
 import math
@@ -25,8 +25,7 @@ SHAPES = (
 DASHES = ((1, 0), (5, 2), (6, 2, 1, 2), (1, 2))
 
 REFERENCE, STRONG, PATCH = "reference", "strong", "patch"
-STYLES = (REFERENCE, STRONG, PATCH)
-"""Of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
+"""Styles of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
 
 FADED = 0.15
 """The opacity of methods that are not chosen in a legend, where some are."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftbench.studies._figures import (
     HEIGHT,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 ROOM = 1.8
 """By what the axis of parameters goes beyond the least and the most."""
+MARKS = 5
+"""Points of a learning curve, or a few more."""
 COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
 """A count on an axis, as `peftbench.studies._text_format.count_text` writes it."""
 
@@ -87,10 +89,10 @@ def learning_curves(
     runs = runs[here & runs["machine_class"].isin(board.machine_classes)]
     points = curves.merge(runs[["id", "label", "task"]], on="id")
     rows: Rows = [
-        {"task": task, "method": str(label), "step": step, "loss": loss if math.isfinite(loss) else None}
+        {"task": task, "method": str(label), **row}
         for task in board.tasks
         for label, of_method in points[points["task"] == task].groupby("label")
-        for step, loss in _mean_curve(of_method).items()
+        for row in _mean_curve(of_method)
     ]
     if not rows:
         return None
@@ -99,8 +101,9 @@ def learning_curves(
     across = min(2, len(tasks))
     y = alt.Y("loss:Q", title="Validation loss", scale=alt.Scale(zero=False))
     shown = tooltip(Method="method:N", Step="step:Q", Loss="loss:Q|.3f")
+    lines, marks = lines_and_points(chart(rows), encoded, {"x": alt.X("step:Q", title="Step"), "y": y}, shown)
     made = (
-        alt.layer(*lines_and_points(chart(rows), encoded, {"x": alt.X("step:Q", title="Step"), "y": y}, shown))
+        alt.layer(lines, marks.transform_filter("datum.marked"))
         .properties(width=WIDTH // 2, height=HEIGHT * 2 // 3)
         .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
         .resolve_scale(x="independent", y="independent")
@@ -109,8 +112,13 @@ def learning_curves(
     return Figure(f"Learning curves: {board.title}", vega_spec(made), words)
 
 
-def _mean_curve(points: "pd.DataFrame") -> "dict[float, float]":
+def _mean_curve(points: "pd.DataFrame") -> Rows:
+    """Step and loss of a line; the few steps that get a point are `marked`."""
     steps = points.groupby("step")["validation_loss"]
     count = steps.count()
-    found: Any = steps.mean()[count == count.max()].to_dict()
-    return {float(step): float(loss) for step, loss in found.items()}
+    line = steps.mean()[count == count.max()]
+    every = max(1, len(line) // MARKS)
+    return [
+        {"step": float(step), "loss": float(loss) if math.isfinite(loss) else None, "marked": number % every == 0}
+        for number, (step, loss) in enumerate(zip(line.index, line, strict=True))
+    ]

@@ -194,6 +194,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     methods = sorted({row["method"] for row in rows})
     encoded = method_encodings({method: looks[method] for method in methods}, legend=False)
+    known = any(row["chance"] is not None for row in rows)
     across = min(3, len(panels))
     drawn = chart(rows)
     y = alt.Y("method:N", sort=methods, title=None)
@@ -206,7 +207,7 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
         tooltip=tooltip(Method="method:N", Seed="seed:N", Score="score:Q|.1f"),
     )
     made = (
-        alt.layer(chance, means, seeds)
+        alt.layer(*([chance] if known else []), means, seeds)
         .properties(width=(WIDTH + 120) // across, height=alt.Step(ROW))
         .facet(alt.Facet("panel:N", sort=panels, title=None), columns=across)
         .resolve_scale(x="independent")
