@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_set_of_the_documentation(tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "docs" / "measures.md").read_text()
+    text = (Path(__file__).parent.parent / "docs" / "measures" / "pscp.md").read_text()
     path = tmp_path / "ours.toml"
     path.write_text(text.partition("```toml\n")[2].partition("```")[0])
     held = weight_set(path)
