@@ -366,6 +366,14 @@ def test_many_methods_look_different() -> None:
     assert len({(look.colour, look.shape) for look in looks.values()}) == 60
 
 
+def test_every_one_of_many_methods_is_named_in_a_figure() -> None:
+    names = [f"method {i}" for i in range(65)]
+    (board,) = leaderboards(pd.DataFrame([run(name, "emotions", seed) for name in names for seed in (0, 1)]))
+    figure = score_cost(board, styles(names))
+    assert figure is not None
+    assert set(names) <= set(texts(figure))
+
+
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
     runs = pd.DataFrame([run("lora", "emotions", 0, status="failed", score=float("nan"), error="no\nmemory")])
     shown = run_data(runs, curves(runs))

@@ -27,10 +27,12 @@ FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
 ONLY_INLINE: list[str] = []
 """Where data may be loaded from: nowhere."""
 DOTTED = [1, 3]
+MOST_METHODS = 10_000
+"""Of a legend; without a number, Vega-Lite drops those after 30."""
 
 
 def config(ink: str = INK, grid: str = GRID, paper: str = PAPER) -> dict[str, Any]:
-    """How all figures look, as a `config` of Vega-Lite. No label is cut."""
+    """How all figures look, as a `config` of Vega-Lite. No label is cut or dropped."""
     return {
         "aria": False,
         "background": paper,
@@ -57,6 +59,7 @@ def config(ink: str = INK, grid: str = GRID, paper: str = PAPER) -> dict[str, An
             "labelColor": ink,
             "labelLimit": 0,
             "labelFontSize": 12,
+            "symbolLimit": MOST_METHODS,
             "symbolOpacity": 1,
             "symbolSize": 70,
             "titleColor": ink,

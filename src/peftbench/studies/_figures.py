@@ -32,10 +32,10 @@ FADED = 0.15
 
 WIDTH, HEIGHT = 600, 300
 """Pixels of a plot."""
-MOST_TICKS = 10
 ROW = 17
 """Pixels that a method takes in a legend or on an axis."""
-
+MOST_TICKS = 10
+"""Of an axis on which ticks are said outright."""
 
 Rows = list[dict[str, Any]]
 """Data of a figure, each row by field."""
