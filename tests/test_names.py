@@ -8,7 +8,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "peftbench"
 
 FAMILY = "what every model family has; one protocol"
 STUDY = "what every study has; one protocol"
-VERB = "a verb of the command line and the function of the Python API that it calls"
+VERB = "a verb of the command line, its file, and the function that it calls"
 TWICE = {
     "advance": FAMILY,
     "auto": FAMILY,
@@ -29,6 +29,7 @@ TWICE = {
     "reproduce": VERB,
     "run": f"{VERB}; and one run, in `experiment`",
     "score": VERB,
+    "verify": VERB,
     "launch": "what every launcher has; one protocol",
     "main": "the entry of a program",
     "make": "the generator of the rows of a task",

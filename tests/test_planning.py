@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import SHARED
-from peftbench.cli.planning import _left, warn
+from peftbench.cli.plan import _left, warn
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.engine.checkpoint import save_checkpoint

@@ -9,18 +9,18 @@ from pydantic import ValidationError
 from typer.core import TyperGroup
 
 from peftbench.cli import (
-    advising,
+    advise,
     authoring,
     data,
     evaluate,
     gate,
     import_export,
-    planning,
-    reproducing,
+    plan,
+    reproduce,
     runs,
-    scoring,
+    score,
     units,
-    verifying,
+    verify,
 )
 from peftbench.core.registry import UserError
 from peftbench.core.safe_text import problems, visible
@@ -46,18 +46,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (runs.run, evaluate.evaluate, gate.gate, planning.plan, planning.calibrate, runs.status, runs.report):
+for verb in (runs.run, evaluate.evaluate, gate.gate, plan.plan, plan.calibrate, runs.status, runs.report):
     app.command()(verb)
-app.command()(scoring.score)
-app.command()(advising.advise)
+app.command()(score.score)
+app.command()(advise.advise)
 app.command("import")(import_export.import_published)
 app.command()(import_export.export)
 app.command("list")(units.list_units)
 app.command()(units.show)
 app.command()(data.fetch)
-app.command()(reproducing.reproduce)
-app.command()(verifying.verify)
-app.command()(reproducing.env)
+app.command()(reproduce.reproduce)
+app.command()(verify.verify)
+app.command()(reproduce.env)
 
 data_app = typer.Typer(help="Local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)
 data_app.command()(data.check)

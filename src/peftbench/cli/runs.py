@@ -32,7 +32,7 @@ from peftbench.cli.options import (
     snapshot_of,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
-from peftbench.cli.planning import warn
+from peftbench.cli.plan import warn
 from peftbench.core.registry import UserError
 from peftbench.core.spec import BAD
 

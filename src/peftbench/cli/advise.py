@@ -10,7 +10,7 @@ import typer
 
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, plug, snapshot_of
 from peftbench.cli.output import console, print_json, say, warn_damaged
-from peftbench.cli.planning import OnDevice
+from peftbench.cli.plan import OnDevice
 from peftbench.cli.quantities import quantity
 from peftbench.core.registry import UserError
 
