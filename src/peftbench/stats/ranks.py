@@ -54,14 +54,12 @@ def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05)
 
 def friedman(ranks: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tuple[float, float]:
     """Friedman's statistic (1937) and its p-value by the chi-squared distribution, from ranks [task, method]."""
-    from scipy.special import chdtrc
+    from scipy.stats import friedmanchisquare
 
-    n, k = ranks.shape
-    between = n * float(((ranks.mean(0) - (k + 1) / 2) ** 2).sum())
-    within = float(((ranks - (k + 1) / 2) ** 2).sum()) / (n * (k - 1))
-    if not within:
+    if (ranks == ranks[:, :1]).all():
         return 0.0, 1.0
-    return between / within, float(chdtrc(k - 1, between / within))
+    found = friedmanchisquare(*ranks.T)
+    return float(found.statistic), float(found.pvalue)
 
 
 def nemenyi(methods: int, tasks: int, alpha: float = 0.05) -> float:
