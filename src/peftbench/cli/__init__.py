@@ -59,7 +59,7 @@ app.command()(reproduce.reproduce)
 app.command()(verify.verify)
 app.command()(reproduce.env)
 
-data_app = typer.Typer(help="Local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Check local mirrors of data sets.", no_args_is_help=True, rich_markup_mode=None)
 data_app.command()(data.check)
 app.add_typer(data_app, name="data")
 app.add_typer(authoring.new, name="new")

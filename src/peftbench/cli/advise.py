@@ -48,7 +48,10 @@ def advise(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which methods to take for a model, a task and limits, by your own runs, by published figures, or by both."""
+    """Recommend methods for a model, a task and limits.
+
+    By your own runs, by published figures, or by both.
+    """
     plug(plugin)
     if not 0 <= within < math.inf:
         raise UserError(f"--within {within:g}: a number of points, 0 or more")

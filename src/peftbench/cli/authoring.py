@@ -13,8 +13,8 @@ from peftbench.cli.output import print_json, say
 if TYPE_CHECKING:
     from peftbench.checks.static_checks import Finding
 
-new = typer.Typer(help="Write a file for a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
-check = typer.Typer(help="Look for what is wrong with a task or a method.", no_args_is_help=True, rich_markup_mode=None)
+new = typer.Typer(help="Write a template for a task or a method.", no_args_is_help=True, rich_markup_mode=None)
+check = typer.Typer(help="Check a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="what it is to be called")]
 To = Annotated[Path | None, typer.Option("--to", help="the file; default: NAME.py here", metavar="FILE")]

@@ -21,7 +21,9 @@ def fetch(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the data sets of tasks into a local mirror, for machines without a network.
+    """Download data sets into a local mirror.
+
+    For machines without a network.
 
     The same command goes on where it stopped: what is there and whole is not fetched again. Exit status 1 if some could
     not be had, 2 if none could.
@@ -51,7 +53,10 @@ def check(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a mirror is what its manifest says, and that the tasks can read it. Exit status 1 if not."""
+    """Check a mirror against its manifest.
+
+    And that the tasks can read it. Exit status 1 if not.
+    """
     from peftbench.tasks._mirror import check_mirror as check_mirror
 
     plug(plugin)

@@ -47,7 +47,9 @@ def evaluate(
     retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
-    """Score adapters trained elsewhere, as runs of the store like any other. The same command resumes.
+    """Score adapters that were trained elsewhere.
+
+    They become runs of the store like any other. The same command resumes.
 
     Exit status as of `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has one.
     """

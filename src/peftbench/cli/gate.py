@@ -57,7 +57,7 @@ def gate(
     ] = None,
     size: Annotated[str, typer.Option(help="training rows, or all")] = "256",
     seeds: Annotated[int, typer.Option(min=2, help="how many seeds, from 0")] = 5,
-    margin: Annotated[float, typer.Option(help="by how many points no worse may be worse")] = 3.0,
+    margin: Annotated[float, typer.Option(help="non-inferiority margin in points")] = 3.0,
     train: Annotated[
         list[str] | None, typer.Option(help="a setting of [train]; may be repeated", metavar="KEY=VALUE")
     ] = None,
@@ -75,7 +75,9 @@ def gate(
     junit: Annotated[Path | None, typer.Option(help="write JUnit XML to this file", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Is a method or an adapter no worse than a baseline? For continuous integration.
+    """Test that a method is no worse than a baseline.
+
+    Or a trained adapter. For continuous integration.
 
     Exit status 0: no worse; 1: worse; 2: no verdict, as the gate cannot tell, or as the command could not be done.
     """

@@ -37,7 +37,10 @@ def import_published(
     store: StoreDir = RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Keep published figures in a store; reports then show them, apart from what was measured."""
+    """Import published figures into a store.
+
+    Reports show them apart from what was measured.
+    """
     from peftbench.results import published
 
     found = published.gather(what)
@@ -71,7 +74,10 @@ def export(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write runs as CSV, parquet or LaTeX, figures of them, or one file each: peft's JSON, metadata of a model card."""
+    """Export runs as CSV, parquet, LaTeX or figures.
+
+    Or one file a run: peft's JSON, metadata of a model card.
+    """
     from peftbench.report.exports import export_runs as write
 
     plug(plugin)

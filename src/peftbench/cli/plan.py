@@ -58,7 +58,10 @@ def plan(
     html: Page = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a grid asks for, how much of it is done, and what it will cost, without running or fetching anything."""
+    """Show what a grid asks for and what it will cost.
+
+    And how much of it is done. Nothing is run or downloaded.
+    """
     plug(plugin)
     place = snapshot_of(store)
     search = grid_search(grid, (model, limit, size), place)
@@ -122,7 +125,10 @@ def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "
 
 
 def calibrate(as_json: AsJson = False) -> None:
-    """Measure how fast this machine trains, for the times of `plan`. About a minute; nothing else should run."""
+    """Measure how fast this machine trains.
+
+    The times of `plan` rest on it. It takes about a minute; nothing else should run.
+    """
     from peftbench.profiling.calibration import calibrated
 
     found = calibrated(lambda line: None if as_json else say(line, stderr=True))

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def env(as_json: AsJson = False) -> None:
-    """What this installation is: machine, versions, code, settings, and what is optional. For a report of an error."""
+    """Show machine, versions, code and optional packages.
+
+    To be pasted into a report of an error.
+    """
     from peftbench.core.installation import extras, installation_facts
 
     found, optional = installation_facts(), extras()
@@ -44,7 +47,10 @@ def reproduce(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do a run once more and say whether it found the same. Exit status 1: it did not; 2: it cannot be done here."""
+    """Repeat a run and compare what was found.
+
+    Exit status 1: it is not the same; 2: the run cannot be done here.
+    """
     from peftbench.cli.progress import ProgressDisplay
     from peftbench.launch import Options, signal_exit_status
     from peftbench.launch.reproduce import reproduce_run as do_again

@@ -55,7 +55,9 @@ def run(
     retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do every run of a grid that has no result yet, then print the leaderboard. The same command resumes.
+    """Run the missing cells of a grid.
+
+    Print the leaderboard at the end. The same command resumes.
 
     Several of these commands may work on one grid and store at once, also on machines that share a file system.
     Exit status 0: every run has a result; 1: some failed or are missing; 2: none has one, or the command could not be
@@ -81,7 +83,7 @@ def status(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """How many runs there are of each status, and why some failed."""
+    """Count runs by status, and show why some failed."""
     plug(plugin)
     place = snapshot_of(store)
     search = grid_search(grid, (model, limit, size), place) if grid else None
@@ -121,7 +123,10 @@ def report(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the leaderboard, and apart what was published, and write both as Markdown, CSV and one HTML page."""
+    """Print and write the leaderboard.
+
+    It is written with the studies as Markdown, CSV and one HTML page. Published figures stand apart.
+    """
     from peftbench import report as reports
     from peftbench.results.published import kept_published, published_frame
     from peftbench.studies._pscp_weights import weight_sets

@@ -37,7 +37,9 @@ def score(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score answers that are kept, by the metrics that a run had or by others; nothing is trained or answered.
+    """Score kept answers again, or by other metrics.
+
+    Nothing is trained or answered.
 
     Exit status 1: a metric has no value, or a score is not the one in the store (and --save was not given).
     """

@@ -22,8 +22,10 @@ def list_units(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is, a line each: models, methods, tasks, suites, metrics, weights of PSCP, ready grids, devices for
-    `--device`, or the runs of a store. `show` has everything about one thing, and --json about all.
+    """List models, methods, tasks, metrics, grids, runs.
+
+    Also suites, weights of PSCP and devices for `--device`; a line each. `show` has everything about one of them, and
+    --json about all.
     """
     from peftbench.cli import listing
 
@@ -85,7 +87,10 @@ def show(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Everything about one thing: a unit with its arguments (a task with a rendered example), or a run."""
+    """Show one unit, grid or run in full.
+
+    A method with its arguments, a task with a rendered example.
+    """
     plug(plugin)
     kind, name = _named(words)
     facts = _facts(kind, name, store, data)

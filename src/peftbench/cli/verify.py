@@ -14,7 +14,9 @@ def verify(
     store: Annotated[Path, typer.Argument(help="folder of results", metavar="STORE")] = RESULTS,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of a store and check it against its digests, and every result against itself.
+    """Check every byte of a store.
+
+    Files are compared with their digests, and every result with itself.
 
     Exit status 1: something is damaged. Runs with a damaged file count as missing: the same grid runs them again.
     """
