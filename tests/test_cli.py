@@ -112,7 +112,7 @@ def test_help_of_the_verbs_about_data() -> None:
     assert "check" in call("data", "--help").out
     done = call("data", "check", "--help")
     assert (done.code, done.err) == (0, "")
-    assert "Check that a mirror is what its manifest says" in done.out
+    assert "Check a mirror against its manifest" in done.out
 
 
 def test_help_names_every_verb() -> None:
