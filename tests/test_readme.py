@@ -11,10 +11,11 @@ from peftbench.grid.expand import expand
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text() for name in ("grid-file", "data", "methods-and-tasks"))]
 
 
 def block(language: str, starts: str) -> str:
-    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL) if kind == language]
+    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", "\n".join(PAGES), re.DOTALL) if kind == language]
     (chosen,) = [code for code in found if code.startswith(starts)]
     return str(chosen)
 
@@ -88,5 +89,15 @@ def test_the_score() -> None:
 
 
 def test_every_linked_file_is_there() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert link.startswith("http") or (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_the_first_grid() -> None:
+    import tomllib
+
+    specs = expand(tomllib.loads(block("toml", "# first.toml")))
+    assert len(specs) == (2 * 3) + 3
+    assert {spec.method.name for spec in specs} == {"none", "full", "lora"}
