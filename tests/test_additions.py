@@ -78,6 +78,7 @@ FILES = {
     "studies/run_counts.py": STUDY,
     "launch/one_by_one.py": LAUNCHER,
 }
+LEFT_OUT = (".git", ".venv", ".*_cache", "__pycache__", "results", "build", "dist")
 USE = """
 import json, sys
 import peftbench
@@ -93,11 +94,7 @@ print(json.dumps(["headonly" in METHODS, "first_letter" in METRICS, "run_counts"
 
 def test_each_is_one_file(tmp_path: Path) -> None:
     here = tmp_path / "checkout"
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in listed.splitlines():
-        if (ROOT / name).is_file():
-            (here / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, here / name)
+    shutil.copytree(ROOT, here, ignore=shutil.ignore_patterns(*LEFT_OUT))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here / "src"), str(here / "tools")])}
 
     def call(*command: str) -> subprocess.CompletedProcess[str]:
