@@ -336,7 +336,7 @@ def test_the_snippet_of_the_readme_is_a_script(tmp_path: Path) -> None:
     from test_readme import block
 
     snippet = block("python", "import peftbench")
-    grid_file(tmp_path, '["none"]').rename(tmp_path / "first.toml")
+    grid_file(tmp_path, '["none"]').rename(tmp_path / "mine.toml")
     (tmp_path / "script.py").write_text(snippet + "\nprint(table['status'].tolist())\n")
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

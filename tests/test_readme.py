@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README, and the pages that it leads to, show works as it stands there."""
 
 import re
 from pathlib import Path
@@ -11,19 +11,30 @@ from peftbench.grid.expand import expand
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *((ROOT / "docs" / f"{name}.md").read_text() for name in ("grid-file", "data", "methods-and-tasks"))]
+GRID_FILES = (ROOT / "docs" / "grid-files.md").read_text()
+DATASETS = (ROOT / "docs" / "datasets.md").read_text()
 
 
-def block(language: str, starts: str) -> str:
-    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", "\n".join(PAGES), re.DOTALL) if kind == language]
+def block(language: str, starts: str, page: str = README) -> str:
+    found = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL) if kind == language]
     (chosen,) = [code for code in found if code.startswith(starts)]
     return str(chosen)
+
+
+def test_the_first_grid() -> None:
+    import tomllib
+
+    text = block("toml", "# mine.toml")
+    assert len(text.splitlines()) <= 11
+    specs = expand(tomllib.loads(text))
+    assert {str(spec.method) for spec in specs} == {"none", "full", "lora(rank=4)", "lora"}
+    assert len(specs) == 4 * 2 * 3
 
 
 def test_the_grid() -> None:
     import tomllib
 
-    specs = expand(tomllib.loads(block("toml", "# mine.toml")))
+    specs = expand(tomllib.loads(block("toml", "# mine.toml", GRID_FILES)))
     methods = {str(spec.method) for spec in specs}
     assert methods == {"none", "full", "lora", "lora(rank=4)", "lora(modules=q+v)"}
     assert not any(spec.method.name == "full" and spec.size == 1000 for spec in specs)
@@ -35,13 +46,13 @@ def test_the_grid() -> None:
 def test_where_to_adapt() -> None:
     import tomllib
 
-    specs = expand(tomllib.loads(block("toml", "# where.toml")))
+    specs = expand(tomllib.loads(block("toml", "# where.toml", GRID_FILES)))
     assert len({spec.method.model_dump_json() for spec in specs}) == 5 + 1 + 1 + 2
 
 
 def test_your_own_data(tmp_path: Path) -> None:
     grid = tmp_path / "reviews.toml"
-    grid.write_text(block("toml", "# reviews.toml"))
+    grid.write_text(block("toml", "# reviews.toml", DATASETS))
     rows = "".join(f"Day {i},It was so {i}.,{'good' if i % 2 else 'bad'}\n" for i in range(30))
     (tmp_path / "reviews.csv").write_text("title,text,verdict\n" + rows)
     specs = expand(grid)
@@ -88,16 +99,31 @@ def test_the_score() -> None:
     assert peftbench.pscp(float(call[1]), costs) == pytest.approx(60.08, abs=0.01)
 
 
-def test_every_linked_file_is_there() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert link.startswith("http") or (page.parent / link).exists(), f"{page}: {link}"
+PAGES = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
-def test_the_first_grid() -> None:
-    import tomllib
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as GitHub links to them."""
+    heads = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
 
-    specs = expand(tomllib.loads(block("toml", "# first.toml")))
-    assert len(specs) == 3 * 2
-    assert {spec.method.name for spec in specs} == {"none", "full", "lora"}
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_linked_file_and_heading_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        there = ROOT / page.parent / path if path else ROOT / page
+        assert there.exists(), link
+        assert not anchor or anchor in anchors(there), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_named_source_file_is_there(page: Path) -> None:
+    """`package/file.py` in backticks, by its place in the package or in the repository; the changelog has old names."""
+    if page.name == "CHANGELOG.md":
+        return
+    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.py)`", (ROOT / page).read_text()):
+        if Path(name).stem != "NAME":
+            assert (ROOT / name).exists() or (ROOT / "src" / "peftbench" / name).exists(), name

@@ -26,7 +26,7 @@ logging.disable_progress_bar()
 ANSWERS = "what it says"
 """Of a model of which nothing else is known to have changed."""
 SMALL_HIDDEN = 512
-"""Below this width bfloat16 does not pay on a CPU (docs/decisions.md)."""
+"""Below this width bfloat16 does not pay on a CPU (docs/measures/training.md)."""
 
 
 def has_fast_bf16(config: Any) -> bool:

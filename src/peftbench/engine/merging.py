@@ -27,7 +27,7 @@ from peftbench.methods import Adapted
 ROWS = 8
 """Test rows on which merging is proved: all tokens of their targets."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-"""Largest difference of a logit that rounding explains, as a share of the largest logit; see docs/measures.md."""
+"""Largest difference of a logit that rounding explains, as a share of the largest logit; see docs/measures/costs.md."""
 Fold = Callable[[], AbstractContextManager[Any]]
 
 

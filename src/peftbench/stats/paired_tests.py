@@ -2,7 +2,7 @@
 
 Of 45 pairs of ten equal methods two would be "different" at 95 % by luck alone. Verdicts are therefore by p-values
 adjusted by Holm (1979) over all pairs that are compared: the chance of any false win at all is then at most 5 %, as
-far as variances of few seeds are what they seem (measured: docs/measures.md).
+far as variances of few seeds are what they seem (measured: docs/measures/statistics.md).
 
 With `moderation.FEWEST` methods or more, variances by seeds are moderated by each other, and a difference has the sum
 of its two; what the pairing of seeds would save is forgone, for degrees of freedom. With fewer it is paired by seed.
