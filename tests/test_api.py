@@ -43,6 +43,7 @@ def test_importing_it_is_light(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(QUICK)))
 def test_quick_examples(number: int, tmp_path: Path) -> None:
     done = script(QUICK[number], tmp_path)
