@@ -78,7 +78,8 @@ FILES = {
     "studies/run_counts.py": STUDY,
     "launch/one_by_one.py": LAUNCHER,
 }
-LEFT_OUT = (".git", ".venv", ".*_cache", "__pycache__", "results", "build", "dist")
+LEFT_OUT_EVERYWHERE = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__")
+LEFT_OUT_AT_THE_TOP = {"results", "build", "dist"}
 USE = """
 import json, sys
 import peftbench
@@ -92,9 +93,15 @@ print(json.dumps(["headonly" in METHODS, "first_letter" in METRICS, "run_counts"
 """
 
 
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Environments, caches and outputs; `results` is also a package of the program."""
+    outputs = LEFT_OUT_AT_THE_TOP if Path(folder) == ROOT else set()
+    return LEFT_OUT_EVERYWHERE(folder, names) | outputs.intersection(names)
+
+
 def test_each_is_one_file(tmp_path: Path) -> None:
     here = tmp_path / "checkout"
-    shutil.copytree(ROOT, here, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(ROOT, here, ignore=left_out)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here / "src"), str(here / "tools")])}
 
     def call(*command: str) -> subprocess.CompletedProcess[str]:
