@@ -42,7 +42,7 @@ def medians(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
 def rows(base: Base, task: str) -> list[Encoded]:
     unit = TASKS[task]
     return encode_examples(
-        Encoder(base.tokenizer, unit.facts, 256), split(unit, {}, 64, 0, RowLimits(8, 64), None).test
+        Encoder(base.tokenizer, unit.facts, 256), split(unit, {}, 64, 0, RowLimits(8, 64), root=None).test
     )
 
 

@@ -80,6 +80,14 @@ FILES = {
 }
 LEFT_OUT_EVERYWHERE = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__")
 LEFT_OUT_AT_THE_TOP = {"results", "build", "dist"}
+GRID = """
+methods = ["none", "headonly"]
+tasks = ["pocket_topic"]
+sizes = [16]
+seeds = [0]
+train = { max_steps = 2, validation_rows = 4 }
+eval = { test_rows = 8 }
+"""
 USE = """
 import json, sys
 import peftbench
@@ -113,6 +121,10 @@ def test_each_is_one_file(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     used = call(sys.executable, "-c", USE)
     assert used.stdout.strip() == "[true, true, true, true, true]", used.stdout + used.stderr
+    (here / "grid.toml").write_text(GRID)
+    run = call(sys.executable, "-m", "peftbench", "run", "grid.toml", "--store", "store", "--launcher", "one_by_one")
+    assert run.returncode == 0, run.stderr
+    assert "2 runs in" in run.stderr
     stale = call(sys.executable, "tools/generate.py", "--check")
     assert stale.returncode == 1
     assert "capabilities.json" in stale.stderr

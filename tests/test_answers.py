@@ -24,7 +24,7 @@ TASK = TASKS["pocket_topic"]
 def trained() -> Iterator[Trained]:
     """The bundled model, fine-tuned on a task until it has learned it, and test rows."""
     base = Base(find("pocket"), "fp32")
-    splits = split(TASK, {}, 256, 0, RowLimits(32, 96), None)
+    splits = split(TASK, {}, 256, 0, RowLimits(32, 96), root=None)
     encoder = Encoder(base.tokenizer, TASK.facts, 512)
     torch.manual_seed(0)
     full = METHODS["full"].function(base.model)
@@ -69,7 +69,7 @@ def test_the_padding_side_of_the_tokenizer_changes_no_answer(trained: Trained) -
     for side in ("left", "right"):
         tokenizer.padding_side = side
         encoder = Encoder(tokenizer, TASK.facts, 512)
-        rows = [encoder(example) for example in split(TASK, {}, 256, 0, RowLimits(32, 40), None).test]
+        rows = [encoder(example) for example in split(TASK, {}, 256, 0, RowLimits(32, 40), root=None).test]
         found.append(answers((trained[0], trained[1], rows), "generate"))
     tokenizer.padding_side = before
     assert found[0] == found[1]

@@ -105,7 +105,7 @@ def right(model: Path, kept: Path) -> tuple[list[str], list[str], float]:
     from peft import PeftModel
 
     base, task = Base(find(str(model)), "fp32"), TASKS[TASK]
-    splits = split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None)
+    splits = split(task, {}, 8, 0, RowLimits(ROWS, ROWS), root=None)
     encoder = base.encoder(task.facts, 256)
     network = PeftModel.from_pretrained(base.model, str(kept)).eval().get_base_model()
     rows, held = encode_examples(encoder, splits.test), encode_examples(encoder, splits.validation)
@@ -159,7 +159,7 @@ def test_a_third_of_the_architectures_keep_the_contract_of_methods(name: str, fo
 def test_answers_after_a_prefix_do_not_depend_on_the_batch(name: str, how: str, folder: Path) -> None:
     """Padding stands between a prefix and its text: it uses up a sliding window, and moves what is told by distance."""
     base, task = Base(find(str(made(folder, name))), "fp32"), TASKS[TASK]
-    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, 12), None).test)
+    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, 12), root=None).test)
     for adapted in with_method(base, "prefix-tuning", tokens=12):
         found = []
         for size in (32, 1):
@@ -193,7 +193,7 @@ def with_method(base: Base, name: str, **arguments: Any) -> Iterator[Adapted]:
 )
 def test_virtual_tokens_that_a_model_cannot_read_are_refused(name: str, method: str, why: str, folder: Path) -> None:
     base, task = Base(find(str(made(folder, name))), "fp32"), TASKS[TASK]
-    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None).test)
+    rows = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), root=None).test)
     for adapted in with_method(base, method, tokens=4):
         with pytest.raises(UserError, match=why):
             check_fits(base, adapted, task, rows)
@@ -204,7 +204,9 @@ def test_measures_of_a_composite_model_are_those_of_its_text(folder: Path) -> No
     assert not hasattr(base.config, "max_position_embeddings")
     assert max_positions(base.config) == 1024
     task = TASKS[TASK]
-    row = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), None).test)[0]
+    row = encode_examples(base.encoder(task.facts, 256), split(task, {}, 8, 0, RowLimits(ROWS, ROWS), root=None).test)[
+        0
+    ]
     long = Encoded(row.prompt * math.ceil(1100 / len(row.prompt)), row.target, row.choices, words=row.words)
     with pytest.raises(UserError, match="but the model has 1024 positions"):
         check_fits(base, Adapted(base.model, base.model), task, [long])

@@ -100,7 +100,7 @@ def test_the_template_says_every_fact(tmp_path: Path) -> None:
 
 def test_the_rows_of_the_template_are_as_the_pocket_rules_ask(tmp_path: Path) -> None:
     load_plugin(scaffold.write_template("task", "ruled_task", tmp_path / "ruled_task.py"))
-    found = split(TASKS["ruled_task"], {}, "all", 0, RowLimits(), None)
+    found = split(TASKS["ruled_task"], {}, "all", 0, RowLimits(), root=None)
     words = [
         {w for e in part for w in e.fields["text"].split()} for part in (found.train, found.validation, found.test)
     ]
@@ -180,7 +180,7 @@ def train_texts() -> set[str]:
     """What is trained on of the rows that `checked` wrote."""
     arguments = {"data": str(Path("rows.jsonl").absolute()), "fields": ["text"], "target": "label"}
     task = resolve("file", arguments | {"test": str(Path("test.jsonl").absolute())})
-    found = split(task, arguments, "all", 0, RowLimits(), None)
+    found = split(task, arguments, "all", 0, RowLimits(), root=None)
     return {e.fields["text"] for e in found.train}
 
 
@@ -346,7 +346,7 @@ def test_training_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
 def mean_tokens(name: str) -> float:
     from peftbench.checks import static_checks
 
-    return static_checks.check_tokens(TASKS[name], split(TASKS[name], {}, "all", 0, RowLimits(), None))[2]
+    return static_checks.check_tokens(TASKS[name], split(TASKS[name], {}, "all", 0, RowLimits(), root=None))[2]
 
 
 @pytest.mark.slow

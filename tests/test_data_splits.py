@@ -36,7 +36,7 @@ def entry(path: Path, rows: Sequence[Mapping[str, Any]], **given: Any) -> dict[s
 def splits(asked: Mapping[str, Any], size: Any = "all", seed: int = 0) -> Splits:
     (spec,) = peftbench.plan({"methods": ["none"], "tasks": [dict(asked)]})["specs"]
     task = resolve(spec.task.name, spec.task.arguments)
-    return split(task, spec.task.arguments, size, seed, RowLimits(), None)
+    return split(task, spec.task.arguments, size, seed, RowLimits(), root=None)
 
 
 def rows(*labels: str) -> list[dict[str, str]]:
@@ -88,7 +88,7 @@ def test_free_text_and_rows_made_by_rule_are_taken_as_they_come(tmp_path: Path) 
     assert [one.target.split()[1] for one in found.test] == ["12", "14", "5", "8"]
     assert [one.target.split()[1] for one in found.validation] == ["15"]
     assert [one.target.split()[1] for one in found.train[:4]] == ["17", "19", "11", "10"]
-    found = split(resolve("pocket_topic", {}), {}, 4, 1, RowLimits(3, 3), None)
+    found = split(resolve("pocket_topic", {}), {}, 4, 1, RowLimits(3, 3), root=None)
     assert [one.target for one in found.train] == ["table", "war", "water", "war"]
     assert [one.target for one in found.validation] == ["water", "war", "country"]
     assert [one.target for one in found.test] == ["table", "water", "water"]
@@ -120,7 +120,7 @@ def test_rows_of_one_group_or_of_one_text_stay_together(name: str, tmp_path: Pat
 def test_validation_shares_no_passage_with_training(name: str) -> None:
     if name == "record":
         pytest.skip("the mirror lacks its test rows")
-    found = split(TASKS[name], {}, "all", 0, RowLimits(), MIRROR)
+    found = split(TASKS[name], {}, "all", 0, RowLimits(), root=MIRROR)
     train, validation = ({one.group for one in part} for part in (found.train, found.validation))
     assert validation
     assert "" not in train | validation
@@ -162,7 +162,7 @@ def test_questions_about_one_paragraph_stay_together(tmp_path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(pa.Table.from_pylist(its), path)
         task = resolve(config.removesuffix(".fixed"), {})
-        found = split(task, {}, "all", 0, RowLimits(), tmp_path)
+        found = split(task, {}, "all", 0, RowLimits(), root=tmp_path)
         own = [
             {next(word for word in letters if word in str(dict(one.fields))) for one in part}
             for part in (found.train, found.validation)

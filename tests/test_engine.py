@@ -43,7 +43,7 @@ def adapted(base: Base) -> Adapted:
 
 def data(base: Base, count: int = 16, task: str = "pocket_sentiment") -> list[Encoded]:
     unit = TASKS[task]
-    splits = split(unit, {}, count, 0, RowLimits(8, 8), None)
+    splits = split(unit, {}, count, 0, RowLimits(8, 8), root=None)
     return encode_examples(Encoder(base.tokenizer, unit.facts, 128), splits.train)
 
 

@@ -179,7 +179,7 @@ def test_memory_that_runs_out_in_answering_is_a_status(
 def test_kept_tokens_are_those_of_the_same_end(tiny_models: dict[str, Path]) -> None:
     base = Base(find(str(tiny_models["llama"])), "fp32")
     task = TASKS["pocket_sentiment"]
-    examples = split(task, {}, 4, 0, RowLimits(4, 4), None).train
+    examples = split(task, {}, 4, 0, RowLimits(4, 4), root=None).train
     assert all(row.target[-1] == 1 for row in encode_examples(Encoder(base.tokenizer, task.facts, 128), examples))
     base.tokenizer.eos_token = "<|user|>"
     assert all(row.target[-1] == 2 for row in encode_examples(Encoder(base.tokenizer, task.facts, 128), examples))
@@ -232,7 +232,7 @@ def test_held_out_rows_share_no_question_with_training_rows(tmp_path: Path, monk
 
     rows = [{"meaning_representation": f"name[{i // 8}]", "human_reference": f"text {i}"} for i in range(800)]
     monkeypatch.setattr(_splits, "read_rows", lambda *_: LoadedRows(rows, "mirror", None, json.dumps(len(rows))))
-    found = split(TASKS["e2e_nlg"], {}, "all", 0, RowLimits(50, None), tmp_path)
+    found = split(TASKS["e2e_nlg"], {}, "all", 0, RowLimits(50, None), root=tmp_path)
     asked = [{tuple(example.fields.values()) for example in part} for part in (found.train, found.validation)]
     assert not asked[0] & asked[1]
     assert len(found.validation) == 56

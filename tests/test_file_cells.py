@@ -34,7 +34,7 @@ def read(asked: Mapping[str, Any]) -> list[Example]:
     """Every row of the file of an entry, in the order of its first field."""
     (spec,) = peftbench.plan({"methods": ["none"], "tasks": [dict(asked)]})["specs"]
     task = resolve(spec.task.name, spec.task.arguments)
-    found = split(task, spec.task.arguments, "all", 0, RowLimits(), None)
+    found = split(task, spec.task.arguments, "all", 0, RowLimits(), root=None)
     return sorted([*found.train, *found.validation, *found.test], key=lambda one: next(iter(one.fields.values())))
 
 
@@ -202,7 +202,7 @@ def test_a_mirror_that_counts_labels_in_another_order_is_refused(tmp_path: Path)
         problems = [finding.problem for finding in _mirror.check_mirror(tmp_path) if finding.name == "sst2"]
         if refused:
             with pytest.raises(peftbench.UserError, match=wrong):
-                split(resolve("sst2", {}), {}, "all", 0, RowLimits(5), tmp_path)
+                split(resolve("sst2", {}), {}, "all", 0, RowLimits(5), root=tmp_path)
             assert wrong in problems[0]
         else:
             assert problems == [""]

@@ -43,7 +43,9 @@ def lora_by_another_name(model: Any) -> Adapted:
 def planted(spec: RunSpec, share: float, store: Store, status: Any = "ok") -> None:
     """A run that answered so large a share of the test rows rightly; which rows is up to its method and seed."""
     task = resolve(spec.task.name, spec.task.arguments)
-    rows = split(task, {}, spec.size, spec.seed, RowLimits(spec.train.validation_rows, spec.eval.test_rows), None).test
+    rows = split(
+        task, {}, spec.size, spec.seed, RowLimits(spec.train.validation_rows, spec.eval.test_rows), root=None
+    ).test
     rng = random.Random(f"{spec.method.name}{spec.seed}")
     given = [row.target if rng.random() < share else "nothing" for row in rows]
     kept = [{"prediction": text, "references": list(row.answers)} for text, row in zip(given, rows, strict=True)]

@@ -265,7 +265,7 @@ def test_losses_and_answers_are_those_of_the_library(
     method: str, model: str, bases: dict[str, Base], tmp_path: Path
 ) -> None:
     base = bases[model]
-    data = split(TASK, {}, 11, 0, RowLimits(1, 1), None)
+    data = split(TASK, {}, 11, 0, RowLimits(1, 1), root=None)
     rows = encode_examples(base.encoder(TASK.facts, ASKED.max_length), data.train)[:10]
     losses, answers, decay = ours(base, method, rows)
     expected, words, library_decay = theirs(base, method, rows, tmp_path)

@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def splits(name: str, size: int = 60, seed: int = 0, **arguments: Any) -> Splits:
-    return split(TASKS[name], arguments, size, seed, RowLimits(40, 60), None)
+    return split(TASKS[name], arguments, size, seed, RowLimits(40, 60), root=None)
 
 
 def examples(name: str, **arguments: Any) -> list[Example]:

@@ -74,7 +74,7 @@ def bases(folders: dict[str, Path]) -> dict[str, Base]:
 
 def rows(base: Base, count: int = 24) -> list[Encoded]:
     task = TASKS["pocket_sentiment"]
-    splits = split(task, {}, count, 0, RowLimits(8, 8), None)
+    splits = split(task, {}, count, 0, RowLimits(8, 8), root=None)
     return encode_examples(base.encoder(task.facts, 128), splits.train)
 
 

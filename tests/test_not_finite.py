@@ -37,7 +37,7 @@ def base(tiny_models: dict[str, Path]) -> Base:
 
 def rows(base: Base, task: str = RANKED, count: int = 8) -> list[Encoded]:
     unit = TASKS[task]
-    return encode_examples(base.encoder(unit.facts, 128), split(unit, {}, count, 0, RowLimits(4, 4), None).train)
+    return encode_examples(base.encoder(unit.facts, 128), split(unit, {}, count, 0, RowLimits(4, 4), root=None).train)
 
 
 def done(model: Path, method: Any, task: str, folder: Path) -> RunResult:

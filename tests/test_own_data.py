@@ -55,7 +55,7 @@ def specs(*entries: Mapping[str, Any], **other: Any) -> list[RunSpec]:
 def splits(entry: Mapping[str, Any], seed: int = 0) -> Splits:
     (spec,) = specs(entry)
     task = resolve(spec.task.name, spec.task.arguments)
-    return split(task, spec.task.arguments, "all", seed, RowLimits(), None)
+    return split(task, spec.task.arguments, "all", seed, RowLimits(), root=None)
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def bases() -> dict[str, Base]:
 
 def data(base: Base, count: int = 24) -> list[Encoded]:
     task = TASKS["pocket_topic"]
-    return encode_examples(base.encoder(task.facts, 512), split(task, {}, count, 0, RowLimits(8, 8), None).train)
+    return encode_examples(base.encoder(task.facts, 512), split(task, {}, count, 0, RowLimits(8, 8), root=None).train)
 
 
 @pytest.mark.parametrize(

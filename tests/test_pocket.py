@@ -101,11 +101,11 @@ def test_the_words_the_suite_asks_about_are_known_to_the_world() -> None:
 @pytest.mark.parametrize("name", suite("pocket"))
 def test_rows_are_the_same_for_ever_nested_and_disjoint(name: str) -> None:
     task = TASKS[name]
-    small, large = (split(task, {}, size, 3, RowLimits(32, 100), None) for size in (50, 200))
+    small, large = (split(task, {}, size, 3, RowLimits(32, 100), root=None) for size in (50, 200))
     assert large.train[:50] == small.train
     assert large.test == small.test
     assert large.validation == small.validation
-    other = split(task, {}, 50, 4, RowLimits(32, 100), None)
+    other = split(task, {}, 50, 4, RowLimits(32, 100), root=None)
     assert other.train != small.train
     assert other.test == small.test
     seen = {tuple(example.fields.values()) for example in large.train}
@@ -114,13 +114,13 @@ def test_rows_are_the_same_for_ever_nested_and_disjoint(name: str) -> None:
 
 def test_labels_are_balanced() -> None:
     for name in ("pocket_choice", "pocket_sentiment", "pocket_entailment", "pocket_topic"):
-        targets = [example.target for example in split(TASKS[name], {}, "all", 0, RowLimits(), None).test]
+        targets = [example.target for example in split(TASKS[name], {}, "all", 0, RowLimits(), root=None).test]
         for label in TASKS[name].facts.labels:
             assert targets.count(label) / len(targets) == pytest.approx(1 / len(TASKS[name].facts.labels), abs=0.05)
 
 
 def all_of(name: str) -> list[Example]:
-    found = split(TASKS[name], {}, "all", 0, RowLimits(), None)
+    found = split(TASKS[name], {}, "all", 0, RowLimits(), root=None)
     return [*found.train, *found.validation, *found.test]
 
 

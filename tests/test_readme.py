@@ -65,7 +65,7 @@ def test_your_own_data(tmp_path: Path) -> None:
 
     (spec, *_) = expand(grid)
     task = resolve(spec.task.name, spec.task.arguments)
-    found = split(task, spec.task.arguments, "all", 0, RowLimits(), None)
+    found = split(task, spec.task.arguments, "all", 0, RowLimits(), root=None)
     assert len(found.test) == 6
     assert {e.target for e in found.train} == {"bad", "good"}
 

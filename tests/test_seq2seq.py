@@ -45,7 +45,7 @@ def base(request: pytest.FixtureRequest, bases: dict[str, Base]) -> Iterator[Bas
 
 
 def rows(base: Base, count: int = 12) -> list[Encoded]:
-    return encode_examples(base.encoder(TASK.facts, 128), split(TASK, {}, count, 0, RowLimits(8, 8), None).train)
+    return encode_examples(base.encoder(TASK.facts, 128), split(TASK, {}, count, 0, RowLimits(8, 8), root=None).train)
 
 
 def plain(base: Base) -> Adapted:
@@ -61,7 +61,7 @@ def applied(model: Any, method: str) -> Adapted:
 
 def test_prompts_and_answers_are_as_the_tokenizer_has_them(bases: dict[str, Base]) -> None:
     """No cue, no chat template (which this tokenizer has); the end, and BART's beginning, come from the tokenizer."""
-    (example, *_) = split(TASK, {}, 12, 0, RowLimits(8, 8), None).train
+    (example, *_) = split(TASK, {}, 12, 0, RowLimits(8, 8), root=None).train
     text = prompt(TASK.facts, example.fields)
     for name, begin in (("t5", []), ("bart", [2])):
         tokenizer = bases[name].tokenizer
@@ -80,7 +80,7 @@ def test_a_target_ends_even_where_the_tokenizer_adds_nothing() -> None:
 
 
 def test_kept_tokens_of_one_shape_are_not_those_of_the_other(bases: dict[str, Base]) -> None:
-    examples = split(TASK, {}, 4, 0, RowLimits(4, 4), None).train
+    examples = split(TASK, {}, 4, 0, RowLimits(4, 4), root=None).train
     tokenizer = bases["t5"].tokenizer
     decoder, source = (encode_examples(kind(tokenizer, TASK.facts, 128), examples) for kind in (Encoder, SourceEncoder))
     assert [row.prompt for row in decoder] != [row.prompt for row in source]

@@ -139,7 +139,7 @@ def test_the_other_test_of_mnli() -> None:
     facts = resolve("mnli", {"matched": False}).facts
     assert facts.source.test == "validation_mismatched"
     with pytest.raises(DataError, match=r"glue \(mnli\), split 'validation_mismatched': .* --data DIR"):
-        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, RowLimits(4, 4), MIRROR)
+        split(resolve("mnli", {"matched": False}), {"matched": False}, 8, 0, RowLimits(4, 4), root=MIRROR)
     assert replace(facts, source=TASKS["mnli"].facts.source) == resolve("mnli", {}).facts
     assert replace(resolve("mnli", {}).facts, version=TASKS["mnli"].facts.version) == TASKS["mnli"].facts
 

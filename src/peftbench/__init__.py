@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from peftbench.advisor.answer import Answer
-    from peftbench.core.spec import RunSpec, Score
+    from peftbench.core.spec import RunResult, RunSpec, Score
     from peftbench.gating.decision import GateVerdict
     from peftbench.grid.entries import Entry
     from peftbench.grid.expand import Grid
@@ -97,8 +97,10 @@ def run(
     size: str | None = None,
     launcher: str = "local",
     workers: int = 0,
+    threads: int = 1,
     timeout: float | str | None = None,
     keep_adapters: bool = False,
+    retry_failed: bool = False,
     progress: bool | None = None,
     watch: "Watch | None" = None,
 ) -> "pd.DataFrame":
@@ -118,8 +120,10 @@ def run(
         size: another edition of the grid, such as "pocket".
         launcher: where the runs are done (`peftbench.launch.launchers`).
         workers: worker processes; 0: as many as the machine suits.
+        threads: CPU threads of each worker; another number changes the last digits of results.
         timeout: longest time of a run: seconds, or a text such as "10m".
         keep_adapters: keep the trained adapters in the store.
+        retry_failed: do runs that ended badly again.
         progress: show progress on standard error; by default where that is a terminal.
         watch: called with each event (`peftbench.launch.Event`).
 
@@ -130,17 +134,17 @@ def run(
         UserError: what the user can put right; `peftbench.launch.StoppedError` where faults of the machine were in the
             way of some runs.
     """
-    from peftbench.launch import launcher as find_launcher
+    from peftbench.launch import launcher as launcher_named
+    from peftbench.launch.grid_run import prepare
 
-    launch, place, options = find_launcher(launcher), _store(store), _options(data, plugins, workers, timeout)
-    found = _search(grid, place, models, methods, limit, size)
-    place.open()
-    options = _with(options, keep_adapters=keep_adapters)
-    missing = found.missing()
-    to_do = found.total - len(found.asked()) + len(missing)
-    with _watching(progress, watch, to_do) as watching:
-        launch(missing, place, options, watching, found.after)
-    return place.table(spec.id for spec in found.asked())
+    launcher_named(launcher)
+    options = _with(_options(data, plugins, workers, timeout), keep_adapters=keep_adapters, threads=threads)
+    place = _store(store)
+    asked = _search(grid, models, methods, limit, size)
+    prepared = prepare(asked, place, options, retry_failed)
+    with _watching(progress, watch, prepared.left) as watching:
+        prepared.launch(launcher, watching)
+    return place.table(spec.id for spec in asked.asked())
 
 
 def plan(
@@ -159,8 +163,9 @@ def plan(
     """
     _plug(plugins)
     place = _store(store, snapshot=True)
-    specs: list[RunSpec] = _search(grid, place, models, methods, limit, size).whole()
     found = place.results()
+    search = _search(grid, models, methods, limit, size, results={id_: result for id_, (result, _) in found.items()})
+    specs: list[RunSpec] = search.whole()
     done = [found[spec.id][0] for spec in specs if spec.id in found]
     return Plan(
         cells=len(specs),
@@ -217,8 +222,11 @@ def evaluate(
     any_base: bool = False,
     data: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
+    launcher: str = "local",
     workers: int = 0,
+    threads: int = 1,
     timeout: float | str | None = None,
+    retry_failed: bool = False,
     progress: bool | None = None,
 ) -> "pd.DataFrame":
     """Score adapters, or fully trained models, that were trained elsewhere, as runs of the store like any other.
@@ -241,7 +249,18 @@ def evaluate(
         max_length=max_length,
         any_base=any_base,
     )
-    return run(grid, store, data=data, plugins=plugins, workers=workers, timeout=timeout, progress=progress)
+    return run(
+        grid,
+        store,
+        data=data,
+        plugins=plugins,
+        launcher=launcher,
+        workers=workers,
+        threads=threads,
+        timeout=timeout,
+        retry_failed=retry_failed,
+        progress=progress,
+    )
 
 
 def advise(
@@ -465,11 +484,12 @@ def _seconds(timeout: float | str | None) -> float | None:
 
 def _search(
     grid: "GridLike",
-    store: "Store",
     models: Sequence[str],
     methods: "Sequence[Entry]",
     limit: int | None,
     size: str | None,
+    *,
+    results: "Mapping[str, RunResult] | None" = None,
 ) -> "Search":
     from peftbench.grid.expand import load_grid
     from peftbench.tuning import search
@@ -477,8 +497,7 @@ def _search(
     held = load_grid(grid, size)
     if methods:
         held = held.model_copy(update={"methods": tuple(methods)})
-    results = {id_: result for id_, (result, _) in store.results().items()}
-    return search(held, results, tuple(models), limit)
+    return search(held, results or {}, tuple(models), limit)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
 
     # Data: the same rows in the same order for every method.
     limits = RowLimits(spec.train.validation_rows, spec.eval.test_rows)
-    splits = split(task, spec.task.arguments, spec.size, spec.seed, limits, worker.data)
+    splits = split(task, spec.task.arguments, spec.size, spec.seed, limits, root=worker.data)
     found.notes += splits.notes
     check_metrics(task, splits.test)
 
@@ -219,7 +219,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
 
         # Predict and score.
         report({"phase": "test"})
-        _test(adapted, beside, spec, (task, splits.test, test), found, folder)
+        _test(adapted, beside, spec, (task, splits.test, test), found, folder=folder)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -301,6 +301,7 @@ def _test(
     spec: RunSpec,
     tested: tuple[Task, list[Example], list[Encoded]],
     found: RunFindings,
+    *,
     folder: Path,
 ) -> None:
     task, examples, rows = tested
@@ -308,7 +309,7 @@ def _test(
     how = decoding(adapted, beside.base, task, spec.eval, rows)
     found.notes += [NOTES[how]] if how in NOTES else []
     with found.meter.phase("eval"):
-        predictions = answer_rows(adapted, beside.base, task, spec.eval, rows, how)
+        predictions = answer_rows(adapted, beside.base, task, spec.eval, rows, how=how)
     _score(task, examples, predictions, found, folder)
     _merge_fidelity(adapted, beside.base, spec, tested, found)
     costs, found.latency, notes = beside.measure(adapted, task, rows)

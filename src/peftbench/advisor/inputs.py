@@ -202,7 +202,7 @@ def predict(
 
     specs = {start.spec.id: start.spec for start in starts.values() if start.spec is not None}
     cells = (
-        dict(zip(specs, forecast(list(specs.values()), named(device), data, 1, told).cells, strict=True))
+        dict(zip(specs, forecast(list(specs.values()), named(device), data, 1, told=told).cells, strict=True))
         if specs
         else {}
     )

@@ -51,7 +51,7 @@ def check_task(
     if not found(static_checks.check_rows(task, given, data)):
         return report
     try:
-        splits = split(task, given, "all", 0, RowLimits(), data)
+        splits = split(task, given, "all", 0, RowLimits(), root=data)
     except UserError as error:
         found(Finding("splits", str(error), True))
         return report

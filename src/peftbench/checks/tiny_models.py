@@ -54,4 +54,4 @@ def tiny_rows(base: "Base", count: int) -> list["Encoded"]:
     from peftbench.tasks._splits import RowLimits, split
 
     task = TASKS["pocket_sentiment"]
-    return encode_examples(base.encoder(task.facts, 128), split(task, {}, count, 0, RowLimits(8, 8), None).train)
+    return encode_examples(base.encoder(task.facts, 128), split(task, {}, count, 0, RowLimits(8, 8), root=None).train)

@@ -10,6 +10,7 @@ from peftbench.cli.options import (
     RESULTS,
     AsJson,
     DataDir,
+    LauncherName,
     Plugins,
     Retry,
     StoreDir,
@@ -44,6 +45,7 @@ def evaluate(
     workers: Workers = 0,
     threads: Threads = 1,
     timeout: Timeout = None,
+    launcher: LauncherName = "local",
     retry_failed: Retry = False,
     as_json: AsJson = False,
 ) -> None:
@@ -70,4 +72,12 @@ def evaluate(
         any_base=any_base,
     )
     options = Options(data.resolve() if data else None, workers, threads, plugins=plugins, timeout=seconds(timeout))
-    run_and_report(search(grid, {}), open_store(store), options, "evaluate", retry_failed, as_json)
+    run_and_report(
+        search(grid, {}),
+        open_store(store),
+        options,
+        "evaluate",
+        launcher=launcher,
+        retry_failed=retry_failed,
+        as_json=as_json,
+    )

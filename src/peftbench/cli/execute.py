@@ -4,8 +4,8 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from peftbench.core.spec import RunResult, RunSpec
-    from peftbench.launch import After, Options
+    from peftbench.launch import Options, Watch
     from peftbench.results.store import Store
     from peftbench.studies.run_data import RunData
     from peftbench.tuning import Search
@@ -27,26 +27,30 @@ SHOWN = 3
 """More reasons than these are left to `peftbench status`."""
 
 
-def run_and_report(search: "Search", place: "Store", options: "Options", what: str, retry: bool, as_json: bool) -> None:
-    """Do the runs of `what` that have no result, and with `retry` those that did not end well; print the leaderboard.
+def run_and_report(
+    search: "Search",
+    place: "Store",
+    options: "Options",
+    what: str,
+    *,
+    launcher: str,
+    retry_failed: bool,
+    as_json: bool,
+) -> None:
+    """Do the missing runs of `what`, with `retry_failed` also those that ended badly, and print the leaderboard.
 
-    A search for settings goes on from the trials that are kept: with `retry`, from the first that did not end well.
     Exit status as `exit_status` says; 128 and the number of the signal after one (130: Ctrl-C).
     """
     from peftbench.launch import StoppedError
+    from peftbench.launch.grid_run import prepare
 
-    place.open()
-    held = {id_: result for id_, (result, _) in place.results().items()}
-    again = {id_: result.spec for id_, result in held.items() if retry and result.status in BAD}
-    search.results = {id_: result for id_, result in held.items() if id_ not in again}
-    options = replace(options, replace={id_: place.stamps(spec) for id_, spec in again.items()})
+    prepared = prepare(search, place, options, retry_failed)
     warn_damaged(place.damaged)
-    total, missing = search.total, search.missing()
-    to_do = total - len(search.asked()) + len(missing)
-    say(f"{total} runs in {what}, {total - to_do} done before, in {place.root}", stderr=True)
+    say(f"{prepared.total} runs in {what}, {prepared.done} done before, in {place.root}", stderr=True)
     stopped = None
     try:
-        run_specs(missing, place, options, to_do, search.after)
+        with live_progress(prepared.left) as watch:
+            prepared.launch(launcher, watch)
     except StoppedError as error:
         if not place.results():
             raise
@@ -79,21 +83,19 @@ def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
     return 0 if good == asked else 1 if good else 2
 
 
-def run_specs(
-    missing: "list[RunSpec]", place: "Store", options: "Options", total: int = 0, after: "After | None" = None
-) -> None:
-    """Do runs with live progress on standard error: `total`, where results bring about more (`after`).
+@contextmanager
+def live_progress(total: int) -> "Iterator[Watch]":
+    """Show the progress of `total` runs on standard error, and at the end how many were done in what time.
 
     Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     from peftbench.cli.progress import ProgressDisplay
     from peftbench.launch import signal_exit_status
-    from peftbench.launch.local import launch
 
     started = time.monotonic()
     try:
-        with ProgressDisplay(console(stderr=True), total or len(missing)) as live:
-            launch(missing, place, options, live, after)
+        with ProgressDisplay(console(stderr=True), total) as live:
+            yield live
     except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
         say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)

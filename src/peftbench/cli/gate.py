@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.execute import run_specs
+from peftbench.cli.execute import live_progress
 from peftbench.cli.options import (
     AsJson,
     DataDir,
@@ -82,7 +82,7 @@ def gate(
     Exit status 0: no worse; 1: worse; 2: no verdict, as the gate cannot tell, or as the command could not be done.
     """
     from peftbench.gating.comparison import compare_with_baseline
-    from peftbench.launch import Options
+    from peftbench.launch import Options, launcher
 
     if not 0 < margin < math.inf:
         raise UserError(f"--margin {margin:g}: a number of points above 0")
@@ -101,7 +101,8 @@ def gate(
         def do(missing: "Sequence[RunSpec]", total: int, how: "Options") -> None:
             done = total - len(missing)
             say(f"{total} runs in this gate, {done} done before, in {place.root}", stderr=True)
-            run_specs(list(missing), place, how)
+            with live_progress(len(missing)) as watch:
+                launcher("local")(missing, place, how, watch)
 
         found = compare_with_baseline(asked, place, options, do, again)
         if summary:

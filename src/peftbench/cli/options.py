@@ -70,6 +70,20 @@ Timeout = Annotated[
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")]
+
+
+def _launcher(name: str) -> str:
+    """The name of a launcher that there is. Raises `UnknownNameError`."""
+    if name != "local":
+        from peftbench.launch import launcher
+
+        launcher(name)
+    return name
+
+
+LauncherName = Annotated[
+    str, typer.Option("--launcher", help="where the runs are done", metavar="NAME", callback=_launcher)
+]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 RESULTS = Path("results")

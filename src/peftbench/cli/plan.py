@@ -172,7 +172,7 @@ def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: i
     with Progress(console=console(stderr=True), transient=True) as progress:
         line = progress.add_task("looking ahead", total=None)
         told = partial(_tell, progress, line)
-        return forecast(specs, on, data, count, told, processes)
+        return forecast(specs, on, data, count, told=told, processes=processes)
 
 
 def _tell(progress: "Progress", line: Any, done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from peftbench.cli.options import (
     AsJson,
     DataDir,
     GridFile,
+    LauncherName,
     LimitOption,
     MaybeGrid,
     Models,
@@ -51,6 +52,7 @@ def run(
     workers: Workers = 0,
     threads: Threads = 1,
     timeout: Timeout = None,
+    launcher: LauncherName = "local",
     keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="keep the trained adapters")] = False,
     retry_failed: Retry = False,
     as_json: AsJson = False,
@@ -71,7 +73,7 @@ def run(
     place = open_store(store)
     search = grid_search(grid, (model, limit, size), place)
     warn(place.missing(search.stand_ins()), options.data, workers)
-    run_and_report(search, place, options, grid, retry_failed, as_json)
+    run_and_report(search, place, options, grid, launcher=launcher, retry_failed=retry_failed, as_json=as_json)
 
 
 def status(

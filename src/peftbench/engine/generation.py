@@ -23,7 +23,7 @@ from peftbench.tasks import Task
 
 
 def answer_rows(
-    adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded], how: Decoding | None = None
+    adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded], *, how: Decoding | None = None
 ) -> list[str]:
     """The answers to test rows, as text; merged if the adapted model has a merge (see `peftbench.engine.merging`).
 

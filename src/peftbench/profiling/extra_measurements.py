@@ -34,7 +34,7 @@ class Beside:
         peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
             how = decoding(adapted, self.base, task, self.asked, rows)
-            found, notes = measure_latencies(adapted, self._twin, self.base, self.asked, rows, how)
+            found, notes = measure_latencies(adapted, self._twin, self.base, self.asked, rows, how=how)
         if self._text_loss is not None:
             change, said = retention.loss_change(adapted, self.base, self.asked)
         known = self._text_loss if math.isfinite(self._text_loss or 0.0) else None
@@ -50,7 +50,7 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     """
     how = decoding(adapted, base, task, asked, rows)
     longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]
-    once_more = partial(answer_rows, replace(adapted, merge=None), base, task, asked, longest, how)
+    once_more = partial(answer_rows, replace(adapted, merge=None), base, task, asked, longest, how=how)
     with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
         if device.has_gpu():
             device.reset_peak_memory()

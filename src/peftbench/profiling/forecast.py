@@ -112,6 +112,7 @@ def forecast(
     on: Device,
     data: Path | None = None,
     workers: int = 1,
+    *,
     told: Told = lambda *_: None,
     processes: int = 1,
 ) -> Forecast:

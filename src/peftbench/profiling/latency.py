@@ -58,7 +58,7 @@ class Twin:
 
 
 def measure_latencies(
-    adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded], how: Decoding = "padded"
+    adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded], *, how: Decoding = "padded"
 ) -> tuple[list[Latency], list[str]]:
     """At a batch of one row and at that of evaluation, with notes on what is missing: what did not fit in memory, and
     all of it where answers are computed without a cache, as there is no time of one more token then.

@@ -62,7 +62,7 @@ def _read(task: Task, arguments: str, size: Any, limits: RowLimits, data: Path |
     if source.published and data is None:
         return None
     try:
-        return split(task, json.loads(arguments), size, 0, limits, data)
+        return split(task, json.loads(arguments), size, 0, limits, root=data)
     except DataError:
         if source.published:
             return None

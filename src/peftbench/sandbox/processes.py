@@ -67,7 +67,13 @@ class Contained:
 
 @contextmanager
 def contained(
-    how: Mode, part: str, given: Mapping[str, Any], limits: ResourceLimits, stdin: str = "", channel: int | None = None
+    how: Mode,
+    part: str,
+    given: Mapping[str, Any],
+    limits: ResourceLimits,
+    stdin: str = "",
+    *,
+    channel: int | None = None,
 ) -> Iterator[Contained]:
     """A process that plays a part (`inside.py`) with what is given; when the context is left, nothing of it is left."""
     line, facts = command(how, limits)

@@ -75,7 +75,7 @@ def judge_program(program: str, tests: Tests, limits: ResourceLimits | None = No
     apps = comparison == "apps"
     for given, wanted in zip(inputs, outputs, strict=True):
         if name:
-            verdict = _returns(program, str(name), given, wanted, apps, limits)
+            verdict = _returns(program, str(name), given, wanted, limits, apps=apps)
         else:
             verdict = _prints(program, given, wanted, apps, limits)
         if not verdict.passed:
@@ -140,7 +140,7 @@ def nonempty_lines(text: str) -> list[str]:
 
 
 def _returns(
-    program: str, name: str, given: Sequence[object], wanted: object, apps: bool, limits: ResourceLimits
+    program: str, name: str, given: Sequence[object], wanted: object, limits: ResourceLimits, *, apps: bool
 ) -> ProgramVerdict:
     """Whether a function, or a method of the class `Solution`, returns what is wanted, as JSON has it: a tuple is a
     list there, keys are text, and `true` is no number.

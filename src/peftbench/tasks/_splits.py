@@ -50,6 +50,7 @@ def split(
     size: int | Literal["all"],
     seed: int,
     limits: RowLimits,
+    *,
     root: Path | None,
 ) -> Splits:
     """The rows of a run. A smaller training set is a prefix of a larger one of the same seed; validation and test rows
