@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
-from peftbench.results.store import arguments, arguments_text
+from peftbench.results.table_rows import arguments, arguments_text
 from peftbench.studies import study
 from peftbench.studies._groups import groups
 from peftbench.studies.ablation import Ablation, ablations

@@ -19,7 +19,7 @@ from peftbench.grid.expand import expand
 from peftbench.models import find
 from peftbench.results.run_diff import compare_runs
 from peftbench.results.schema import COLUMNS
-from peftbench.results.store import table_row
+from peftbench.results.table_rows import table_row
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split

@@ -14,17 +14,17 @@ from test_cli import call
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     found: Counter[str] = Counter()
-    scan, compared = Store.scan, _setting_selection.compared_runs
+    look, compared = Store.look, _setting_selection.compared_runs
 
-    def counted_scan(self: Store, reread: bool = False) -> object:
-        found["scans"] += 1
-        return scan(self, reread)
+    def counted_look(self: Store) -> object:
+        found["looks"] += 1
+        return look(self)
 
     def counted(table: object) -> object:
         found["selections"] += 1
         return compared(table)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "scan", counted_scan)
+    monkeypatch.setattr(Store, "look", counted_look)
     # Wherever it was imported to: a study that chooses by itself is counted too.
     for module in (
         _setting_selection,
@@ -47,7 +47,7 @@ def store(tmp_path: Path) -> Path:
 def test_a_report_chooses_its_runs_once(store: Path, counts: Counter[str], tmp_path: Path) -> None:
     done = call("report", "--store", store, "--out", tmp_path / "out")
     assert done.code == 0, done.err
-    assert counts == {"scans": 1, "selections": 1}
+    assert counts == {"looks": 1, "selections": 1}
 
 
 @pytest.mark.parametrize("command", ["status GRID", "list runs", "report", "plan GRID --no-costs"])
@@ -57,4 +57,4 @@ def test_a_command_reads_the_store_once(command: str, store: Path, counts: Count
     words = [str(grid) if word == "GRID" else word for word in command.split()]
     done = call(*words, "--store", store)
     assert done.code == 0, done.err
-    assert counts["scans"] == 1
+    assert counts["looks"] == 1

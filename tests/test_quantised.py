@@ -20,7 +20,7 @@ from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.results.store import table_row
+from peftbench.results.table_rows import table_row
 from test_methods import ELSEWHERE, SMALL, TRAINING, rows
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra `quantised` is not installed")

@@ -21,6 +21,7 @@ from peftbench.core.spec import SCHEMA, Choice, Costs, DataFacts, Point, RunResu
 from peftbench.results import store
 from peftbench.results.schema import COLUMNS
 from peftbench.results.store import Store, read_result
+from peftbench.results.table_rows import table_row
 
 ROWS = [{"prediction": "ja – nein", "references": ["ja", "yes"]}, {"prediction": "", "references": ["no"]}]
 FACTS = {"cpu": "abacus", "cores": 10}
@@ -373,7 +374,7 @@ def test_columns_that_others_build_on(place: Store) -> None:
     assert list(place.table().columns) == list(COLUMNS), "also of an empty store"
     put(place, spec())
     assert list(place.table().columns) == list(COLUMNS)
-    assert set(store.table_row(result(spec()), place.folder(spec()))) == set(COLUMNS)
+    assert set(table_row(result(spec()), place.folder(spec()))) == set(COLUMNS)
 
 
 def test_a_row_of_the_table(place: Store) -> None:

@@ -163,14 +163,13 @@ def plan(
     """
     _plug(plugins)
     place = _store(store, snapshot=True)
-    found = place.results()
-    search = _search(grid, models, methods, limit, size, results={id_: result for id_, (result, _) in found.items()})
-    specs: list[RunSpec] = search.whole()
-    done = [found[spec.id][0] for spec in specs if spec.id in found]
+    found = place.entries()
+    specs: list[RunSpec] = _search(grid, models, methods, limit, size, results=place.run_results()).whole()
+    done = [found[spec.id] for spec in specs if spec.id in found]
     return Plan(
         cells=len(specs),
         done=len(done),
-        failed=sum(result.status != "ok" for result in done),
+        failed=sum(entry.status != "ok" for entry in done),
         missing=len(specs) - len(done),
         specs=specs,
     )

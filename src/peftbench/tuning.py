@@ -7,7 +7,8 @@ for more trials begins with those it has.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -229,9 +230,14 @@ class Search:
 
     plain: Sequence[RunSpec]
     studies: Sequence[SettingSearch] = ()
-    results: dict[str, RunResult] = field(default_factory=dict)
+    results: MutableMapping[str, RunResult] = field(default_factory=dict)
     _given: set[str] = field(default_factory=set)
     _studies: dict[str, list[SettingSearch]] = field(default_factory=dict)
+
+    def start_from(self, results: Mapping[str, RunResult]) -> None:
+        """Take these results, by run id, for those there are. They may be read lazily, and are not changed."""
+        # Writes go to the first map alone.
+        self.results = ChainMap({}, results)  # type: ignore[arg-type]
 
     @property
     def total(self) -> int:
@@ -304,4 +310,6 @@ def search(
         for key, template in templates.items()
         if grid.tune
     ]
-    return Search(plain, studies, dict(results))
+    asked = Search(plain, studies)
+    asked.start_from(results)
+    return asked

@@ -101,8 +101,9 @@ def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
     from peftbench.tasks import TASKS
 
     kinds = {unit.name: str(unit.facts.kind) for unit in TASKS}
-    for result, _ in store.results().values():
-        if result.spec.task.name == "file":
+    held = store.run_results()
+    for id_ in table.drop_duplicates("task")["id"] if "id" in table else ():
+        if id_ in held and (result := held[id_]).spec.task.name == "file":
             kinds[str(result.spec.task)] = "classification" if result.spec.task.arguments.get("labels") else "qa"
     rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}
     facts = {name: architecture(name) for name in sorted(set(table["model"])) if name in models()}
@@ -157,7 +158,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> StartingSettings:
     from peftbench.core.spec import RunSpec, Training
     from peftbench.grid.entries import choices
     from peftbench.methods import METHODS
-    from peftbench.results.store import arguments
+    from peftbench.results.table_rows import arguments
 
     if row.get("unlike"):
         return StartingSettings(

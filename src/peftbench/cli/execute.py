@@ -17,8 +17,9 @@ from peftbench.core.spec import BAD, FAULTY
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.core.spec import RunResult, RunSpec
+    from peftbench.core.spec import RunSpec
     from peftbench.launch import Options, Watch
+    from peftbench.results.index import IndexEntry
     from peftbench.results.store import Store
     from peftbench.studies.run_data import RunData
     from peftbench.tuning import Search
@@ -52,14 +53,14 @@ def run_and_report(
         with live_progress(prepared.left) as watch:
             prepared.launch(launcher, watch)
     except StoppedError as error:
-        if not place.results():
+        if not place.entries():
             raise
         stopped = error
     specs = search.asked()
     leaderboard(place, specs, as_json)
     say_fruitless(search)
     wanted = ids(specs)
-    ended = [result for id_, (result, _) in place.results().items() if id_ in wanted]
+    ended = [entry for id_, entry in place.entries().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]
     reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
     for how, reason in reasons if len(reasons) <= SHOWN else ():
@@ -77,7 +78,7 @@ def run_and_report(
         raise typer.Exit(status)
 
 
-def exit_status(asked: int, ended: "Sequence[RunResult]") -> int:
+def exit_status(asked: int, ended: "Sequence[IndexEntry]") -> int:
     """0: every run that was asked for has a result; 1: some failed or are missing; 2: none has a result."""
     good = sum(result.status not in FAULTY for result in ended)
     return 0 if good == asked else 1 if good else 2

@@ -111,20 +111,20 @@ def open_store(root: Path) -> "Store":
     return Store(root)
 
 
-def snapshot_of(root: Path) -> "Store":
+def snapshot_of(root: Path, *, result_files_only: bool = False) -> "Store":
     """The store at a folder, which need not be there, for verbs that write no results: it is read once."""
     from peftbench.results.store import Store
 
-    return Store(root, snapshot=True)
+    return Store(root, snapshot=True, result_files_only=result_files_only)
 
 
-def held_store(root: Path) -> "Store":
+def held_store(root: Path, *, result_files_only: bool = False) -> "Store":
     """As `snapshot_of`. Raises `UserError` if there is no such folder."""
     if not root.is_dir():
         raise UserError(
             f"store {root}: {'not a folder' if root.exists() else 'no such folder'}; give one with --store DIR"
         )
-    return snapshot_of(root)
+    return snapshot_of(root, result_files_only=result_files_only)
 
 
 Cut = tuple[list[str] | None, int | None, str | None]
@@ -137,7 +137,7 @@ def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
 
     models, limit, size = cut
     _say_shadowed(grid, models or ())
-    return search(grid, {id_: result for id_, (result, _) in place.results().items()}, models or (), limit, size)
+    return search(grid, place.run_results(), models or (), limit, size)
 
 
 def _say_shadowed(grid: str, models: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Verbs about runs: do them, look at what is done, report it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,28 +88,30 @@ def status(
 ) -> None:
     """Count runs by status, and show why some failed."""
     plug(plugin)
-    place = snapshot_of(store)
+    place = snapshot_of(store, result_files_only=True)
     search = grid_search(grid, (model, limit, size), place) if grid else None
     held_store(store)
     wanted = ids(search.asked()) if search else None
-    results = {k: r for k, (r, _) in place.results().items() if wanted is None or k in wanted}
-    counts: dict[str, int] = {"ok": 0}
-    for result in results.values():
-        counts[result.status] = counts.get(result.status, 0) + 1
+    entries = [entry for id_, entry in place.entries().items() if wanted is None or id_ in wanted]
+    counts = {"ok": 0} | Counter(entry.status for entry in entries)
     if search is not None:
-        counts["missing"] = len(ids(search.whole()) - results.keys())
-    bad = [(id_, result) for id_, result in results.items() if result.status in BAD]
+        counts["missing"] = len(ids(search.whole()) - {entry.id for entry in entries})
+    bad = [entry for entry in entries if entry.status in BAD]
     if as_json:
-        failures = [{"id": id_, "status": result.status, "error": result.error} for id_, result in bad]
+        failures = [{"id": entry.id, "status": entry.status, "error": entry.error} for entry in bad]
         fruitless = {"no_winner": search.fruitless()} if search and search.studies else {}
         print_json({"counts": counts, "failures": failures, "corrupt": list(map(str, place.damaged))} | fruitless)
         return
     warn_damaged(place.damaged)
     print_rows(["status", "runs"], [[name, str(count)] for name, count in counts.items()])
     if bad:
+        specs = [place.results()[entry.id][0].spec for entry in bad]
         print_rows(
             ["id", "method", "task", "status", "why"],
-            [[id_, str(r.spec.method), str(r.spec.task), r.status, r.error or ""] for id_, r in bad],
+            [
+                [entry.id, str(spec.method), str(spec.task), entry.status, entry.error or ""]
+                for entry, spec in zip(bad, specs, strict=True)
+            ],
         )
     if search is not None:
         say_fruitless(search)
@@ -157,5 +160,8 @@ def report(
 
 def _environment(place: "Store", wanted: set[str] | None) -> dict[str, object]:
     """Machine, versions and settings of the first of the runs; nothing where there are none."""
-    held = (result for result, _ in place.results().values() if wanted is None or result.id in wanted)
-    return {name: getattr(first, name) for first in [*held][:1] for name in ("machine", "versions", "settings")}
+    first = next((id_ for id_ in place.entries() if wanted is None or id_ in wanted), None)
+    if first is None:
+        return {}
+    result, _ = place.results()[first]
+    return {name: getattr(result, name) for name in ("machine", "versions", "settings")}

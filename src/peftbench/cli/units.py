@@ -53,7 +53,7 @@ def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
     from peftbench.studies._conditions import FACTS, with_shares
 
-    place = held_store(store)
+    place = held_store(store, result_files_only=True)
     table = place.table()
     warn_damaged(place.damaged)
     searched = table["trial"].notna().any()

@@ -7,8 +7,9 @@ stand in the names.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -186,7 +187,13 @@ class RunSpec(Noun):
         """What tables call the model."""
         return self.model.called or display_name(self.model.name)
 
-    @property
+    def __copy__(self) -> Self:
+        """A copy has an id of its own, as `model_copy` changes what is asked."""
+        copied = super().__copy__()
+        copied.__dict__.pop("id", None)
+        return copied
+
+    @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
 

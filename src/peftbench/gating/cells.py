@@ -16,7 +16,8 @@ from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT
-from peftbench.results.store import Store, arguments_text, read_result, row_scores
+from peftbench.results.store import Store, read_result
+from peftbench.results.table_rows import arguments_text, row_scores
 from peftbench.stats.intervals import Run
 from peftbench.studies._coverage import MissingCell
 from peftbench.tasks import resolve

@@ -40,9 +40,9 @@ def prepare(search: Search, store: Store, options: Options, retry_failed: bool =
     Raises `UserError` if the store cannot be written.
     """
     store.open()
-    held = {id_: result for id_, (result, _) in store.results().items()}
-    again = {id_: result.spec for id_, result in held.items() if retry_failed and result.status in BAD}
-    search.results = {id_: result for id_, result in held.items() if id_ not in again}
+    entries, held = store.entries(), store.run_results()
+    again = {id_: held[id_].spec for id_, entry in entries.items() if retry_failed and entry.status in BAD}
+    search.start_from(store.run_results(but=again))
     options = replace(options, replace={id_: store.stamps(spec) for id_, spec in again.items()})
     missing = search.missing()
     return GridRun(search, store, options, missing, search.total, len(search.asked()) - len(missing))

@@ -27,7 +27,7 @@ def reproduce_run(first: RunResult, store: Store, again: Store, options: Options
     answers = _answers(store, first.id)
     _check(first)
     again.open()
-    if first.spec.id in again.results():
+    if first.spec.id in again.entries():
         raise UserError(f"store {again.root} has a run {first.spec.id}, which this would replace: name another folder")
     threads = first.settings.get("threads") or first.machine.get("threads") or options.threads
     launch([first.spec], again, Options(options.data, 1, threads, plugins=options.plugins), watch)

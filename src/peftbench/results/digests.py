@@ -4,15 +4,13 @@
 bytes (`digest`), which is computed with zeros in its place.
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.cache_folder import cache_directory
-from peftbench.core.files import parse_json, read_bytes, write_atomically
+from peftbench.core.files import parse_json, read_bytes
 
 RESULT = "result.json"
 ZEROS = "0" * 64
@@ -75,47 +73,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-class Verified:
-    """Checks files against their digests, and remembers which were whole.
-
-    A file is read again only when its size, modification time (ns) or inode has changed since it was found whole. The
-    memory is a file in the cache, one for each store; without it, or with `fresh`, every byte is read.
-    """
-
-    def __init__(self, root: Path, fresh: bool = False) -> None:
-        self.root = root
-        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-        self.memory = cache_directory() / "verified" / f"{name}.json"
-        self.known: dict[str, list[int]] = {}
-        if not fresh:
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                self.known = dict(parse_json(read_bytes(self.memory)).items())
-        self.seen: dict[str, list[int]] = {}
-
-    def check(self, folder: Path, files: Files) -> None:
-        """Raises `DamagedError` for the first file of a run that is missing, or not what was written."""
-        place = folder.relative_to(self.root).as_posix()
-        for name, facts in files.items():
-            path = folder / name
-            try:
-                found = path.stat()
-                identity = [found.st_size, found.st_mtime_ns, found.st_ino]
-                # The digest is part of the key: a result that was replaced has other files under the same names.
-                key = f"{place}/{name} {facts['sha256'][:16]}"
-                if self.known.get(key) != identity and not (
-                    path.is_file() and found.st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
-                ):
-                    raise DamagedError(path, "its content is not what was written")
-                self.seen[key] = identity
-            except FileNotFoundError:
-                raise DamagedError(path, "it is missing") from None
-            except (OSError, KeyError, TypeError) as error:
-                raise DamagedError(path, f"it cannot be checked: {error}") from error
-
-    def remember(self) -> None:
-        """Keep what was found whole. A memory that cannot be written costs time and nothing else."""
-        if self.seen == self.known:
-            return
-        with contextlib.suppress(OSError):
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.memory, json.dumps(self.seen).encode())
+def check_files(folder: Path, files: Files) -> None:
+    """Read the files of a run. Raises `DamagedError` for the first that is missing, or not what was written."""
+    for name, facts in files.items():
+        path = folder / name
+        try:
+            whole = path.is_file() and path.stat().st_size == facts["bytes"] and sha256_of(path) == facts["sha256"]
+        except (OSError, KeyError, TypeError) as error:
+            raise DamagedError(path, f"it cannot be checked: {error}") from error
+        if not whole:
+            raise DamagedError(path, "its content is not what was written" if path.exists() else "it is missing")

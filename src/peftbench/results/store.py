@@ -17,27 +17,27 @@ import gzip
 import io
 import json
 import math
+import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.core import provenance
 from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
 from peftbench.core.registry import UserError
-from peftbench.core.spec import SCHEMA, Latency, RunResult, RunSpec, Score
+from peftbench.core.spec import SCHEMA, RunResult, RunSpec
 from peftbench.metrics import bounds
 from peftbench.results.claims import Owner, myself, read_owner, write_owner
-from peftbench.results.digests import RESULT, DamagedError, Verified, seal, unseal
-from peftbench.results.schema import COLUMNS, LATENCIES
+from peftbench.results.digests import RESULT, DamagedError, check_files, seal, unseal
+from peftbench.results.index import Content, Index, IndexEntry, file_identity, identities, unchanged
+from peftbench.results.schema import COLUMNS
+from peftbench.results.table_rows import row_scores, table_row
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    from numpy.typing import NDArray
 
 OWNER = "owner.json"
 OLD = ".old"
@@ -50,6 +50,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 """From the shape of a schema number to that of the next; applied in order to older results."""
 ROUNDING = 1e-5
 """By how much the mean of row scores may differ from the score, relative to the largest of them."""
+DEPTH = 5
+"""Folders from the store to that of a run: machine class, model, method, task, run."""
 NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
@@ -57,13 +59,18 @@ NAME_LENGTH = 100
 class Store:
     """A folder of results. Reading never writes. Of a run that several processes do, the first to finish is kept.
 
-    `owner`: the process in whose name runs are written; by default this one. `snapshot`: the results are read once and
-    kept, for commands that write none.
+    `owner`: the process in whose name runs are written; by default this one. `snapshot`: look at the files once, for
+    commands that write no results. `result_files_only`: of runs that have not changed since they were read, look at
+    the result file and the folder alone, for commands that only tell what there is: damage within another file is
+    then left for the next command to find.
     """
 
-    def __init__(self, root: Path, owner: Owner | None = None, *, snapshot: bool = False) -> None:
-        self.root, self.snapshot = Path(root), snapshot
-        self._kept: dict[str, tuple[RunResult, Path]] | None = None
+    def __init__(
+        self, root: Path, owner: Owner | None = None, *, snapshot: bool = False, result_files_only: bool = False
+    ) -> None:
+        self.root, self.snapshot, self.result_files_only = Path(root), snapshot, result_files_only
+        self._index: Index | None = None
+        self._kept: dict[str, IndexEntry] | None = None
         self.damaged: dict[Path, str] = {}
         """Files that are not what was written, and why, found by the last look at the store. Their runs count as
         missing.
@@ -183,48 +190,84 @@ class Store:
         return self._stamps(self.root.glob("/".join(["*", *names, _leaf(spec), RESULT])))
 
     def _stamps(self, files: Iterable[Path]) -> Stamps:
-        found, verified = set(), Verified(self.root)
+        found = set()
         for path in files:
             with contextlib.suppress(OSError, DamagedError):
                 stat = path.stat()
-                read_result(path, verified)
+                read_result(path)
                 found.add((str(path), stat.st_ino, stat.st_mtime_ns))
         return frozenset(found)
 
-    def results(self) -> dict[str, tuple[RunResult, Path]]:
-        """Every undamaged result with its folder, by run id. Of several machine classes, the first that ended well."""
+    def entries(self) -> dict[str, IndexEntry]:
+        """Every undamaged result by run id. Of several machine classes, the first that ended well."""
         if self._kept is not None:
             return self._kept
         self.damaged = {}
-        found: dict[str, tuple[RunResult, Path]] = {}
-        for path, result in self.scan():
-            if isinstance(result, DamagedError):
-                self.damaged[result.path] = result.why
+        found: dict[str, IndexEntry] = {}
+        for entry in self.look():
+            if isinstance(entry, DamagedError):
+                self.damaged[entry.path] = entry.why
                 continue
-            held = found.get(result.id)
-            if held is None or (held[0].status != "ok" and result.status == "ok"):
-                found[result.id] = (result, path.parent)
+            held = found.get(entry.id)
+            if held is None or (held.status != "ok" and entry.status == "ok"):
+                found[entry.id] = entry
         if self.snapshot:
             self._kept = found
         return found
 
-    def scan(self, reread: bool = False) -> Iterator[tuple[Path, RunResult | DamagedError]]:
+    def look(self) -> Iterator[IndexEntry | DamagedError]:
+        """Every result in the order of the paths, or what is wrong with it or another file of its folder.
+
+        Only results that have changed since an earlier look are read; see `peftbench.results.index`.
+        """
+        index = self._index = self._index or Index(self.root)
+        found = set()
+        for place in self._places():
+            entry = index.entries.get(place)
+            if entry is None or not unchanged(entry, f"{self.root}/{place}", all_files=not self.result_files_only):
+                if not (self.root / place / RESULT).exists():
+                    continue
+                try:
+                    entry, content = _indexed(self.root, place)
+                except DamagedError as error:
+                    yield error
+                    continue
+                index.add(entry, content)
+            found.add(place)
+            yield entry
+        index.keep_only(found)
+
+    def results(self) -> "Mapping[str, tuple[RunResult, Path]]":
+        """Every undamaged result with its folder, by run id. A result is read when it is asked for."""
+        return StoredResults(self.root, self.entries())
+
+    def run_results(self, but: Collection[str] = ()) -> "Mapping[str, RunResult]":
+        """As `results`, without folders, and without the runs of these ids."""
+        stored = self.results()
+        return RunResults(stored, stored.keys() - set(but) if but else stored.keys())
+
+    def scan(self) -> Iterator[tuple[Path, RunResult | DamagedError]]:
         """The path of every result file, with the result or what is wrong with it or another file of its folder.
 
-        With `reread`, every byte of every file is checked, also of files that have not changed since the last check.
+        Every byte of every file is read.
         """
-        verified = Verified(self.root, fresh=reread)
         for path in self.paths():
             try:
-                yield path, read_result(path, verified)
+                yield path, read_result(path)
             except DamagedError as error:
                 yield path, error
-        verified.remember()
 
     def paths(self) -> list[Path]:
-        """All result files, damaged ones that were put aside left out."""
-        found = sorted(self.root.glob(f"*/*/*/*/*/{RESULT}"))
-        return [path for path in found if not path.parent.name.endswith(".corrupt")]
+        """All result files, except damaged ones that were put aside."""
+        paths = (self.root / place / RESULT for place in self._places())
+        return [path for path in paths if path.exists()]
+
+    def _places(self) -> list[str]:
+        """Folders where results are, relative to the store, in order; without those that were put aside."""
+        found = [f"{name}/" for name in _folders(str(self.root)) if not name.startswith(".")]
+        for _ in range(DEPTH - 1):
+            found = [f"{place}{name}/" for place in found for name in _folders(f"{self.root}/{place}")]
+        return [place[:-1] for place in found if not place.endswith(".corrupt/")]
 
     def rescore(self, result: RunResult, folder: Path, scored: Mapping[str, Any]) -> None:
         """Put other scores into the result of a run: fields of `RunResult` that scoring its answers gives."""
@@ -232,7 +275,7 @@ class Store:
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
         """The specs without a result; with `retry`, also those whose result has one of these statuses."""
-        done = {id_ for id_, (result, _) in self.results().items() if result.status not in retry}
+        done = {id_ for id_, entry in self.entries().items() if entry.status not in retry}
         return [spec for spec in specs if spec.id not in done]
 
     def predictions(self, id_: str) -> list[dict[str, Any]]:
@@ -261,14 +304,12 @@ class Store:
         return path.relative_to(self.root).parts[4].rpartition("-")[2]
 
     def table(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
-        """One row a run: what was asked, status, score, every cost. All runs, or those of `ids`."""
+        """One row per run: what was asked, status, score, every cost. All runs, or those of `ids`."""
         import pandas as pd
 
-        wanted = None if ids is None else set(ids)
         rows = [
-            table_row(result, folder)
-            for id_, (result, folder) in self.results().items()
-            if wanted is None or id_ in wanted
+            row | {"row_scores": None if scores is None else row_scores(scores)}
+            for row, scores in self._held().rows(entry.place for entry in self._chosen(ids))
         ]
         frame = pd.DataFrame(rows, columns=COLUMNS)
         return frame.sort_values(
@@ -276,25 +317,116 @@ class Store:
         )
 
     def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
-        """Learning curves: one row a validation, with the id of its run."""
+        """Learning curves: one row per validation, with the id of its run."""
         import pandas as pd
 
-        wanted = None if ids is None else set(ids)
-        points = [
-            {"id": id_, **point.model_dump()}
-            for id_, (result, _) in self.results().items()
-            if wanted is None or id_ in wanted
-            for point in result.curve
-        ]
+        names = {entry.place: entry.id for entry in self._chosen(ids)}
+        points = [{"id": names[place], **point} for place, curve in self._held().curves(names) for point in curve]
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
+    def _chosen(self, ids: Iterable[str] | None) -> list[IndexEntry]:
+        entries = self.entries()
+        wanted = entries.keys() if ids is None else set(ids)
+        return [entry for id_, entry in entries.items() if id_ in wanted]
 
-def read_result(path: Path, verified: Verified | None = None) -> RunResult:
-    """A result of any schema up to today's, checked against its digests, with those of the other files by `verified`.
+    def _held(self) -> Index:
+        """The index after a look at the store."""
+        if self._index is None:
+            self.entries()
+        assert self._index is not None
+        return self._index
+
+
+class RunResults(Mapping[str, RunResult]):
+    """As `StoredResults`, without folders."""
+
+    def __init__(self, stored: Mapping[str, tuple[RunResult, Path]], ids: Collection[str]) -> None:
+        self.stored, self.ids = stored, ids
+
+    def __getitem__(self, id_: str) -> RunResult:
+        if id_ not in self.ids:
+            raise KeyError(id_)
+        return self.stored[id_][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.ids
+
+
+class StoredResults(Mapping[str, tuple[RunResult, Path]]):
+    """Results with their folders, by run id, which are read when they are asked for.
+
+    Raises `UserError` for one that has changed since the store was looked at and is damaged or gone.
+    """
+
+    def __init__(self, root: Path, entries: Mapping[str, IndexEntry]) -> None:
+        self.root, self.entries = root, entries
+
+    def __getitem__(self, id_: str) -> tuple[RunResult, Path]:
+        folder = self.root / self.entries[id_].place
+        try:
+            return _validated(folder / RESULT, unseal(folder / RESULT, SCHEMA)[0]), folder
+        except DamagedError as error:
+            raise UserError(f"{error}: it changed while it was read; give the command again") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.entries
+
+
+def _folders(path: str) -> list[str]:
+    """Names of the folders in a folder, in order; none if it is not there."""
+    try:
+        with os.scandir(path) as found:
+            return sorted(one.name for one in found if one.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _indexed(root: Path, place: str) -> tuple[IndexEntry, Content]:
+    """Read a result and check the files of its run. Raises `DamagedError`."""
+    folder = f"{root}/{place}"
+    path = root / place / RESULT
+    if not place.isprintable():
+        raise DamagedError(path, "the name of its folder is not one that peftbench writes")
+    try:
+        # Before they are read: what changes meanwhile is read again.
+        of_result, of_folder = file_identity(str(path)), file_identity(folder)
+        content, files = unseal(path, SCHEMA)
+        result = _validated(path, content)
+        of_others = identities(folder, [name for name in files if Path(folder, name).exists()])
+    except OSError as error:
+        raise DamagedError(path, f"it cannot be read: {error.strerror}") from error
+    check_files(path.parent, files)
+    row = table_row(result, path.parent)
+    del row["row_scores"]
+    curve = [point.model_dump() for point in result.curve]
+    entry = IndexEntry(place, of_result, of_folder, of_others, result.id, result.status, result.error)
+    return entry, Content(row, result.row_scores, curve)
+
+
+def read_result(path: Path) -> RunResult:
+    """A result of any schema up to today's, checked against its digest; the other files of its run against theirs.
 
     Raises `DamagedError` for a file that is no result, or is not what was written.
     """
     content, files = unseal(path, SCHEMA)
+    result = _validated(path, content)
+    check_files(path.parent, files)
+    return result
+
+
+def _validated(path: Path, content: dict[str, Any]) -> RunResult:
     try:
         for schema in range(content.get("result_schema", 1), SCHEMA):
             content = UPGRADES[schema](content) | {"result_schema": schema + 1}
@@ -302,8 +434,6 @@ def read_result(path: Path, verified: Verified | None = None) -> RunResult:
         check_consistent(result)
     except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise DamagedError(path, f"it is not a result: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    if verified is not None:
-        verified.check(path.parent, files)
     return result
 
 
@@ -359,104 +489,3 @@ def _nearest(prefix: str, ids: list[str]) -> str:
     cut = {id_[: len(prefix)]: id_ for id_ in ids}
     near = difflib.get_close_matches(prefix, cut, n=1)
     return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
-
-
-AS_FOUND = "status chance invalid_share validation_loss learning_rate best_step steps base_reloaded".split()
-"""Columns that are fields of a result."""
-
-
-def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
-    """A result as a row of the table."""
-    spec, scores = result.spec, result.scores
-    main, score = next(iter(scores.items()), (None, Score()))
-    return {
-        "id": result.id,
-        "machine_class": folder.parents[3].name,
-        "model": spec.model_name,
-        "model_source": spec.model.name,
-        "model_version": str(spec.model.version),
-        "method": spec.method.called or spec.method.name,
-        "method_version": str(spec.method.version),
-        "method_arguments": arguments_text(spec.method.shown),
-        "task": spec.task.called or spec.task.name,
-        "task_version": str(spec.task.version),
-        "fingerprint": result.data.fingerprint if result.data else None,
-        "evaluation": arguments_text(
-            spec.eval.model_dump(mode="json", exclude_defaults=True, exclude={"retention_text"})
-        ),
-        "task_arguments": arguments_text(spec.task.asked),
-        "size": spec.size,
-        "seed": spec.seed,
-        **_searched(spec),
-        "training": arguments_text(spec.train.model_dump(mode="json", exclude_defaults=True)),
-        **{name: getattr(result, name) for name in AS_FOUND},
-        "metric": main,
-        "metric_version": str(score.version) if main else None,
-        "score": score.value,
-        "score_error": score.standard_error,
-        "row_scores": None if result.row_scores is None else row_scores(result.row_scores),
-        "scores": json.dumps({name: each.value for name, each in scores.items()}),
-        "merged_score": result.merged.scores[main].value if result.merged and main else None,
-        "merged_logit_difference": result.merged.max_logit_difference if result.merged else None,
-        **_made(result),
-        "data": f"{result.data.source} {result.data.revision or ''}".strip() if result.data else None,
-        "truncated_share": result.data.truncated_share if result.data else None,
-        "data_remarks": json.dumps(result.data.remarks) if result.data else None,
-        "notes": "; ".join(result.notes),
-        "error": result.error or score.why,
-        **result.costs.model_dump(),
-        **_latencies(result),
-    }
-
-
-def row_scores(text: str) -> "NDArray[np.float64]":
-    """The scores of test rows from the text that a result has of them."""
-    import numpy as np
-
-    return np.array(text.split(), dtype=float)
-
-
-def _made(result: RunResult) -> dict[str, Any]:
-    """How the run was made: settings that are not found elsewhere, rows, precision, how many workers ran beside it."""
-    train, counts = result.spec.train, ("train_rows", "validation_rows", "test_rows", "truncated_rows")
-    return {
-        "epochs": None if train.max_steps > 0 else train.num_train_epochs,
-        "batch_size": train.per_device_train_batch_size,
-        "accumulation": train.gradient_accumulation_steps,
-        **{name: getattr(result.data, name, None) for name in counts},
-        "precision": result.base.get("precision"),
-        "workers": result.settings.get("workers"),
-    }
-
-
-def _searched(spec: RunSpec) -> dict[str, Any]:
-    """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
-    given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
-    number, search = (None, "") if spec.trial is None else (spec.trial.number, spec.trial.search)
-    return {"trial": number, "search": search, "tuned": arguments_text(given)}
-
-
-def _latencies(result: RunResult) -> dict[str, float | None]:
-    measured = zip_longest(LATENCIES, result.latency)
-    found = {"latency_ms": result.latency[0].median_ms if result.latency else None}
-    return found | {f"{at}_{name}": getattr(each, name, None) for at, each in measured for name in Latency.model_fields}
-
-
-def arguments_text(arguments: dict[str, Any]) -> str:
-    """Arguments as a column of the table has them: names and JSON values, in the order of the names."""
-    return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
-
-
-def arguments(text: str) -> dict[str, Any]:
-    """The arguments in a column of the table: names and JSON values. Raises `ValueError` for another text."""
-    found: dict[str, Any] = {}
-    decoder, rest = json.JSONDecoder(), text
-    while rest:
-        name, sign, rest = rest.partition("=")
-        if not (sign and name.isidentifier()):
-            raise ValueError(f"not arguments: {text}")
-        found[name], end = decoder.raw_decode(rest)
-        if rest[end : end + 2] not in ("", ", "):
-            raise ValueError(f"not arguments: {text}")
-        rest = rest[end + 2 :]
-    return found

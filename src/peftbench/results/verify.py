@@ -37,7 +37,7 @@ def verify_store(store: Store, found: Verification) -> Iterator[Path]:
     Every file is read whole, whatever was found before. See `peftbench.results.store.check_consistent` for what a
     result must agree with; its kept answers must also have its scores, where the version of the metric is the same.
     """
-    for path, result in store.scan(reread=True):
+    for path, result in store.scan():
         if isinstance(result, DamagedError):
             found.damaged[result.path] = result.why
             found.again.append(path.parent)

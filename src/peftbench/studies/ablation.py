@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.core.jsonable import to_json
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.results.store import arguments
+from peftbench.results.table_rows import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of

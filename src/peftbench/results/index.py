@@ -1,0 +1,210 @@
+"""What was read of a store, kept in the cache so that a command reads only the runs that have changed since.
+
+One SQLite file per store. An entry is trusted while the size, modification time (ns) and inode of the files of its run
+are those of when it was read. No command needs the index: if it is lost, damaged or written by other code, the results
+are read anew.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peftbench.core.cache_folder import cache_directory
+from peftbench.core.registry import UserError
+from peftbench.results.digests import RESULT
+
+BATCH = 500
+"""Results that are read between two writes to the index."""
+WAIT = 5.0
+"""Seconds to wait for another process that writes to it."""
+IN_MEMORY = ":memory:"
+TABLES = """
+create table if not exists entries
+    (place text primary key, result text, folder text, others text, id text, status text, error text);
+create table if not exists contents (place text primary key, row text, row_scores blob, curve blob);
+"""
+SHAPED_BY = (
+    "core/costs.py",
+    "core/spec.py",
+    "results/index.py",
+    "results/schema.py",
+    "results/store.py",
+    "results/table_rows.py",
+)
+"""Source files that decide what the index holds."""
+
+
+class IndexEntry(NamedTuple):
+    """A result that was read and found whole.
+
+    `place`: its folder, relative to the store. `result` and `folder`: identities of the result file and of its folder;
+    `others`: JSON list of the names and identities of the other files.
+    """
+
+    place: str
+    result: str
+    folder: str
+    others: str
+    id: str
+    status: str
+    error: str | None
+
+
+class Content(NamedTuple):
+    """What tables need of a result: values of its row by column, its `row_scores`, and the points of its curve."""
+
+    row: dict[str, Any]
+    row_scores: str | None
+    curve: list[dict[str, Any]]
+
+
+def file_identity(path: str) -> str:
+    """Size, modification time (ns) and inode of a file or folder. Raises `OSError`."""
+    found = os.stat(path)  # noqa: PTH116 - many thousands of files
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+
+def identities(folder: str, names: Iterable[str]) -> str:
+    """JSON list of names and identities of files. Raises `OSError`."""
+    return json.dumps([[name, file_identity(f"{folder}/{name}")] for name in names])
+
+
+def unchanged(entry: IndexEntry, folder: str, *, all_files: bool) -> bool:
+    """Whether a run is as it was read: its result file and its folder, and with `all_files` each of its files."""
+    try:
+        if file_identity(f"{folder}/{RESULT}") != entry.result:
+            return False
+        if not all_files:
+            return file_identity(folder) == entry.folder
+        return all(file_identity(f"{folder}/{name}") == known for name, known in json.loads(entry.others))
+    except OSError:
+        return False
+
+
+class Index:
+    """The index of a store. `entries` is what it holds, by place."""
+
+    def __init__(self, root: Path) -> None:
+        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        self.path = cache_directory() / "stores" / f"{name}-{_code_digest()}.sqlite"
+        self._database = _opened(self.path)
+        self._added: dict[str, tuple[IndexEntry, Content]] = {}
+        try:
+            self.entries = self._all()
+        except sqlite3.DatabaseError:
+            self._database = _with_tables(IN_MEMORY)
+            self.entries = {}
+
+    def _all(self) -> dict[str, IndexEntry]:
+        return {row[0]: IndexEntry._make(row) for row in self._database.execute("select * from entries")}
+
+    def add(self, entry: IndexEntry, content: Content) -> None:
+        """Keep what was read of a run."""
+        self.entries[entry.place] = entry
+        self._added[entry.place] = (entry, content)
+        if len(self._added) >= BATCH:
+            self.write()
+
+    def keep_only(self, places: set[str]) -> None:
+        """Forget the runs that are not at these places, and write what was added."""
+        gone = self.entries.keys() - places
+        for place in gone:
+            del self.entries[place]
+        self.write(gone)
+
+    def write(self, gone: Iterable[str] = ()) -> None:
+        """Write what was added. If the file cannot be written, the index goes on in memory."""
+        lost = [(place,) for place in gone]
+        if not self._added and not lost:
+            return
+        try:
+            self._write(lost)
+        except sqlite3.Error:
+            in_memory = _with_tables(IN_MEMORY)
+            with contextlib.suppress(sqlite3.Error):
+                self._database.backup(in_memory)
+            self._database = in_memory
+            self._write(lost)
+        self._added.clear()
+
+    def _write(self, lost: list[tuple[str]]) -> None:
+        with self._database as changes:
+            for table in ("entries", "contents"):
+                changes.executemany(f"delete from {table} where place = ?", lost)  # noqa: S608 - our own two names
+            changes.executemany(
+                "insert or replace into entries values (?, ?, ?, ?, ?, ?, ?)",
+                [entry for entry, _ in self._added.values()],
+            )
+            changes.executemany(
+                "insert or replace into contents values (?, ?, ?, ?)",
+                [(place, *_packed(content)) for place, (_, content) in self._added.items()],
+            )
+
+    def rows(self, places: Iterable[str]) -> Iterator[tuple[dict[str, Any], str | None]]:
+        """The row and the row scores of each of these runs."""
+        for _, (row, scores) in self._of("row, row_scores", places):
+            yield json.loads(row), _text(scores)
+
+    def curves(self, places: Iterable[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """The place of each of these runs, with the points of its curve."""
+        for place, (curve,) in self._of("curve", places):
+            yield place, json.loads(_text(curve) or "[]")
+
+    def _of(self, columns: str, places: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        try:
+            for place in places:
+                if place in self._added:
+                    self.write()
+                found = self._database.execute(
+                    f"select {columns} from contents where place = ?",  # noqa: S608 - our own names
+                    (place,),
+                ).fetchone()
+                # A run that another process has seen vanish is not there any more.
+                if found is not None:
+                    yield place, found
+        except sqlite3.DatabaseError as error:
+            self.path.unlink(missing_ok=True)
+            raise UserError(f"{self.path}: {error}. It was removed: give the command again") from None
+
+
+def _packed(content: Content) -> tuple[str, bytes | None, bytes]:
+    scores = None if content.row_scores is None else zlib.compress(content.row_scores.encode())
+    return json.dumps(content.row), scores, zlib.compress(json.dumps(content.curve).encode())
+
+
+def _text(packed: bytes | None) -> str | None:
+    return None if packed is None else zlib.decompress(packed).decode()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The database in a file, which is made anew if it is damaged; one in memory if the file cannot be used."""
+    for _ in range(2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _with_tables(str(path))
+        except (OSError, sqlite3.OperationalError):
+            break
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    return _with_tables(IN_MEMORY)
+
+
+def _with_tables(name: str) -> sqlite3.Connection:
+    database = sqlite3.connect(name, timeout=WAIT, check_same_thread=False)
+    database.executescript(TABLES)
+    return database
+
+
+@cache
+def _code_digest() -> str:
+    package = Path(__file__).parents[1]
+    content = b"".join((package / name).read_bytes() for name in SHAPED_BY)
+    return hashlib.sha256(content).hexdigest()[:16]
