@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from peftbench.cli import app, listing, main
 from peftbench.core.spec import Costs, RunResult, RunSpec
 from peftbench.grid.expand import expand
-from peftbench.launch import Options, Watch
+from peftbench.launch import Options, Watch, launchers
 from peftbench.methods import METHODS
 from peftbench.results.store import Store
 from peftbench.tasks import suite
@@ -328,7 +328,7 @@ def test_failures_are_done_again_when_asked(thirsty: Garden, monkeypatch: pytest
     def launch(specs: Sequence[RunSpec], _place: Store, _options: Options, _watch: Watch, _after: Any) -> None:
         asked.append(len(specs))
 
-    monkeypatch.setattr("peftbench.launch.local.launch", launch)
+    monkeypatch.setitem(launchers(), "local", launch)
     assert call("run", thirsty.grid, "--store", thirsty.store).code == 2
     assert call("run", thirsty.grid, "--store", thirsty.store, "--retry-failed").code == 2
     assert asked == [0, 2]
@@ -338,7 +338,7 @@ def test_an_interrupt_tells_how_to_go_on(grid: Path, tmp_path: Path, monkeypatch
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("peftbench.launch.local.launch", interrupted)
+    monkeypatch.setitem(launchers(), "local", interrupted)
     done = call("run", grid, "--store", tmp_path / "my results")
     assert done.code == 130
     assert f"peftbench run {grid} --store '{tmp_path / 'my results'}'\n" in done.err
@@ -350,7 +350,7 @@ def test_options_arrive(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def launch(_specs: Sequence[RunSpec], _place: Store, options: Options, _watch: Watch, _after: Any) -> None:
         seen.append(options)
 
-    monkeypatch.setattr("peftbench.launch.local.launch", launch)
+    monkeypatch.setitem(launchers(), "local", launch)
     store = ("--store", tmp_path / "results")
     call("run", grid, *store, "--workers", "3", "--keep-adapters", "--data", tmp_path)
     assert (seen[0].workers, seen[0].keep_adapters, seen[0].data) == (3, True, tmp_path)

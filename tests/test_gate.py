@@ -14,7 +14,7 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
 from peftbench.gating import cells
 from peftbench.gating.cells import GateDesign, arms, current, to_do
-from peftbench.launch import After, Options, Watch, local, worker_process
+from peftbench.launch import After, Options, Watch, launchers, local, worker_process
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store
 from peftbench.tasks import resolve
@@ -80,7 +80,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             else:
                 planted(spec, share, store)
 
-    monkeypatch.setattr("peftbench.launch.local.launch", launch)
+    monkeypatch.setitem(launchers(), "local", launch)
     return held
 
 

@@ -19,8 +19,8 @@ from peftbench.studies.leaderboard import Leaderboard
 
 GAP = 2
 """Blanks between columns."""
-LONG_LINE = 1000
-"""Characters of a line that no one looks at in a terminal: a row is one line there."""
+MOST_FOLDED = 1000
+"""Rows of the longest table whose texts are folded to fit the terminal."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class View:
 
 def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table whose first column is names. Nothing is cut off: long texts are folded on a terminal."""
+    if not console.is_terminal or len(rows) > MOST_FOLDED:
+        _print_aligned(console, [_shown(row) for row in (headings, *rows)])
+        return
     first, *others = headings
     shown = [
         rich_table.Column(first, no_wrap=True),
@@ -69,9 +72,15 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
     table = rich_table.Table(*shown, box=None, padding=(0, GAP, 0, 0), header_style="bold")
     for row in rows:
         table.add_row(*map(Text, _shown(row)))
-    if not console.is_terminal:
-        console.width = LONG_LINE
     console.print(table)
+
+
+def _print_aligned(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    """Lines of columns that are as wide as their widest cell."""
+    widths = [max(map(cell_len, column)) + GAP for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        console.file.write("".join(cells).rstrip() + "\n")
 
 
 def print_published(console: Console, sheets: Sequence[Table]) -> None:
