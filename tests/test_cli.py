@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
@@ -328,7 +328,7 @@ def test_failures_are_done_again_when_asked(thirsty: Garden, monkeypatch: pytest
     def launch(specs: Sequence[RunSpec], _place: Store, _options: Options, _watch: Watch, _after: Any) -> None:
         asked.append(len(specs))
 
-    monkeypatch.setitem(launchers(), "local", launch)
+    monkeypatch.setitem(cast("dict[str, Any]", launchers()), "local", launch)
     assert call("run", thirsty.grid, "--store", thirsty.store).code == 2
     assert call("run", thirsty.grid, "--store", thirsty.store, "--retry-failed").code == 2
     assert asked == [0, 2]
@@ -338,7 +338,7 @@ def test_an_interrupt_tells_how_to_go_on(grid: Path, tmp_path: Path, monkeypatch
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(launchers(), "local", interrupted)
+    monkeypatch.setitem(cast("dict[str, Any]", launchers()), "local", interrupted)
     done = call("run", grid, "--store", tmp_path / "my results")
     assert done.code == 130
     assert f"peftbench run {grid} --store '{tmp_path / 'my results'}'\n" in done.err
@@ -350,7 +350,7 @@ def test_options_arrive(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def launch(_specs: Sequence[RunSpec], _place: Store, options: Options, _watch: Watch, _after: Any) -> None:
         seen.append(options)
 
-    monkeypatch.setitem(launchers(), "local", launch)
+    monkeypatch.setitem(cast("dict[str, Any]", launchers()), "local", launch)
     store = ("--store", tmp_path / "results")
     call("run", grid, *store, "--workers", "3", "--keep-adapters", "--data", tmp_path)
     assert (seen[0].workers, seen[0].keep_adapters, seen[0].data) == (3, True, tmp_path)

@@ -4,7 +4,7 @@ import random
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -71,7 +71,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In the place of training: `share` of right answers by spec (a status instead: how it ends), `done` what ran."""
     held: dict[str, Any] = {"share": lambda _spec: 0.9, "done": []}
 
-    def launch(specs: list[RunSpec], store: Store, _options: Options, _watch: Watch, _after: After | None) -> None:
+    def launch(
+        specs: list[RunSpec], store: Store, _options: Options, _watch: Watch, _after: After | None = None
+    ) -> None:
         for spec in specs:
             share = held["share"](spec)
             held["done"].append(spec)
@@ -80,7 +82,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             else:
                 planted(spec, share, store)
 
-    monkeypatch.setitem(launchers(), "local", launch)
+    monkeypatch.setitem(cast("dict[str, Any]", launchers()), "local", launch)
     return held
 
 
