@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, plug
-from peftbench.cli.output import console, print_json, print_rows, records, say, warn_damaged
+from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
 from peftbench.core.registry import UserError, did_you_mean
 
 RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "seed", "status", "score"]
@@ -27,19 +27,28 @@ def list_units(
     Also suites, weights of PSCP and devices for `--device`; a line each. `show` has everything about one of them, and
     --json about all.
     """
+    plug(plugin)
+    if what == "runs":
+        _list_runs(store, as_json)
+        return
     from peftbench.cli import listing
 
-    plug(plugin)
-    rows = _runs(store) if what == "runs" else listing.listing(what)
+    rows = listing.listing(what)
     if as_json:
         print_json(rows)
-    elif rows and what == "runs":
-        rows = _in_lines(rows)
-        print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
     elif rows:
         headings = list(listing.BRIEF[what])
         cells = [["–" if row[heading] is None else str(row[heading]) for heading in headings] for row in rows]
         print_rows(headings, _short(headings, cells))
+
+
+def _list_runs(store: Path, as_json: bool) -> None:
+    rows = _runs(store)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        rows = _in_lines(rows)
+        print_rows(list(rows[0]), [["–" if value is None else str(value) for value in row.values()] for row in rows])
 
 
 def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
@@ -51,16 +60,21 @@ def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
-    from peftbench.studies._conditions import FACTS, with_shares
+    from peftbench.core.jsonable import to_json
+    from peftbench.studies._conditions import FACTS
 
     place = held_store(store, result_files_only=True)
-    table = place.table()
+    rows = place.rows()
     warn_damaged(place.damaged)
-    searched = table["trial"].notna().any()
-    table = table.assign(
-        trial=(table["trial"].astype(float) + 1).astype("Int64"), score=table["score"].astype(float).round(2)
-    )
-    return records(with_shares(table)[[*RUN_COLUMNS, *FACTS, *(["trial"] if searched else [])]])
+    searched = any(row["trial"] is not None for row in rows)
+    listed = []
+    for row in rows:
+        told = {name: row[name] for name in (*RUN_COLUMNS, *FACTS)}
+        told["score"] = None if row["score"] is None else round(row["score"], 2)
+        if searched:
+            told["trial"] = None if row["trial"] is None else row["trial"] + 1
+        listed.append(to_json(told))
+    return listed
 
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

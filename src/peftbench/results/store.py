@@ -50,6 +50,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 """From the shape of a schema number to that of the next; applied in order to older results."""
 ROUNDING = 1e-5
 """By how much the mean of row scores may differ from the score, relative to the largest of them."""
+ORDER = ("model", "task", "method", "method_arguments", "size", "seed", "id")
+"""Columns by which the table of runs is sorted."""
 DEPTH = 5
 """Folders from the store to that of a run: machine class, model, method, task, run."""
 NAME_LENGTH = 100
@@ -311,10 +313,12 @@ class Store:
             row | {"row_scores": None if scores is None else row_scores(scores)}
             for row, scores in self._held().rows(entry.place for entry in self._chosen(ids))
         ]
-        frame = pd.DataFrame(rows, columns=COLUMNS)
-        return frame.sort_values(
-            ["model", "task", "method", "method_arguments", "size", "seed", "id"], ignore_index=True
-        )
+        return pd.DataFrame(rows, columns=COLUMNS).sort_values(list(ORDER), ignore_index=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table of all runs, in its order, without `row_scores`. Quicker than `table`."""
+        rows = (row for row, _ in self._held().rows(entry.place for entry in self._chosen(None)))
+        return sorted(rows, key=lambda row: [(isinstance(row[name], str), row[name]) for name in ORDER])
 
     def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """Learning curves: one row per validation, with the id of its run."""
