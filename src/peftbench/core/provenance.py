@@ -86,15 +86,20 @@ def code() -> dict[str, dict[str, Any]]:
     their content.
     """
     found = {name: _origin(name, package) for name, package in _packages()}
+    for name, digest in source_digests().items():
+        found[name] = found.get(name, {}) | {"source": digest}
+    return {name: known for name, known in found.items() if known}
+
+
+def source_digests() -> dict[str, str]:
+    """Twelve hexadecimal digits of the content of peftbench's own source, and of each plugin file."""
     here = Path(__file__).parents[1]
     files = (path for path in sorted(here.rglob("*")) if path.suffix in SOURCE)
-    found["peftbench"] = found.get("peftbench", {}) | {
-        "source": _digest((path.relative_to(here).as_posix(), path) for path in files)
-    }
+    found = {"peftbench": _digest((path.relative_to(here).as_posix(), path) for path in files)}
     for name, module in sorted(sys.modules.items()):
         if name.startswith(PLUGIN) and module.__file__:
-            found[Path(module.__file__).name] = {"source": _digest([("", Path(module.__file__))])}
-    return {name: known for name, known in found.items() if known}
+            found[Path(module.__file__).name] = _digest([("", Path(module.__file__))])
+    return found
 
 
 def settings() -> dict[str, Any]:

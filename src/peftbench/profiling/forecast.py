@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from peftbench.core.registry import UserError, error_line
-from peftbench.core.spec import RunSpec
+from peftbench.core.spec import Choice, RunSpec
 from peftbench.engine.families import model_family
 from peftbench.engine.meter import Memory
 from peftbench.engine.tokenization import Encoded
@@ -27,6 +27,7 @@ from peftbench.profiling.lengths import RowLengths, row_lengths
 from peftbench.profiling.profiles import Profile, profile
 
 ForecastStatus = Literal["fits", "does not fit", "refused", "not known"]
+UNTOUCHED = Choice(name="none")
 Told = Callable[[int, int], None]
 """Called with how many profiles are done, and of how many."""
 
@@ -124,7 +125,12 @@ def forecast(
     cells: dict[str, list[RunSpec]] = {}
     for spec in specs:
         cells.setdefault(spec.model_copy(update={"seed": 0, "trial": None}).id, []).append(spec)
-    lengths = {id_: _tried(partial(row_lengths, runs[0], data)) for id_, runs in cells.items()}
+    # Lengths of rows do not depend on the method.
+    by_rows = {
+        id_: runs[0].model_copy(update={"method": UNTOUCHED, "seed": 0, "trial": None}) for id_, runs in cells.items()
+    }
+    read = {spec.id: _tried(partial(row_lengths, spec, data)) for spec in {s.id: s for s in by_rows.values()}.values()}
+    lengths = {id_: read[spec.id] for id_, spec in by_rows.items()}
     groups: dict[str, list[str]] = {}
     for id_, runs in cells.items():
         groups.setdefault(_group(runs[0]), []).append(id_)
@@ -134,7 +140,8 @@ def forecast(
         asked.append((cells[ids[0]][0], tuple(dict.fromkeys(shapes)), on.bf16))
     found = dict(zip(groups, _profiles(asked, told, processes), strict=True))
     room = on.memory_bytes // (1 if on.queued else max(1, workers))
-    judged = [_cell(runs, found[_group(runs[0])], lengths[id_], (on, room)) for id_, runs in cells.items()]
+    configs = cache(configuration)
+    judged = [_cell(runs, found[_group(runs[0])], lengths[id_], (on, room), configs) for id_, runs in cells.items()]
     return Forecast(on, workers, tuple(judged))
 
 
@@ -188,7 +195,9 @@ def _tried(make: Callable[[], Any]) -> Any:
         return "not known", error_line(error)
 
 
-def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int]) -> CellForecast:
+def _cell(
+    runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int], configs: Callable[[str], Any]
+) -> CellForecast:
     spec = runs[0]
     cell = CellForecast(spec.model_name, str(spec.method), str(spec.task), str(spec.size), len(runs), "fits")
     if not isinstance(found, Profile):
@@ -204,7 +213,7 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     if not isinstance(known, RowLengths):
         return replace(cell, status="not known", why=known[1])
     cell = replace(cell, test_rows=known.test_rows)
-    if why := no_room(spec, found, known):
+    if why := no_room(configs(spec.model.name), found, known):
         # Lengths that were judged, not read, may be wrong.
         return replace(cell, status="refused" if known.known else "not known", why=why)
     device, room = on
@@ -226,9 +235,8 @@ def _cell(runs: Sequence[RunSpec], found: Any, known: Any, on: tuple[Device, int
     return cell
 
 
-def no_room(spec: RunSpec, found: Profile, known: RowLengths) -> str:
+def no_room(config: Any, found: Profile, known: RowLengths) -> str:
     """Why the longest row will be refused for want of positions, as in a run; empty if it will not be."""
-    config = configuration(spec.model.name)
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     prompted: Any = SimpleNamespace(virtual_tokens=found.virtual_tokens, soft_prompt=found.soft_prompt or None)
     rows = [Encoded([0] * prompt, [0] * target) for prompt, target in known.train]

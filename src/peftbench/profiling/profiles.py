@@ -1,19 +1,27 @@
 """What a method costs on a model as a function of the length of rows, from the configuration alone."""
 
+import contextlib
+import hashlib
 import json
 import math
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from peftbench.core.cache_folder import cache_directory
+from peftbench.core.files import read_bytes, write_atomically
+from peftbench.core.provenance import source_digests
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.engine.load import has_fast_bf16
@@ -59,10 +67,15 @@ class Profile:
         """
         if shape in self.shapes:
             return self.rehearsals[self.shapes.index(shape)]
+        return _rehearsal(_powers(shape, len(self.shapes)) @ self._fit)
+
+    @cached_property
+    def _fit(self) -> "np.ndarray[Any, Any]":
+        """What each power of the length adds to each number of a rehearsal."""
         places = np.array([_powers(each, len(self.shapes)) for each in self.shapes])
         values = np.array([_numbers(each) for each in self.rehearsals])
-        found = np.linalg.lstsq(places, values, rcond=None)[0]
-        return _rehearsal(_powers(shape, len(self.shapes)) @ found)
+        found: np.ndarray[Any, Any] = np.linalg.lstsq(places, values, rcond=None)[0]
+        return found
 
 
 def _powers(shape: BatchShape, known: int) -> "np.ndarray[Any, Any]":
@@ -97,19 +110,37 @@ def points(shapes: Sequence[BatchShape], parameters: int) -> tuple[BatchShape, .
 def profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None = None) -> Profile:
     """The profile of a run's model, method and way of training. `bf16`: whether the machine is good at it.
 
-    Raises `UserError` for what will be refused, and what a method raises that cannot do without values.
+    It is kept in the cache, for the same model, method, shapes, code and libraries. Raises `UserError` for what will be
+    refused, and what a method raises that cannot do without values.
     """
     with warnings.catch_warnings():
         # Of the libraries to their own callers.
         warnings.simplefilter("ignore")
-        return _profile(spec, shapes, bf16)
+        config = fused(configuration(at(spec.model.name, spec.model.version)))
+        path = _kept_at(spec, config, shapes, bf16)
+        with contextlib.suppress(OSError, ValueError):
+            return PROFILE.validate_json(read_bytes(path))
+        found = _profile(spec, config, shapes, bf16)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, PROFILE.dump_json(found))
+        return found
 
 
-def _profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None) -> Profile:
+def _kept_at(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: bool | None) -> Path:
+    """The file of a profile in the cache; its name is a digest of all that the profile depends on."""
+    asked = [config.to_json_string(use_diff=False), spec.method.model_dump_json(), spec.train.model_dump_json()]
+    of_model = {"model": spec.model.model_dump_json()}
+    libraries = {name: version(name) for name in ("torch", "transformers", "peft")}
+    low = has_fast_bf16(config) if bf16 is None else bf16
+    text = json.dumps([asked, of_model, libraries, source_digests(), sorted(set(shapes)), low])
+    return cache_directory() / "profiles" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+
+
+def _profile(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: bool | None) -> Profile:
     method = METHODS[spec.method.name]
     packing = base_quantisation(spec)
     check_possible(method, spec, packing is not None)
-    config = fused(configuration(at(spec.model.name, spec.model.version)))
     low = _low_precision(spec, config, bf16)
     dtype = torch.bfloat16 if low else torch.float32
     adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
@@ -142,6 +173,9 @@ def _profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None) -> 
         adapted.virtual_tokens,
         adapted.soft_prompt is not None,
     )
+
+
+PROFILE = TypeAdapter(Profile)
 
 
 def untouched(config: Any, dtype: torch.dtype) -> Counts:

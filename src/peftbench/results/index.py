@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.core.cache_folder import cache_directory
-from peftbench.core.registry import UserError
 from peftbench.results.digests import RESULT
 
 BATCH = 500
@@ -39,6 +38,10 @@ SHAPED_BY = (
     "results/table_rows.py",
 )
 """Source files that decide what the index holds."""
+
+
+class DamagedIndexError(Exception):
+    """The index does not hold what was written to it. Its file is gone, and a new index can be made."""
 
 
 class IndexEntry(NamedTuple):
@@ -148,39 +151,40 @@ class Index:
             )
 
     def rows(self, places: Iterable[str]) -> Iterator[tuple[dict[str, Any], str | None]]:
-        """The row and the row scores of each of these runs."""
+        """The row and the row scores of each of these runs. Raises `DamagedIndexError`."""
         for _, (row, scores) in self._of("row, row_scores", places):
-            yield json.loads(row), _text(scores)
+            yield row, scores
 
     def curves(self, places: Iterable[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """The place of each of these runs, with the points of its curve."""
+        """The place of each of these runs, with the points of its curve. Raises `DamagedIndexError`."""
         for place, (curve,) in self._of("curve", places):
-            yield place, json.loads(_text(curve) or "[]")
+            yield place, curve
 
-    def _of(self, columns: str, places: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def _of(self, columns: str, places: Iterable[str]) -> Iterator[tuple[str, list[Any]]]:
+        self.write()
         try:
             for place in places:
-                if place in self._added:
-                    self.write()
                 found = self._database.execute(
                     f"select {columns} from contents where place = ?",  # noqa: S608 - our own names
                     (place,),
                 ).fetchone()
-                # A run that another process has seen vanish is not there any more.
-                if found is not None:
-                    yield place, found
-        except sqlite3.DatabaseError as error:
+                yield place, [_unpacked(name, value) for name, value in zip(columns.split(", "), found, strict=True)]
+        except (sqlite3.DatabaseError, TypeError, ValueError, zlib.error) as error:
+            self._database.close()
             self.path.unlink(missing_ok=True)
-            raise UserError(f"{self.path}: {error}. It was removed: give the command again") from None
+            raise DamagedIndexError(f"{self.path}: {error}") from error
+
+
+def _unpacked(column: str, value: Any) -> Any:
+    if column == "row":
+        return json.loads(value)
+    text = None if value is None else zlib.decompress(value).decode()
+    return text if column == "row_scores" else json.loads(text or "[]")
 
 
 def _packed(content: Content) -> tuple[str, bytes | None, bytes]:
     scores = None if content.row_scores is None else zlib.compress(content.row_scores.encode())
     return json.dumps(content.row), scores, zlib.compress(json.dumps(content.curve).encode())
-
-
-def _text(packed: bytes | None) -> str | None:
-    return None if packed is None else zlib.decompress(packed).decode()
 
 
 def _opened(path: Path) -> sqlite3.Connection:

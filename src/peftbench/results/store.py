@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peftbench.core import provenance
 from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
@@ -32,7 +32,7 @@ from peftbench.core.spec import SCHEMA, RunResult, RunSpec
 from peftbench.metrics import bounds
 from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.results.digests import RESULT, DamagedError, check_files, seal, unseal
-from peftbench.results.index import Content, Index, IndexEntry, file_identity, identities, unchanged
+from peftbench.results.index import Content, DamagedIndexError, Index, IndexEntry, file_identity, identities, unchanged
 from peftbench.results.schema import COLUMNS
 from peftbench.results.table_rows import row_scores, table_row
 
@@ -56,6 +56,9 @@ DEPTH = 5
 """Folders from the store to that of a run: machine class, model, method, task, run."""
 NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
+
+
+Found = TypeVar("Found")
 
 
 class Store:
@@ -311,34 +314,37 @@ class Store:
 
         rows = [
             row | {"row_scores": None if scores is None else row_scores(scores)}
-            for row, scores in self._held().rows(entry.place for entry in self._chosen(ids))
+            for row, scores in self._indexed_content(Index.rows, ids)
         ]
         return pd.DataFrame(rows, columns=COLUMNS).sort_values(list(ORDER), ignore_index=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the table of all runs, in its order, without `row_scores`. Quicker than `table`."""
-        rows = (row for row, _ in self._held().rows(entry.place for entry in self._chosen(None)))
+        rows = (row for row, _ in self._indexed_content(Index.rows, None))
         return sorted(rows, key=lambda row: [(isinstance(row[name], str), row[name]) for name in ORDER])
 
     def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """Learning curves: one row per validation, with the id of its run."""
         import pandas as pd
 
-        names = {entry.place: entry.id for entry in self._chosen(ids)}
-        points = [{"id": names[place], **point} for place, curve in self._held().curves(names) for point in curve]
+        curves = self._indexed_content(Index.curves, ids)
+        names = {entry.place: entry.id for entry in self.entries().values()}
+        points = [{"id": names[place], **point} for place, curve in curves for point in curve]
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
-    def _chosen(self, ids: Iterable[str] | None) -> list[IndexEntry]:
-        entries = self.entries()
-        wanted = entries.keys() if ids is None else set(ids)
-        return [entry for id_, entry in entries.items() if id_ in wanted]
-
-    def _held(self) -> Index:
-        """The index after a look at the store."""
-        if self._index is None:
-            self.entries()
-        assert self._index is not None
-        return self._index
+    def _indexed_content(
+        self, read: Callable[[Index, Iterable[str]], Iterator[Found]], ids: Iterable[str] | None
+    ) -> list[Found]:
+        """What the index holds of all runs, or those of `ids`. A damaged index is made anew."""
+        wanted = None if ids is None else set(ids)
+        for _ in range(2):
+            places = [entry.place for id_, entry in self.entries().items() if wanted is None or id_ in wanted]
+            assert self._index is not None
+            try:
+                return list(read(self._index, places))
+            except DamagedIndexError as error:
+                damaged, self._index, self._kept = error, None, None
+        raise UserError(f"{damaged}. Give the command again")
 
 
 class RunResults(Mapping[str, RunResult]):
