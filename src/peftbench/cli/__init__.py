@@ -1,4 +1,4 @@
-"""The command line. Every verb parses and calls one public function; a file has the verbs of one subject."""
+"""The command line. Each command parses its options and calls one public function; each file holds related commands."""
 
 import io
 import sys
@@ -27,7 +27,7 @@ from peftbench.core.safe_text import problems, visible
 
 
 class Verbs(TyperGroup):
-    """All verbs; what is wrong with the value of an option is said in the words of the other errors."""
+    """All commands. An invalid value of an option is reported in the same form as other errors."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -67,9 +67,9 @@ app.add_typer(authoring.check, name="check")
 
 
 def main() -> None:
-    """The entry point: what the user can put right is one line on standard error and exit status 2."""
+    """Entry point. A `UserError` is printed as one line on standard error, with exit status 2."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no "–" gets "-": see `peftbench.core.safe_text.encodable`.
+        # A terminal that cannot show "–" gets "-": see `peftbench.core.safe_text.encodable`.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="peftbench")
     try:

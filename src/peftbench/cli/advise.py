@@ -1,4 +1,4 @@
-"""The verb that answers: which method for this model, this task, these limits."""
+"""The command `advise`: which method suits a model, a task and limits."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,41 +20,53 @@ if TYPE_CHECKING:
 
 
 def advise(
-    model: Annotated[str, typer.Option(help="the base: an alias, a directory, or a Hub id")] = "pocket",
+    model: Annotated[str, typer.Option(help="base model: an alias, a directory, or a Hub id")] = "pocket",
     task: Annotated[str | None, typer.Option(help="a task of peftbench", metavar="NAME")] = None,
-    kind: Annotated[str | None, typer.Option(help="or a kind of task alone, as classification, qa, math")] = None,
-    file: Annotated[
-        Path | None, typer.Option(help="or a file of your own (CSV, JSON, parquet)", metavar="FILE")
+    kind: Annotated[
+        str | None, typer.Option(help="instead of a task: a kind of task, such as classification, qa, math")
     ] = None,
-    fields: Annotated[str | None, typer.Option(help="its columns that are read", metavar="A,B")] = None,
-    target: Annotated[str | None, typer.Option(help="its column that is learned", metavar="COLUMN")] = None,
-    labels: Annotated[str | None, typer.Option(help="its labels; without, free text", metavar="A,B")] = None,
-    rows: Annotated[int | None, typer.Option(min=1, help="training rows; default: all of the task or file")] = None,
-    memory: Annotated[str | None, typer.Option(help="peak memory at most, as 24GB")] = None,
-    time: Annotated[str | None, typer.Option(help="training time at most, as 2h")] = None,
-    latency: Annotated[str | None, typer.Option(help="time of a new token at most, as 30ms")] = None,
-    adapter_size: Annotated[str | None, typer.Option(help="what is kept of a method at most, as 50MB")] = None,
-    parameters: Annotated[str | None, typer.Option(help="trainable parameters at most, as 10M")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="instead of a task: your own file (CSV, JSON, parquet)", metavar="FILE")
+    ] = None,
+    fields: Annotated[str | None, typer.Option(help="input columns of the file", metavar="A,B")] = None,
+    target: Annotated[str | None, typer.Option(help="target column of the file", metavar="COLUMN")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="labels of the file; without it, the target is free text", metavar="A,B")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="number of training rows; default: all rows of the task or file")
+    ] = None,
+    memory: Annotated[str | None, typer.Option(help="maximum peak memory, such as 24GB")] = None,
+    time: Annotated[str | None, typer.Option(help="maximum training time, such as 2h")] = None,
+    latency: Annotated[str | None, typer.Option(help="maximum time per new token, such as 30ms")] = None,
+    adapter_size: Annotated[str | None, typer.Option(help="maximum size of the saved adapter, such as 50MB")] = None,
+    parameters: Annotated[str | None, typer.Option(help="maximum number of trainable parameters, such as 10M")] = None,
     prefer: Annotated[
-        str, typer.Option(help="what comes first: quality, memory, time, speed, size, or weights of PSCP")
+        str, typer.Option(help="what to rank by: quality, memory, time, speed, size, or a set of PSCP weights")
     ] = "quality",
-    within: Annotated[float, typer.Option(help="points given up for a lower cost that comes first")] = 2.0,
+    within: Annotated[
+        float, typer.Option(help="when ranking by a cost: points of score that may be lost for a lower cost")
+    ] = 2.0,
     device: OnDevice = "here",
     store: StoreDir = RESULTS,
     data: DataDir = None,
-    published: Annotated[bool, typer.Option("--published", help="also by published figures, told apart")] = False,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="how good the advice is, each task left out")] = False,
-    top: Annotated[int, typer.Option(min=1, help="methods whose costs are looked for at a time")] = 10,
+    published: Annotated[
+        bool, typer.Option("--published", help="also use published figures, listed separately")
+    ] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="measure how good the advice is by leaving out one task at a time")
+    ] = False,
+    top: Annotated[int, typer.Option(min=1, help="number of methods whose costs are forecast at a time")] = 10,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend methods for a model, a task and limits.
 
-    By your own runs, by published figures, or by both.
+    The advice is based on your own runs, on published figures, or on both.
     """
     plug(plugin)
     if not 0 <= within < math.inf:
-        raise UserError(f"--within {within:g}: a number of points, 0 or more")
+        raise UserError(f"--within {within:g} is not valid: give a number of points, 0 or more")
     place = snapshot_of(store)
     from peftbench.advisor import answer, inputs
     from peftbench.advisor.recommend import Question
@@ -64,7 +76,7 @@ def advise(
         return
     own = {"data": file, "fields": _names(fields), "target": target, "labels": _names(labels)} if file else None
     if own and not (fields and target):
-        raise UserError(f"--file {file}: say with --fields which columns are read, and with --target which is learned")
+        raise UserError(f"--file {file}: give its input columns with --fields and its target column with --target")
     first = answer.preferred(prefer)
     asked = inputs.asked(model, task, kind, own, rows)
     given = {
@@ -104,23 +116,23 @@ def _names(text: str | None) -> list[str]:
 
 
 def _evidence(place: "Store", published: bool) -> "Evidence":
-    """The evidence, with a line for what is damaged, and where nothing was measured."""
+    """The evidence for the advice. Warns of damaged files, and of a store that has no scores."""
     from peftbench.advisor.answer import evidence
 
     found = evidence(place, published)
     warn_damaged(found.damaged)
     if found.fell_back:
-        say(f"store {place.root}: no scores; by published figures instead", stderr=True)
+        say(f"store {place.root} has no scores; using published figures instead", stderr=True)
     return found
 
 
 @contextmanager
 def _forecasts() -> "Iterator[Callable[[int, int], None]]":
-    """A bar on standard error while costs are forecast."""
+    """Show a progress bar on standard error while costs are forecast."""
     from rich.progress import Progress
 
     with Progress(console=console(stderr=True), transient=True) as progress:
-        line = progress.add_task("looking ahead", total=None)
+        line = progress.add_task("forecasting costs", total=None)
         yield lambda done, total: progress.update(line, completed=done, total=total)
 
 
@@ -152,6 +164,6 @@ def _evaluate(evidence: "Evidence", as_json: bool) -> None:
         if not as_json and isinstance(found, RegretReport):
             print_section(console(), evaluation_section(found, published))
         elif not as_json:
-            say(f"no regret of {name} evidence: {found}")
+            say(f"the regret of {name} evidence cannot be computed: {found}")
     if as_json:
         print_json(told)

@@ -1,4 +1,4 @@
-"""Verbs for those who add to peftbench: `new` and `check`."""
+"""Commands for adding tasks and methods to peftbench: `new` and `check`."""
 
 from dataclasses import asdict
 from functools import partial
@@ -16,34 +16,39 @@ if TYPE_CHECKING:
 new = typer.Typer(help="Write a template for a task or a method.", no_args_is_help=True, rich_markup_mode=None)
 check = typer.Typer(help="Check a task or a method of your own.", no_args_is_help=True, rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(help="what it is to be called")]
-To = Annotated[Path | None, typer.Option("--to", help="the file; default: NAME.py here", metavar="FILE")]
+Name = Annotated[str, typer.Argument(help="name of the new task or method")]
+To = Annotated[Path | None, typer.Option("--to", help="file to write; default: NAME.py in this folder", metavar="FILE")]
 
 
 @new.command("task")
 def new_task(name: Name, to: To = None) -> None:
-    """Write a task that works as it stands, with every fact explained."""
+    """Write a working template of a task, with every fact explained."""
     _written("task", name, to)
 
 
 @new.command("method")
 def new_method(name: Name, to: To = None) -> None:
-    """Write a method that works as it stands."""
+    """Write a working template of a method."""
     _written("method", name, to)
 
 
 @check.command("task")
 def check_task(
-    name: Annotated[str, typer.Argument(help="the task")],
+    name: Annotated[str, typer.Argument(help="name of the task")],
     given: Annotated[
         list[str] | None, typer.Option("--set", help="an argument of the task; may be repeated", metavar="KEY=VALUE")
     ] = None,
     data: DataDir = None,
     plugin: Plugins = None,
-    train: Annotated[bool, typer.Option("--train/--no-train", help="train the pocket model on it for a minute")] = True,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="train the pocket model on the task, about a minute")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Rows, answers, labels, leaks, lengths, and whether it is learned. Exit status 0: fine; 1: problems found."""
+    """Check a task's rows, answers, labels, leaks, lengths and whether it can be learned.
+
+    Exit status 0: no problems; 1: problems found.
+    """
     from peftbench import checks
 
     plug(plugin)
@@ -57,14 +62,17 @@ def check_task(
 
 @check.command("method")
 def check_method(
-    name: Annotated[str, typer.Argument(help="the method; a type of peft is peft:TYPE")],
+    name: Annotated[str, typer.Argument(help="name of the method; for a type of peft: peft:TYPE")],
     given: Annotated[
         list[str] | None, typer.Option("--set", help="an argument of the method; may be repeated", metavar="KEY=VALUE")
     ] = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether it keeps the contract of methods, on two tiny models. Exit status 0: fine; 1: problems found."""
+    """Check on two tiny models that a method keeps the contract of methods.
+
+    Exit status 0: no problems; 1: problems found.
+    """
     from peftbench.checks import method_check
 
     plug(plugin)
@@ -77,7 +85,7 @@ def _written(kind: Any, name: str, to: Path | None) -> None:
     from peftbench.checks.scaffold import write_template
 
     path = write_template(kind, name, to)
-    say(f"wrote {path}; it works at once with --plugin {path}")
+    say(f"wrote {path}; use it with --plugin {path}")
 
 
 def _say(finding: "Finding", on: str = "", width: int = 0) -> None:
@@ -85,7 +93,7 @@ def _say(finding: "Finding", on: str = "", width: int = 0) -> None:
 
 
 def _conclude(name: str, report: Any, as_json: bool) -> None:
-    """The number of problems, or all that was found as JSON; exit status 1 where there are any."""
+    """Print the number of problems, or the whole report as JSON. Exit status 1 if there are problems."""
     if as_json:
         print_json(asdict(report) | {"problems": report.problems})
     else:

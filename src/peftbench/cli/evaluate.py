@@ -1,4 +1,4 @@
-"""The verb about models trained elsewhere."""
+"""The command `evaluate`: score models that were trained elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,18 +29,25 @@ def evaluate(
         list[Path],
         typer.Option(help="folder of an adapter, or of a fully trained model; may be repeated", metavar="DIR"),
     ],
-    model: Annotated[str, typer.Option(help="its base: an alias, a directory, or a Hub id")],
-    tasks: Annotated[str, typer.Option(help="tasks or suites, with commas between", metavar="A,B")],
-    quantise: Annotated[str | None, typer.Option(help="quantise the base to nf4 or int8", metavar="HOW")] = None,
+    model: Annotated[str, typer.Option(help="base model: an alias, a directory, or a Hub id")],
+    tasks: Annotated[str, typer.Option(help="tasks or suites, separated by commas", metavar="A,B")],
+    quantise: Annotated[str | None, typer.Option(help="quantise the base model to nf4 or int8", metavar="HOW")] = None,
     store: StoreDir = RESULTS,
     data: DataDir = None,
     size: Annotated[
-        list[str] | None, typer.Option(help="training rows of the leaderboard it is to stand on; default: all")
+        list[str] | None,
+        typer.Option(help="number of training rows of the leaderboard to place it on; may be repeated; default: all"),
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="seeds of that leaderboard; default: 0")] = None,
-    test_rows: Annotated[int | None, typer.Option(min=1, help="at most so many test rows; default: all")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="tokens of prompt and target; default: 512")] = None,
-    any_base: Annotated[bool, typer.Option("--any-base", help="do not ask whether it was made for this base")] = False,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="seed of that leaderboard; may be repeated; default: 0")
+    ] = None,
+    test_rows: Annotated[int | None, typer.Option(min=1, help="maximum number of test rows; default: all")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="maximum tokens of prompt and target; default: 512")
+    ] = None,
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help="do not check that the adapter was made for this base model")
+    ] = False,
     plugin: Plugins = None,
     workers: Workers = 0,
     threads: Threads = 1,
@@ -51,9 +58,9 @@ def evaluate(
 ) -> None:
     """Score adapters that were trained elsewhere.
 
-    They become runs of the store like any other. The same command resumes.
+    They are stored as ordinary runs. The same command resumes.
 
-    Exit status as of `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has one.
+    Exit status as for `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has a result.
     """
     from peftbench.grid.adapters import adapters_grid
     from peftbench.launch import Options

@@ -1,4 +1,4 @@
-"""How verbs do runs: what has no result yet, with live progress; then the leaderboard."""
+"""How commands do runs: do the runs that have no result yet, with live progress, then print the leaderboard."""
 
 import shlex
 import sys
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peftbench.tuning import Search
 
 SHOWN = 3
-"""More reasons than these are left to `peftbench status`."""
+"""Maximum number of reasons that are printed; if there are more, only `peftbench status` lists them."""
 
 
 def run_and_report(
@@ -68,8 +68,8 @@ def run_and_report(
     if bad:
         counts = Counter(result.status for result in bad)
         say(
-            f"{', '.join(f'{count} {how}' for how, count in counts.items())}: `peftbench status` says why, "
-            "--retry-failed does them again",
+            f"{', '.join(f'{count} {how}' for how, count in counts.items())}: `peftbench status` shows why, "
+            "--retry-failed runs them again",
             stderr=True,
         )
     if stopped:
@@ -79,7 +79,7 @@ def run_and_report(
 
 
 def exit_status(asked: int, ended: "Sequence[IndexEntry]") -> int:
-    """0: every run that was asked for has a result; 1: some failed or are missing; 2: none has a result."""
+    """Exit status 0: every requested run has a result; 1: some failed or are missing; 2: none has a result."""
     good = sum(result.status not in FAULTY for result in ended)
     return 0 if good == asked else 1 if good else 2
 
@@ -99,32 +99,35 @@ def live_progress(total: int) -> "Iterator[Watch]":
             yield live
     except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
-        say(f"stopped; every finished run is kept. To go on, give the same command again: {again}", stderr=True)
+        say(f"stopped; every finished run is kept. To resume, give the same command again: {again}", stderr=True)
         raise typer.Exit(signal_exit_status(stop)) from None
     say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
 
 
 def say_fruitless(search: "Search") -> None:
-    """A line for each search none of whose trials ended well."""
+    """Print a line for each search in which every trial failed."""
     for study in search.fruitless():
-        say(f"error: no trial of {study} ended well, so there is no winner to run on the grid's seeds", stderr=True)
+        say(f"error: every trial of {study} failed, so there are no settings to run on the grid's seeds", stderr=True)
 
 
 def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
-    """Print the leaderboards of some runs, and what else they say."""
+    """Print the leaderboards and other sections of some runs."""
     from peftbench.studies._conditions import fewer
     from peftbench.studies.run_data import run_data
 
     table = place.table(ids(specs))
     for task, rows in fewer(table).items():
-        say(f"note: {task} has no more than {rows:,} training rows", stderr=True)
+        say(f"note: {task} has only {rows:,} training rows", stderr=True)
     print_results(table, run_data(table, place.curves(table["id"])), as_json)
 
 
 def print_results(
     table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.DataFrame | None" = None
 ) -> None:
-    """Print the leaderboards and sections of a table of runs, and published figures on their tasks; all, of no runs."""
+    """Print the leaderboards and sections of a table of runs, and the published figures on their tasks.
+
+    If there are no runs, all published figures are printed.
+    """
     if as_json:
         told = {
             "leaderboards": [board.to_dict() for board in data.leaderboards],
@@ -145,4 +148,4 @@ def print_results(
     beside = published if table.empty else published[published["task"].isin(table["task"])]
     print_published(console(), published_tables(beside))
     if len(beside) < len(published):
-        say(f"{len(published) - len(beside)} more published figures, on other tasks, are in the written report")
+        say(f"{len(published) - len(beside)} more published figures on other tasks are in the written report")

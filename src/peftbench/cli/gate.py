@@ -1,4 +1,4 @@
-"""The verb for continuous integration."""
+"""The command `gate`, for continuous integration."""
 
 import math
 import tomllib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from peftbench.studies.blocks import Section
 
 RESULTS = Path("results/gate")
-"""Apart from other results, as what another version of the code found is replaced here."""
+"""Default store. It is separate because the gate replaces results of another version of the code."""
 
 ENTRY = "NAME|TOML"
 
@@ -42,21 +42,21 @@ ENTRY = "NAME|TOML"
 def gate(
     candidate: Annotated[
         str | None,
-        typer.Argument(help="a method, or an entry of a grid: '{ use = \"lora\", rank = 8 }'", metavar=f"[{ENTRY}]"),
+        typer.Argument(help="a method, or a grid entry: '{ use = \"lora\", rank = 8 }'", metavar=f"[{ENTRY}]"),
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(help="instead of a method: a trained adapter or model", metavar="DIR")
+        Path | None, typer.Option(help="instead of a method: folder of a trained adapter or model", metavar="DIR")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="what it is compared with; default: LoRA as in docs/gate.md", metavar=ENTRY)
+        str | None, typer.Option(help="method to compare with; default: LoRA as in docs/gate.md", metavar=ENTRY)
     ] = None,
     model: Annotated[str, typer.Option(help="the base model", metavar=ENTRY)] = "pocket",
     tasks: Annotated[
         str | None,
-        typer.Option(help="tasks or suites, with commas between; default: two pocket tasks", metavar="A,B"),
+        typer.Option(help="tasks or suites, separated by commas; default: two pocket tasks", metavar="A,B"),
     ] = None,
-    size: Annotated[str, typer.Option(help="training rows, or all")] = "256",
-    seeds: Annotated[int, typer.Option(min=2, help="how many seeds, from 0")] = 5,
+    size: Annotated[str, typer.Option(help="number of training rows, or all")] = "256",
+    seeds: Annotated[int, typer.Option(min=2, help="number of seeds, counted from 0")] = 5,
     margin: Annotated[float, typer.Option(help="non-inferiority margin in points")] = 3.0,
     train: Annotated[
         list[str] | None, typer.Option(help="a setting of [train]; may be repeated", metavar="KEY=VALUE")
@@ -70,22 +70,22 @@ def gate(
     workers: Workers = 0,
     threads: Threads = 1,
     timeout: Timeout = None,
-    again: Annotated[bool, typer.Option("--again", help="run the candidate anew, whatever the store has")] = False,
-    summary: Annotated[Path | None, typer.Option(help="add a summary in Markdown to this file", metavar="FILE")] = None,
+    again: Annotated[bool, typer.Option("--again", help="rerun the candidate even if the store has its runs")] = False,
+    summary: Annotated[Path | None, typer.Option(help="append a Markdown summary to this file", metavar="FILE")] = None,
     junit: Annotated[Path | None, typer.Option(help="write JUnit XML to this file", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Test that a method is no worse than a baseline.
 
-    Or a trained adapter. For continuous integration.
+    The candidate may also be a trained adapter. Meant for continuous integration.
 
-    Exit status 0: no worse; 1: worse; 2: no verdict, as the gate cannot tell, or as the command could not be done.
+    Exit status 0: no worse; 1: worse; 2: no verdict, because the gate cannot tell or the command failed.
     """
     from peftbench.gating.comparison import compare_with_baseline
     from peftbench.launch import Options, launcher
 
     if not 0 < margin < math.inf:
-        raise UserError(f"--margin {margin:g}: a number of points above 0")
+        raise UserError(f"--margin {margin:g} is not valid: give a number of points above 0")
     with _no_verdict():
         options = Options(
             data.resolve() if data else None, workers, threads, plugins=plug(plugin), timeout=seconds(timeout)
@@ -115,24 +115,24 @@ def gate(
 
 @contextmanager
 def _no_verdict() -> Iterator[None]:
-    """Python's own exit status for an error is 1, which is a verdict here."""
+    """Exit with status 2 after an unexpected error: Python's own status, 1, would read as the verdict "worse"."""
     try:
         yield
     except (UserError, typer.Exit):
         raise
     except Exception:
-        say(f"{traceback.format_exc()}error: no verdict: the gate itself broke", stderr=True)
+        say(f"{traceback.format_exc()}error: no verdict: the gate itself failed", stderr=True)
         raise typer.Exit(2) from None
 
 
 def parse_entry(text: str) -> Any:
-    """A name, or the entry of a grid that a text in braces is. Raises `UserError` for one that is not TOML."""
+    """A name, or the grid entry that a text in braces stands for. Raises `UserError` for invalid TOML."""
     if not text.lstrip().startswith("{"):
         return text
     try:
         return tomllib.loads(f"entry = {text}")["entry"]
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{text}: not TOML: {error}") from None
+        raise UserError(f"{text} is not valid TOML: {error}") from None
 
 
 def _tasks(text: str) -> tuple[Any, ...]:
@@ -141,11 +141,11 @@ def _tasks(text: str) -> tuple[Any, ...]:
 
 
 def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
-    """The candidate as an entry of a grid: a method, or a folder that was made for this base."""
+    """The candidate as a grid entry: a method, or the folder of an adapter made for this base model."""
     from peftbench.gating.comparison import adapter_entry
 
     if (method is None) == (adapter is None):
-        raise UserError("which candidate? Give a method or --adapter DIR, and not both")
+        raise UserError("the candidate is not clear: give either a method or --adapter DIR")
     return parse_entry(str(method)) if adapter is None else adapter_entry(adapter, parse_entry(model))
 
 
@@ -160,7 +160,7 @@ def _print(section: "Section", as_json: bool) -> None:
 
 
 def _add(path: Path, section: "Section") -> None:
-    """At the end of the file, as summaries of other steps may stand in it."""
+    """Append the summary, because the file may hold summaries of other steps."""
     from peftbench.report.tables import section_markdown
 
     with _writable(path), path.open("a", encoding="utf-8") as out:

@@ -1,4 +1,4 @@
-"""Verbs about results of others: import published figures, export our runs."""
+"""Commands that exchange results: import published figures, export runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,8 +29,8 @@ def import_published(
     what: Annotated[
         list[str],
         typer.Argument(
-            help="peft-bench or peft-metamathqa, which come with the package; result files (JSON) of peft's method "
-            "comparison; CSV files of such figures; or folders of either",
+            help="peft-bench or peft-metamathqa, which are bundled; result files (JSON) of peft's method comparison; "
+            "CSV files of such figures; or folders of these files",
             metavar="NAME|FILE|DIR...",
         ),
     ],
@@ -39,7 +39,7 @@ def import_published(
 ) -> None:
     """Import published figures into a store.
 
-    Reports show them apart from what was measured.
+    Reports show them separately from measured results.
     """
     from peftbench.results import published
 
@@ -47,7 +47,7 @@ def import_published(
     for reason in found.left_out:
         say(f"left out: {reason}", stderr=True)
     if not found.rows:
-        raise UserError("nothing to import: no run of these files ended well")
+        raise UserError("nothing to import: these files have no successful run")
     open_store(store).open()
     paths = published.keep_published(store, found)
     count = sum(map(len, found.rows.values()))
@@ -60,11 +60,13 @@ def import_published(
 def export(
     grid: MaybeGrid = None,
     *,
-    to: Annotated[Path, typer.Option("--to", help="file, or folder for figures, peft and model-index", metavar="PATH")],
+    to: Annotated[
+        Path, typer.Option("--to", help="file; or a folder for figures, peft and model-index", metavar="PATH")
+    ],
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", help="csv, parquet, latex, figures, peft or model-index; default: by the ending of --to"
+            "--format", help="csv, parquet, latex, figures, peft or model-index; default: from the suffix of --to"
         ),
     ] = None,
     store: StoreDir = RESULTS,
@@ -76,7 +78,7 @@ def export(
 ) -> None:
     """Export runs as CSV, parquet, LaTeX or figures.
 
-    Or one file a run: peft's JSON, metadata of a model card.
+    Other formats write one file per run: peft's JSON, or the metadata of a model card.
     """
     from peftbench.report.exports import export_runs as write
 

@@ -1,4 +1,4 @@
-"""What there is, in words: listings and single units, for people and programs."""
+"""Listings of units, and descriptions of single units, for people and programs."""
 
 import inspect
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from peftbench.tasks import TASKS, Task, prompt, suite
 
 KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "devices", "runs")
 SHOWN = ("model", "method", "task", "metric", "suite", "grid")
-"""Kinds that `about` knows."""
+"""Kinds that `unit_facts` knows."""
 BRIEF = {
     "models": ("name", "source", "about"),
     "methods": ("name", "learning_rate", "about"),
@@ -27,7 +27,7 @@ BRIEF = {
     "grids": ("name", "sizes", "about"),
     "devices": ("name", "memory", "source"),
 }
-"""What a listing for people has of each kind: a line each. `show` has the rest, and `--json`."""
+"""Columns of each kind in a listing for people. `show` and `--json` give all facts."""
 ABILITIES = {
     "decoder": "decoder",
     "encoder-decoder": "encoder–decoder",
@@ -36,11 +36,11 @@ ABILITIES = {
     "layers": "layers",
     "four_bit": "4-bit",
 }
-"""Columns of capabilities, and what a listing calls them."""
+"""Columns of the capabilities, and their headings in a listing."""
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """One entry each of what is called one of `KINDS`, but runs. Raises `UserError`."""
+    """One entry per thing of a kind; `what` is one of `KINDS` except runs. Raises `UserError` for another kind."""
     if what == "models":
         return [
             {"name": m.name, "source": m.source if not m.directory else "bundled", "about": m.about}
@@ -64,9 +64,10 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 
 def unit_facts(name: str, data: Path | None = None, kind: str | None = None) -> dict[str, Any] | None:
-    """Everything about a unit, a model or a suite, or about the one of a kind; a task with an example from `data`.
+    """All facts of the unit, model, suite or grid of this name, or None if there is none.
 
-    None if nothing is called that. A name of several things is the first of them in the order of `SHOWN`.
+    `kind` limits the search to one kind. If several things have the name, the first in the order of `SHOWN` is taken. A
+    task comes with an example from `data`.
     """
     for each in (kind,) if kind else SHOWN:
         if name in known_names(each):
@@ -75,7 +76,7 @@ def unit_facts(name: str, data: Path | None = None, kind: str | None = None) -> 
 
 
 def known_names(kind: str | None = None) -> list[str]:
-    """All that `about` knows, or all of a kind."""
+    """All names that `unit_facts` knows, or those of one kind."""
     if kind is None:
         return [name for each in SHOWN for name in known_names(each)]
     if kind == "model":
@@ -157,7 +158,7 @@ def _method(unit: Unit[Any]) -> dict[str, Any]:
 
 
 def _members() -> list[str]:
-    """Methods that are members of a family, as they were last measured: to make them takes a heavy import."""
+    """Methods that are members of a family, from the last measured capabilities: making them needs a heavy import."""
     return [name for name in capabilities() if name.partition(":")[0] in METHODS.families]
 
 
@@ -168,7 +169,7 @@ def _member(name: str) -> dict[str, Any]:
 
 
 def _abilities(name: str) -> dict[str, str]:
-    """What a method can do, in words; a method that was not measured has `?`."""
+    """The capabilities of a method as yes, no, or `?` where they were not measured."""
     words = {True: "yes", False: "no", None: "?"}
     known = capabilities().get(name, {})
     return {label: words[known.get(key)] for key, label in ABILITIES.items()}
@@ -194,7 +195,7 @@ def _task(unit: Task) -> dict[str, Any]:
 
 
 def _example(unit: Task, data: Path | None) -> dict[str, Any]:
-    """The first training row, rendered; or why it cannot be had."""
+    """The first training row, rendered, or the reason why it is not available."""
     from peftbench.tasks._loading import example_of, first
 
     if asked := [name for name, default in _arguments(unit).items() if default == "required"]:
@@ -202,5 +203,5 @@ def _example(unit: Task, data: Path | None) -> dict[str, Any]:
     try:
         made = example_of(unit, first(unit.facts.source, unit.facts.source.train, data))
     except UserError as error:
-        return {"example": f"not at hand: {error}"}
+        return {"example": f"not available: {error}"}
     return {"prompt": prompt(unit.facts, made.fields), "target": made.target}

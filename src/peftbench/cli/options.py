@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what is made of them."""
+"""Options that several commands share, and functions that interpret them."""
 
 import tomllib
 from collections.abc import Sequence
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from peftbench.tuning import Search
 
 GridFile = Annotated[
-    str, typer.Argument(help="name of a ready grid, or a grid file (TOML); ./NAME is a file", metavar="GRID")
+    str,
+    typer.Argument(help="name of a ready grid, or a grid file (TOML); write ./NAME to force a file", metavar="GRID"),
 ]
 MaybeGrid = Annotated[
     str | None, typer.Argument(help="a ready grid, or a grid file; without it, the whole store", metavar="[GRID]")
@@ -24,7 +25,7 @@ StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", met
 
 
 def _folder(path: Path | None) -> Path | None:
-    """A folder that has to be there. Raises `UserError`."""
+    """The folder of `--data`. Raises `UserError` if it does not exist."""
     if path is not None and not path.is_dir():
         raise UserError(f"--data {path}: {'not a folder' if path.exists() else 'no such folder'}")
     return path
@@ -40,40 +41,43 @@ DataDir = Annotated[
         callback=_folder,
     ),
 ]
-Models = Annotated[list[str] | None, typer.Option("--model", help="instead of the grid's models; may be repeated")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="model to use instead of the grid's; may be repeated")
+]
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="at most so many training rows, and test rows, a run")
+    int | None, typer.Option("--limit", min=1, help="maximum number of training rows and of test rows per run")
 ]
 Size = Annotated[
-    str | None, typer.Option("--size", help="another edition that the grid has, such as pocket", metavar="NAME")
+    str | None, typer.Option("--size", help="name of another edition of the grid, such as pocket", metavar="NAME")
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="a Python file of units of your own", metavar="FILE")
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with your own tasks, methods or metrics", metavar="FILE"),
 ]
 WeightSets = Annotated[
     list[str] | None,
     typer.Option(
         "--weights",
-        help="weights of PSCP, a named set or a TOML file of your own, instead of all named sets; may be repeated",
+        help="PSCP weights: a named set or your own TOML file, instead of all named sets; may be repeated",
         metavar="NAME|FILE",
     ),
 ]
 Workers = Annotated[
-    int, typer.Option(min=0, help="processes; 0: one a GPU, else one a core that may be used, as far as memory goes")
+    int, typer.Option(min=0, help="number of processes; 0: one per GPU, or one per usable core if memory allows")
 ]
 Timeout = Annotated[
     str | None,
     typer.Option(
         "--timeout",
-        help="longest time of a run, such as 90s, 10m or 2h; default: ten times its forecast, at least 10m",
+        help="time limit per run, such as 90s, 10m or 2h; default: ten times its forecast, at least 10m",
         metavar="TIME",
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of each; part of what makes results repeatable")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads per process; results repeat only with the same number")]
 
 
 def _launcher(name: str) -> str:
-    """The name of a launcher that there is. Raises `UnknownNameError`."""
+    """The name of a known launcher. Raises `UnknownNameError`."""
     if name != "local":
         from peftbench.launch import launcher
 
@@ -84,20 +88,20 @@ def _launcher(name: str) -> str:
 LauncherName = Annotated[
     str, typer.Option("--launcher", help="where the runs are done", metavar="NAME", callback=_launcher)
 ]
-Retry = Annotated[bool, typer.Option("--retry-failed", help="run again what did not end well")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="run failed runs again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 RESULTS = Path("results")
 
 
 def seconds(given: str | None) -> float | None:
-    """The seconds of `--timeout`; a number alone is one of seconds. Raises `UserError`."""
+    """The seconds of `--timeout`; a number without a unit is in seconds. Raises `UserError`."""
     from peftbench.cli.quantities import quantity
 
     return quantity("--timeout", f"{given}s" if given and given.isdigit() else given, "seconds")
 
 
 def plug(plugins: list[Path] | None) -> tuple[Path, ...]:
-    """Import the plugin files; their full paths."""
+    """Import the plugin files and return their full paths."""
     files = tuple(path.resolve() for path in plugins or ())
     for path in files:
         load_plugin(path)
@@ -105,14 +109,14 @@ def plug(plugins: list[Path] | None) -> tuple[Path, ...]:
 
 
 def open_store(root: Path) -> "Store":
-    """The store at a folder, which need not be there yet."""
+    """The store at a folder, which need not exist yet."""
     from peftbench.results.store import Store
 
     return Store(root)
 
 
 def snapshot_of(root: Path, *, result_files_only: bool = False) -> "Store":
-    """The store at a folder, which need not be there, for verbs that write no results: it is read once."""
+    """A snapshot of the store at a folder, for commands that write no results. The folder need not exist."""
     from peftbench.results.store import Store
 
     return Store(root, snapshot=True, result_files_only=result_files_only)
@@ -128,11 +132,11 @@ def held_store(root: Path, *, result_files_only: bool = False) -> "Store":
 
 
 Cut = tuple[list[str] | None, int | None, str | None]
-"""Other models than the grid's, at most so many rows, and the edition of the grid."""
+"""Models instead of the grid's, the maximum number of rows, and the edition of the grid."""
 
 
 def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
-    """What a grid asks for, given what a store holds."""
+    """The runs that a grid asks for, given the results in a store."""
     from peftbench.tuning import search
 
     models, limit, size = cut
@@ -141,7 +145,7 @@ def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
 
 
 def _say_shadowed(grid: str, models: Sequence[str]) -> None:
-    """A line for a file or folder that is called as something of ours, which is meant then."""
+    """Print a line where a bundled grid or model is used although a file or folder has the same name."""
     from peftbench.cli.output import say
     from peftbench.grid.expand import ready
     from peftbench.models import known_models
@@ -149,7 +153,7 @@ def _say_shadowed(grid: str, models: Sequence[str]) -> None:
     for kind, names, given in (("ready grid", ready(), [grid]), ("model", known_models(), models)):
         for name in given:
             if name in names and Path(name).exists():
-                say(f"{name}: the {kind} of peftbench; what lies here is ./{name}", stderr=True)
+                say(f"{name}: using peftbench's {kind}; write ./{name} for the file or folder here", stderr=True)
 
 
 def expanded(grid: str, cut: Cut, place: "Store") -> "list[RunSpec]":
@@ -163,7 +167,7 @@ def ids(specs: "list[RunSpec]") -> set[str]:
 
 
 def pair(text: str, option: str = "--set") -> tuple[str, Any]:
-    """A key and its value as in a grid file; a value that is not TOML is text."""
+    """Split KEY=VALUE; the value is read as in a grid file, or as text if it is not TOML."""
     key, sign, value = text.partition("=")
     if not sign:
         raise UserError(f"{option} {text}: give KEY=VALUE")
@@ -176,5 +180,5 @@ def pair(text: str, option: str = "--set") -> tuple[str, Any]:
 def size_of(text: str) -> Any:
     """A number of training rows, or `all`."""
     if text != "all" and not (text.isascii() and text.isdigit()):
-        raise UserError(f"--size {text}: a number of training rows, or all")
+        raise UserError(f"--size {text} is not valid: give a number of training rows, or all")
     return text if text == "all" else int(text)

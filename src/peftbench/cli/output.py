@@ -1,4 +1,4 @@
-"""How verbs print: tables and lines for people, JSON for programs, warnings on standard error."""
+"""How commands print: tables and lines for people, JSON for programs, warnings on standard error."""
 
 import json
 from collections.abc import Mapping
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool = False) -> "Console":
-    """Standard output, or standard error; markup and names of emoji are text like any other."""
+    """A console on standard output or standard error. Markup and emoji names are printed as plain text."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def say(text: str, stderr: bool = False) -> None:
-    """A text as it is, never folded."""
+    """Print a text unchanged, without wrapping lines."""
     console(stderr).print(visible(text, keep="\n"), highlight=False, soft_wrap=True)
 
 
 def print_rows(headings: list[str], rows: list[list[str]]) -> None:
-    """A table whose cells are not cut off."""
+    """Print a table without cutting its cells."""
     from peftbench.report.terminal import print_table
 
     print_table(console(), headings, rows)
 
 
 def print_json(content: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     typer.echo(json_text(content))
 
 
 def records(table: Any) -> list[dict[str, Any]]:
-    """The rows of a `pandas.DataFrame`, in JSON's types."""
+    """The rows of a `pandas.DataFrame` as mappings with JSON types."""
     return list(json.loads(table.to_json(orient="records")))
 
 
 def warn_damaged(files: Mapping[Path, str]) -> None:
-    """A line for each file that is not what was written."""
+    """Print a warning for each damaged file."""
     for path, why in files.items():
-        say(f"warning: {path}: {why}. What it holds counts as missing", stderr=True)
+        say(f"warning: {path}: {why}. Its content counts as missing", stderr=True)

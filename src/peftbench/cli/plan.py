@@ -1,4 +1,4 @@
-"""Verbs about what runs will cost: look ahead, and measure how fast this machine is."""
+"""Commands that forecast the cost of runs: `plan`, and `calibrate`, which measures the speed of this machine."""
 
 from dataclasses import asdict
 from functools import partial
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from peftbench.results.store import Store
 
 OnDevice = Annotated[
-    str, typer.Option("--device", help="what the runs are to be done on: here, or the name of a GPU", metavar="NAME")
+    str, typer.Option("--device", help="device of the runs: here (this machine), or the name of a GPU", metavar="NAME")
 ]
-Page = Annotated[Path | None, typer.Option("--html", help="write all cells as a page too", metavar="FILE")]
+Page = Annotated[Path | None, typer.Option("--html", help="also write all cells as an HTML page", metavar="FILE")]
 CostsOption = Annotated[
-    bool, typer.Option("--costs/--no-costs", help="forecast what each cell costs, or count runs alone")
+    bool, typer.Option("--costs/--no-costs", help="forecast the cost of each cell, or only count runs")
 ]
 
 CELL = ("model", "method", "task", "size")
@@ -60,7 +60,7 @@ def plan(
 ) -> None:
     """Show what a grid asks for and what it will cost.
 
-    And how much of it is done. Nothing is run or downloaded.
+    Also shows how much of it is done. Nothing is run or downloaded.
     """
     plug(plugin)
     place = snapshot_of(store)
@@ -91,7 +91,7 @@ def plan(
         for remark in [*forecast_remarks(ahead), *map(resolution_text, _resolutions(ahead, place, specs))]:
             say(remark)
     if search.studies:
-        say("searches are reckoned at the middle of their ranges, and every trial as if it were not stopped early")
+        say("searches are forecast at the middle of their ranges, as if no trial were stopped early")
     left = _left(ahead, _cells(specs, missing, None)) if ahead and 0 < len(missing) < len(specs) else ""
     say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do{left}")
     if html is not None:
@@ -99,7 +99,7 @@ def plan(
 
 
 def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
-    """How long what is to do will take: its share of the time of all runs; empty where that is not known."""
+    """The time that the missing runs will take, as text: their share of the time of all runs. Empty if unknown."""
     from peftbench.studies._text_format import duration_text
 
     shares = {tuple(cell[name] for name in CELL): 1 - cell["done"] / cell["runs"] for cell in cells}
@@ -114,7 +114,7 @@ def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
 
 
 def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
-    """What the grid will tell apart, by the spread over seeds of its finished runs, or by the assumed one."""
+    """The differences that the grid can detect, from the spread over seeds of its finished runs or an assumed one."""
     from peftbench.profiling.resolution import resolutions
     from peftbench.stats.power import SPREAD
     from peftbench.studies._seed_spread import seed_spread
@@ -127,7 +127,7 @@ def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "
 def calibrate(as_json: AsJson = False) -> None:
     """Measure how fast this machine trains.
 
-    The times of `plan` rest on it. It takes about a minute; nothing else should run.
+    `plan` forecasts times from it. It takes about a minute; nothing else should run meanwhile.
     """
     from peftbench.profiling.calibration import calibrated
 
@@ -143,8 +143,9 @@ def calibrate(as_json: AsJson = False) -> None:
 
 
 def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
-    """Say which metrics cannot be had on this machine, and, where a model is large enough for the question, which runs
-    will be refused or will not fit.
+    """Warn of metrics that are not available on this machine and, for large models, of runs that will not fit.
+
+    Runs that will be refused are listed too.
     """
     from peftbench.profiling import is_large
     from peftbench.tasks._scoring import refusals
@@ -170,7 +171,7 @@ def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: i
     on, processes = named(device), min(usable_cpus(), 4)
     count = workers or (default_workers(specs) if device == HERE else 1)
     with Progress(console=console(stderr=True), transient=True) as progress:
-        line = progress.add_task("looking ahead", total=None)
+        line = progress.add_task("forecasting costs", total=None)
         told = partial(_tell, progress, line)
         return forecast(specs, on, data, count, told=told, processes=processes)
 
@@ -180,7 +181,7 @@ def _tell(progress: "Progress", line: Any, done: int, total: int) -> None:
 
 
 def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") -> list[dict[str, Any]]:
-    """One entry a cell: what it is, its runs and how many are done, and its costs where they were looked for."""
+    """One entry per cell: what it is, its runs, how many are done, and its costs if they were forecast."""
     cells: dict[tuple[str, ...], dict[str, Any]] = {}
     for spec in specs:
         key = (spec.model_name, str(spec.method), str(spec.task), str(spec.size))

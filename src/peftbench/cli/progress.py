@@ -1,4 +1,4 @@
-"""Progress of a grid while it runs: a bar with the time left, and one line a worker."""
+"""Progress of a grid while it runs: a bar with the time left, and one line per worker."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -19,14 +19,14 @@ from peftbench.launch import Event
 
 
 def run_title(event: Event) -> str:
-    """A run in a few words: task, method, seed; or which trial of a search it is, counted from 1."""
+    """A short title of a run: task, method and seed, and for a search the number of its trial, from 1."""
     spec = event.spec
     trial = f"trial {spec.trial.number + 1}, " if spec.trial else ""
     return visible(f"{spec.task} · {spec.method} · {trial}seed {spec.seed}")
 
 
 class ProgressDisplay:
-    """A watcher that draws on a terminal, and prints one line a finished run elsewhere."""
+    """A watcher that draws progress on a terminal; without a terminal it prints one line per finished run."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.done, self.total = console, 0, total
@@ -65,7 +65,7 @@ class ProgressDisplay:
             return
         if event.kind == "fault":
             wait = event.data["wait"]
-            fate = "given up" if wait is None else f"tried again after {wait:.0f} s"
+            fate = "given up" if wait is None else f"will be tried again after {wait:.0f} s"
             self._say(f"fault of this machine: {run_title(event)}: {event.data['reason']}: {fate}", style="red")
             return
         if event.worker not in self.lines:
@@ -106,7 +106,7 @@ class ProgressDisplay:
         elif status != "ok":
             self._say(f"{status}: {run_title(event)}: {event.data.get('error')}", style="red")
         elif not self.console.is_terminal:
-            # What a trial is judged by, and what is not looked at before the choice is made.
+            # A trial is judged by its validation loss; its test score is not shown before the choice is made.
             loss = event.data["validation_loss"] if event.spec.trial else None
             found = f"{event.data['score']:.1f}" if loss is None else f"validation loss {loss:.3f}"
             self._say(f"[{self.done}/{self.total}] {run_title(event)}: {found}")

@@ -11,25 +11,25 @@ UNITS: dict[str, dict[str, float]] = {
     "ms": {"ms": 1, "s": 1000},
     "count": {"": 1, "k": 1e3, "M": 1e6, "B": 1e9},
 }
-"""What may stand behind a number, and what it is worth. Bytes are decimal, as everywhere here."""
+"""Units that may follow a number, and their factors. Bytes are decimal, as in the whole package."""
 EXAMPLES = {"bytes": "24GB", "seconds": "1.5h", "ms": "30ms", "count": "10M"}
 
 
 def quantity(option: str, given: str | None, kind: str) -> float | None:
     """A number with its unit, as in 24GB or 1.5h. Raises `UserError` for anything else.
 
-    A comma is refused: 1,5 is one and a half to some and 1,500 is fifteen hundred to others.
+    A comma is refused because it is ambiguous: 1,5 is one and a half to some, 1,500 is fifteen hundred to others.
     """
     if given is None:
         return None
     if "," in given:
-        raise UserError(f"{option} {given}: write a decimal point and no separators, as in {EXAMPLES[kind]} or 1500")
+        raise UserError(f"{option} {given}: use a decimal point and no separators, as in {EXAMPLES[kind]} or 1500")
     found = re.fullmatch(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", given)
     units = {unit.casefold(): worth for unit, worth in UNITS[kind].items()}
     if found is None or found[2].casefold() not in units:
         named = ", ".join(unit or "none" for unit in UNITS[kind])
-        raise UserError(f"{option} {given}: a number and one of the units {named}, as in {EXAMPLES[kind]}")
+        raise UserError(f"{option} {given}: give a number and one of the units {named}, as in {EXAMPLES[kind]}")
     value = float(found[1]) * units[found[2].casefold()]
     if not 0 < value < math.inf:
-        raise UserError(f"{option} {given}: a limit is a finite number above 0")
+        raise UserError(f"{option} {given}: the limit must be a finite number above 0")
     return value

@@ -1,4 +1,4 @@
-"""Verbs about repeating: what a result depends on beside its spec, and whether a run finds the same again."""
+"""Commands about reproduction: the environment that a result depends on, and whether a run repeats exactly."""
 
 import json
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def env(as_json: AsJson = False) -> None:
     """Show machine, versions, code and optional packages.
 
-    To be pasted into a report of an error.
+    Paste it into a bug report.
     """
     from peftbench.core.installation import extras, installation_facts
 
@@ -30,7 +30,7 @@ def env(as_json: AsJson = False) -> None:
     for part, facts in found.items():
         print_rows([part, ""], [[name, _text(value)] for name, value in facts.items()])
         say("")
-    say("settings are of this process; the workers of `run` have as many threads as its --threads says\n")
+    say("settings are those of this process; the workers of `run` have the number of threads given by --threads\n")
     print_rows(
         ["optional", "needed for", "usable", ""],
         [[extra.name, extra.purpose, "yes" if extra.available else "no", extra.detail] for extra in optional],
@@ -38,18 +38,18 @@ def env(as_json: AsJson = False) -> None:
 
 
 def reproduce(
-    run: Annotated[str, typer.Argument(help="the start of a run's id; `peftbench list runs` has them")],
+    run: Annotated[str, typer.Argument(help="the start of a run's id; `peftbench list runs` shows the ids")],
     store: StoreDir = RESULTS,
     data: DataDir = None,
     plugin: Plugins = None,
     keep: Annotated[
-        Path | None, typer.Option(help="keep the new run, in this folder of results; default: nothing", metavar="DIR")
+        Path | None, typer.Option(help="keep the new run in this folder of results; default: not kept", metavar="DIR")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat a run and compare what was found.
+    """Repeat a run and compare the results.
 
-    Exit status 1: it is not the same; 2: the run cannot be done here.
+    Exit status 1: the results are not the same; 2: the run cannot be done here.
     """
     from peftbench.cli.progress import ProgressDisplay
     from peftbench.launch import Options, signal_exit_status
@@ -74,7 +74,7 @@ def reproduce(
 
 
 def _tell(id_: str, found: "RunDiff") -> None:
-    """The comparison for people; the environment only where it may be the reason of something."""
+    """Print the comparison for people, with the environment only if the results differ."""
     print_rows(["compared", "found then", "found now", ""], [_row(line) for line in found.lines])
     unlike = [line.what for line in found.lines if not line.same]
     if not unlike:
@@ -85,7 +85,7 @@ def _tell(id_: str, found: "RunDiff") -> None:
         say("")
         print_rows(["differs", "then", "now"], [_row(line)[:3] for line in found.environment])
     else:
-        say("nothing that is recorded of the two environments differs")
+        say("the recorded facts of the two environments do not differ")
 
 
 def _row(line: "FieldDiff") -> list[str]:

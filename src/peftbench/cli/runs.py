@@ -1,4 +1,4 @@
-"""Verbs about runs: do them, look at what is done, report it."""
+"""Commands about runs: do them, show their status, report them."""
 
 from collections import Counter
 from pathlib import Path
@@ -60,12 +60,12 @@ def run(
 ) -> None:
     """Run the missing cells of a grid.
 
-    Print the leaderboard at the end. The same command resumes.
+    Prints the leaderboard at the end. The same command resumes.
 
     Several of these commands may work on one grid and store at once, also on machines that share a file system.
-    Exit status 0: every run has a result; 1: some failed or are missing; 2: none has one, or the command could not be
-    done. A method that diverges, takes too much memory, is refused on this model or is stopped early by a search is a
-    result. A run that failed or took too long is none.
+    Exit status 0: every run has a result; 1: some failed or are missing; 2: none has one, or the command failed.
+    A run counts as a result if its method diverges, takes too much memory, is refused on this model or is stopped
+    early by a search. A run that failed or exceeded the time limit does not count.
     """
     from peftbench.launch import Options
 
@@ -120,7 +120,9 @@ def status(
 def report(
     grid: MaybeGrid = None,
     store: StoreDir = RESULTS,
-    out: Annotated[Path | None, typer.Option(help="folder of the report; default: report/ in the store")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write the report to; default: report/ in the store")
+    ] = None,
     model: Models = None,
     limit: LimitOption = None,
     size: Size = None,
@@ -130,7 +132,7 @@ def report(
 ) -> None:
     """Print and write the leaderboard.
 
-    It is written with the studies as Markdown, CSV and one HTML page. Published figures stand apart.
+    The leaderboard and the studies are written as Markdown, CSV and one HTML page. Published figures are separate.
     """
     from peftbench import report as reports
     from peftbench.results.published import kept_published, published_frame
@@ -155,11 +157,11 @@ def report(
     for path in reports.write_report(data, context, out or store / "report", published):
         say(f"wrote {path}", stderr=True)
     if not table.empty and not data.leaderboards:
-        say("there is no leaderboard: these are trials of searches alone; run the grid again", stderr=True)
+        say("there is no leaderboard: the store has only trials of searches; run the grid again", stderr=True)
 
 
 def _environment(place: "Store", wanted: set[str] | None) -> dict[str, object]:
-    """Machine, versions and settings of the first of the runs; nothing where there are none."""
+    """Machine, versions and settings of the first run; empty if there are no runs."""
     first = next((id_ for id_ in place.entries() if wanted is None or id_ in wanted), None)
     if first is None:
         return {}

@@ -1,4 +1,4 @@
-"""The verb that scores answers which are there."""
+"""The command `score`: score stored answers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,37 +18,37 @@ def score(
     answers: Annotated[
         Path | None,
         typer.Argument(
-            help="a JSON-lines file of `prediction` and `references` instead of a store's runs", metavar="[FILE]"
+            help="a JSON-lines file with `prediction` and `references`, instead of runs in a store", metavar="[FILE]"
         ),
     ] = None,
     store: StoreDir = RESULTS,
     run: Annotated[
         list[str] | None,
-        typer.Option("--run", help="the start of a run's id; may be repeated; else all", metavar="ID"),
+        typer.Option("--run", help="the start of a run's id; may be repeated; default: all runs", metavar="ID"),
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="instead of the run's own metrics; may be repeated", metavar="NAME"),
+        typer.Option("--metric", help="metric instead of the run's own; may be repeated", metavar="NAME"),
     ] = None,
-    labels: Annotated[str | None, typer.Option(help="of a file: label words, between commas")] = None,
-    positive: Annotated[str | None, typer.Option(help="of a file: the label that f1 looks for")] = None,
-    scale: Annotated[str | None, typer.Option(help="of a file: the least and the greatest number, as 0,5")] = None,
-    save: Annotated[bool, typer.Option("--save", help="put the scores into the results of the store")] = False,
+    labels: Annotated[str | None, typer.Option(help="for a file: its labels, separated by commas")] = None,
+    positive: Annotated[str | None, typer.Option(help="for a file: the positive label of f1")] = None,
+    scale: Annotated[str | None, typer.Option(help="for a file: lowest and highest number, such as 0,5")] = None,
+    save: Annotated[bool, typer.Option("--save", help="write the scores into the results in the store")] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score kept answers again, or by other metrics.
+    """Score stored answers again, or by other metrics.
 
-    Nothing is trained or answered.
+    Nothing is trained or generated.
 
-    Exit status 1: a metric has no value, or a score is not the one in the store (and --save was not given).
+    Exit status 1: a metric has no value, or a score differs from the one in the store and --save was not given.
     """
     from peftbench.results.rescore import rescore, score_file
 
     plug(plugin)
     if answers is not None:
         if not metric:
-            raise UserError("give at least one --metric for a file of answers; `peftbench list metrics` has them")
+            raise UserError("a file of answers needs at least one --metric; `peftbench list metrics` shows the names")
         scores = score_file(answers, metric, _facts(labels, positive, scale))
         _tell_file(scores, as_json)
         if any(each.value is None for each in scores.values()):
@@ -57,7 +57,7 @@ def score(
     place = held_store(store)
     ids = run or [id_ for id_, (result, folder) in place.results().items() if result.scores or result.answers]
     if not ids:
-        raise UserError(f"store {store}: no run has answers; run a grid first")
+        raise UserError(f"store {store} has no run with answers; run a grid first")
     found = rescore(place, ids, metric or (), save)
     warn_damaged(place.damaged)
     differ = sum(not line.same for line in found)
@@ -65,7 +65,7 @@ def score(
         print_json({"same": not differ, "scores": [_row(line) for line in found]})
     else:
         print_rows(["id", "metric", "in the store", "now", ""], [_cells(line) for line in found])
-        say(f"{differ} of {len(found)} differ from the store{', which has them now' if save and differ else ''}")
+        say(f"{differ} of {len(found)} scores differ from the store{'; they were saved' if save and differ else ''}")
     if (differ and not save) or any(line.now.value is None for line in found):
         raise typer.Exit(1)
 
@@ -77,7 +77,7 @@ def _facts(labels: str | None, positive: str | None, scale: str | None) -> dict[
         try:
             low, high = map(float, scale.split(","))
         except ValueError:
-            raise UserError(f"--scale {scale}: give the least and the greatest number, as 0,5") from None
+            raise UserError(f"--scale {scale}: give the lowest and the highest number, such as 0,5") from None
         facts["scale"] = (low, high)
     return facts
 

@@ -1,4 +1,4 @@
-"""Verbs about units: what there is, and everything about one thing."""
+"""Commands about units: `list` and `show`."""
 
 import json
 from pathlib import Path
@@ -24,8 +24,8 @@ def list_units(
 ) -> None:
     """List models, methods, tasks, metrics, grids, runs.
 
-    Also suites, weights of PSCP and devices for `--device`; a line each. `show` has everything about one of them, and
-    --json about all.
+    Also lists suites, PSCP weights and devices for `--device`, one per line. `show` gives all facts of one of them,
+    --json those of all.
     """
     plug(plugin)
     if what == "runs":
@@ -52,14 +52,14 @@ def _list_runs(store: Path, as_json: bool) -> None:
 
 
 def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
-    """Rows whose last column is cut to the width of the terminal, or of a usual one, so that each is one line."""
+    """Rows whose last column is cut to the width of the console, so that each row is one line."""
     others = [max(len(row[at]) for row in [headings, *rows]) for at in range(len(headings) - 1)]
     room = max(console().width - sum(others) - 2 * len(others) - 2, 16)
     return [[*row[:-1], shorten(row[-1], room, placeholder=" …")] for row in rows]
 
 
 def _runs(store: Path) -> list[dict[str, Any]]:
-    """The runs of a store; where there are trials of searches among them, which trial each is, from 1."""
+    """The runs of a store; if some are trials of searches, with the number of the trial, from 1."""
     from peftbench.core.jsonable import to_json
     from peftbench.studies._conditions import FACTS
 
@@ -78,7 +78,7 @@ def _runs(store: Path) -> list[dict[str, Any]]:
 
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs as a listing shows them: how each was made in one column."""
+    """Runs as a listing shows them, with the conditions of each run in one column."""
     from peftbench.studies._conditions import FACTS, run_conditions_text
 
     return [
@@ -91,8 +91,8 @@ def show(
     words: Annotated[
         list[str],
         typer.Argument(
-            help="the name of a model, method, task, suite, metric or grid, or the start of a run's id; the kind may "
-            "stand before it, as in `show task cola`",
+            help="name of a model, method, task, suite, metric or grid, or the start of a run's id; the kind may come "
+            "first, as in `show task cola`",
             metavar="[KIND] NAME",
         ),
     ],
@@ -103,7 +103,7 @@ def show(
 ) -> None:
     """Show one unit, grid or run in full.
 
-    A method with its arguments, a task with a rendered example.
+    A method is shown with its arguments, a task with a rendered example.
     """
     plug(plugin)
     kind, name = _named(words)
@@ -116,24 +116,24 @@ def show(
 
 
 def _named(words: list[str]) -> tuple[str | None, str]:
-    """The kind, if one is said, and the name. Raises `UserError`."""
+    """The kind, if it is given, and the name. Raises `UserError`."""
     from peftbench.cli import listing
 
     kinds = [*listing.SHOWN, "run"]
     *said, name = words
     if len(said) > 1:
         raise UserError(
-            f"show {' '.join(words)}: one thing at a time: show [KIND] NAME, KIND one of {', '.join(kinds)}"
+            f"show {' '.join(words)}: give one name: show [KIND] NAME, where KIND is one of {', '.join(kinds)}"
         )
     if said and said[0] not in kinds:
         raise did_you_mean("kind of thing to show", said[0], kinds)
     if not said and name in kinds and name not in listing.known_names():
-        raise UserError(f"show {name}: which one? Add its name; `peftbench list {name}s` has them")
+        raise UserError(f"show {name}: the name is missing; `peftbench list {name}s` shows the names")
     return (said[0] if said else None), name
 
 
 def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[str, Any]:
-    """What is known of a thing. Raises `UserError` if there is none of that name."""
+    """All facts of the thing of that name. Raises `UserError` if there is none."""
     from peftbench.cli import listing
 
     facts = listing.unit_facts(name, data, kind) if kind != "run" else None

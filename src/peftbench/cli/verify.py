@@ -1,4 +1,4 @@
-"""The verb that checks a store."""
+"""The command `verify`: check a store."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,9 @@ def verify(
 ) -> None:
     """Check every byte of a store.
 
-    Files are compared with their digests, and every result with itself.
+    Files are compared with their digests, and every result is checked for consistency.
 
-    Exit status 1: something is damaged. Runs with a damaged file count as missing: the same grid runs them again.
+    Exit status 1: something is damaged. Runs with a damaged file count as missing, so the same grid runs them again.
     """
     from rich.progress import track
 
@@ -45,8 +45,8 @@ def verify(
     else:
         if found.damaged:
             print_rows(["damaged", "what is wrong"], [[str(path), why] for path, why in found.damaged.items()])
-        say(f"{found.whole} of {len(paths)} runs are whole; {len(found.again)} will be run again with their grid")
+        say(f"{found.whole} of {len(paths)} runs are intact; {len(found.again)} will be run again with their grid")
         if found.unsealed:
-            say(f"{found.unsealed} were written before results had digests: only their consistency was checked")
+            say(f"{found.unsealed} were written before results had digests; only their consistency was checked")
     if not found.intact:
         raise typer.Exit(1)
