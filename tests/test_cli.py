@@ -214,7 +214,7 @@ def test_show_a_task_with_an_example(tmp_path: Path) -> None:
     assert shown["target"] in ("anger", "joy")
     away = call("show", "rte", "--json", "--data", tmp_path).json
     assert "prompt" not in away
-    assert away["example"].startswith("not at hand: data set nyu-mll/glue (rte)")
+    assert away["example"].startswith("not available: data set nyu-mll/glue (rte)")
 
 
 def test_show_a_run(garden: Garden) -> None:
@@ -296,7 +296,7 @@ def test_a_corrupt_result_is_told(grid: Path, tmp_path: Path) -> None:
         assert told.code == 0
         assert told.err == (
             f"warning: {folder / 'result.json'}: Expecting property name enclosed in double quotes: "
-            "line 1 column 2 (char 1). What it holds counts as missing\n"
+            "line 1 column 2 (char 1). Its content counts as missing\n"
         )
 
 
@@ -438,7 +438,7 @@ def test_an_unknown_thing_to_show(tmp_path: Path) -> None:
     assert_one_line(call("show", "task", "lora", *store), "unknown task 'lora': ")
     assert_one_line(call("show", "method", "lorra", *store), "unknown method 'lorra': did you mean 'lora'?")
     assert_one_line(call("show", "tusk", "sst2", *store), "unknown kind of thing to show 'tusk': did you mean 'task'?")
-    assert_one_line(call("show", "task", *store), "show task: which one? Add its name; `peftbench list tasks` has them")
+    assert_one_line(call("show", "task", *store), "show task: the name is missing; `peftbench list tasks` shows the names")
     assert_one_line(call("show", "task", "cola", "rte", *store), "one thing at a time: show [KIND] NAME, KIND one of ")
     assert_one_line(call("show", "run", "0123abc", *store), "no run with an id that starts with '0123abc'")
     assert_one_line(call("show", "0123abc", *store), f"store {tmp_path}: no run with an id that starts with '0123abc'")

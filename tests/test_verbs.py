@@ -208,8 +208,8 @@ def test_what_is_called_as_ours_is_ours(tmp_path: Path, monkeypatch: pytest.Monk
     done = call("plan", "scale", "--size", "pocket", "--model", "pocket", "--no-costs", "--json")
     assert done.code == 0, done.err
     assert {cell["model"] for cell in done.json["cells"]} == {"pocket"}
-    assert "scale: the ready grid of peftbench; what lies here is ./scale" in done.err
-    assert "pocket: the model of peftbench; what lies here is ./pocket" in done.err
+    assert "scale: using peftbench's ready grid; write ./scale for the file or folder here" in done.err
+    assert "pocket: using peftbench's model; write ./pocket for the file or folder here" in done.err
     assert_one_line(call("plan", "./scale"), "grid ./scale: a folder; give a grid file")
     there = call("plan", "scale", "--size", "pocket", "--model", "./pocket")
     assert (there.code, there.out) == (2, "")

@@ -58,7 +58,7 @@ NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
 
-Found = TypeVar("Found")
+Kept = TypeVar("Kept")
 
 
 class Store:
@@ -333,8 +333,8 @@ class Store:
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
     def _indexed_content(
-        self, read: Callable[[Index, Iterable[str]], Iterator[Found]], ids: Iterable[str] | None
-    ) -> list[Found]:
+        self, read: Callable[[Index, Iterable[str]], Iterator[Kept]], ids: Iterable[str] | None
+    ) -> list[Kept]:
         """What the index holds of all runs, or those of `ids`. A damaged index is made anew."""
         wanted = None if ids is None else set(ids)
         for _ in range(2):
