@@ -13,10 +13,11 @@ from rich.table import Table
 from torch.nn import functional
 
 from peftbench.core.spec import Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.families.decoder import forward, pad
 from peftbench.engine.generation import generate, in_batches, rank_choices
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter, tracked
+from peftbench.engine.peak_memory import tracked
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted

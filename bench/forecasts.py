@@ -13,8 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from peftbench.engine.load import Base
-from peftbench.engine.meta_model import FORMULAS
+from peftbench.engine.base_model import Base
+from peftbench.engine.model_without_weights import FORMULAS
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.experiment import adapt

@@ -19,9 +19,9 @@ from torch import Tensor
 from conftest import SHARED
 from peftbench.checks import tiny_models as tiny
 from peftbench.core.registry import UserError
+from peftbench.engine.base_model import Base
 from peftbench.engine.decode_strategy import choose
 from peftbench.engine.generation import answers_in_order, generate
-from peftbench.engine.load import Base
 from peftbench.engine.merging import decide
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import METHODS, Adapted

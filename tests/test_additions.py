@@ -39,7 +39,7 @@ STUDY = '''"""How many runs each method has."""
 from collections.abc import Mapping
 
 from peftbench.studies._figures import Style
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies.report_blocks import Section, Table
 from peftbench.studies.run_data import RunData
 
 ORDER = 90

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from peftbench.core.spec import Evaluation, Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.generation import answer_rows
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS, Adapted

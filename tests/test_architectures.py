@@ -15,10 +15,10 @@ import cases
 from peftbench.checks import method_check
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation, RunResult, RunSpec
+from peftbench.engine.base_model import Base
 from peftbench.engine.decode_strategy import choose
 from peftbench.engine.families import max_positions
 from peftbench.engine.generation import answer_rows, check_fits
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand

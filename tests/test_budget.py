@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice
+from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
-from peftbench.engine.load import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._low_rank import solved
 from peftbench.models import find

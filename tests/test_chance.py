@@ -11,7 +11,7 @@ from rich.console import Console
 from peftbench.report.latex import latex
 from peftbench.report.tables import leaderboards_csv, leaderboards_markdown
 from peftbench.report.terminal import View
-from peftbench.studies._chance import at_chance
+from peftbench.studies._chance_level import at_chance
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS, Example, Task
 from peftbench.tasks._scoring import chance

@@ -438,8 +438,12 @@ def test_an_unknown_thing_to_show(tmp_path: Path) -> None:
     assert_one_line(call("show", "task", "lora", *store), "unknown task 'lora': ")
     assert_one_line(call("show", "method", "lorra", *store), "unknown method 'lorra': did you mean 'lora'?")
     assert_one_line(call("show", "tusk", "sst2", *store), "unknown kind of thing to show 'tusk': did you mean 'task'?")
-    assert_one_line(call("show", "task", *store), "show task: the name is missing; `peftbench list tasks` shows the names")
-    assert_one_line(call("show", "task", "cola", "rte", *store), "one thing at a time: show [KIND] NAME, KIND one of ")
+    assert_one_line(
+        call("show", "task", *store), "show task: the name is missing; `peftbench list tasks` shows the names"
+    )
+    assert_one_line(
+        call("show", "task", "cola", "rte", *store), "give one name: show [KIND] NAME, where KIND is one of "
+    )
     assert_one_line(call("show", "run", "0123abc", *store), "no run with an id that starts with '0123abc'")
     assert_one_line(call("show", "0123abc", *store), f"store {tmp_path}: no run with an id that starts with '0123abc'")
 

@@ -11,8 +11,9 @@ from conftest import SHARED
 from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers
 from peftbench.sandbox.trial import passes
-from peftbench.tasks import TASKS, prompt, suite
+from peftbench.tasks import TASKS, suite
 from peftbench.tasks._loading import DataError, example_of
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks.pocket import code
 from pretraining.world import code as world
 

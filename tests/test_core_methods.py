@@ -13,10 +13,10 @@ from peftbench.core.registry import UserError
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice
 from peftbench.engine.base_integrity import model_checksum
+from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
-from peftbench.engine.load import Base
 from peftbench.engine.merging import exactly
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.engine.training_context import model_inputs

@@ -15,7 +15,7 @@ from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_types import REFUSED, types
-from peftbench.profiling.estimate import CostEstimate, estimate_costs, forward_flops
+from peftbench.profiling.parameters_and_flops import CostEstimate, estimate_costs, forward_flops
 from test_cli import call
 from test_placement import CONFIGS, build
 

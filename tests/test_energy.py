@@ -10,7 +10,7 @@ import torch
 
 from peftbench.engine import energy
 from peftbench.engine.energy import Energy, Nvml, Rapl
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 
 LIMIT = 1_000_000
 
@@ -48,7 +48,7 @@ def test_packages_are_summed_and_come_round(packages: list[Path], tmp_path: Path
 
 def test_phases_are_kept_apart(packages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rapl = Rapl(tmp_path)
-    monkeypatch.setattr("peftbench.engine.meter.counter", lambda: rapl)
+    monkeypatch.setattr("peftbench.engine.peak_memory.counter", lambda: rapl)
     meter = Meter()
     for microjoules in (300_000, 700_000):
         with meter.phase("train"):

@@ -16,16 +16,17 @@ from peftbench.core.seeds import Stream, stream
 from peftbench.core.spec import Evaluation, Training
 from peftbench.engine import train as training
 from peftbench.engine.base_integrity import model_checksum
+from peftbench.engine.base_model import Base
 from peftbench.engine.exceptions import DivergedError
 from peftbench.engine.families.decoder import forward, pad
 from peftbench.engine.generation import answer_rows, generate, in_batches, rank_choices
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter, tensor_bytes, tracked
+from peftbench.engine.peak_memory import tensor_bytes, tracked
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import GAP, Encoded, Encoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.profiling.estimate import estimate_costs
+from peftbench.profiling.parameters_and_flops import estimate_costs
 from peftbench.tasks import TASKS, Example, TaskFacts
 from peftbench.tasks._splits import RowLimits, split
 

@@ -11,8 +11,8 @@ import torch
 from peftbench import experiment
 from peftbench.core.spec import RunResult, RunSpec
 from peftbench.engine.base_integrity import model_checksum
+from peftbench.engine.base_model import Base
 from peftbench.engine.generation import in_batches
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
-from peftbench.cli.execute import print_results
 from peftbench.cli.output import records
+from peftbench.cli.run_and_report import print_results
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training

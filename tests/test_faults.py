@@ -7,8 +7,9 @@ import pytest
 
 from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers
-from peftbench.tasks import TASKS, Example, prompt
+from peftbench.tasks import TASKS, Example
 from peftbench.tasks._loading import DataError, example_of
+from peftbench.tasks._prompt import prompt
 
 
 def made(task: str, **changes: Any) -> Example:

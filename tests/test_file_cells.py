@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import peftbench
 from conftest import SHARED
-from peftbench.tasks import Example, _mirror, resolve
+from peftbench.tasks import Example, _mirror_download, resolve
 from peftbench.tasks._splits import RowLimits, split
 
 CASES = SHARED / "cases" / "data"
@@ -199,7 +199,7 @@ def test_a_mirror_that_counts_labels_in_another_order_is_refused(tmp_path: Path)
             table = pa.table({"sentence": [f"s{i}" for i in range(40)], "label": [0, 1] * 20})
             meta = {"huggingface": json.dumps({"info": {"features": features}})}
             pq.write_table(table.replace_schema_metadata(meta), path)
-        problems = [finding.problem for finding in _mirror.check_mirror(tmp_path) if finding.name == "sst2"]
+        problems = [finding.problem for finding in _mirror_download.check_mirror(tmp_path) if finding.name == "sst2"]
         if refused:
             with pytest.raises(peftbench.UserError, match=wrong):
                 split(resolve("sst2", {}), {}, "all", 0, RowLimits(5), root=tmp_path)

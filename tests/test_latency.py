@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from peftbench.core.spec import Evaluation
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.engine.merging import decide
-from peftbench.engine.meter import tensor_bytes
+from peftbench.engine.peak_memory import tensor_bytes
 from peftbench.engine.quantization import Quantise, quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.experiment import Worker, run

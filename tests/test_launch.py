@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 import peftbench
-from peftbench.core import resources
+from peftbench.core import machine_resources
 from peftbench.core.machine_faults import DISK, environment_fault
 from peftbench.core.registry import UserError, load_plugin
 from peftbench.launch import Event, StoppedError, local
 from peftbench.launch.capacity import default_workers
 from peftbench.launch.time_limits import LEAST, UNKNOWN, Forecasts, TimeLimit
 from peftbench.methods import METHODS
-from peftbench.results.claims import Claims, Owner, myself
+from peftbench.results.run_claims import Claims, Owner, myself
 
 GRID: dict[str, Any] = {
     "methods": ["bitfit"],
@@ -278,7 +278,7 @@ def test_a_claim_is_had_by_one_until_it_is_dropped(tmp_path: Path, owner: Owner)
 
 def test_a_dead_process_has_no_claim(tmp_path: Path, owner: Owner) -> None:
     gone = subprocess.run(
-        [sys.executable, "-c", "from peftbench.results.claims import *; import sys; from pathlib import Path;"
+        [sys.executable, "-c", "from peftbench.results.run_claims import *; import sys; from pathlib import Path;"
          "print(Claims(Path(sys.argv[1]), myself()).take('a'))", str(tmp_path)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -394,8 +394,8 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
 
 def control_group(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str, files: dict[str, str]) -> None:
     (folder / "cgroup").write_text(lines)
-    monkeypatch.setattr(resources, "CONTROL_GROUP", folder / "cgroup")
-    monkeypatch.setattr(resources, "CONTROL_GROUPS", folder / "fs")
+    monkeypatch.setattr(machine_resources, "CONTROL_GROUP", folder / "cgroup")
+    monkeypatch.setattr(machine_resources, "CONTROL_GROUPS", folder / "fs")
     for name, text in files.items():
         (folder / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "fs" / name).write_text(text + "\n")
@@ -425,10 +425,10 @@ def test_what_a_process_may_use(
     memory: int | None,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(6)))
-    monkeypatch.setattr(resources, "memory_bytes", lambda: 64_000_000_000)
+    monkeypatch.setattr(machine_resources, "memory_bytes", lambda: 64_000_000_000)
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     control_group(tmp_path, monkeypatch, lines, files)
-    assert (resources.usable_cpus(), resources.usable_memory()) == (cpus, memory or 64_000_000_000)
+    assert (machine_resources.usable_cpus(), machine_resources.usable_memory()) == (cpus, memory or 64_000_000_000)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert default_workers() == min(cpus, (memory or 64_000_000_000) // 1_500_000_000)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
@@ -438,7 +438,7 @@ def test_what_a_process_may_use(
 def test_workers_fit_into_memory_with_their_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     control_group(tmp_path, monkeypatch, "0::/", {})
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
-    monkeypatch.setattr(resources, "memory_bytes", lambda: 8_000_000_000)
+    monkeypatch.setattr(machine_resources, "memory_bytes", lambda: 8_000_000_000)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     specs = peftbench.plan(GRID, "/nowhere")["specs"]
     assert default_workers() == 5

@@ -20,9 +20,9 @@ from transformers import Trainer as LibraryTrainer
 
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Evaluation, Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.generation import answer_rows
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.engine.training_context import model_inputs

@@ -9,7 +9,7 @@ import torch
 
 from peftbench.core.registry import load_plugin
 from peftbench.core.spec import RunResult
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.engine.merging import decide, exactly
 from peftbench.engine.tokenization import Encoded
 from peftbench.experiment import Worker, run

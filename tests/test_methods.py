@@ -10,11 +10,11 @@ from peftbench.checks import method_check
 from peftbench.core.registry import UserError
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice, RunSpec, Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import model_family
 from peftbench.engine.families.decoder import forward, pad
 from peftbench.engine.generation import generate
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.experiment import adapt

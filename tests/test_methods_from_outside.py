@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peftbench.core.registry import load_plugin
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from test_cli import assert_one_line, call

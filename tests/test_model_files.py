@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from peftbench.core.registry import UserError
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find

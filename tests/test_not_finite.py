@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from peftbench import experiment
 from peftbench.core.spec import RunResult, Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.exceptions import DivergedError
 from peftbench.engine.generation import generate, rank_choices
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.experiment import Worker

@@ -10,9 +10,9 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunResult, RunSpec
+from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.families.decoder import forward
-from peftbench.engine.load import Base
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted

@@ -17,8 +17,9 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand, load_grid
-from peftbench.tasks import prompt, resolve
-from peftbench.tasks._formats import DataError, read_table
+from peftbench.tasks import resolve
+from peftbench.tasks._file_formats import DataError, read_table
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import RowLimits, Splits, split
 
 ROWS = [{"text": f"note {i}: {'win money' if i % 3 else 'see you'}", "label": int(i % 3 > 0)} for i in range(40)]

@@ -13,9 +13,9 @@ import torch
 from peftbench.checks import tiny_models as tiny
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import model_family
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
 from peftbench.methods._peft_types import REFUSED, types

@@ -11,7 +11,7 @@ import pytest
 import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
@@ -212,12 +212,12 @@ def test_types_with_needs_of_their_own_run(name: str, tiny_models: dict[str, Pat
 def test_operations_that_cannot_be_counted_are_missing(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peftbench.profiling import estimate
+    from peftbench.profiling import parameters_and_flops
 
     def refuse(*_arguments: object) -> int:
         raise RuntimeError("no formula")
 
-    monkeypatch.setattr(estimate, "operations", refuse)
+    monkeypatch.setattr(parameters_and_flops, "operations", refuse)
     found = result("peft:vera", tiny_models["llama"], tmp_path)
     assert found.status == "ok"
     assert found.costs.forward_flops_512 is None

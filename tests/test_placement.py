@@ -15,7 +15,7 @@ import torch
 
 from conftest import SHARED
 from peftbench.core.registry import UserError
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted, method

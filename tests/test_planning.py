@@ -16,10 +16,10 @@ from conftest import SHARED
 from peftbench.cli.plan import _left, warn
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
+from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
-from peftbench.engine.load import Base
-from peftbench.engine.meta_model import FORMULAS
-from peftbench.engine.meter import Memory
+from peftbench.engine.model_without_weights import FORMULAS
+from peftbench.engine.peak_memory import Memory
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, longest_rows
 from peftbench.experiment import adapt
@@ -31,8 +31,8 @@ from peftbench.profiling.calibration import fit
 from peftbench.profiling.devices import Device, find_device, known_devices
 from peftbench.profiling.dry_run import Counts, Rehearsal
 from peftbench.profiling.forecast import CellForecast, Forecast, forecast, longest
-from peftbench.profiling.lengths import measured_lengths, row_lengths
 from peftbench.profiling.profiles import Profile, points, profile
+from peftbench.profiling.row_lengths import measured_lengths, row_lengths
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 from test_cli import call
@@ -264,7 +264,7 @@ def test_rows_are_read_where_they_can_be_and_else_told() -> None:
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason="no local mirror")
 def test_lengths_are_those_of_the_mirror() -> None:
-    from peftbench.profiling.lengths import measure_lengths
+    from peftbench.profiling.row_lengths import measure_lengths
 
     assert measure_lengths(MIRROR) == measured_lengths()
 

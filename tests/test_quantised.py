@@ -11,9 +11,10 @@ import torch
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunResult, RunSpec
 from peftbench.engine.base_integrity import model_checksum
+from peftbench.engine.base_model import Base
 from peftbench.engine.families.decoder import forward
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter, tracked
+from peftbench.engine.peak_memory import tracked
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.train import Trainer
 from peftbench.experiment import Worker, run

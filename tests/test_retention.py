@@ -10,7 +10,7 @@ import torch
 from conftest import SHARED
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation, RunSpec
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted

@@ -15,7 +15,7 @@ from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Estimate
 from peftbench.stats.power_law import PowerLaw, power_law
 from peftbench.studies import data_scale, study
-from peftbench.studies._crossing import crossings
+from peftbench.studies._curve_crossing import crossings
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.data_scale import Scale, scales
 from peftbench.studies.run_data import run_data

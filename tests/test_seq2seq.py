@@ -13,16 +13,17 @@ import torch
 import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Training
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import encoder_decoder
 from peftbench.engine.generation import generate, rank_choices
-from peftbench.engine.load import Base
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, Encoder, SourceEncoder, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_model import with_peft
 from peftbench.models import find
-from peftbench.tasks import TASKS, prompt
+from peftbench.tasks import TASKS
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import RowLimits, split
 
 TASK = TASKS["pocket_sentiment"]

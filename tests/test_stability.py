@@ -14,7 +14,7 @@ from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._groups import groups
 from peftbench.studies._setting_selection import compared_runs
-from peftbench.studies.blocks import Section
+from peftbench.studies.report_blocks import Section
 from peftbench.studies.run_data import run_data
 from peftbench.studies.stability import Spread, Stability, Worst, pooled_spread, stability
 from synthetic_table import curves, run, table

@@ -8,8 +8,9 @@ import pytest
 
 from golden_prompts import GOLDEN
 from peftbench.metrics import METRICS, Answers, score_metric
-from peftbench.tasks import TASKS, Example, Kind, Task, label, prompt, resolve, suite
+from peftbench.tasks import TASKS, Example, Kind, Task, label, resolve, suite
 from peftbench.tasks._loading import DataError, example_of, read_rows
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import GENERATED, RowLimits, split
 
 MIRROR = Path(__file__).parents[2] / "shared" / "data"

@@ -14,7 +14,7 @@ from transformers import modeling_utils
 import peftbench.experiment
 from cases import CASES
 from peftbench.engine.base_integrity import ProcessState
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.experiment import RunFindings, Worker
 from peftbench.models import find
 from peftbench.results.store import Store

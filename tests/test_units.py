@@ -23,8 +23,9 @@ from peftbench.core.registry import Registry, Unit
 from peftbench.core.spec import RENAMED, Choice, Evaluation, Noun, Training
 from peftbench.methods import METHODS, Method
 from peftbench.metrics import METRICS, Metric
-from peftbench.tasks import TASKS, Task, prompt
+from peftbench.tasks import TASKS, Task
 from peftbench.tasks._loading import example_of, read_rows
+from peftbench.tasks._prompt import prompt
 
 GOLDEN = Path(__file__).parent / "golden" / "units.json"
 HOW = "python tests/test_units.py --update"

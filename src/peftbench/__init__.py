@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peftbench.methods import Adapted as Adapted
     from peftbench.methods import method as method
     from peftbench.metrics import metric as metric
-    from peftbench.profiling.estimate import CostEstimate
+    from peftbench.profiling.parameters_and_flops import CostEstimate
     from peftbench.report.loaded_results import Results as Results
     from peftbench.results.run_diff import RunDiff
     from peftbench.results.store import Store
@@ -431,8 +431,11 @@ def pscp(
 
 
 def estimate(model: Any, method: Any = "none", **arguments: Any) -> "CostEstimate":
-    """Parameters and FLOPs of a method on a model, without weights; see `profiling.estimate.estimate_costs`."""
-    from peftbench.profiling.estimate import estimate_costs
+    """Parameters and FLOPs of a method on a model, without weights.
+
+    See `peftbench.profiling.parameters_and_flops.estimate_costs`.
+    """
+    from peftbench.profiling.parameters_and_flops import estimate_costs
 
     return estimate_costs(model, method, **arguments)
 

@@ -17,13 +17,13 @@ from peftbench.core.safe_text import writable
 from peftbench.core.seeds import stream, streams
 from peftbench.core.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
 from peftbench.engine.base_integrity import ProcessState, listed
+from peftbench.engine.base_model import Base, NotRestoredError
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.decode_strategy import NOTES
 from peftbench.engine.exceptions import DivergedError, PrunedError, check_weights
 from peftbench.engine.generation import answer_rows, check_fits, decoding, is_ranked
-from peftbench.engine.load import Base, NotRestoredError
 from peftbench.engine.merging import decide
-from peftbench.engine.meter import Meter
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import (
     Encoded,
     Encoder,
@@ -39,9 +39,9 @@ from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.methods._placement import check_placed, meant_by, names_of
 from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
-from peftbench.profiling.estimate import untrained_costs
 from peftbench.profiling.extra_measurements import Beside
 from peftbench.profiling.merge_fidelity import merged_answers
+from peftbench.profiling.parameters_and_flops import untrained_costs
 from peftbench.results.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks._scoring import (

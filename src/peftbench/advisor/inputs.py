@@ -70,7 +70,7 @@ def _length(source: Any) -> int:
     """How many training rows a task has; 0 if that is not known."""
     if source.files is None:
         return int((source.sizes or (0,))[0])
-    from peftbench.tasks._formats import read_table
+    from peftbench.tasks._file_formats import read_table
 
     # A fifth is held out for the test where there is no file for it.
     return round(len(read_table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
@@ -84,7 +84,7 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
     if rows is None:
         raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
     from peftbench.grid.entries import task_choices
-    from peftbench.profiling.lengths import measured_lengths
+    from peftbench.profiling.row_lengths import measured_lengths
 
     # The one in the middle by the length of its prompts, of those with rows enough for the question.
     units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured_lengths()]
@@ -113,7 +113,7 @@ def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
 
 def architecture(name: str) -> tuple[str, float]:
     """The shape of a model and how many parameters it has; empty and 0 where its configuration is out of reach."""
-    from peftbench.profiling.estimate import configuration, on_meta
+    from peftbench.profiling.parameters_and_flops import configuration, on_meta
 
     try:
         config = configuration(name)

@@ -8,7 +8,8 @@ from typing import Any
 from peftbench.checks import smoke_training, static_checks
 from peftbench.checks.static_checks import Finding
 from peftbench.core.registry import UserError
-from peftbench.tasks import prompt, resolve
+from peftbench.tasks import resolve
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import RowLimits, split
 
 SHOWN = 3

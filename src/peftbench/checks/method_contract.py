@@ -16,7 +16,7 @@ from peftbench.models.target_modules import Layers
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from peftbench.engine.load import Base
+    from peftbench.engine.base_model import Base
     from peftbench.methods import Adapted
 
 ROWS, SHOWN, TOKENS = 16, 6, 5
@@ -97,7 +97,7 @@ class MethodTrial:
 
     def fit(self, adapted: "Adapted", rate: float, **settings: Any) -> tuple[float, float]:
         """A short training: the loss before and after."""
-        from peftbench.engine.meter import Meter
+        from peftbench.engine.phase_meter import Meter
         from peftbench.engine.train import Trainer
 
         trainer = Trainer(adapted, self.asked.train.model_copy(update=settings), rate, "fp32", 0)
@@ -255,7 +255,7 @@ class MethodTrial:
 
     def counts(self) -> Finding:
         """Operations are counted as a run counts them, from the configuration or on the loaded model."""
-        from peftbench.profiling.estimate import estimate_costs, forward_flops
+        from peftbench.profiling.parameters_and_flops import estimate_costs, forward_flops
 
         with self.lent() as adapted:
             flops = forward_flops(adapted)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftbench.engine.load import Base
+    from peftbench.engine.base_model import Base
     from peftbench.engine.tokenization import Encoded
 
 SHAPES = ("decoder", "encoder-decoder")

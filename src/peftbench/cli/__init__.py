@@ -15,11 +15,11 @@ from peftbench.cli import (
     evaluate,
     gate,
     import_export,
+    list_and_show,
     plan,
     reproduce,
     runs,
     score,
-    units,
     verify,
 )
 from peftbench.core.registry import UserError
@@ -52,8 +52,8 @@ app.command()(score.score)
 app.command()(advise.advise)
 app.command("import")(import_export.import_published)
 app.command()(import_export.export)
-app.command("list")(units.list_units)
-app.command()(units.show)
+app.command("list")(list_and_show.list_units)
+app.command()(list_and_show.show)
 app.command()(data.fetch)
 app.command()(reproduce.reproduce)
 app.command()(verify.verify)

@@ -12,7 +12,7 @@ from peftbench.core.registry import UserError
 from peftbench.core.safe_text import visible
 
 if TYPE_CHECKING:
-    from peftbench.tasks._mirror import Fetched, Wanted
+    from peftbench.tasks._mirror_download import Fetched, Wanted
 
 
 def fetch(
@@ -28,7 +28,7 @@ def fetch(
     The same command resumes: complete files are not fetched again. Exit status 1 if some data sets could not be
     downloaded, 2 if none could.
     """
-    from peftbench.tasks._mirror import wanted
+    from peftbench.tasks._mirror_download import wanted
 
     plug(plugin)
     asked, made = wanted(names)
@@ -57,7 +57,7 @@ def check(
 
     Also checks that the tasks can read it. Exit status 1 if there are problems.
     """
-    from peftbench.tasks._mirror import check_mirror as check_mirror
+    from peftbench.tasks._mirror_download import check_mirror as check_mirror
 
     plug(plugin)
     root = folder or data
@@ -81,7 +81,7 @@ def _fetch_all(asked: "list[Wanted]", to: Path) -> "list[Fetched]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from peftbench.tasks._loading import split_path
-    from peftbench.tasks._mirror import fetch_mirror
+    from peftbench.tasks._mirror_download import fetch_mirror
 
     shown = console(stderr=True)
     parts = (

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from peftbench.cli.execute import run_and_report
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -22,6 +21,7 @@ from peftbench.cli.options import (
     seconds,
     size_of,
 )
+from peftbench.cli.run_and_report import run_and_report
 
 
 def evaluate(

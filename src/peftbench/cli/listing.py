@@ -12,7 +12,8 @@ from peftbench.metrics import METRICS
 from peftbench.models import find, known_models
 from peftbench.profiling import devices
 from peftbench.studies import _pscp_weights
-from peftbench.tasks import TASKS, Task, prompt, suite
+from peftbench.tasks import TASKS, Task, suite
+from peftbench.tasks._prompt import prompt
 
 KINDS = ("models", "methods", "tasks", "suites", "metrics", "weights", "grids", "devices", "runs")
 SHOWN = ("model", "method", "task", "metric", "suite", "grid")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from peftbench.core.spec import RunSpec
+    from peftbench.profiling.detectable_difference import Resolution
     from peftbench.profiling.forecast import Forecast
-    from peftbench.profiling.resolution import Resolution
     from peftbench.results.store import Store
 
 OnDevice = Annotated[
@@ -115,7 +115,7 @@ def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
 
 def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
     """The differences that the grid can detect, from the spread over seeds of its finished runs or an assumed one."""
-    from peftbench.profiling.resolution import resolutions
+    from peftbench.profiling.detectable_difference import resolutions
     from peftbench.stats.power import SPREAD
     from peftbench.studies._seed_spread import seed_spread
 
@@ -162,7 +162,7 @@ def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
 def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
     from rich.progress import Progress
 
-    from peftbench.core.resources import usable_cpus
+    from peftbench.core.machine_resources import usable_cpus
     from peftbench.launch.capacity import default_workers
     from peftbench.profiling.devices import HERE
     from peftbench.profiling.devices import find_device as named

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peftbench.cli.execute import print_results, run_and_report, say_fruitless
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -35,6 +34,7 @@ from peftbench.cli.options import (
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.plan import warn
+from peftbench.cli.run_and_report import print_results, run_and_report, say_fruitless
 from peftbench.core.registry import UserError
 from peftbench.core.spec import BAD
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core import device
+from peftbench.core.machine_resources import memory_bytes
 from peftbench.core.registry import PLUGIN
-from peftbench.core.resources import memory_bytes
 
 PACKAGES = (
     "peftbench torch transformers peft accelerate tokenizers datasets numpy safetensors scipy sacrebleu rouge-score "

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from peftbench.core.spec import Choice
-from peftbench.engine.load import Base
+from peftbench.engine.base_model import Base
 from peftbench.methods import Adapted
 from peftbench.methods._saved_files import put_on
 from peftbench.models.trained_files import ORIGIN, TRAINED, weight_bytes

@@ -12,11 +12,11 @@ from torch import Tensor
 from peftbench.core import device
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Evaluation
+from peftbench.engine.base_model import Base
 from peftbench.engine.decode_strategy import CACHED, EXACT, ROUNDED, Decoding, agree, choice_logits, choose, next_logits
 from peftbench.engine.exceptions import check_answers, unusable
 from peftbench.engine.families import max_positions, model_family
 from peftbench.engine.families.decoder import device_of, pad
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded, answer_text
 from peftbench.methods import Adapted
 from peftbench.tasks import Task

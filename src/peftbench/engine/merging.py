@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Merging
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import model_family
 from peftbench.engine.generation import in_batches, low_precision
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 

@@ -16,7 +16,8 @@ from peftbench.core.cache_folder import cache_directory
 from peftbench.core.files import replacing
 from peftbench.core.registry import UserError
 from peftbench.engine.chat_template import DAY, chat_of
-from peftbench.tasks import Example, TaskFacts, prompt
+from peftbench.tasks import Example, TaskFacts
+from peftbench.tasks._prompt import prompt
 
 CUE = "\nAnswer:"
 """Ends a prompt for a model without a chat template."""

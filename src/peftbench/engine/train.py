@@ -16,7 +16,8 @@ from peftbench.core.spec import Point, Training, Trial
 from peftbench.engine.exceptions import PrunedError, check_weights, finite
 from peftbench.engine.families import model_family
 from peftbench.engine.generation import in_batches
-from peftbench.engine.meter import Memory, Meter, states, tensor_bytes, tracked
+from peftbench.engine.peak_memory import Memory, allocator_peak, states, tensor_bytes, tracked
+from peftbench.engine.phase_meter import Meter
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.training_context import training_context
@@ -258,9 +259,9 @@ class Trainer:
         if not device.has_gpu():
             yield
             return
-        device.reset_peak_memory()
-        yield
-        peak = device.peak_memory_bytes()
+        with allocator_peak() as peak_bytes:
+            yield
+        peak = peak_bytes()
         self.trained.reserved_bytes = max(self.trained.reserved_bytes or 0, device.peak_reserved_bytes())
         if self.trained.memory is None or peak > self.trained.memory.total:
             model = self.adapted.model

@@ -16,7 +16,7 @@ from peftbench.launch import Options
 from peftbench.methods._saved_files import check_base, examine
 from peftbench.models import find
 from peftbench.results.store import Store
-from peftbench.studies.blocks import Section
+from peftbench.studies.report_blocks import Section
 
 Do = Callable[[Sequence[RunSpec], int, Options], None]
 """Does the runs that are missing, of so many that there are in all."""

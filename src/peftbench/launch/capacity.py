@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from peftbench.core import device, resources
+from peftbench.core import device, machine_resources
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.models import find
@@ -21,7 +21,7 @@ def default_workers(specs: Iterable[RunSpec] = ()) -> int:
         return len(gpus)
     names = {spec.model.name for spec in specs}
     need = WORKER_BYTES + COPIES * max(map(_weights, names), default=0)
-    return max(1, min(resources.usable_cpus(), resources.usable_memory() // need))
+    return max(1, min(machine_resources.usable_cpus(), machine_resources.usable_memory() // need))
 
 
 def _weights(name: str) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from peftbench.core.spec import RunSpec
 from peftbench.launch import Options
-from peftbench.launch.user_units import UserUnits
-from peftbench.results.claims import Owner
+from peftbench.launch.script_units import UserUnits
+from peftbench.results.run_claims import Owner
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """BLEU of the corpus, as sacreBLEU gives it with four orders and exponential smoothing.
 
-The tokens of a row are those that fit the script of its references (`peftbench.metrics._scripts.bleu_tokens`): for
+The tokens of a row are those that fit the script of its references
+(`peftbench.metrics._writing_systems.bleu_tokens`): for
 Latin sacreBLEU's default, 13a.
 """
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from peftbench.metrics import Answers, UnavailableError, metric
-from peftbench.metrics._scripts import bleu_tokens
+from peftbench.metrics._writing_systems import bleu_tokens
 
 
 @lru_cache(maxsize=2**16)

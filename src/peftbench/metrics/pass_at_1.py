@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from peftbench.core.resources import usable_cpus
+from peftbench.core.machine_resources import usable_cpus
 from peftbench.metrics import Answers, UnavailableError, metric
 from peftbench.sandbox import NotContainedError, mode
 from peftbench.sandbox.trial import ProgramVerdict, judge_program

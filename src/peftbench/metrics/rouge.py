@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from peftbench.metrics import Answers, metric
-from peftbench.metrics._scripts import words_of
+from peftbench.metrics._writing_systems import words_of
 
 PAPER = "Lin (2004), https://aclanthology.org/W04-1013"
 VERSION = 2

@@ -1,6 +1,6 @@
 """What runs will cost, before any of them is done."""
 
-from peftbench.core.resources import memory_bytes
+from peftbench.core.machine_resources import memory_bytes
 from peftbench.core.spec import RunSpec
 from peftbench.models import find
 from peftbench.models.trained_files import weight_bytes

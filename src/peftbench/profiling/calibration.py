@@ -10,14 +10,14 @@ from scipy.optimize import nnls
 
 from peftbench.core import device
 from peftbench.core.spec import Training
+from peftbench.engine.base_model import has_fast_bf16
 from peftbench.engine.families import model_family
-from peftbench.engine.load import has_fast_bf16
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
 from peftbench.profiling.devices import remember_speed
 from peftbench.profiling.dry_run import BatchShape, Counts, fused, rehearse
-from peftbench.profiling.estimate import on_meta
+from peftbench.profiling.parameters_and_flops import on_meta
 
 STEPS = 5
 """Timed steps of each kind; the median counts."""

@@ -19,12 +19,12 @@ from transformers import AttentionInterface
 
 from peftbench.core.spec import Training
 from peftbench.engine.families import model_family
-from peftbench.engine.meta_model import FORMULAS, over
-from peftbench.engine.meter import Memory, TensorTracker, states, tracked
+from peftbench.engine.model_without_weights import FORMULAS, over
+from peftbench.engine.peak_memory import Memory, TensorTracker, states, tracked
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import Adapted
-from peftbench.profiling.estimate import LENGTH
+from peftbench.profiling.parameters_and_flops import LENGTH
 
 BatchShape = tuple[int, int]
 """Tokens of a row's prompt and of its target."""

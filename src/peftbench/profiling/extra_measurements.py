@@ -8,9 +8,9 @@ from typing import Any
 
 from peftbench.core import device
 from peftbench.core.spec import Evaluation, Latency
+from peftbench.engine.base_model import Base
 from peftbench.engine.generation import answer_rows, decoding
-from peftbench.engine.load import Base
-from peftbench.engine.meter import tracked
+from peftbench.engine.peak_memory import allocator_peak, tracked
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 from peftbench.profiling import retention
@@ -53,9 +53,9 @@ def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, row
     once_more = partial(answer_rows, replace(adapted, merge=None), base, task, asked, longest, how=how)
     with nullcontext(0) if adapted.merge is None else adapted.merge() as copies:
         if device.has_gpu():
-            device.reset_peak_memory()
-            once_more()
-            return device.peak_memory_bytes() - copies
+            with allocator_peak() as peak_bytes:
+                once_more()
+            return peak_bytes() - copies
         with tracked(adapted.model) as tracker:
             once_more()
     return int(tracker.peak)

@@ -13,10 +13,10 @@ from torch.nn import Parameter
 
 from peftbench.core import device
 from peftbench.core.spec import Evaluation, Latency
+from peftbench.engine.base_model import Base
 from peftbench.engine.decode_strategy import CACHED, Decoding, next_logits
 from peftbench.engine.families import max_positions
 from peftbench.engine.generation import low_precision
-from peftbench.engine.load import Base
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from peftbench.core.spec import Evaluation
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import model_family
 from peftbench.engine.generation import answer_rows, low_precision
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 from peftbench.tasks import Task

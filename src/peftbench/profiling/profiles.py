@@ -24,15 +24,15 @@ from peftbench.core.files import read_bytes, write_atomically
 from peftbench.core.provenance import source_digests
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.load import has_fast_bf16
+from peftbench.engine.base_model import has_fast_bf16
 from peftbench.engine.merging import is_possible
-from peftbench.engine.meter import Memory
+from peftbench.engine.peak_memory import Memory
 from peftbench.engine.quantization import packed_bytes
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.models import at
 from peftbench.profiling.dry_run import Autocast, BatchShape, Counts, Rehearsal, fused, glance, rehearse
-from peftbench.profiling.estimate import configuration, on_meta, rebuilt
+from peftbench.profiling.parameters_and_flops import configuration, on_meta, rebuilt
 
 LARGE = 1e9
 """Parameters from which on it is enough to look at the shortest and the longest row: what grows with the square of the

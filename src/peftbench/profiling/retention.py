@@ -9,16 +9,16 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import max_positions, model_family
 from peftbench.engine.generation import in_batches, low_precision
-from peftbench.engine.load import Base
 from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 
-GENERAL = Path(__file__).parent / "general.txt"
-"""Its sources stand in `general.md`."""
+GENERAL = Path(__file__).parent / "retention_text.txt"
+"""Its sources stand in `retention_text.md`."""
 WORDS = 128
-"""Of a passage; `general.txt` is made of such passages."""
+"""Of a passage; `retention_text.txt` is made of such passages."""
 LENGTH = 256
 """Tokens of a passage at most."""
 AT_ONCE = 4

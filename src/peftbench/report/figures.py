@@ -13,7 +13,7 @@ from peftbench.results.store import NAME_LENGTH
 from peftbench.studies import pscp_sensitivity
 from peftbench.studies._figures import PATCH, REFERENCE, STRONG
 from peftbench.studies._leaderboard_figures import learning_curves, score_cost
-from peftbench.studies.blocks import Figure
+from peftbench.studies.report_blocks import Figure
 
 if TYPE_CHECKING:
     from peftbench.studies.run_data import RunData

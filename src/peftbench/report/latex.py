@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.tables import board_remarks
-from peftbench.studies import _conditions
+from peftbench.studies import _run_conditions
 from peftbench.studies.leaderboard import Leaderboard
 
 SIGNS = {
@@ -52,7 +52,7 @@ def _table(board: Leaderboard) -> str:
     parts = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(board.title)}}}"]
     parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
-    made = _conditions.conditions_table(board)
+    made = _run_conditions.conditions_table(board)
     told = [
         f"{line[0]}: " + ", ".join(map(" ".join, zip(made.headings[1:], line[1:], strict=True))) for line in made.lines
     ]

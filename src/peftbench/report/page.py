@@ -9,12 +9,12 @@ from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks, failures
 from peftbench.report.template import render
 from peftbench.stats.intervals import Interval
-from peftbench.studies import _conditions, pscp_sensitivity
+from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies._leaderboard_figures import learning_curves, score_cost
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import interval_words
-from peftbench.studies.blocks import Table
 from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_blocks import Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
         "columns": shown,
         "lines": lines,
         "remarks": board_remarks(board),
-        "made": _conditions.conditions_table(board),
+        "made": _run_conditions.conditions_table(board),
         "bars": {heading: [(row.method, _bar(score)) for row, score in held] for heading, held in bars.items()},
         "score_cost": score_cost(board, looks),
         "sensitivity": pscp_sensitivity.sensitivity_figures(board, looks),

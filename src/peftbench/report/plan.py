@@ -7,8 +7,8 @@ from peftbench.report.template import render
 from peftbench.studies._text_format import ABSENT, count_text, duration_text, size_text
 
 if TYPE_CHECKING:
+    from peftbench.profiling.detectable_difference import Resolution
     from peftbench.profiling.forecast import CellForecast, Forecast
-    from peftbench.profiling.resolution import Resolution
 
 WIDEST = 100.0
 """Points: no scores differ by more."""

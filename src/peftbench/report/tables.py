@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns
-from peftbench.studies import _conditions, pscp_sensitivity
+from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import lacking_text, missing_cells_text, runs_text
-from peftbench.studies.blocks import Section, Table
 from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_blocks import Section, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def board_remarks(board: Leaderboard) -> list[str]:
     """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
-    said = [NOT_SHOWN, *_to_show(board), *_conditions.condition_remarks(board)]
+    said = [NOT_SHOWN, *_to_show(board), *_run_conditions.condition_remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
     said += _at_chance(board)
@@ -127,7 +127,7 @@ def _section(board: Leaderboard) -> str:
     notes = [f"- {markdown_escaped(remark)}" for remark in board_remarks(board)]
     moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity.sensitivity_rows(board)]
     below = ["", pscp_sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []
-    made = table_markdown(_conditions.conditions_table(board))
+    made = table_markdown(_run_conditions.conditions_table(board))
     return "\n".join([f"## {markdown_escaped(board.title)}", "", *map(_line, cells), "", *notes, "", made, *below])
 
 

@@ -13,9 +13,9 @@ from peftbench.core.safe_text import visible
 from peftbench.report.columns import columns
 from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks
-from peftbench.studies import _conditions, pscp_sensitivity
-from peftbench.studies.blocks import Section, Table
+from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_blocks import Section, Table
 
 GAP = 2
 """Blanks between columns."""
@@ -38,7 +38,7 @@ class View:
             yield self._table([rank, method, *shown])
         for remark in [*board_remarks(self.board), *pscp_sensitivity.sensitivity_remarks(self.board)]:
             yield Padding(_line(remark), (0, 0, 0, 1))
-        made = _conditions.conditions_table(self.board)
+        made = _run_conditions.conditions_table(self.board)
         yield _line(made.title, "")
         yield from _sheet(made, options.max_width)
         yield Text()

@@ -3,7 +3,7 @@
     <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
         spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  output.txt  result.json  adapter/ (if kept)
     <store>/.work/<id>-<owner>/    a run under way, or what a process that died left of it
-    <store>/.claims/<id>           which process is doing a run (`peftbench.results.claims`)
+    <store>/.claims/<id>           which process is doing a run (`peftbench.results.run_claims`)
 
 A run is written in its work folder, which is then renamed to its place: a folder with `result.json` is whole, and its
 existence means done. It has digests of all files of the run (`peftbench.results.digests`), which are checked when
@@ -30,9 +30,9 @@ from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
 from peftbench.core.registry import UserError
 from peftbench.core.spec import SCHEMA, RunResult, RunSpec
 from peftbench.metrics import bounds
-from peftbench.results.claims import Owner, myself, read_owner, write_owner
 from peftbench.results.digests import RESULT, DamagedError, check_files, seal, unseal
 from peftbench.results.index import Content, DamagedIndexError, Index, IndexEntry, file_identity, identities, unchanged
+from peftbench.results.run_claims import Owner, myself, read_owner, write_owner
 from peftbench.results.schema import COLUMNS
 from peftbench.results.table_rows import row_scores, table_row
 
@@ -58,7 +58,7 @@ NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
 
-Kept = TypeVar("Kept")
+Piece = TypeVar("Piece")
 
 
 class Store:
@@ -333,8 +333,8 @@ class Store:
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
     def _indexed_content(
-        self, read: Callable[[Index, Iterable[str]], Iterator[Kept]], ids: Iterable[str] | None
-    ) -> list[Kept]:
+        self, read: Callable[[Index, Iterable[str]], Iterator[Piece]], ids: Iterable[str] | None
+    ) -> list[Piece]:
         """What the index holds of all runs, or those of `ids`. A damaged index is made anew."""
         wanted = None if ids is None else set(ids)
         for _ in range(2):

@@ -5,7 +5,7 @@ A study is a file of this folder without a leading underscore that has
 - `ORDER`: where it stands in a report;
 - `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` where the
   runs say nothing about its question; it formats no text;
-- `present(result, styles) -> Section`: tables, figures and text (`blocks.py`); it computes nothing.
+- `present(result, styles) -> Section`: tables, figures and text (`report_blocks.py`); it computes nothing.
 
 Renderers (`peftbench.report`) know blocks and nothing else. There is no list of studies to add to.
 """
@@ -21,7 +21,7 @@ from peftbench.core.registry import did_you_mean
 
 if TYPE_CHECKING:
     from peftbench.studies._figures import Style
-    from peftbench.studies.blocks import Section
+    from peftbench.studies.report_blocks import Section
     from peftbench.studies.run_data import RunData
 
 

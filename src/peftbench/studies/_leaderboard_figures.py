@@ -21,7 +21,7 @@ from peftbench.studies._figures import (
     tooltip,
     vega_spec,
 )
-from peftbench.studies.blocks import Figure
+from peftbench.studies.report_blocks import Figure
 
 if TYPE_CHECKING:
     import pandas as pd

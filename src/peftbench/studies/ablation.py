@@ -20,7 +20,7 @@ from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, tooltip, vega_spec
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
-from peftbench.studies.blocks import Figure, Section, Table
+from peftbench.studies.report_blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

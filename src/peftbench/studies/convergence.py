@@ -31,7 +31,7 @@ from peftbench.studies._figures import (
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
-from peftbench.studies.blocks import Figure, Section, Table
+from peftbench.studies.report_blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._figures import Style
 from peftbench.studies._run_labels import measured_runs
-from peftbench.studies.blocks import Section
+from peftbench.studies.report_blocks import Section
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from peftbench.stats.intervals import Interval, Scores, cell, over_tasks
 from peftbench.stats.paired_tests import Comparison, compare_pairs, verdicts
 from peftbench.stats.power import Design, Needed, to_show
 from peftbench.stats.variance_shrinkage import moderated
-from peftbench.studies._chance import counted
-from peftbench.studies._conditions import Conditions, conditions, fewer
+from peftbench.studies._chance_level import counted
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._pscp_costs import Pscp, full_fine_tuning, paid, penalised, pscp_constants
 from peftbench.studies._pscp_weights import Weights, WeightSet, weight_sets
+from peftbench.studies._run_conditions import Conditions, conditions, fewer
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._train_sizes import in_order
 from peftbench.studies.pscp_sensitivity import Sweep, sweeps
@@ -42,7 +42,8 @@ class LeaderboardRow:
     `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
     over the pairs of the board. `tied_with` are those that are neither better nor worse. `scores` is by task, over the
     seeds of that task, and has no task of which a cell is missing. `at_chance`: task to the number of its runs at
-    chance, if there are any (`peftbench.studies._chance`). `costs` has the keys of `COUNTED` and `MEASURED`; `None`:
+    chance, if there are any (`peftbench.studies._chance_level`). `costs` has the keys of `COUNTED` and `MEASURED`;
+    `None`:
     not known.
     """
 

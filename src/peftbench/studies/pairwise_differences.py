@@ -15,8 +15,8 @@ from peftbench.stats.resampling import Resampled, bootstrap, improvement, interq
 from peftbench.studies._coverage import scores_of
 from peftbench.studies._figures import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, vega_spec
 from peftbench.studies._text_format import ABSENT, UNTOLD
-from peftbench.studies.blocks import Figure, Section, Table
 from peftbench.studies.leaderboard import Leaderboard
+from peftbench.studies.report_blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

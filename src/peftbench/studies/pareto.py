@@ -31,7 +31,7 @@ from peftbench.studies._figures import (
 )
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
-from peftbench.studies.blocks import Figure, Section, Table
+from peftbench.studies.report_blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from peftbench.studies._figures import Style, styles
 from peftbench.studies._groups import Group, groups
 from peftbench.studies._run_labels import distinct, measured_runs, method_labels
 from peftbench.studies._setting_selection import compared_runs
-from peftbench.studies.blocks import Section
 from peftbench.studies.leaderboard import Leaderboard, of_compared
+from peftbench.studies.report_blocks import Section
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
-from peftbench.studies._chance import at_chance
+from peftbench.studies._chance_level import at_chance
 from peftbench.studies._coverage import good_of, scores_of
 from peftbench.studies._figures import (
     REFERENCE,
@@ -29,7 +29,7 @@ from peftbench.studies._figures import (
 )
 from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
-from peftbench.studies.blocks import Figure, Section, Table
+from peftbench.studies.report_blocks import Figure, Section, Table
 from peftbench.studies.run_data import RunData
 
 if TYPE_CHECKING:

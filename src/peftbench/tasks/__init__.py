@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from peftbench.core.registry import Registry, Unit, did_you_mean
-from peftbench.tasks._formats import Format, content_digest
+from peftbench.tasks._file_formats import Format, content_digest
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
 SPLITS = 2
@@ -139,14 +139,6 @@ def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
     if not 0 <= place < len(labels):
         raise IndexError(f"label {index!r} has no name (is it hidden?)")
     return labels[place]
-
-
-def prompt(facts: TaskFacts, fields: Mapping[str, str]) -> str:
-    """The question as plain text: instruction, label words, fields one per line."""
-    lines = [facts.instruction]
-    if facts.labels:
-        lines.append(f"Answer with one of: {', '.join(facts.labels)}.")
-    return "\n".join(lines + [f"{name}: {text}" for name, text in fields.items()])
 
 
 def members(name: str) -> list[str]:

@@ -19,8 +19,8 @@ from typing import Any
 
 from peftbench.tasks import Example, Row, Source, Task
 from peftbench.tasks._cell_values import check_text
-from peftbench.tasks._formats import DataError as DataError
-from peftbench.tasks._formats import class_names, first_row, one_line, read_parquet, read_table
+from peftbench.tasks._file_formats import DataError as DataError
+from peftbench.tasks._file_formats import class_names, first_row, one_line, read_parquet, read_table
 
 WAITS = (1.0, 4.0)
 """Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""

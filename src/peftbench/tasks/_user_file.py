@@ -10,7 +10,7 @@ from peftbench.core.registry import UserError
 from peftbench.tasks import Example, Row, Source, TaskFacts
 from peftbench.tasks._cell_values import exact_number as numeric
 from peftbench.tasks._cell_values import label_of, same_numbers, text
-from peftbench.tasks._formats import DataError, Format, need, read_table, stamp
+from peftbench.tasks._file_formats import DataError, Format, need, read_table, stamp
 
 FORMAT = 2
 """Raised when a change here makes other examples of the same file, so that old results do not pass for new ones."""

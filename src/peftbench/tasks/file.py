@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 
 from peftbench.tasks import Example, Row, Source, _user_file, task
-from peftbench.tasks._formats import Format
+from peftbench.tasks._file_formats import Format
 
 
 @task(

@@ -1,9 +1,7 @@
-"""The one instrument: seconds and joules by phase, and the peak memory of training steps."""
+"""Peak memory of training and of answers: counted by the allocator of a GPU, by following tensors elsewhere."""
 
-import time
 import weakref
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,28 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from peftbench.core import device
-from peftbench.engine.energy import Energy, counter
 from peftbench.engine.quantization import quantization_constants
-
-
-class Meter:
-    """Seconds and joules of named phases, kept apart; a phase ends when the device has finished its work."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.energy = Energy(counter())
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time within to a phase."""
-        device.synchronize()
-        with self.energy.phase(name):
-            started = time.perf_counter()
-            try:
-                yield
-            finally:
-                device.synchronize()
-                self.seconds[name] += time.perf_counter() - started
 
 
 @dataclass(frozen=True)
@@ -58,6 +35,13 @@ class Memory:
         """By the names of `Costs`."""
         parts = {f"peak_{part}_bytes": held for part, held in asdict(self).items()}
         return {"peak_memory_bytes": self.total, **parts}
+
+
+@contextmanager
+def allocator_peak() -> Iterator[Callable[[], int]]:
+    """Count the memory of a GPU anew; the function that is given says the peak since then, in bytes."""
+    device.reset_peak_memory()
+    yield device.peak_memory_bytes
 
 
 class TensorTracker(TorchDispatchMode):

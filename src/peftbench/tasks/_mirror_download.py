@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from peftbench.core.files import replacing
 from peftbench.core.registry import UserError
-from peftbench.tasks import TASKS, Source, Task, members, prompt
-from peftbench.tasks._formats import class_names, first_row
+from peftbench.tasks import TASKS, Source, Task, members
+from peftbench.tasks._file_formats import class_names, first_row
 from peftbench.tasks._loading import (
     MANIFEST,
     DataError,
@@ -27,6 +27,7 @@ from peftbench.tasks._loading import (
     manifest,
     split_path,
 )
+from peftbench.tasks._prompt import prompt
 
 COLUMNS = (
     *("hub_id", "config", "split", "rows", "columns", "label_names"),

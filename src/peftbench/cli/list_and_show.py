@@ -61,7 +61,7 @@ def _short(headings: list[str], rows: list[list[str]]) -> list[list[str]]:
 def _runs(store: Path) -> list[dict[str, Any]]:
     """The runs of a store; if some are trials of searches, with the number of the trial, from 1."""
     from peftbench.core.jsonable import to_json
-    from peftbench.studies._conditions import FACTS
+    from peftbench.studies._run_conditions import FACTS
 
     place = held_store(store, result_files_only=True)
     rows = place.rows()
@@ -79,7 +79,7 @@ def _runs(store: Path) -> list[dict[str, Any]]:
 
 def _in_lines(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Runs as a listing shows them, with the conditions of each run in one column."""
-    from peftbench.studies._conditions import FACTS, run_conditions_text
+    from peftbench.studies._run_conditions import FACTS, run_conditions_text
 
     return [
         {name: value for name, value in run.items() if name not in FACTS} | {"what was run": run_conditions_text(run)}

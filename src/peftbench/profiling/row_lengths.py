@@ -14,8 +14,9 @@ from peftbench.core.spec import RunSpec
 from peftbench.engine.tokenization import Encoder, encode_examples
 from peftbench.models import find
 from peftbench.profiling.dry_run import BatchShape
-from peftbench.tasks import TASKS, Example, Task, prompt, resolve
+from peftbench.tasks import TASKS, Example, Task, resolve
 from peftbench.tasks._loading import DataError, example_of, read_rows
+from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import RowLimits, Splits, split
 
 TOKEN = 4.0
@@ -24,7 +25,7 @@ FRAME = 16
 """Tokens that a chat template puts around a prompt, about."""
 SEEN = 512
 """Rows that are looked at where there are more."""
-MEASURED = Path(__file__).parent / "lengths.json"
+MEASURED = Path(__file__).parent / "row_lengths.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
     from transformers import AutoTokenizer
 
     from peftbench.engine.families import model_family
-    from peftbench.profiling.estimate import configuration
+    from peftbench.profiling.parameters_and_flops import configuration
 
     ref = find(spec.model.name)
     if not Path(ref.source).is_dir():

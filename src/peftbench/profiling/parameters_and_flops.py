@@ -15,10 +15,10 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice
+from peftbench.engine.base_model import Base
 from peftbench.engine.families import head_apart, model_family
 from peftbench.engine.generation import low_precision
-from peftbench.engine.load import Base
-from peftbench.engine.meta_model import GROUPED, GROUPED_FORMULAS, over
+from peftbench.engine.model_without_weights import GROUPED, GROUPED_FORMULAS, over
 from peftbench.engine.quantization import numbers
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._peft_model import with_peft

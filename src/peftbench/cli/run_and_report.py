@@ -112,7 +112,7 @@ def say_fruitless(search: "Search") -> None:
 
 def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
     """Print the leaderboards and other sections of some runs."""
-    from peftbench.studies._conditions import fewer
+    from peftbench.studies._run_conditions import fewer
     from peftbench.studies.run_data import run_data
 
     table = place.table(ids(specs))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.registry import UserError, did_you_mean
-from peftbench.tasks import _delimited
+from peftbench.tasks import _csv_rows
 from peftbench.tasks._cell_values import check_text
 from peftbench.tasks._encodings import decoded_text
 
@@ -157,7 +157,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet
 
     try:
-        _delimited.check_column_names(pyarrow.parquet.read_schema(path).names)
+        _csv_rows.check_column_names(pyarrow.parquet.read_schema(path).names)
         found = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise ValueError(one_line(error)) from error
@@ -207,7 +207,7 @@ def _undecodable(found: Any) -> str:
 
 def _by_delimiter(delimiter: str) -> Callable[[str, Format], list[dict[str, Any]]]:
     def read(text: str, form: Format) -> list[dict[str, Any]]:
-        return [dict(row) for row in _delimited.delimited_rows(text, delimiter, form.quotes)]
+        return [dict(row) for row in _csv_rows.delimited_rows(text, delimiter, form.quotes)]
 
     return read
 
@@ -257,7 +257,7 @@ def _json_lines(text: str, _form: Format) -> list[dict[str, Any]]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        _delimited.check_column_names([name for name, _ in pairs])
+        _csv_rows.check_column_names([name for name, _ in pairs])
     return found
 
 

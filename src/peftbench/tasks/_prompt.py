@@ -1,0 +1,15 @@
+"""The prompt of an example, before a chat template is put around it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peftbench.tasks import TaskFacts
+
+
+def prompt(facts: "TaskFacts", fields: Mapping[str, str]) -> str:
+    """The question as plain text: instruction, label words, fields one per line."""
+    lines = [facts.instruction]
+    if facts.labels:
+        lines.append(f"Answer with one of: {', '.join(facts.labels)}.")
+    return "\n".join(lines + [f"{name}: {text}" for name, text in fields.items()])
