@@ -172,7 +172,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
     section = study("convergence").section(run_data(runs[runs["method"] != "full"], curves))
     assert section is not None
     assert section.figures == ()
-    assert "without full fine-tuning" in section.remarks[0]
+    assert "there are no runs of full fine-tuning" in section.remarks[0]
 
 
 def test_coarse_curves_and_methods_that_train_nothing_are_not_shown() -> None:

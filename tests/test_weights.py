@@ -90,7 +90,7 @@ def test_several_sets(mine: Path, tmp_path: Path) -> None:
         ("exponent = 0.5", "constant = 1\nexponent = 0.5", "all costs have a constant: remove reference"),
         ("version = 3", "", "version is missing or invalid: give a positive integer, such as version = 1"),
         ("version = 3", "version = '3'", "version is missing or invalid"),
-        ("version = 3", "version = 3\nname = ' '", "the name is not empty"),
+        ("version = 3", "version = 3\nname = ' '", "name must not be empty"),
         ("exponent = 0.5", "expnent = 0.5", "unknown key of latency_ms 'expnent': did you mean 'exponent'"),
         ("exponent = 0.5", "", "latency_ms has no exponent"),
         ("exponent = 0.5", "exponent = -1", "the exponent of latency_ms is -1"),
