@@ -109,7 +109,7 @@ def planted() -> pd.DataFrame:
 def test_every_table_flags_it() -> None:
     boards = leaderboards(planted())
     assert {row.method: row.at_chance for row in boards[0].rows} == {"lora": {"emotions": 2}, "ia3": {}}
-    meaning = "“°” marks a task with runs at chance, not shown to be better than the best answer that is the same"
+    meaning = "“°” marks a task with runs at chance, not shown to be better than the best constant answer"
     who = "lora (emotions 2 runs)."
     out = io.StringIO()
     Console(file=out, width=500).print(View(boards[0]))

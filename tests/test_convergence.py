@@ -132,7 +132,7 @@ def test_runs_that_were_still_improving_are_counted_and_make_bounds() -> None:
     lines = {line[0]: line for line in section.sheets[0].lines}
     assert lines["lora"][2] == "≥ 1.29 (0.81 to 2.06)", "5 validations to 3 in two of four cells: √(5/3)"
     assert lines["ia3"][2] == "1.00 (1.00 to 1.00)"
-    assert "5 validations a run; 2 of 12 runs were still improving when training ended." in section.remarks[0]
+    assert "5 validations per run; 2 of 12 runs were still improving when training ended." in section.remarks[0]
     curves.loc[ends & curves["id"].str.startswith("full"), "validation_loss"] = 0.9
     again = study("convergence").section(run_data(runs, curves))
     assert again is not None
@@ -172,7 +172,7 @@ def test_cells_that_full_lacks_are_not_compared() -> None:
     section = study("convergence").section(run_data(runs[runs["method"] != "full"], curves))
     assert section is not None
     assert section.figures == ()
-    assert "without full fine-tuning" in section.remarks[0]
+    assert "there are no runs of full fine-tuning" in section.remarks[0]
 
 
 def test_coarse_curves_and_methods_that_train_nothing_are_not_shown() -> None:

@@ -209,15 +209,15 @@ def test_figures_are_files(place: Store, tmp_path: Path) -> None:
     for path in kinds[".json"]:
         alt.Chart.from_json(path.read_text("utf-8"))
     failed = [id_ for id_, (result, _) in place.results().items() if result.status != "ok"]
-    with pytest.raises(UserError, match="no figure can be drawn of these runs"):
+    with pytest.raises(UserError, match="no figure can be drawn from these runs"):
         export_runs(place, tmp_path, "figures", failed)
 
 
 @pytest.mark.parametrize(
     ("to", "form", "why"),
     [
-        ("runs.txt", None, "its ending tells no format; give one with --format: csv, parquet"),
-        ("folder", None, "its ending tells no format"),
+        ("runs.txt", None, "the format cannot be inferred from the extension; give --format: csv, parquet"),
+        ("folder", None, "the format cannot be inferred from the extension"),
         ("runs.csv", "excel", "unknown format 'excel': known: csv"),
         ("file/runs.csv", None, "cannot be written"),
     ],

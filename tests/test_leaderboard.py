@@ -75,7 +75,7 @@ def test_rows_that_methods_share_are_paired_where_results_have_their_scores() ->
         )
     ]
     assert not any("no scores of" in remark for remark in remarks[0])
-    assert any("15 runs have no scores of their test rows" in remark for remark in remarks[1])
+    assert any("15 runs have no scores per test row" in remark for remark in remarks[1])
     assert any("1 run has no scores of its test rows" in remark for remark in remarks[2])
 
 
@@ -111,7 +111,7 @@ def test_a_method_without_all_cells_is_not_averaged() -> None:
 def test_two_runs_of_one_cell_are_not_averaged_either() -> None:
     runs = pd.concat([planted({"lora": (80, 81), "ia3": (70, 71)}), pd.DataFrame([run("lora", "emotions", 0)])])
     found = rows(only(runs))
-    assert [str(cell) for cell in found["lora"].missing] == ["emotions, seed 0: 2 runs of one cell, select one"]
+    assert [str(cell) for cell in found["lora"].missing] == ["emotions, seed 0: 2 runs for one cell, select one"]
     assert found["ia3"].rank == 1
 
 

@@ -134,7 +134,7 @@ def test_reports_say_what_was_run(tmp_path: Path) -> None:
             assert said in text, said
         assert "seeds 0, 1" in text
         assert all(heading in text for heading in ("Learning rate", "Steps", "Truncated"))
-        assert "Up to 10 % of the rows of a run were cut to max_length" in text
+        assert "Up to 10 % of the rows of a run were truncated to max_length" in text
     assert re.search(r"lora +0\.001 +3 +0 % to 10 %", done.out)
     assert re.search(r"ia3 +0\.005 +7 ", done.out)
     rows = {row["method"]: row for row in csv.DictReader((tmp_path / "out" / "leaderboard.csv").open(newline=""))}
@@ -159,7 +159,7 @@ def test_sizes_beyond_the_rows_are_said(tmp_path: Path) -> None:
     made = [one.model_copy(update={"data": short}) if one.spec.task.name == "cb" else one for one in made]
     store(tmp_path, *made)
     done = call("report", "--store", tmp_path)
-    said = "Fewer training rows than the 1,000 that were asked for: cb has 250."
+    said = "Fewer training rows than the 1,000 requested: cb has 250."
     assert said in " ".join(done.out.split())
     assert said in (tmp_path / "report" / "leaderboard.md").read_text("utf-8")
 
@@ -205,7 +205,9 @@ def test_what_is_not_shown_to_differ_is_no_tie(tmp_path: Path) -> None:
         plain = " ".join(text.replace("\\", "").split())
         assert not re.search(r"\bties?\b|\btied\b", plain)
         assert "not shown to differ" in plain
-        assert re.search(r"Not shown to differ from \w+, and with how many .* points: [\d,]+ (seeds|test rows)", plain)
+        assert re.search(
+            r"Not shown to differ from \w+, with what would show .* points: [\d,]+ (seeds|test rows)", plain
+        )
     board = call("report", "--store", tmp_path, "--json").json["leaderboards"][0]
     assert any(isinstance(found, dict) and (found["seeds"] or found["rows"]) for found in board["to_show"].values())
     # With one seed nobody can say how many would be needed.

@@ -182,8 +182,8 @@ def test_a_planted_crossing_of_a_grid_is_said_in_words() -> None:
 def test_what_cannot_be_told_is_said() -> None:
     runs = grid({"full": lambda _: 70.0, "lora": lambda n: 70.0 if n < 5000 else 60.0, "ia3": lambda _: 70.0})
     words = {each.method: data_scale.crossing_text(each) for each in of(runs.assign(score_error=2.0)).against}
-    assert words["ia3"] == "cannot be told at any size"
-    assert words["lora"] == "no crossing seen: full is better at 10,000 rows; cannot be told at 100 and 1,000"
+    assert words["ia3"] == "not shown to differ at any size"
+    assert words["lora"] == "no crossing seen: full is better at 10,000 rows; not shown to differ at 100 and 1,000"
 
 
 # Which sizes, which cells
@@ -218,7 +218,7 @@ def test_all_rows_are_as_many_as_were_trained_on() -> None:
     mean_over, cb, qa = *scales(compared_runs(runs), np.random.default_rng(0)), None
     assert (mean_over.tasks, cb.tasks, qa) == (("cb",), ("qa",), None), "the tasks have one size in common"
     assert mean_over.sizes == (("100", 100), ("1000", 235))
-    assert mean_over.left_out == ("size all of cb is left out: these are the 235 rows of size 1000",)
+    assert mean_over.left_out == ("size all of cb is left out: it has the same 235 rows as size 1000",)
     unknown = runs.drop(columns="train_rows").query("task == 'qa'")
     assert of(unknown).sizes == (("100", 100), ("1000", 1000))
     assert of(unknown).left_out == ("size all of qa is left out: runs have an unknown number of training rows",)

@@ -86,11 +86,11 @@ def test_several_sets(mine: Path, tmp_path: Path) -> None:
         ('"exponential"', '"exponentail"', "unknown form 'exponentail': did you mean 'exponential'"),
         ('"exponential"', "['power']", "unknown form"),
         ('"highest"', '"higest"', "unknown reference 'higest': did you mean 'highest'"),
-        ('reference = "highest"', "", 'latency_ms without a constant: give one, or reference = "full" or'),
-        ("exponent = 0.5", "constant = 1\nexponent = 0.5", "a reference is for costs without a constant"),
-        ("version = 3", "", "give it a version, a whole number from 1, as in version = 1"),
-        ("version = 3", "version = '3'", "give it a version"),
-        ("version = 3", "version = 3\nname = ' '", "the name is not empty"),
+        ('reference = "highest"', "", 'no constant for latency_ms: give one, or reference = "full" or'),
+        ("exponent = 0.5", "constant = 1\nexponent = 0.5", "all costs have a constant: remove reference"),
+        ("version = 3", "", "version is missing or invalid: give a positive integer, such as version = 1"),
+        ("version = 3", "version = '3'", "version is missing or invalid"),
+        ("version = 3", "version = 3\nname = ' '", "name must not be empty"),
         ("exponent = 0.5", "expnent = 0.5", "unknown key of latency_ms 'expnent': did you mean 'exponent'"),
         ("exponent = 0.5", "", "latency_ms has no exponent"),
         ("exponent = 0.5", "exponent = -1", "the exponent of latency_ms is -1"),
@@ -116,7 +116,7 @@ def test_a_file_that_is_wrong_says_where(mine: Path, old: str, new: str, message
 def test_a_mapping_that_is_wrong() -> None:
     with pytest.raises(ValueError, match="weights: unknown key 'peak_memory': did you mean 'peak_memory_gb'"):
         peftbench.pscp(50, COSTS, {"peak_memory": (1.0, 1.0)})
-    with pytest.raises(ValueError, match="weights: no cost is weighed: give one or more of trainable_parameters"):
+    with pytest.raises(ValueError, match="weights: no cost is given: give one or more of trainable_parameters"):
         peftbench.pscp(50, COSTS, {})
     with pytest.raises(ValueError, match="peak_memory_gb must have a constant and an exponent, not 3"):
         peftbench.pscp(50, COSTS, {"peak_memory_gb": 3})

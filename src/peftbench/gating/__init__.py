@@ -1,1 +1,1 @@
-"""The gate: is a candidate method no worse than a baseline, with as few runs as show it?"""
+"""The gate: a non-inferiority test of a candidate method against a baseline, with few runs."""

@@ -1,4 +1,4 @@
-"""A candidate against a baseline: which runs that takes, which of them a store has, and what they say."""
+"""The runs of a gate: those that a comparison needs, those that a store has, and the verdict on them."""
 
 import math
 import sys
@@ -30,16 +30,16 @@ BASELINE: Entry = {
     "learning_rate": 2e-3,
 }
 TASKS: tuple[Entry, ...] = ("pocket_choice", "pocket_topic")
-"""Those of the pocket suite that are learned in so few steps, and whose seeds differ little: see docs/gate.md."""
+"""Tasks of the pocket suite that are learned in few steps and have a small spread over seeds: see docs/gate.md."""
 TRAIN: Mapping[str, Any] = {"num_train_epochs": 2, "eval_steps": 0.5, "validation_rows": 32}
 EVAL: Mapping[str, Any] = {"test_rows": 400}
 ENDED = ("ok", "diverged")
-"""A run that ended otherwise is done again: what was in its way may be gone."""
+"""Final statuses; a run with another status is repeated, since its cause may be gone."""
 
 
 @dataclass(frozen=True)
 class GateDesign:
-    """What is compared, and on what. Entries are those of a grid. `train` and `eval` stand before the defaults."""
+    """The design of a comparison. Entries are those of a grid; `train` and `eval` override the defaults."""
 
     candidate: Entry
     baseline: Entry = field(default_factory=lambda: BASELINE)
@@ -52,7 +52,7 @@ class GateDesign:
     eval: Mapping[str, Any] = field(default_factory=dict)
 
     def grid(self, method: Entry) -> dict[str, Any]:
-        """The grid of one of the two. What trains nothing answers alike on every seed, and is run on one."""
+        """Return the grid of one method. A method that trains nothing has the same answers on every seed: it runs on one."""
         return {
             "name": "gate",
             "models": (self.model,),
@@ -67,7 +67,7 @@ class GateDesign:
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one of the two, by task and seed. One that trains nothing has a run for the first seed alone."""
+    """The runs of one method by task and seed. A method that trains nothing only has a run for the first seed."""
 
     specs: Mapping[str, Mapping[int, RunSpec]]
 
@@ -76,7 +76,7 @@ class Arm:
         return next(self.runs())
 
     def runs(self) -> Iterator[RunSpec]:
-        """Every run once."""
+        """Yield every run once."""
         return (spec for seeds in self.specs.values() for spec in seeds.values())
 
     def on(self, task: str, seed: int) -> RunSpec:
@@ -86,7 +86,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Arms:
-    """Both, and the seeds on which they are compared."""
+    """The runs of candidate and baseline, and the seeds on which they are compared."""
 
     candidate: Arm
     baseline: Arm
@@ -98,12 +98,12 @@ class Arms:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of the one that has more."""
+        """The seeds of the method that has more."""
         return tuple(sorted({spec.seed for spec in self.runs()}))
 
     @property
     def names(self) -> tuple[str, str]:
-        """What the two are called: methods with their arguments, and the training settings in which they differ."""
+        """Names of candidate and baseline: methods with arguments, and the training settings in which they differ."""
         ours, theirs = (dict(arm.first.train) for arm in self.both)
         apart = [key for key in ours if ours[key] != theirs[key]]
         told = [", ".join(f"{key} {settings[key]}" for key in apart) for settings in (ours, theirs)]
@@ -111,12 +111,12 @@ class Arms:
 
     @property
     def training(self) -> str:
-        """The training settings that both share, as far as they are not the defaults."""
+        """Training settings that both share and that differ from the defaults."""
         ours, theirs = (arm.first.train.model_dump(mode="json", exclude_defaults=True) for arm in self.both)
         return arguments_text({key: value for key, value in ours.items() if theirs.get(key) == value})
 
     def runs(self) -> list[RunSpec]:
-        """Every run once, those of the baseline first."""
+        """Return every run once, those of the baseline first."""
         return list({spec.id: spec for arm in (self.baseline, self.candidate) for spec in arm.runs()}.values())
 
 
@@ -126,7 +126,7 @@ def _named(arm: Arm, settings: str) -> str:
 
 
 def arms(design: GateDesign) -> Arms:
-    """The runs of a gate. Raises `UserError` for what is not known, a sweep, or two that are the same."""
+    """Return the runs of a gate. Raises `UserError` for unknown names, a sweep, or equal candidate and baseline."""
     candidate, baseline = (_arm(design, name) for name in ("candidate", "baseline"))
     if {spec.id for spec in candidate.runs()} == {spec.id for spec in baseline.runs()}:
         raise UserError(f"candidate and baseline are the same, {candidate.first.method}: give another with --baseline")
@@ -144,21 +144,21 @@ def _arm(design: GateDesign, name: Literal["candidate", "baseline"]) -> Arm:
     for spec in expand(design.grid(getattr(design, name))):
         seeds = held.setdefault(str(spec.task), {})
         if spec.seed in seeds:
-            raise UserError(f"{name}: more than one thing to run on {spec.task}: a gate takes no sweep")
+            raise UserError(f"{name}: several runs on {spec.task}: a gate takes no sweep, give one value per setting")
         seeds[spec.seed] = spec
     return Arm(held)
 
 
 def to_do(found: Arms, store: Store, again: bool = False) -> list[RunSpec]:
-    """The runs that the store lacks, as `current` says; with `again`, all of the candidate too."""
+    """Return the runs without a `current` result in the store; with `again`, also all runs of the candidate."""
     anew = {spec.id for spec in found.candidate.runs()} if again else set()
     return [spec for spec in found.runs() if spec.id in anew or current(store, spec) is None]
 
 
 def current(store: Store, spec: RunSpec) -> RunResult | None:
-    """The result of a run that ended, on a machine of this class, by the code and the libraries that are here now.
+    """Return the result of a run that ended, made on this machine class with the present code and libraries, or `None`.
 
-    A method that is being worked on keeps its name and its version, so its old results would pass for new ones.
+    A method under development keeps its name and version, so its old results could be mistaken for new ones.
     """
     try:
         result = read_result(store.folder(spec) / RESULT)
@@ -172,14 +172,14 @@ def current(store: Store, spec: RunSpec) -> RunResult | None:
 
 
 def _plugins(spec: RunSpec) -> list[str]:
-    """Names of the plugin files that a run's method and task are in."""
+    """Return the names of the plugin files that define a run's method and task."""
     units = (METHODS[spec.method.name], resolve(spec.task.name, spec.task.arguments))
     modules = {unit.function.__module__ for unit in units}
     return [Path(str(sys.modules[name].__file__)).name for name in sorted(modules) if name.startswith(PLUGIN)]
 
 
 def verdict(found: Arms, store: Store) -> GateVerdict:
-    """The verdict on what the store has."""
+    """Return the verdict on the results in the store."""
     held = {spec.id: _result(store, spec) for spec in found.runs()}
     paired, failed, gaps = [], [], []
     for task in found.baseline.specs:
@@ -192,7 +192,7 @@ def verdict(found: Arms, store: Store) -> GateVerdict:
 
 
 def _result(store: Store, spec: RunSpec) -> RunResult | str:
-    """A result, or why there is none."""
+    """Return a result, or the reason why there is none."""
     try:
         return read_result(store.folder(spec) / RESULT)
     except (OSError, ValueError) as error:
@@ -203,7 +203,7 @@ Held = Mapping[str, RunResult | str]
 
 
 def _missing(found: Arms, task: str, held: Held) -> tuple[list[MissingCell], list[MissingCell]]:
-    """Cells of a task that the candidate alone lacks, and those that the baseline lacks."""
+    """Return the cells of a task that only the candidate lacks, and those that the baseline lacks."""
     failed, gaps = [], []
     for seed in found.seeds:
         ours, theirs = (_why(held[arm.on(task, seed).id]) for arm in found.both)
@@ -215,7 +215,7 @@ def _missing(found: Arms, task: str, held: Held) -> tuple[list[MissingCell], lis
 
 
 def _why(result: RunResult | str) -> tuple[str, str | None] | None:
-    """Why a run has no score, as a missing cell tells it; `None` if it has one."""
+    """Return why a run has no score, in the form of a missing cell, or `None` if it has one."""
     if isinstance(result, str):
         return "absent", result
     score = next(iter(result.scores.values()), None)
@@ -225,7 +225,7 @@ def _why(result: RunResult | str) -> tuple[str, str | None] | None:
 
 
 def _paired(found: Arms, task: str, held: Held) -> Paired:
-    """The runs of both on a task, all on the same test rows. Raises `UserError` if they are not."""
+    """Return the runs of both methods on a task. Raises `UserError` if their test rows differ."""
     runs = [{seed: _ended(held[arm.on(task, seed).id]) for seed in found.seeds} for arm in found.both]
     data = {result.data.fingerprint for arm in runs for result in arm.values() if result.data}
     if len(data) > 1:
@@ -241,7 +241,7 @@ def _ended(result: RunResult | str) -> RunResult:
 
 
 def _run(result: RunResult) -> Run:
-    """What a run that has a score says in the main metric."""
+    """Return the score of a run in the main metric, with its error and row scores."""
     metric, score = next(iter(result.scores.items()))
     assert score.value is not None
     error = math.nan if score.standard_error is None else score.standard_error

@@ -1,4 +1,4 @@
-"""One comparison of the gate from end to end: what is missing is run, and the verdict is told."""
+"""One comparison of the gate from end to end: run the missing runs and judge the candidate."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ from peftbench.results.store import Store
 from peftbench.studies.report_blocks import Section
 
 Do = Callable[[Sequence[RunSpec], int, Options], None]
-"""Does the runs that are missing, of so many that there are in all."""
+"""Function that executes the missing runs; its second argument is the total number of runs."""
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """A verdict, as blocks for people (`section`) and as JUnit XML for continuous integration (`junit`)."""
+    """A verdict, as blocks for display (`section`) and as JUnit XML for continuous integration (`junit`)."""
 
     verdict: GateVerdict
     section: Section
@@ -32,7 +32,7 @@ class GateResult:
 
 
 def adapter_entry(folder: Path, model: Entry) -> Entry:
-    """The entry of a grid for a trained adapter or model. Raises `UserError` unless it was made for this base."""
+    """Return the grid entry of a trained adapter or model. Raises `UserError` unless it was made for this base."""
     check_base(examine(folder), find(model if isinstance(model, str) else str(model.get("use"))))
     return {"use": "saved", "folder": str(folder)}
 
@@ -40,23 +40,23 @@ def adapter_entry(folder: Path, model: Entry) -> Entry:
 def compare_with_baseline(
     asked: Mapping[str, Any], store: Store, options: Options, do: Do, again: bool = False
 ) -> GateResult:
-    """Do what is missing of a comparison, and judge it.
+    """Execute the missing runs of a comparison and judge the candidate.
 
     Args:
         asked: the fields of `GateDesign`.
-        store: the results; what another version of the code found is replaced.
-        options: how runs are done.
-        do: does the runs that are missing.
-        again: run the candidate anew, whatever the store has.
+        store: the store of results; results of another version of the code are replaced.
+        options: how runs are executed.
+        do: executes the missing runs.
+        again: run the candidate again even if the store has its results.
 
     Raises:
-        UserError: a margin that is no number of points above 0, fewer than two seeds, an unknown unit.
+        UserError: the margin is not a positive number of points, there are fewer than two seeds, or a name is unknown.
     """
     design = GateDesign(**asked)
     if not 0 < design.margin < float("inf"):
-        raise UserError(f"margin {design.margin:g}: a number of points above 0")
+        raise UserError(f"margin {design.margin:g}: give a number of points above 0")
     if design.seeds < 2:
-        raise UserError(f"seeds {design.seeds}: a comparison needs two or more")
+        raise UserError(f"seeds {design.seeds}: a comparison needs two seeds or more")
     arms = cells.arms(design)
     store.open()
     missing = cells.to_do(arms, store, again)

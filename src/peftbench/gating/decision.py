@@ -1,9 +1,9 @@
 """No worse, worse, or cannot tell: a candidate against a baseline, over the same tasks, seeds and test rows.
 
 A test of non-inferiority (Piaggio et al. 2012, doi:10.1001/jama.2012.87802): the candidate is no worse if the interval
-of the paired difference lies above minus a margin that was set before. A gate must not pass whatever comes because its
-tasks tell nothing (ICH E10, assay sensitivity), so a task counts only where the baseline stands above chance by more
-than the margin: what learns nothing is then worse by more than the margin.
+of the paired difference lies above minus a margin that was set in advance. A gate must not pass every candidate because
+its tasks are insensitive (ICH E10, assay sensitivity). A task therefore counts only if the baseline is above chance by
+more than the margin: a candidate that learns nothing is then worse by more than the margin.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ EXIT: dict[GateOutcome, int] = {"no worse": 0, "worse": 1, "cannot tell": 2}
 
 @dataclass(frozen=True)
 class Paired:
-    """One task: the runs of both, on the same seeds and test rows, in points of its main metric.
+    """One task: the runs of both methods on the same seeds and test rows, in points of its main metric.
 
-    `chance`: the score of the best constant answer; `None` where answers are free, and then taken as 0.
+    `chance`: the score of the best constant answer; `None` for free answers, for which 0 is used.
     """
 
     task: str
@@ -36,8 +36,8 @@ class Paired:
 
 @dataclass(frozen=True)
 class TaskVerdict:
-    """What one task says. `difference` is the candidate minus the baseline; `worse`: by more than the margin, with the
-    certainty that so many tasks ask for; `counts`: whether the baseline is far enough above chance.
+    """The verdict on one task. `difference` is candidate minus baseline. `worse`: the candidate is worse by more than
+    the margin, corrected for the number of tasks. `counts`: whether the baseline is far enough above chance.
     """
 
     task: str
@@ -52,9 +52,9 @@ class TaskVerdict:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """The outcome, the reason in one sentence, and what it rests on.
+    """The outcome, the reason in one sentence, and the results that it is based on.
 
-    `difference`: mean over the tasks that count; `None` where none does. `failed`: cells that the candidate lacks and
+    `difference`: mean over the tasks that count; `None` if none does. `failed`: cells that the candidate lacks and
     the baseline has. `gaps`: cells that the baseline lacks.
     """
 
@@ -71,7 +71,7 @@ class GateVerdict:
         return EXIT[self.outcome]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; infinite degrees of freedom become `None`."""
+        """Return plain values; infinite degrees of freedom become `None`."""
         return {**to_json(self), "exit_code": self.exit_code}
 
 
@@ -81,12 +81,12 @@ def judge_candidate(
     failed: Iterable[MissingCell] = (),
     gaps: Iterable[MissingCell] = (),
 ) -> GateVerdict:
-    """The verdict on a candidate; `docs/gate.md` has the rules in words.
+    """Return the verdict on a candidate by the rules of `docs/gate.md`.
 
-    `tasks` are those of which both have every cell. Raises `ValueError` for a margin that is not above 0.
+    `tasks` are those on which both methods have every cell. Raises `ValueError` for a margin that is not above 0.
     """
     if not margin > 0:
-        raise ValueError(f"a margin has to be above 0 points, and {margin:g} is not")
+        raise ValueError(f"margin {margin:g}: it must be above 0 points")
     differences = {each.task: difference(each.candidate, each.baseline) for each in tasks}
     found = tuple(_look(each, differences[each.task], margin, len(tasks)) for each in tasks)
     counted = [differences[each.task] for each in found if each.counts]
@@ -103,7 +103,7 @@ def judge_candidate(
 
 def _look(task: Paired, found: Estimate, margin: float, tasks: int) -> TaskVerdict:
     baseline = cell(task.baseline).interval(LEVEL)
-    # Of so many tasks none is called worse by accident more often than one interval misses: Bonferroni.
+    # Bonferroni: the chance of a false "worse" on any task is at most that of a single interval.
     strict = found.interval(1 - (1 - LEVEL) / tasks)
     return TaskVerdict(
         task=task.task,
@@ -136,7 +136,7 @@ def _weigh(
     if overall.low is not None and overall.low > 0:
         return "no worse", f"better over all tasks: {difference_text(overall)} points"
     if mean is None:
-        return "cannot tell", f"on no task is the baseline above chance by more than the margin of {margin:g} points"
+        return "cannot tell", f"the baseline is on no task above chance by more than the margin of {margin:g} points"
     if mean.low is None or mean.high is None:
         return "cannot tell", "the error over test rows is not known"
     if mean.low > -margin:
@@ -144,11 +144,11 @@ def _weigh(
     if mean.high < 0:
         return "worse", f"{difference_text(mean)} points: below 0, and not within the margin of {margin:g}"
     between = f"neither above minus the margin of {margin:g} nor below 0"
-    return "cannot tell", f"{difference_text(mean)} points: {between}; more seeds or test rows would tell more"
+    return "cannot tell", f"{difference_text(mean)} points: {between}; use more seeds or test rows"
 
 
 def difference_text(interval: Interval) -> str:
-    """A difference with its interval, as `-1.2 (-2.4 to 0.0)`."""
+    """Format a difference with its interval as `-1.2 (-2.4 to 0.0)`."""
     if interval.low is None or interval.high is None:
         return f"{interval.mean:+.1f} (interval unknown)"
     return f"{interval.mean:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"

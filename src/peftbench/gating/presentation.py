@@ -1,4 +1,4 @@
-"""The verdict of a gate: in words, and as JUnit XML."""
+"""Presentation of a gate's verdict: as text and as JUnit XML."""
 
 from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -17,7 +17,7 @@ RULE = (
 
 
 def gate_section(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> Section:
-    """The verdict for people. `names` are those of candidate and baseline, `about` what the comparison was on."""
+    """Return the verdict as a section. `names` are those of candidate and baseline, `about` facts of the comparison."""
     candidate, baseline = names
     lines: list[tuple[str, ...]] = [
         (
@@ -58,10 +58,10 @@ def _state(task: TaskVerdict) -> str:
 
 
 def junit(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> str:
-    """JUnit XML with a test case for each task and one for all together.
+    """Return JUnit XML with a test case per task and one for the overall verdict.
 
     A task fails if the candidate is worse on it or has no score, is an error if the baseline has none, and is skipped
-    if it does not count. All together fail if the candidate is worse, and are an error if the gate cannot tell.
+    if it does not count. The overall case fails if the candidate is worse, and is an error if the gate cannot tell.
     """
     root = Element("testsuites")
     suite = SubElement(root, "testsuite", name="peftbench gate")
@@ -98,13 +98,13 @@ def _case(suite: Element, name: str) -> Element:
 
 
 def _named(suite: Element, name: str) -> Element:
-    """The test case of a task, which another kind of trouble may have made already."""
+    """Return the test case of a task; it is created unless an earlier outcome has created it."""
     found = [case for case in suite.findall("testcase") if case.get("name") == name]
     return found[0] if found else _case(suite, name)
 
 
 def _outcome(case: Element, kind: str, type_: str, message: str) -> None:
-    # A test case has one outcome: the first that was found.
+    # A test case has one outcome: the first one found.
     if any(case.find(other) is not None for other in ("failure", "error", "skipped")):
         return
     SubElement(case, kind, {"message": message} | ({"type": type_} if type_ else {}))

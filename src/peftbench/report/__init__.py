@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 def write_report(
     data: "RunData", context: Mapping[str, object], out: Path, published: "pd.DataFrame | None" = None
 ) -> list[Path]:
-    """Write `leaderboard.md`, `leaderboard.csv` and `index.html` into the folder `out`; the same input, the same bytes.
+    """Write `leaderboard.md`, `leaderboard.csv` and `index.html` to the folder `out`; equal input gives equal files.
 
-    Published rows stand apart in the first and the last, and in `published.csv`. Of no leaderboard, as of published
-    rows alone, there is no `leaderboard.csv`.
+    Published rows are shown separately in `leaderboard.md` and `index.html`, and in `published.csv`. Without a
+    leaderboard, for example with published rows only, `leaderboard.csv` is not written.
 
     Args:
         data: from `peftbench.studies.run_data.run_data`.
-        context: `title` (text), and headings with a mapping of facts each, such as `machine` and `versions`.
-        out: is made if absent; older files of these names are replaced, or removed where there is nothing to write.
+        context: `title` (text), and headings, such as `machine` and `versions`, each with a mapping of facts.
+        out: created if absent; existing files of these names are replaced, or removed if there is nothing to write.
         published: rows of `peftbench.results.published.published_frame`, if there are any.
 
     Raises:

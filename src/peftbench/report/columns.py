@@ -9,22 +9,22 @@ from peftbench.studies._text_format import ABSENT, UNTOLD, count_text, interval_
 from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow
 
 NOT_SHOWN = (
-    f"“{UNTOLD}”: not shown to differ from at least one other method, which does not say that they are alike; one "
-    f"without “{UNTOLD}” is told apart from all. Differences are over the same tasks and seeds, and tested at 5 % with "
-    "Holm's correction for the number of pairs, so that two intervals may lie apart and the difference still not be "
-    "shown. Rows are in the order of their means; ranks alone do not say better: a method whose seeds differ much is "
-    "beaten by fewer."
+    f"“{UNTOLD}”: not shown to differ from at least one other method, which does not mean that they are equal; a "
+    f"method without “{UNTOLD}” differs significantly from all others. Differences are over the same tasks and seeds, "
+    "and tested at 5 % with Holm's correction for the number of pairs, so the intervals of two methods may be apart "
+    "although the difference is not significant. Rows are sorted by mean. A better rank alone does not mean a better "
+    "method: a method with a large spread over seeds is beaten by fewer."
 )
 
 AT_CHANCE = "°"
-"""Marks the score of a task of which a run is at chance."""
+"""Marks the score of a task on which a run is at chance."""
 
-ONE_SEED = "One seed: the intervals hold the error over test rows alone, not the spread between seeds."
+ONE_SEED = "One seed: the intervals cover only the error over test rows, not the spread between seeds."
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, what it means, and a row's entry as text and as a number to sort by, and a hint."""
+    """A column: its heading and meaning, and functions for a row's text, sort value and hint."""
 
     title: str
     meaning: str
@@ -34,9 +34,9 @@ class Column:
 
 
 def columns(board: Leaderboard) -> list[Column]:
-    """The columns of `board`: rank, mean, one per task, costs, PSCPs. The method's name stands apart.
+    """Return the columns of `board`: rank, mean, one per task, costs, PSCPs, without the method's name.
 
-    What no method has of the costs that are measured only when asked for, and of the PSCPs, has no column.
+    Optional costs and PSCPs that no method has get no column.
     """
     rank = Column(
         "Rank",
@@ -48,7 +48,7 @@ def columns(board: Leaderboard) -> list[Column]:
     mean = Column(
         "Mean",
         "Mean over the tasks' main metrics, on a scale of 0 to 100, with its 95 % interval over seeds and test rows, "
-        "which ends where the scale does. Only methods that were scored on every cell have one.",
+        "limited to the scale. Only methods with a score on every cell have a mean.",
         lambda r: interval_text(r.mean),
         lambda r: r.mean.mean if r.mean else None,
         lambda r: interval_words(r.mean) if r.mean else _gaps(r),
@@ -59,7 +59,7 @@ def columns(board: Leaderboard) -> list[Column]:
 
 
 def rank_text(row: LeaderboardRow) -> str:
-    """The rank, with a mark if the method is not shown to differ from any other."""
+    """Return the rank, with a mark if the method is not shown to differ from at least one other."""
     return ABSENT if row.rank is None else f"{row.rank}{UNTOLD if row.tied_with else ''}"
 
 
@@ -141,4 +141,4 @@ COLUMNS = [
     for cost in sorted(COSTS.values(), key=lambda cost: cost.column.place if cost.column else 0)
     if cost.column
 ]
-"""Costs, with whether each has a column where no row has it."""
+"""Costs, each with whether its column is shown even if no row has a value."""

@@ -1,4 +1,4 @@
-"""Runs in the formats of others: tables, LaTeX, figures, the schema of peft's method comparison, model cards."""
+"""Export of runs: tables, LaTeX, figures, the schema of peft's method comparison, model cards."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def _csv(table: "pd.DataFrame") -> bytes:
 
 
 def _parquet(table: "pd.DataFrame") -> bytes:
-    # A size is a number or "all", and a column of a file has one type.
+    # A size is a number or "all", and a Parquet column has one type.
     held = io.BytesIO()
     table.astype({"size": str}).to_parquet(held, index=False, engine="pyarrow")
     return held.getvalue()
@@ -42,7 +42,7 @@ def _latex(table: "pd.DataFrame") -> bytes:
 def _peft(result: RunResult) -> bytes:
     from peftbench.results.published.peft_results import peft_result
 
-    # A loss that is not finite has no number in JSON.
+    # JSON has no numbers for losses that are not finite.
     return (json.dumps(_finite(peft_result(result)), indent=2, allow_nan=False) + "\n").encode()
 
 
@@ -70,30 +70,30 @@ def _model_index(result: RunResult) -> bytes | None:
 
 
 TABLES: dict[str, Callable[["pd.DataFrame"], bytes]] = {"csv": _csv, "parquet": _parquet, "latex": _latex}
-"""Formats of one file for all runs."""
+"""Formats with one file for all runs."""
 EACH: dict[str, tuple[str, Callable[[RunResult], bytes | None]]] = {
     "peft": (".json", _peft),
     "model-index": (".yaml", _model_index),
 }
-"""Formats of a file for each run, in a folder; no bytes: there is nothing to say of the run in this format."""
+"""Formats with one file per run in a folder; `None` instead of bytes means that the run cannot be exported."""
 FIGURES = "figures"
-"""A folder with the figures of a report."""
+"""Format for a folder with the figures of a report."""
 FORMATS = (*TABLES, FIGURES, *EACH)
 ENDINGS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 
 
 def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[str] | None = None) -> list[Path]:
-    """Write the runs of a store, or those of `ids`, in a format; each file by atomic rename.
+    """Write the runs of a store, or those of `ids`, in a format; each file is written atomically.
 
     Args:
         place: the store.
         to: the file, or the folder of `figures`, `peft` and `model-index`.
-        form: one of `FORMATS`; without it the ending of `to` says which.
-        ids: of the runs.
+        form: one of `FORMATS`; by default chosen by the extension of `to`.
+        ids: ids of the runs; by default all runs.
 
     Raises:
-        UserError: no such format, or none that the ending tells; no runs, or nothing to draw; a file that cannot be
-            written.
+        UserError: the format is unknown or cannot be inferred from the extension; there are no runs, or nothing to
+            draw; a file cannot be written.
     """
     chosen = _format(to, form)
     wanted = None if ids is None else set(ids)
@@ -105,15 +105,15 @@ def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[s
     elif chosen == FIGURES:
         texts = {to / name: content for name, content in _figures(place, results)}
         if not texts:
-            raise UserError(f"store {place.root}: no figure can be drawn of these runs")
+            raise UserError(f"store {place.root}: no figure can be drawn from these runs")
     else:
         ending, write = EACH[chosen]
-        # A trial of a search is no result that speaks for a method: trials are in tables alone.
+        # Search trials are not results of a method; they are exported in tables only.
         runs = [result for result in results.values() if result.spec.trial is None]
         made = ((to / f"{_name(result)}{ending}", write(result)) for result in runs)
         texts = {path: text for path, text in made if text is not None}
         if not texts:
-            raise UserError(f"store {place.root}: no run has a score, and {chosen} has nothing but scores")
+            raise UserError(f"store {place.root}: no run has a score, and {chosen} contains only scores")
     try:
         for path, text in texts.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def export_runs(place: Store, to: Path, form: str | None = None, ids: Iterable[s
 
 def _format(to: Path, form: str | None) -> str:
     if form is None and to.suffix not in ENDINGS:
-        raise UserError(f"{to}: its ending tells no format; give one with --format: {', '.join(FORMATS)}")
+        raise UserError(f"{to}: the format cannot be inferred from the extension; give --format: {', '.join(FORMATS)}")
     chosen = form or ENDINGS[to.suffix]
     if chosen not in FORMATS:
         raise UserError(f"unknown format '{chosen}': known: {', '.join(FORMATS)}")

@@ -1,6 +1,6 @@
-"""Figures drawn: as SVG and PNG, and what a page needs to draw them itself, so that they answer to a pointer.
+"""Rendering of figures as SVG and PNG, and the script with which a page draws them interactively.
 
-Ink and grid are CSS variables of the page where there is a page, so figures follow its light and its dark theme.
+In pages, text and grid colours are CSS variables, so figures follow the light and the dark theme.
 """
 
 import json
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from peftbench.studies.run_data import RunData
 
 INK, GRID, PAPER = "#1c2430", "#d9dee5", "#ffffff"
-"""Of a file, which has no theme."""
+"""Text, grid and background colours of files, which have no theme."""
 PAGE = (f"var(--ink, {INK})", f"var(--line, {GRID})", "transparent")
-"""Of a page: its CSS variables."""
+"""The same colours in pages, as CSS variables."""
 FONT = "Arial, Helvetica, Liberation Sans, sans-serif"
-"""Of the same widths, so that a text has the room that it was measured to need."""
+"""Fonts with equal glyph widths, so that texts fit the space that was measured for them."""
 ONLY_INLINE: list[str] = []
-"""Where data may be loaded from: nowhere."""
+"""Hosts from which figures may load data: none."""
 DOTTED = [1, 3]
 MOST_METHODS = 10_000
-"""Of a legend; without a number, Vega-Lite drops those after 30."""
+"""Maximum number of legend entries; by default Vega-Lite drops entries after 30."""
 
 
 def config(ink: str = INK, grid: str = GRID, paper: str = PAPER) -> dict[str, Any]:
-    """How all figures look, as a `config` of Vega-Lite. No label is cut or dropped."""
+    """Return the Vega-Lite `config` of all figures. No label is truncated or dropped."""
     return {
         "aria": False,
         "background": paper,
@@ -78,7 +78,7 @@ def config(ink: str = INK, grid: str = GRID, paper: str = PAPER) -> dict[str, An
 
 
 def of_report(data: "RunData") -> list[Figure]:
-    """All figures of a report, in its order."""
+    """Return all figures of a report, in its order."""
     found: list[Figure | None] = []
     for board in data.leaderboards:
         found += [score_cost(board, data.styles), *pscp_sensitivity.sensitivity_figures(board, data.styles)]
@@ -87,7 +87,7 @@ def of_report(data: "RunData") -> list[Figure]:
 
 
 def svg(figure: Figure, colours: tuple[str, str, str] = (INK, GRID, PAPER)) -> str:
-    """The figure as one `<svg>` element; the same figure, the same text."""
+    """Return the figure as one `<svg>` element; equal figures give equal text."""
     import vl_convert
 
     text: str = vl_convert.vegalite_to_svg(dict(figure.spec), config=config(*colours), allowed_base_urls=ONLY_INLINE)
@@ -95,12 +95,12 @@ def svg(figure: Figure, colours: tuple[str, str, str] = (INK, GRID, PAPER)) -> s
 
 
 def page_svg(figure: Figure) -> str:
-    """The figure in the colours of the page that it stands in."""
+    """Return the figure as SVG in the colours of the page that contains it."""
     return svg(figure, PAGE)
 
 
 def png(figure: Figure) -> bytes:
-    """The figure in two pixels for each of its own."""
+    """Return the figure as PNG at twice its nominal resolution."""
     import vl_convert
 
     data: bytes = vl_convert.svg_to_png(svg(figure), scale=2)
@@ -108,7 +108,7 @@ def png(figure: Figure) -> bytes:
 
 
 def files(data: "RunData") -> Iterator[tuple[str, bytes]]:
-    """Names and contents of files: each figure of a report as SVG, as PNG, and as Vega-Lite to be changed by hand."""
+    """Yield names and contents of files: each figure of a report as SVG, as PNG, and as an editable Vega-Lite file."""
     import altair as alt
 
     for number, figure in enumerate(of_report(data), start=1):
@@ -121,7 +121,7 @@ def files(data: "RunData") -> Iterator[tuple[str, bytes]]:
 
 @cache
 def runtime() -> str:
-    """A script that defines `vegaEmbed` and asks no host for anything."""
+    """Return a script that defines `vegaEmbed` and makes no network requests."""
     import vl_convert
 
     text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed")

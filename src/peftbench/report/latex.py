@@ -30,16 +30,16 @@ SIGNS = {
     "]": "{]}",
     "\n": " ",
 }
-"""What LaTeX would read as more than itself: a bracket at the start of a row would be an argument of the row before."""
+"""Characters to escape in LaTeX; a bracket at the start of a row would be read as an argument of the previous row."""
 
 
 def latex_escaped(text: str) -> str:
-    """`text` as itself in LaTeX."""
+    """Return `text` escaped for LaTeX."""
     return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], visible(text, keep="\n"))
 
 
 def latex(boards: Sequence[Leaderboard]) -> str:
-    """The leaderboards, a floating table each, with their remarks below. Needs `booktabs` and, for `"`, T1 fonts."""
+    """Return a floating table per leaderboard with its remarks. Needs `booktabs` and, for `"`, T1 fonts."""
     head = "% Needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."
     return "\n\n".join([head, *(_table(board) for board in boards)]) + "\n"
 

@@ -1,4 +1,4 @@
-"""The results of a store for Python: tables, leaderboards, studies and the report, of one look at its files."""
+"""The results of a store in Python: tables, leaderboards, studies and the report, from one reading of its files."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """What a store holds, read once when it is first asked for. Made by `peftbench.load_results`.
+    """The results of a store, read once on first access. Made by `peftbench.load_results`.
 
-    Damaged results are left out; `damaged` says which files and why.
+    Damaged results are left out; `damaged` lists their files with reasons.
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,28 +30,28 @@ class Results:
 
     @cached_property
     def runs(self) -> "pd.DataFrame":
-        """One row a run; `docs/results-table.md` has the columns, with types and units."""
+        """One row per run; `docs/results-table.md` describes the columns, with types and units."""
         return self._store.table()
 
     @cached_property
     def curves(self) -> "pd.DataFrame":
-        """One row a validation: id of the run, step, tokens, seconds, train_loss, validation_loss."""
+        """One row per validation: id of the run, step, tokens, seconds, train_loss, validation_loss."""
         return self._store.curves(self.runs["id"])
 
     @property
     def damaged(self) -> dict[Path, str]:
-        """Files that cannot be read, and why."""
+        """Files that cannot be read, with the reason."""
         return dict(self._store.damaged)
 
     def leaderboard(self, weights: "Iterable[Weights]" = ()) -> "tuple[Leaderboard, ...]":
-        """A leaderboard for each model, train size and machine class.
+        """Return a leaderboard per model, train size and machine class.
 
-        `weights`: sets of PSCP, by name, as a TOML file or as a mapping; without any, the named ones.
+        `weights`: PSCP weight sets, by name, as a TOML file or as a mapping; by default the named ones.
         """
         return self._data(weights).leaderboards
 
     def study(self, name: str) -> Any:
-        """The typed result of a study of `peftbench.studies`, or `None` where the runs say nothing about its question.
+        """Return the typed result of a study of `peftbench.studies`, or `None` if it does not apply to the runs.
 
         Raises `UnknownNameError`.
         """
@@ -60,7 +60,7 @@ class Results:
         return study(name).analyse(self._plain)
 
     def report(self, out: str | Path, weights: "Iterable[Weights]" = ()) -> list[Path]:
-        """Write the leaderboards and studies as Markdown, CSV and one HTML page into a folder; returns the files.
+        """Write the leaderboards and studies as Markdown, CSV and one HTML page to a folder; return the files.
 
         Raises `UserError` for a store without runs and without published figures.
         """

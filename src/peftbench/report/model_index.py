@@ -1,4 +1,4 @@
-"""What a run found as metadata of a model card on the Hugging Face Hub (`model-index`)."""
+"""Results of a run as metadata of a model card on the Hugging Face Hub (`model-index`)."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ KINDS = {
     "qa": "question-answering",
     "summarization": "summarization",
 }
-"""Kinds of tasks as the Hub calls them; the others are `text-generation`."""
+"""Task types of the Hub by kind of task; other kinds are `text-generation`."""
 
 
 def model_index(result: RunResult) -> str | None:
-    """The metadata as YAML, to stand between the lines `---` of a card; `None` for a run without a score.
+    """Return the metadata as YAML, for the block between `---` lines of a card; `None` for a run without a score.
 
-    Scores are on our scale of 0 to 100. Data sets that are not of the Hub are named as the task.
+    Scores are on the scale of 0 to 100. Datasets that are not from the Hub are named after the task.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -28,7 +28,7 @@ def model_index(result: RunResult) -> str | None:
     if not scores:
         return None
     spec, data = result.spec, _data(result)
-    # A card is of one run: it says which values a search gave, where tables say that there was one.
+    # A card describes one run, so it gives the values that a search chose; tables only say that there was a search.
     given = spec.method.model_copy(update={"tuned": ()})
     results = [
         EvalResult(
@@ -50,7 +50,7 @@ def model_index(result: RunResult) -> str | None:
 
 
 def _data(result: RunResult) -> dict[str, Any]:
-    """What was tested, as far as it is known without the data."""
+    """Return the facts of the test data that are known without loading it."""
     facts = _facts(result)
     spec, held = result.spec, result.data
     origin, _, name = held.source.partition(": ") if held else ("", "", "")
@@ -69,5 +69,5 @@ def _data(result: RunResult) -> dict[str, Any]:
 def _facts(result: RunResult) -> TaskFacts | None:
     try:
         return TASKS[result.spec.task.name].facts
-    except UnknownNameError:  # of a plugin that is not here now
+    except UnknownNameError:  # a task of a plugin that is not installed
         return None

@@ -1,4 +1,4 @@
-"""The leaderboards as one page of HTML that needs nothing but itself."""
+"""The leaderboards as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def leaderboard_page(data: RunData, context: Mapping[str, object], sheets: Sequence[Table] = ()) -> str:
-    """The page; `sheets` are published. Every text in it is escaped, the figures' too, and no figure loads anything."""
+    """Return the page; `sheets` are published tables. All text is escaped, also in figures; figures load nothing."""
     table, boards = data.table, data.leaderboards
     views = [_view(f"b{i}", board, data) for i, board in enumerate(boards)]
     return render(
@@ -64,7 +64,7 @@ def _what_was_run(table: "pd.DataFrame") -> dict[str, str]:
 
 
 def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
-    """What the template shows of a leaderboard."""
+    """Return the values of a leaderboard for the template."""
     looks = data.styles
     shown = columns(board)
     lines = [(row, [(c.text(row), c.value(row), c.hint(row)) for c in shown]) for row in board.rows]
@@ -87,7 +87,7 @@ def _view(name: str, board: Leaderboard, data: RunData) -> dict[str, object]:
 
 
 def _bar(score: Interval | None) -> dict[str, object] | None:
-    """A bar's end and its interval's ends, where known, in percent of the width, which is the scale of 0 to 100."""
+    """Return the end of a bar and, if known, of its interval, in percent of the width (the scale of 0 to 100)."""
     if score is None:
         return None
     bar: dict[str, object] = {"mean": _percent(score.mean), "text": f"{score.mean:.1f}", "hint": interval_words(score)}

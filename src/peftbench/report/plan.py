@@ -1,4 +1,4 @@
-"""A forecast to be read: lines of a table, a page of all cells."""
+"""Presentation of a forecast: lines of a table, and a page of all cells."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from peftbench.profiling.forecast import CellForecast, Forecast
 
 WIDEST = 100.0
-"""Points: no scores differ by more."""
+"""The largest possible difference of scores in points."""
 HEADINGS = ("Model", "Method", "Runs", "Trainable", "+TFLOP", "Adapter", "Peak", "Train FLOP", "Time", "kWh")
 
 
 def forecast_lines(ahead: "Forecast") -> Iterator[list[str]]:
-    """A line for each model and method, over its tasks and sizes that can be run; ranges where they differ."""
+    """Yield a line per model and method over the tasks and sizes that can be run; ranges if values differ."""
     groups: dict[tuple[str, str], list[CellForecast]] = {}
     for cell in ahead.cells:
         groups.setdefault((cell.model, cell.method), []).append(cell)
@@ -35,7 +35,7 @@ def forecast_lines(ahead: "Forecast") -> Iterator[list[str]]:
 
 
 def troubles(ahead: "Forecast", statuses: Sequence[str] = ("refused", "does not fit")) -> Iterator[str]:
-    """What will not be done and why, a line a reason."""
+    """Yield a line per reason why cells will not be run."""
     for status in statuses:
         reasons: dict[tuple[str, str, str], list[str]] = {}
         for cell in ahead.cells:
@@ -48,7 +48,7 @@ def troubles(ahead: "Forecast", statuses: Sequence[str] = ("refused", "does not 
 
 
 def forecast_remarks(ahead: "Forecast") -> Iterator[str]:
-    """What will not be done or is not known, the totals, and how far they can be trusted."""
+    """Yield remarks: cells that will not be run or are unknown, the totals, and their accuracy."""
     yield from troubles(ahead, ("refused", "does not fit", "not known"))
     device, time = ahead.device, ahead.makespan
     runs = sum(cell.seeds for cell in ahead.runnable)
@@ -60,26 +60,26 @@ def forecast_remarks(ahead: "Forecast") -> Iterator[str]:
         f"{'' if energy is None else f', at most {energy / 3.6e6:.3g} kWh'}"
     )
     if device.rates is None:
-        yield "Times are not known of this machine: measure it with `peftbench calibrate`, or name a --device."
+        yield "Times are unknown for this machine: measure it with `peftbench calibrate`, or name a --device."
     elif not device.measured:
-        yield "Times are by the data sheet and an assumed share of it: right to a factor of two or so."
+        yield "Times are from the data sheet and an assumed utilisation: accurate to about a factor of two."
     if not all(cell.known_lengths for cell in ahead.cells):
-        yield "Where rows or tokenizer are not at hand (--data), lengths are judged: by characters, or at the longest."
+        yield "If rows or tokenizer are missing (--data), lengths are estimated by characters or set to the maximum."
 
 
 def resolution_text(found: "Resolution") -> str:
-    """Which differences a leaderboard will tell apart, and what one point would need, in a sentence or two."""
+    """Return which differences a leaderboard will detect, and what detecting one point needs, as text."""
     tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
     rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"
-    worst = f"By {known}; at worst: accuracies of 50 %, and methods that share nothing of the error over test rows."
+    worst = f"Based on {known}; worst case: accuracies of 50 % and independent errors over test rows."
     if found.pair > WIDEST:
-        return f"{found.model}, {found.size} training rows: nothing will be told apart but by luck. {worst}"
+        return f"{found.model}, {found.size} training rows: no difference will be detected except by luck. {worst}"
     several = (
         f", {found.board:.1f} among all {found.methods} methods" if found.board < WIDEST and found.methods > 2 else ""
     )
     seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
-    alone = "" if found.seeds > 1 else " One seed does not show the spread of seeds: wins may be luck."
+    alone = "" if found.seeds > 1 else " One seed does not show the spread over seeds: wins may be luck."
     return (
         f"{found.model}, {found.size} training rows: with {seeds} and {rows} test rows on {tasks} "
         f"task{'' if tasks == 1 else 's'}, differences of two methods under {found.pair:.1f} points will not be told "
@@ -89,7 +89,7 @@ def resolution_text(found: "Resolution") -> str:
 
 
 def forecast_page(ahead: "Forecast", title: str) -> str:
-    """All cells as one page of HTML that needs nothing but itself. Every text in it is escaped."""
+    """Return all cells as one self-contained HTML page. All text is escaped."""
     return render(
         "plan.html.j2",
         title=title,

@@ -1,4 +1,4 @@
-"""Published figures, shown apart from what was measured: a table for each source and model, in the source's order."""
+"""Published results, shown separately from measured ones: a table per source and model, in the source's order."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 HEADING = "Published, not measured here"
 REMARK = (
-    "Other code, prompts, training and machines than here: these figures count for no mean, rank, PSCP or interval, "
-    "and a difference to a measured score may have any of these causes."
+    "Code, prompts, training and machines differ from those used here: these results enter no mean, rank, PSCP or "
+    "interval, and a difference to a measured score may have any of these causes."
 )
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "trainable_parameters": ("Trainable", count_text),
@@ -25,15 +25,15 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "adapter_bytes": ("Adapter MB", lambda size: f"{size / 1e6:,.1f}"),
     "forgetting_loss": ("Forgetting", lambda loss: f"{loss:.3f}"),
 }
-"""Their costs that are shown; all of them stand in `published.csv`."""
+"""Published costs that are shown; `published.csv` has all of them."""
 ABOUT = ["source", "model", "train_data"]
-"""What a table is about."""
+"""Columns that define a table."""
 RUN = ["method", "method_arguments", "published_as", "seed", "machine_class", "learning_rate"]
-"""What tells the lines of a table apart."""
+"""Columns that distinguish the lines of a table."""
 
 
 def published_tables(published: "pd.DataFrame | None") -> list[Table]:
-    """The tables of published rows (`peftbench.results.published.published_frame`); none where there are no rows."""
+    """Return the tables of published rows (`peftbench.results.published.published_frame`); empty without rows."""
     if published is None or published.empty:
         return []
     return [_sheet(rows) for _, rows in published.groupby(ABOUT, sort=False)]
@@ -63,7 +63,7 @@ def _sheet(rows: "pd.DataFrame") -> Table:
 
 
 def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
-    """Which metrics the scores are of, in the words of the source."""
+    """Return the metrics of the scores, as the source names them."""
     by_metric: dict[str, list[str]] = {}
     for task, metric in tasks:
         by_metric.setdefault(metric, []).append(task)
@@ -71,13 +71,13 @@ def _metrics(tasks: Sequence[tuple[str, str]]) -> str:
 
 
 def published_markdown(shown: Sequence[Table]) -> str:
-    """The tables as a section of Markdown; empty where there are none."""
+    """Return the tables as a Markdown section; empty without tables."""
     if not shown:
         return ""
     return "\n" + "\n\n".join([f"## {HEADING}", REMARK, *map(table_markdown, shown)]) + "\n"
 
 
 def published_csv(published: "pd.DataFrame") -> str:
-    """All published rows, with the columns that any of them fills."""
+    """Return all published rows as CSV, with the columns that at least one row fills."""
     filled = [name for name in published.columns if (published[name].notna() & (published[name] != "")).any()]
     return csv_text(published[filled])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def board_remarks(board: Leaderboard) -> list[str]:
-    """What must be said under a leaderboard: what is not told apart, its seeds, what is missing and why."""
+    """Return the remarks under a leaderboard: methods not shown to differ, seeds, missing cells with reasons."""
     said = [NOT_SHOWN, *_to_show(board), *_run_conditions.condition_remarks(board)]
     if len(board.seeds) == 1:
         said.append(ONE_SEED)
@@ -35,7 +35,7 @@ def board_remarks(board: Leaderboard) -> list[str]:
 
 
 def _to_show(board: Leaderboard) -> list[str]:
-    """What would show the differences to the first method that were observed and are not shown."""
+    """Return what would be needed to show the observed differences to the first method."""
     held = {(c.first, c.second): c.difference.mean for c in board.comparisons}
     needed: list[str] = []
     unknown: dict[str, list[str]] = {}
@@ -49,32 +49,32 @@ def _to_show(board: Leaderboard) -> list[str]:
     said = []
     if needed:
         said.append(
-            f"Not shown to differ from {leader}, and with how many the difference that was observed would be shown "
+            f"Not shown to differ from {leader}, with what would show the observed difference "
             f"(80 % of the time, among all {len(board.comparisons)} pairs): {', '.join(needed)}."
         )
     said += [
-        f"Not shown to differ from {leader}, and not known what would show it, as {why}: {', '.join(methods)}."
+        f"Not shown to differ from {leader}; what would show it is not known, because {why}: {', '.join(methods)}."
         for why, methods in unknown.items()
     ]
     return said
 
 
 def _at_chance(board: Leaderboard) -> list[str]:
-    """What the sign of chance means, and whose runs it is about."""
+    """Return the meaning of the chance mark and the runs that it applies to."""
     held = [(row.method, row.at_chance) for row in board.rows if row.at_chance]
     if not held:
         return []
     named = (f"{method} ({', '.join(f'{task} {runs_text(n)}' for task, n in tasks.items())})" for method, tasks in held)
-    meaning = "not shown to be better than the best answer that is the same for all rows (one-sided, 95 %)"
+    meaning = "not shown to be better than the best constant answer (one-sided, 95 %)"
     return [f"“{AT_CHANCE}” marks a task with runs at chance, {meaning}: {'; '.join(named)}."]
 
 
 def _trials(board: Leaderboard) -> str:
-    """From how many settings those of each method were chosen, apart from methods that train nothing."""
+    """Return from how many settings those of each method were chosen, without methods that train nothing."""
     idle = {row.method for row in board.rows if row.costs["trainable_parameters"] == 0}
     trials = {method: count for method, count in board.trials.items() if method not in idle}
     counts = sorted(set(trials.values()))
-    chosen = "Training settings were chosen by validation loss, of "
+    chosen = "Training settings were chosen by validation loss, from "
     if len(counts) == 1:
         return f"{chosen}{counts[0]} for each method."
     each = ", ".join(f"{count} for {method}" for method, count in sorted(trials.items()))
@@ -82,9 +82,11 @@ def _trials(board: Leaderboard) -> str:
 
 
 def _not_chosen(board: Leaderboard) -> list[str]:
-    """Settings that have rows of their own, as no validation loss can choose among them."""
+    """Return remarks on settings with separate rows, among which validation loss cannot choose."""
     found = [name for name in INCOMPARABLE if any(f"[{name}=" in row.method for row in board.rows)]
-    return [f"Rows of different {name} are kept apart and none is chosen: {INCOMPARABLE[name]}." for name in found]
+    return [
+        f"Rows with different {name} are shown separately and none is chosen: {INCOMPARABLE[name]}." for name in found
+    ]
 
 
 def _without_pscp(board: Leaderboard) -> list[str]:
@@ -101,7 +103,7 @@ def _without_pscp(board: Leaderboard) -> list[str]:
 
 
 def failures(table: "pd.DataFrame") -> list[str]:
-    """One line for each run without a score, with its status and the first line of its error; not the pruned ones."""
+    """Return a line per run without a score, except pruned ones, with its status and the first line of its error."""
     named = table.assign(label=method_labels(table))
     lost = ~named["status"].isin(["ok", "pruned"]) | ((named["status"] == "ok") & named["score"].isna())
     lines = []
@@ -116,7 +118,7 @@ def failures(table: "pd.DataFrame") -> list[str]:
 
 
 def leaderboards_markdown(boards: Sequence[Leaderboard]) -> str:
-    """The leaderboards as Markdown tables, each with its remarks."""
+    """Return the leaderboards as Markdown tables, each with its remarks."""
     return "\n\n".join(_section(board) for board in boards) + "\n"
 
 
@@ -132,7 +134,7 @@ def _section(board: Leaderboard) -> str:
 
 
 def table_markdown(sheet: Table) -> str:
-    """A table under its title, with its note."""
+    """Return a table as Markdown, with its title and note."""
     rules = ["---" if i < sheet.names else "---:" for i in range(len(sheet.headings))]
     lines = ["| " + " | ".join(rules) + " |", *map(_line, sheet.lines)]
     heading = [f"### {markdown_escaped(sheet.title)}"] if sheet.title else []
@@ -141,7 +143,7 @@ def table_markdown(sheet: Table) -> str:
 
 
 def section_markdown(section: Section) -> str:
-    """A section without its figures."""
+    """Return a section as Markdown, without its figures."""
     remarks = "\n".join(f"- {markdown_escaped(remark)}" for remark in section.remarks)
     parts = [
         f"## {markdown_escaped(section.title)}",
@@ -157,7 +159,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def markdown_escaped(text: str) -> str:
-    """`text` as itself in a Markdown table: no cell border, no HTML, no emphasis."""
+    """Return `text` escaped for a Markdown table: no cell border, HTML or emphasis."""
     text = visible(text.replace("\n", " "))
     for sign in "\\|`*_[]":
         text = text.replace(sign, f"\\{sign}")
@@ -165,13 +167,13 @@ def markdown_escaped(text: str) -> str:
 
 
 def leaderboards_csv(boards: Sequence[Leaderboard]) -> str:
-    """The leaderboards as one CSV of `Leaderboard.to_frame`, unrounded."""
+    """Return the leaderboards as one unrounded CSV of `Leaderboard.to_frame`."""
     import pandas as pd
 
     return csv_text(pd.concat([board.to_frame() for board in boards], ignore_index=True))
 
 
 def csv_text(table: "pd.DataFrame") -> str:
-    """A table as CSV; a text that a spreadsheet would run as a formula begins with `'`."""
+    """Return a table as CSV; text that a spreadsheet would run as a formula is prefixed with `'`."""
     text: str = table.rename(columns=csv_cell).map(csv_cell).to_csv(index=False)
     return text

@@ -1,4 +1,4 @@
-"""Pages of HTML that need nothing but themselves, from the templates of this folder."""
+"""Self-contained HTML pages from the templates of this folder."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from peftbench.core.safe_text import visible
 
 
 def render(template: str, **content: object) -> str:
-    """A page. Every text in it is escaped: as HTML, and what a terminal would obey."""
+    """Return a page. All text is escaped, as HTML and for control characters."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -18,14 +18,14 @@ from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.report_blocks import Section, Table
 
 GAP = 2
-"""Blanks between columns."""
+"""Spaces between columns."""
 MOST_FOLDED = 1000
 """Rows of the longest table whose texts are folded to fit the terminal."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A leaderboard to print with rich. Columns that do not fit go to further tables that repeat rank and method."""
+    """A leaderboard for rich. Columns that do not fit are moved to further tables that repeat rank and method."""
 
     board: Leaderboard
 
@@ -47,7 +47,7 @@ class View:
         table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         for number, (heading, *_) in enumerate(shown):
             is_method = number == 1
-            # Only the method's name may be broken: a broken number would be another number.
+            # Only the method's name may wrap, since a wrapped number could be misread.
             table.add_column(
                 Text(heading),
                 justify="left" if is_method else "right",
@@ -60,7 +60,7 @@ class View:
 
 
 def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table whose first column is names. Nothing is cut off: long texts are folded on a terminal."""
+    """Print a table whose first column has names. Nothing is cut off: long texts wrap on a terminal."""
     if not console.is_terminal or len(rows) > MOST_FOLDED:
         _print_aligned(console, [_shown(row) for row in (headings, *rows)])
         return
@@ -84,7 +84,7 @@ def _print_aligned(console: Console, rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_published(console: Console, sheets: Sequence[Table]) -> None:
-    """Published figures under their own heading, after what was measured."""
+    """Print published results under their own heading, after measured ones."""
     for sheet in sheets:
         console.print(_line(f"{HEADING}: {sheet.title}", "bold"))
         _print_sheet(console, sheet)
@@ -93,7 +93,7 @@ def print_published(console: Console, sheets: Sequence[Table]) -> None:
 
 
 def print_section(console: Console, section: Section) -> None:
-    """A section without its figures, if it is one for the terminal."""
+    """Print a section without its figures, if it is meant for the terminal."""
     if not section.printed:
         return
     console.print(_line(section.title, "bold"))
@@ -111,14 +111,14 @@ def _print_sheet(console: Console, sheet: Table) -> None:
 
 
 def _sheet(sheet: Table, width: int) -> Iterator[RenderableType]:
-    """A table, in parts no wider than `width` that repeat its names, and its note."""
+    """Yield a table in parts no wider than `width` that repeat its name columns, and its note."""
     columns = [_shown(cells) for cells in zip(sheet.headings, *sheet.lines, strict=True)]
     names, others = columns[: sheet.names], columns[sheet.names :]
     for shown in _packed(others, width - min(sum(map(_width, names)), width // 2)) if sheet.lines else ():
         table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
         for number, (heading, *_) in enumerate([*names, *shown]):
             is_name = number < sheet.names
-            # Only names may be broken: a broken number would be another number.
+            # Only names may wrap, since a wrapped number could be misread.
             table.add_column(
                 Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
             )
@@ -142,7 +142,7 @@ def _width(cells: tuple[str, ...]) -> int:
 
 
 def _packed(cells: list[tuple[str, ...]], room: int) -> list[list[tuple[str, ...]]]:
-    """The columns in groups no wider than `room`, at least one in each."""
+    """Return the columns in groups no wider than `room`, at least one per group."""
     groups: list[list[tuple[str, ...]]] = [[]]
     for column in cells:
         if groups[-1] and sum(map(_width, groups[-1])) + _width(column) > room:

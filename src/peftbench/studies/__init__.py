@@ -2,12 +2,12 @@
 
 A study is a file of this folder without a leading underscore that has
 
-- `ORDER`: where it stands in a report;
-- `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` where the
-  runs say nothing about its question; it formats no text;
+- `ORDER`: its position in a report;
+- `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` if the
+  study does not apply to the runs; it formats no text;
 - `present(result, styles) -> Section`: tables, figures and text (`report_blocks.py`); it computes nothing.
 
-Renderers (`peftbench.report`) know blocks and nothing else. There is no list of studies to add to.
+Renderers (`peftbench.report`) only know blocks. Studies are found by their files; there is no list to extend.
 """
 
 import pkgutil
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """One question about runs: `analyse` answers it, `present` shows the answer."""
+    """One question about runs: `analyse` computes the answer, `present` shows it."""
 
     name: str
     order: int
@@ -35,7 +35,7 @@ class Study:
     present: "Callable[[Any, Mapping[str, Style]], Section]"
 
     def section(self, data: "RunData") -> "Section | None":
-        """The section of a report, or `None` where the runs say nothing about the question."""
+        """Return the section of the report, or `None` if the study does not apply to the runs."""
         result = self.analyse(data)
         return None if result is None else self.present(result, data.styles)
 
@@ -53,13 +53,13 @@ def studies() -> dict[str, Study]:
 
 
 def study(name: str) -> Study:
-    """The study of a name. Raises `UnknownNameError`."""
+    """Return the study with this name. Raises `UnknownNameError`."""
     if name not in studies():
         raise did_you_mean("study", name, list(studies()))
     return studies()[name]
 
 
 def sections(data: "RunData") -> "list[Section]":
-    """The sections that the runs allow, in the order of a report."""
+    """Return the sections of all studies that apply to the runs, in the order of a report."""
     made = (study.section(data) for study in studies().values())
     return [section for section in made if section is not None]

@@ -1,4 +1,4 @@
-"""Runs that are at chance: not shown to be better than the best answer that is the same for all test rows."""
+"""Runs that are at chance: not shown to be better than the best constant answer to all test rows."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,14 +6,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ONE_SIDED = 1.645
-"""Standard errors below a score that the true one exceeds with 95 % certainty, by the normal distribution."""
+"""Half-width of a one-sided 95 % interval in standard errors, by the normal distribution."""
 
 
 def at_chance(runs: "pd.DataFrame") -> "pd.Series[Any]":
-    """Whether each run is at chance: its score less `ONE_SIDED` standard errors is not above `chance`.
+    """Return for each run whether it is at chance: its score minus `ONE_SIDED` standard errors is not above `chance`.
 
-    Missing where there is no score or no chance, or the standard error is not known and would decide. Chance, worked
-    out on the same test rows, counts as known.
+    The value is missing if the score or the chance level is missing, or if the standard error is unknown and the score
+    is above chance. The chance level is computed on the same test rows and is treated as exact.
     """
     columns = runs.reindex(columns=["score", "score_error", "chance"]).astype(float)
     score, error, chance = (columns[name] for name in columns)
@@ -22,6 +22,6 @@ def at_chance(runs: "pd.DataFrame") -> "pd.Series[Any]":
 
 
 def counted(runs: "pd.DataFrame") -> dict[str, int]:
-    """How many runs of each task are at chance; tasks without one are left out."""
+    """Return the number of runs at chance by task; tasks without such runs are left out."""
     found = runs["task"][at_chance(runs).fillna(False).astype(bool)].value_counts().sort_index()
     return {str(task): int(count) for task, count in found.items()}

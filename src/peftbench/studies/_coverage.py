@@ -1,4 +1,4 @@
-"""Cells, task and seed: which a method has a score on, and what is wrong with the others."""
+"""Cells (task and seed): on which of them a method has a score, and why it has none on the others."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Ended = tuple[str, object, bool]
-"""Of a run: its status, its error, and whether it has a score that counts."""
+"""Status of a run, its error, and whether it has a score that counts."""
 
 
 @dataclass(frozen=True)
 class MissingCell:
-    """A cell that a method lacks: `why` is a run's status, `absent` for no run, or what else is wrong."""
+    """A cell that a method lacks: `why` is the status of its run, `absent` without a run, or another reason."""
 
     task: str
     seed: int
@@ -38,7 +38,7 @@ def good_of(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def missing_of(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tuple[MissingCell, ...]:
-    """The required cells of which `runs`, all of one method, do not have exactly one score."""
+    """Return the required cells for which `runs`, all of one method, do not have exactly one score."""
     held: dict[tuple[str, int], list[Ended]] = {}
     scored = (runs["status"] == "ok") & runs["score"].notna()
     for task, seed, *ended in zip(*(runs[name] for name in ("task", "seed", "status", "error")), scored, strict=True):
@@ -48,12 +48,12 @@ def missing_of(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tup
 
 
 def _missing(task: str, seed: int, here: Sequence[Ended]) -> MissingCell | None:
-    """What is wrong with the runs of a cell, if anything is."""
+    """Return what is wrong with the runs of a cell, or `None`."""
     good = sum(scored for *_, scored in here)
     if good == 1:
         return None
     if good:
-        return MissingCell(task, seed, f"{good} runs of one cell, select one")
+        return MissingCell(task, seed, f"{good} runs for one cell, select one")
     if not here:
         return MissingCell(task, seed, "absent")
     status, error, _ = here[-1]
@@ -62,7 +62,7 @@ def _missing(task: str, seed: int, here: Sequence[Ended]) -> MissingCell | None:
 
 
 def scores_of(runs: "pd.DataFrame", missing: Iterable[MissingCell]) -> Scores:
-    """The runs by task and seed, without the tasks of which a cell is missing."""
+    """Return the runs by task and seed, without the tasks that have a missing cell."""
     lacking = {cell.task for cell in missing}
     scores: Scores = {}
     good = good_of(runs)

@@ -12,10 +12,11 @@ from peftbench.stats.parametric_bootstrap import Floats, ends, noise
 
 @dataclass(frozen=True)
 class Crossing:
-    """A change of sign at about `rows` rows, between `low` and `high` (95 %).
+    """A change of sign at about `rows` rows, with the 95 % interval from `low` to `high`.
 
-    `first_below`: the first of the two methods is better with fewer rows, the second with more; else the other way.
-    `after` and `before` are the nearest numbers of rows at which the interval of the difference says so.
+    `first_below`: the first method is better with fewer rows and the second with more; if false, the reverse.
+    `after` and `before` are the nearest numbers of rows on both sides at which the interval of the difference excludes
+    0.
     """
 
     rows: float
@@ -27,7 +28,7 @@ class Crossing:
 
 
 def sign(difference: Estimate) -> int:
-    """1 or -1 where the 95 % interval is on one side of 0, else 0."""
+    """Return 1 or -1 if the 95 % interval lies above or below 0, else 0."""
     interval = difference.interval()
     return int(interval.low is not None and interval.low > 0) - int(interval.high is not None and interval.high < 0)
 
@@ -35,10 +36,11 @@ def sign(difference: Estimate) -> int:
 def crossings(
     rows: Sequence[int], differences: Sequence[Estimate], generator: np.random.Generator
 ) -> tuple[Crossing, ...]:
-    """The changes of sign of a difference by number of rows, fewest first, that intervals on both sides show.
+    """Return the changes of sign of a difference, fewest rows first, for which intervals on both sides exclude 0.
 
-    Between two such sizes the difference is interpolated in the logarithm of the rows. Where it changes sign more than
-    once between them, the point is put where both signs have the length that they have together.
+    Between two such sizes the difference is interpolated linearly in the logarithm of the rows. If it changes sign more
+    than once between them, the point divides the range into one part as long as all stretches with the first sign
+    together and one as long as all stretches with the second.
     """
     told = [(i, sign(each)) for i, each in enumerate(differences) if sign(each)]
     found = []
@@ -54,10 +56,13 @@ def crossings(
 
 
 def _where(x: Floats, heights: Floats) -> Floats:
-    """The first of `x` plus the length on which lines through `heights` (of each `x`, a column a line) are above 0."""
+    """Return the first of `x` plus the length on which lines are above 0.
+
+    `heights` has a row per value of `x` and a column per line.
+    """
     positive, size = np.maximum(heights, 0), np.abs(heights)
     both = size[:-1] + size[1:]
-    # Right for a segment above 0, below 0, and with its zero inside; one that lies on 0 counts as half.
+    # Exact for segments above 0, below 0 and crossing 0; a segment that lies on 0 counts half.
     share = np.divide(positive[:-1] + positive[1:], both, out=np.full(both.shape, 0.5), where=both > 0)
     length: Floats = x[0] + np.diff(x) @ share
     return length

@@ -1,7 +1,7 @@
-"""What the figures of all studies share: the look of a method, and parts of Vega-Lite specifications.
+"""Shared parts of the figures of all studies: the styles of methods, and parts of Vega-Lite specifications.
 
-A specification has its data and no `config`: ink, grid, fonts and the styles of marks that are in ink are the
-renderer's. The same input gives the same specification.
+A specification contains its data and no `config`: the renderer sets text colour, grid, fonts and the styles of marks
+in text colour. The same input gives the same specification.
 """
 
 import math
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EncodingChannel = TypeVar("EncodingChannel", "alt.X", "alt.Y")
 
 COLOURS = ("#0077bb", "#d55e00", "#009e73", "#b8579a", "#c98a00", "#33a0c8", "#8a7ad1")
-"""Okabe and Ito's and Tol's colours for the colour-blind, those that hold on white and on near-black."""
+"""Colour-blind safe colours of Okabe and Ito and of Tol that are readable on white and on near-black."""
 
 STAR = "M0,-1L.225,-.309L.951,-.309L.363,.118L.588,.809L0,.382L-.588,.809L-.363,.118L-.951,-.309L-.225,-.309Z"
 SHAPES = (
@@ -25,24 +25,24 @@ SHAPES = (
 DASHES = ((1, 0), (5, 2), (6, 2, 1, 2), (1, 2))
 
 REFERENCE, STRONG, PATCH = "reference", "strong", "patch"
-"""Styles of marks without a method: a thin dotted line, a thick one, the edge of a cell."""
+"""Styles of marks without a method: a thin dotted line, a thick line, the edge of a cell."""
 
 FADED = 0.15
-"""The opacity of methods that are not chosen in a legend, where some are."""
+"""Opacity of the other methods when some are selected in the legend."""
 
 WIDTH, HEIGHT = 600, 300
-"""Pixels of a plot."""
+"""Size of a plot in pixels."""
 ROW = 17
-"""Pixels that a method takes in a legend or on an axis."""
+"""Height of a method in a legend or on an axis, in pixels."""
 MOST_TICKS = 10
-"""Of an axis on which ticks are said outright."""
+"""Maximum number of explicit ticks on a logarithmic axis."""
 
 Rows = list[dict[str, Any]]
-"""Data of a figure, each row by field."""
+"""Data of a figure: a list of rows, each a mapping of field to value."""
 
 
 class Style(NamedTuple):
-    """How a method looks: a colour, a symbol of Vega, and the lengths of dashes and gaps of its lines."""
+    """Style of a method: a colour, a Vega symbol, and the lengths of dashes and gaps of its lines."""
 
     colour: str
     shape: str
@@ -50,7 +50,7 @@ class Style(NamedTuple):
 
 
 def styles(methods: Iterable[str]) -> dict[str, Style]:
-    """A look for each method; 63 differ in colour and symbol before any repeats."""
+    """Return a style per method; the first 63 methods differ in colour and symbol."""
     n = len(COLOURS)
     return {
         method: Style(COLOURS[i % n], SHAPES[(i + i // (n * len(SHAPES))) % len(SHAPES)], DASHES[i // n % len(DASHES)])
@@ -59,7 +59,7 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 
 
 class MethodEncodings(NamedTuple):
-    """Encodings by the field `method`: of points, of lines, and of whatever has a colour alone."""
+    """Encodings by the field `method`: for points, for lines, and for marks that only have a colour."""
 
     point: dict[str, Any]
     line: dict[str, Any]
@@ -67,7 +67,7 @@ class MethodEncodings(NamedTuple):
 
 
 def method_encodings(looks: Mapping[str, Style], *, legend: bool = True) -> MethodEncodings:
-    """The encodings of some methods, with a legend in their order in which one can be chosen (`choosable`), or none."""
+    """Return the encodings of methods; with `legend`, methods are listed in order and can be selected (`choosable`)."""
     import altair as alt
 
     names = list(looks)
@@ -84,15 +84,15 @@ def method_encodings(looks: Mapping[str, Style], *, legend: bool = True) -> Meth
 
 
 def choosable(points: "alt.Chart") -> "alt.Chart":
-    """Points whose methods can be chosen in the legend; the others of the figure fade."""
-    # A name, as Altair's own ones are counted from the start of the process.
+    """Return points whose methods can be selected in the legend; the other methods of the figure fade."""
+    # A fixed name: Altair numbers its own names from the start of the process.
     return points.properties(name="points").add_params(_chosen())
 
 
 def lines_and_points(
     drawn: "alt.Chart", encoded: MethodEncodings, place: Mapping[str, Any], shown: "list[alt.Tooltip]", **line: Any
 ) -> "list[alt.Chart]":
-    """The layers of a line for each method, and of a point for each row."""
+    """Return two layers: a line per method and a point per row."""
     lines = drawn.mark_line(**line).encode(**place, **encoded.line)
     return [lines, choosable(drawn.mark_point(filled=True).encode(**place, **encoded.point, tooltip=shown))]
 
@@ -104,21 +104,21 @@ def _chosen() -> "alt.Parameter":
 
 
 def chart(rows: Rows) -> "alt.Chart":
-    """A chart of some rows of data."""
+    """Return a chart with these rows as its data."""
     import altair as alt
 
     return alt.Chart(alt.InlineData(values=rows))
 
 
 def interval_ends(interval: Interval) -> dict[str, float | None]:
-    """The fields of an interval."""
+    """Return the fields `mean`, `low` and `high` of an interval."""
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
 def log_x(low: float, high: float, title: str, label: str = "format(datum.value, ',~r')") -> "alt.X":
-    """A logarithmic axis from one positive number to another, with few round numbers on it.
+    """Return a logarithmic axis from `low` to `high`, both positive, with few round ticks.
 
-    `label`: what writes `datum.value`, an expression of Vega.
+    `label` is the Vega expression that formats `datum.value`.
     """
     import altair as alt
 
@@ -129,25 +129,25 @@ def log_x(low: float, high: float, title: str, label: str = "format(datum.value,
     axis = alt.Axis(labelExpr=label)
     return alt.X(
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        # Between two round numbers Vega finds its own.
+        # With fewer than two round ticks in the range, Vega chooses the ticks.
         axis=axis if len(ticks) < 2 else alt.Axis(labelExpr=label, values=ticks),
         title=title,
     )
 
 
 def of(channel: EncodingChannel, field: str) -> EncodingChannel:
-    """An axis with the numbers of a field on it."""
+    """Return the axis for a quantitative field."""
     placed: EncodingChannel = channel.copy().field(field).type("quantitative")
     return placed
 
 
 def tall_enough(methods: Iterable[str]) -> int:
-    """The height of a plot that has a legend of these methods at its side."""
+    """Return the height in pixels of a plot with a legend of these methods beside it."""
     return max(HEIGHT, ROW * len(set(methods)))
 
 
 def tooltip(**fields: str) -> "list[alt.Tooltip]":
-    """What is shown of a mark that is pointed at: by heading a field, and with `|` how its number is written."""
+    """Return tooltips from heading to field; a number format may follow the field after `|`."""
     import altair as alt
 
     made = [(heading.replace("_", " "), *field.partition("|")) for heading, field in fields.items()]
@@ -155,8 +155,8 @@ def tooltip(**fields: str) -> "list[alt.Tooltip]":
 
 
 def vega_spec(chart: Any) -> dict[str, Any]:
-    """The specification of a chart, checked by the schema of Vega-Lite."""
+    """Return the specification of a chart, validated against the Vega-Lite schema."""
     made: dict[str, Any] = chart.to_dict()
-    # Of Altair's default theme, and a web address that a page does not need.
+    # Altair's default theme, and a URL that pages do not need.
     del made["config"], made["$schema"]
     return made

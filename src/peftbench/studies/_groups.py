@@ -1,4 +1,4 @@
-"""Runs that are compared with each other: those of one model, train size and machine class, as on a leaderboard."""
+"""Groups of runs that are compared with each other: one model, train size and machine class, as on a leaderboard."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one model, train size and machine class, with a column `label`: the method as leaderboards name it."""
+    """Runs of one model, train size and machine class; the column `label` is the method's name on leaderboards."""
 
     model: str
     size: str
@@ -23,7 +23,7 @@ class Group:
 
 
 def groups(runs: "pd.DataFrame") -> list[Group]:
-    """The groups of compared runs (`peftbench.studies._setting_selection`), by model, machine class and size."""
+    """Return groups of compared runs (`peftbench.studies._setting_selection`), by model, machine class and size."""
     keys = ["model", "size", "machine_class"]
     found = [Group(str(model), str(size), str(machine), own) for (model, size, machine), own in runs.groupby(keys)]
     return sorted(found, key=lambda group: (group.model, group.machine_class, in_order(group.size)))

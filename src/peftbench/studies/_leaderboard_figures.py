@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from peftbench.studies.leaderboard import Leaderboard
 
 ROOM = 1.8
-"""By what the axis of parameters goes beyond the least and the most."""
+"""Factor by which the parameter axis extends beyond the smallest and the largest value."""
 MARKS = 5
-"""Points of a learning curve, or a few more."""
+"""Approximate number of marked points on a learning curve."""
 COUNT = "replace(format(datum.value, '~s'), 'G', 'B')"
-"""A count on an axis, as `peftbench.studies._text_format.count_text` writes it."""
+"""Vega expression for counts on an axis, in the form of `peftbench.studies._text_format.count_text`."""
 
 
 def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | None:
-    """Mean score with its interval against trainable parameters (log); `None` if nothing can be drawn.
+    """Return a figure of the mean score with its interval against trainable parameters (log), or `None` without points.
 
-    Methods that train nothing are level lines, since a logarithmic axis has no 0.
+    Methods that train nothing are horizontal lines, since a logarithmic axis has no 0.
     """
     import altair as alt
 
@@ -78,10 +78,10 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
 def learning_curves(
     board: "Leaderboard", runs: "pd.DataFrame", curves: "pd.DataFrame", looks: Mapping[str, Style]
 ) -> Figure | None:
-    """Validation loss against step, a panel for each task of the leaderboard; `None` without curves.
+    """Return a figure of validation loss against step with a panel per task, or `None` without curves.
 
-    A line is the mean over the seeds of a method. A step is drawn if every seed that has a curve was validated there,
-    so that a line never changes its runs midway.
+    A line is the mean over the seeds of a method. Only steps at which every seed with a curve was validated are drawn,
+    so that all points of a line are means over the same runs.
     """
     import altair as alt
 
@@ -108,12 +108,12 @@ def learning_curves(
         .facet(alt.Facet("task:N", sort=tasks, title=None), columns=across)
         .resolve_scale(x="independent", y="independent")
     )
-    words = "Validation loss against step, a panel for each task, a line per method"
+    words = "Validation loss against step, one panel per task, one line per method"
     return Figure(f"Learning curves: {board.title}", vega_spec(made), words)
 
 
 def _mean_curve(points: "pd.DataFrame") -> Rows:
-    """Step and loss of a line; the few steps that get a point are `marked`."""
+    """Return the steps and losses of a line; `marked` steps are drawn as points."""
     steps = points.groupby("step")["validation_loss"]
     count = steps.count()
     line = steps.mean()[count == count.max()]

@@ -1,4 +1,4 @@
-"""The PSCPs of the methods of a leaderboard: which constants they are taken with, and why a method has none."""
+"""PSCP of the methods of a leaderboard: the constants used, and the reason if a method has no PSCP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NOT_BY_DEFAULT = {"latency_ms": "latency = true under [eval] of a grid measures 
 
 @dataclass(frozen=True)
 class Pscp:
-    """A PSCP, or the reason why there is none."""
+    """A PSCP value, or the reason why there is none."""
 
     value: float | None
     reason: str | None = None
@@ -24,9 +24,9 @@ class Pscp:
 
 @dataclass(frozen=True)
 class Paid:
-    """What a method has on every cell: its mean `score`, and its `costs` in the units of PSCP, as far as known.
+    """Mean `score` of a method over all cells, and its known `costs` in the units of PSCP.
 
-    `why_not`: the reason why it cannot be compared, whatever the weights; it has no score then that counts.
+    `why_not` is the reason why the method cannot be compared with any weights; its score is then ignored.
     """
 
     score: float
@@ -35,7 +35,7 @@ class Paid:
 
 
 def paid(score: float | None, costs: Mapping[str, float | None], why_not: str | None) -> Paid:
-    """`costs` by columns of the table of runs."""
+    """Return the score and the costs in the units of PSCP; the keys of `costs` are columns of the table of runs."""
     held = {cost: (costs.get(column), unit) for cost, (column, unit) in WEIGHED.items()}
     return Paid(
         score or 0.0, {cost: value / unit for cost, (value, unit) in held.items() if value is not None}, why_not
@@ -45,12 +45,12 @@ def paid(score: float | None, costs: Mapping[str, float | None], why_not: str | 
 def pscp_constants(
     weights: WeightSet, methods: Mapping[str, Paid], full: Mapping[str, float] | str
 ) -> dict[str, float] | str:
-    """The constants that a weight set is used with, or why they are not known.
+    """Return the constants of a weight set, or the reason why they are unknown.
 
     Args:
-        weights: the set.
-        methods: those that are compared.
-        full: what full fine-tuning costs (`full_fine_tuning`), or why that is not known.
+        weights: the weight set.
+        methods: the methods that are compared.
+        full: the costs of full fine-tuning (`full_fine_tuning`), or the reason why they are unknown.
     """
     given = {cost: constant for cost, (constant, _) in weights.terms.items() if constant is not None}
     if not weights.measured:
@@ -64,12 +64,12 @@ def pscp_constants(
         return given | {cost: full[cost] for cost in weights.measured}
     whole = [one for one in methods.values() if not one.why_not and not set(weights.terms) - set(one.costs)]
     highest = {cost: max((one.costs[cost] for one in whole), default=0.0) for cost in weights.measured}
-    # Where no method costs anything, none is to lose anything, and any constant says so.
+    # If no method has this cost, the penalty is zero for any positive constant.
     return given | {cost: value if value > 0 else 1.0 for cost, value in highest.items()}
 
 
 def penalised(weights: WeightSet, methods: Mapping[str, Paid], used: Mapping[str, float] | str) -> dict[str, Pscp]:
-    """The PSCP of each method by `used`, from `constants`, or why it has none."""
+    """Return the PSCP of each method with the constants `used` (`pscp_constants`), or the reason why it has none."""
     return {method: _pscp(weights, one, used) for method, one in methods.items()}
 
 
@@ -86,10 +86,10 @@ def _pscp(weights: WeightSet, one: Paid, used: Mapping[str, float] | str) -> Psc
 
 
 def full_fine_tuning(table: "pd.DataFrame", good: "pd.DataFrame") -> dict[str, float] | str:
-    """What full fine-tuning costs on the tasks of a leaderboard, in the units of PSCP, or why that is not known.
+    """Return the costs of full fine-tuning on the tasks of a leaderboard in the units of PSCP, or why they are unknown.
 
-    The TFLOPs are those of the base's forward pass. `table` has all runs, with their arguments applied; `good` those of
-    the leaderboard that have a score.
+    The TFLOPs are those of the forward pass of the base model. `table` has all runs; `good` has the runs of the
+    leaderboard that have a score.
     """
     machine, model, tasks = good["machine_class"], good["model"], set(good["task"])
     same = table["machine_class"].isin(machine) & table["model"].isin(model) & table["task"].isin(tasks)

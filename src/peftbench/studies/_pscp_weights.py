@@ -1,4 +1,4 @@
-"""Sets of weights for PSCP: those with a name, in `weights/*.toml`, and the user's own, as a file or a mapping."""
+"""Weight sets of PSCP: named ones in `pscp_weight_sets/*.toml`, and the user's own as a file or a mapping."""
 
 import math
 import tomllib
@@ -14,34 +14,34 @@ from peftbench.core.costs import WEIGHED
 from peftbench.core.registry import UserError, did_you_mean
 
 COSTS = ("trainable_parameters", "extra_forward_tflops", "peak_memory_gb")
-"""Counted parameters; TFLOPs over the base's forward pass of 1 x 512 tokens; training's peak in units of 1e9 bytes."""
+"""Trainable parameters; TFLOPs beyond the base's forward pass of 1 x 512 tokens; peak training memory in 1e9 bytes."""
 
 ALL_COSTS = tuple(WEIGHED)
-"""What a set may weigh: `COSTS`, and the median milliseconds of a new token at batch 1, adapter not merged."""
+"""Costs that a set may weigh: `COSTS`, and the median milliseconds per new token at batch 1, adapter not merged."""
 
 SETS = ("paper", "relative", "exponential")
-"""The named sets that a leaderboard has unless others are asked for."""
+"""The named sets that a leaderboard uses by default."""
 
 FORMS = {"power": "(1 + cost / C) ^ -β", "exponential": "exp(-β · cost / C)"}
-"""How a cost, over its constant C, lowers a score."""
+"""Penalty factor of a cost with constant C, by form."""
 
 REFERENCES = {
     "full": "of full fine-tuning of the same model (TFLOPs: of the base's forward pass)",
     "highest": "the highest of the methods compared",
 }
-"""Where constants that a set does not give come from."""
+"""Source of constants that a set does not give."""
 
 ABOUT = ("name", "version", "source", "form", "reference")
-"""What a set has beside its costs."""
+"""Keys of a set other than its costs."""
 
 
 class WeightsError(UserError, ValueError):
-    """A set of weights that cannot be used as it is."""
+    """A weight set that is invalid or cannot be read."""
 
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Weights of PSCP: `terms` is cost to (constant, exponent), the constant `None` if it is measured.
+    """Weights of PSCP: `terms` maps a cost to (constant, exponent); the constant is `None` if it is measured.
 
     `form` is one of `FORMS`, `reference` one of `REFERENCES`, or `None` if no constant is measured.
     """
@@ -67,15 +67,15 @@ Weights = str | Path | Mapping[str, Any] | WeightSet
 
 
 def weight_set(weights: Weights) -> WeightSet:
-    """The set that is meant.
+    """Return the weight set for a name, a file, a mapping or a weight set.
 
-    In a file or mapping each cost is a table of `constant` and `exponent`, in a mapping also a pair of the two. A file
-    needs a `version`; `source`, `form` ("power", "exponential") and, for constants that are measured, `reference`
-    ("full", "highest") may be beside it. It is called by its `name`, else as the file is.
+    In a file or mapping each cost is a table of `constant` and `exponent`; a mapping may also give a pair of the two. A
+    file needs a `version`. Optional keys are `source`, `form` ("power", "exponential") and, for constants that are
+    measured, `reference` ("full", "highest"). The set's name is `name`, by default the name of the file.
 
     Raises:
-        UnknownNameError: there is no set of that name; the message has the nearest.
-        WeightsError: the file cannot be read, or something in it is wrong; a `UserError` and a `ValueError`.
+        UnknownNameError: no set has this name; the message suggests the nearest one.
+        WeightsError: the file cannot be read or its content is invalid; a `UserError` and a `ValueError`.
     """
     if isinstance(weights, WeightSet):
         return weights
@@ -87,9 +87,9 @@ def weight_set(weights: Weights) -> WeightSet:
 
 
 def weight_sets(chosen: Iterable[Weights] = ()) -> tuple[WeightSet, ...]:
-    """The sets that are meant, in order, each with a name of its own; without any, those of `SETS`.
+    """Return the chosen sets in order, by default those of `SETS`; their names must differ.
 
-    Raises `WeightsError` for two sets of one name, and what `weight_set` raises.
+    Raises `WeightsError` for two sets with the same name, and the errors of `weight_set`.
     """
     found: dict[str, WeightSet] = {}
     for weights in tuple(chosen) or SETS:
@@ -100,7 +100,7 @@ def weight_sets(chosen: Iterable[Weights] = ()) -> tuple[WeightSet, ...]:
 
 
 def weight_set_names() -> list[str]:
-    """The named sets."""
+    """Return the names of the bundled sets."""
     return [*SETS, *sorted({file.removesuffix(".toml") for file in _bundled()} - set(SETS))]
 
 
@@ -128,18 +128,18 @@ def _from_file(path: Path) -> WeightSet:
 
 
 def _parsed(content: Mapping[str, Any], where: str, name: str) -> WeightSet:
-    """The set of some content, each part checked; `where` begins the message of an error."""
+    """Return the set of some content after validation; error messages begin with `where`."""
     for key in content:
         if key not in (*ABOUT, *ALL_COSTS):
             raise WeightsError(f"{where}: {did_you_mean('key', str(key), [*ALL_COSTS, *ABOUT])}")
     terms = {cost: _term(content[cost], cost, where) for cost in ALL_COSTS if cost in content}
     if not terms:
-        raise WeightsError(f"{where}: no cost is weighed: give one or more of {', '.join(ALL_COSTS)}")
+        raise WeightsError(f"{where}: no cost is given: give one or more of {', '.join(ALL_COSTS)}")
     version, source, name = content.get("version"), content.get("source", "own"), content.get("name", name)
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise WeightsError(f"{where}: give it a version, a whole number from 1, as in version = 1")
+        raise WeightsError(f"{where}: version is missing or invalid: give a positive integer, such as version = 1")
     if not (isinstance(name, str) and name.strip() and isinstance(source, str)):
-        raise WeightsError(f"{where}: name and source are texts, and the name is not empty")
+        raise WeightsError(f"{where}: name and source must be strings, and name must not be empty")
     form, reference = content.get("form", "power"), content.get("reference")
     _check_choice("form", form, FORMS, where)
     found = WeightSet(name, version, source, terms, form, reference)
@@ -148,14 +148,14 @@ def _parsed(content: Mapping[str, Any], where: str, name: str) -> WeightSet:
 
 
 def _check_reference(found: WeightSet, where: str) -> None:
-    """There is one if a constant is measured, and only then."""
+    """Check that a reference is given if and only if a constant is measured."""
     if found.reference is not None:
         _check_choice("reference", found.reference, REFERENCES, where)
         if not found.measured:
-            raise WeightsError(f"{where}: a reference is for costs without a constant, and all have one")
+            raise WeightsError(f"{where}: all costs have a constant: remove reference")
     elif found.measured:
         choices = " or ".join(f'reference = "{choice}"' for choice in REFERENCES)
-        raise WeightsError(f"{where}: {', '.join(found.measured)} without a constant: give one, or {choices}")
+        raise WeightsError(f"{where}: no constant for {', '.join(found.measured)}: give one, or {choices}")
 
 
 def _check_choice(key: str, given: object, known: Mapping[str, str], where: str) -> None:
@@ -164,7 +164,7 @@ def _check_choice(key: str, given: object, known: Mapping[str, str], where: str)
 
 
 def _term(given: object, cost: str, where: str) -> tuple[float | None, float]:
-    """Constant and exponent of a cost, each checked."""
+    """Return the constant and exponent of a cost after validation."""
     if isinstance(given, Mapping):
         for key in given:
             if key not in ("constant", "exponent"):
@@ -175,7 +175,7 @@ def _term(given: object, cost: str, where: str) -> tuple[float | None, float]:
     else:
         raise WeightsError(f"{where}: {cost} must have a constant and an exponent, not {given!r}")
     if exponent is None:
-        raise WeightsError(f"{where}: {cost} has no exponent")
+        raise WeightsError(f"{where}: {cost} has no exponent: give one")
     if not _is_number(exponent) or not 0 <= exponent < math.inf:
         raise WeightsError(f"{where}: the exponent of {cost} is {exponent!r}: it must be a number of 0 or more")
     if constant is not None and not (_is_number(constant) and 0 < constant < math.inf):

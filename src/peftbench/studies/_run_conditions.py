@@ -15,15 +15,15 @@ FACTS = (
     *("learning_rate", "epochs", "steps", "batch_size", "accumulation", "train_rows", "validation_rows", "test_rows"),
     *("truncated_share", "precision", "workers"),
 )
-"""What is told of the runs of a method. `steps` are those that were done; `workers` ran beside each other."""
+"""Conditions that are reported for a method. `steps` were completed; `workers` is the number of parallel workers."""
 Conditions = Mapping[str, Mapping[str, tuple[Any, ...]]]
-"""By method and fact: the values that its runs had, in order; none of a fact that is not known or does not apply."""
+"""Method to fact to the sorted distinct values of its runs; empty if the fact is unknown or does not apply."""
 
 
 def conditions(runs: "pd.DataFrame") -> Conditions:
-    """The conditions of the runs of each method, `label` in the table; what a table does not hold is not known."""
+    """Return the conditions of the runs of each method (column `label`); columns that are missing count as unknown."""
     runs = with_shares(runs).reindex(columns=["label", "trainable_parameters", *FACTS])
-    # What trains nothing has settings all the same, which nobody asked for.
+    # Methods that train nothing still record training settings, which have no effect.
     idle = runs["trainable_parameters"] == 0
     runs.loc[idle, ["learning_rate", "epochs", "steps", "batch_size", "accumulation"]] = None
     return {
@@ -33,19 +33,19 @@ def conditions(runs: "pd.DataFrame") -> Conditions:
 
 
 def _whole(value: Any) -> Any:
-    """A count as a whole number, whatever a column with gaps makes of it."""
+    """Return counts as integers; pandas stores them as floats in a column with missing values."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def with_shares(runs: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs with the share of their rows that were cut to the longest text allowed."""
+    """Return the runs with a column `truncated_share`: the share of their rows that were cut to `max_length`."""
     counts = ["truncated_rows", "train_rows", "validation_rows", "test_rows"]
     cut, *rows = (runs.reindex(columns=counts)[name].astype(float) for name in counts)
     return runs.assign(truncated_share=cut / sum(rows))
 
 
 def fewer(runs: "pd.DataFrame") -> dict[str, int]:
-    """By task: how many training rows there were, where that is fewer than were asked for."""
+    """Return the number of training rows by task, for tasks with fewer rows than requested."""
     held = runs.reindex(columns=["task", "size", "train_rows"]).dropna()
     held = held[held["size"].astype(str) != "all"]
     short = held[held["train_rows"].astype(float) < held["size"].astype(float)]
@@ -67,14 +67,14 @@ NAMES = {
     "precision": "Precision",
     "workers": "Workers",
 }
-"""What the conditions of runs are called."""
+"""Display names of the conditions."""
 TITLE = "What was run"
 MANY_CUT = 0.05
-"""The share of truncated rows from which on a reader has to be warned."""
+"""The share of truncated rows from which a warning is shown."""
 
 
 def conditions_table(board: "Leaderboard") -> Table:
-    """A line for each method with what differs between them; what does not differ stands in the note."""
+    """Return a table with a line per method: conditions that differ are columns, shared ones are in the note."""
     held = board.conditions
     apart = [fact for fact in NAMES if not _shared(held, fact) and any(of[fact] for of in held.values())]
     lines = [(row.method, *(_text(fact, held[row.method][fact]) for fact in apart)) for row in board.rows]
@@ -91,27 +91,25 @@ def _note(board: "Leaderboard") -> str:
 
 
 def condition_remarks(board: "Leaderboard") -> list[str]:
-    """Training sets smaller than asked for, and methods many of whose rows were cut."""
+    """Return remarks on training sets that are smaller than requested and on runs with many truncated rows."""
     said = []
     if board.fewer:
         rows = ", ".join(f"{task} has {count:,}" for task, count in board.fewer.items())
-        said.append(f"Fewer training rows than the {int(board.size):,} that were asked for: {rows}.")
+        said.append(f"Fewer training rows than the {int(board.size):,} requested: {rows}.")
     shares = [max(of["truncated_share"], default=0.0) for of in board.conditions.values()]
     if max(shares, default=0.0) >= MANY_CUT:
-        said.append(
-            f"Up to {100 * max(shares):.0f} % of the rows of a run were cut to max_length: their ends were not read."
-        )
+        said.append(f"Up to {100 * max(shares):.0f} % of the rows of a run were truncated to max_length.")
     return said
 
 
 def _shared(held: Conditions, fact: str) -> tuple[Any, ...]:
-    """The values that all methods have of a fact that apply to them; none where some differ."""
+    """Return the values of a fact if all methods to which it applies have the same ones, else an empty tuple."""
     known = {of[fact] for of in held.values() if of[fact]}
     return known.pop() if len(known) == 1 else ()
 
 
 def _text(fact: str, values: Sequence[Any]) -> str:
-    """`0.005`; `0.001 to 0.005` of several numbers."""
+    """Format values: `0.005` for one number, `0.001 to 0.005` for several."""
     if not values:
         return ABSENT
     texts = list(dict.fromkeys(_number(fact, value) for value in values))
@@ -127,7 +125,7 @@ def _number(fact: str, value: Any) -> str:
 
 
 def run_conditions_text(run: Mapping[str, Any]) -> str:
-    """How a single run was made, from its row of a table, as a listing shows it."""
+    """Return the conditions of one run, from its row of the table, as a listing shows them."""
     forms = {
         "learning_rate": "lr {:g}",
         "epochs": "{:g} epochs",

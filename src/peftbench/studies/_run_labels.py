@@ -1,4 +1,4 @@
-"""Names that tell apart what must not be mixed: versions of a model or a task, other data, other ways of testing."""
+"""Names that separate runs which must not be mixed: versions of a model or task, different data or evaluation."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CELL = ["machine_class", "model", "method", "method_arguments", "task", "task_arguments", "size"]
-"""Columns of what runs differ in beside their training settings and their seed."""
+"""Columns that identify a cell, apart from training settings and seed."""
 ROW = ["machine_class", "model", "method", "method_arguments", "size"]
-"""Columns of what stands in one row of a leaderboard."""
+"""Columns that identify a row of a leaderboard."""
 TELLING = {
     "model": ["model_source", "model_version", "evaluation"],
     "task": ["task_arguments", "task_version", "fingerprint", "metric_version"],
     "method": ["method_version"],
 }
-"""Columns that are added to a name where they differ among the runs of that name."""
+"""Columns whose values are added to a name if they differ among the runs with that name."""
 CONTENT = r"-[0-9a-f]{16}\b"
-"""In the version of a task that is made of files: the digest of one."""
+"""Pattern of a file digest in the version of a task that is read from files."""
 
 
 def _suffixes(places: "pd.Series[str]") -> "pd.Series[str]":
-    """Paths by as many of their last parts as tell them apart."""
+    """Shorten paths to the fewest last parts that keep them distinct."""
     parts = {place: place.strip("/").split("/") for place in set(places)}
     longest = max(map(len, parts.values()))
     for count in range(2, longest + 1):
@@ -37,22 +37,22 @@ def _suffixes(places: "pd.Series[str]") -> "pd.Series[str]":
 
 SHORTER: "dict[str, Callable[[pd.Series[str]], pd.Series[str]]]" = {
     "model_source": _suffixes,
-    # A commit of the Hub has forty digits.
+    # A commit hash of the Hub has forty digits.
     "model_version": lambda versions: versions.str[:12],
 }
-"""How what tells models apart is shortened."""
+"""Functions that shorten the values which are added to the names of models."""
 
 
 def measured_runs(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of runs that count: neither what others published, nor the trials of a search for settings."""
+    """Return the rows of measured runs, without published results and trials of setting searches."""
     return table[(table["status"] != "published") & ("trial" not in table or table["trial"].isna())]
 
 
 def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with `model`, `task` and `method` names that stand for one thing each; twice is as good as once.
+    """Return the table with unambiguous names of `model`, `task` and `method`; applying it twice changes nothing more.
 
-    A run that failed before its data was read has no fingerprint, and counts as one of the first. A file that has been
-    renamed between its runs keeps the first of its names.
+    A run that failed before its data was read has no fingerprint and gets the first one of its name. A file that was
+    renamed between runs keeps its first name.
     """
     table = table.copy()
     if "task_version" in table:
@@ -61,7 +61,7 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
         table.loc[files, "task"] = same.transform("first")
     for name, columns in TELLING.items():
         for column in (column for column in columns if column in table):
-            # By the names so far: what is told apart already needs no more.
+            # Grouped by the names so far: names that are already distinct get no further suffix.
             group = table[name]
             values = table[column].fillna(table.groupby(group)[column].transform("first")).fillna("").astype(str)
             several = values.groupby(group).transform("nunique") > 1
@@ -72,24 +72,24 @@ def distinct(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _by_validation(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table with methods named after the settings by which the validation losses of one cell are not comparable."""
+    """Return the table with methods named by the settings that make validation losses of one cell incomparable."""
     for name in INCOMPARABLE if "training" in table else ():
         values = validated_on(table["training"], (name,))
         apart = values.groupby([table[column] for column in CELL]).transform("nunique") > 1
-        # On all tasks of a method, so that they are still those of one row.
+        # Applied to all tasks of a method, so that they stay in one row.
         apart = apart.groupby([table[column] for column in ROW]).transform("any")
         table["method"] = table["method"].where(~apart, table["method"] + " [" + values + "]")
     return table
 
 
 def validated_on(training: "pd.Series[Any]", names: Collection[str] = INCOMPARABLE) -> "pd.Series[str]":
-    """What the validation losses of runs are of: those of their training settings whose values cannot be compared."""
+    """Return the training settings of runs that make their validation losses incomparable, as text."""
 
     def told(text: str) -> str:
         try:
             given = arguments(text)
         except ValueError:
-            # Published settings are in their source's words.
+            # Published settings are free text.
             return ""
         return arguments_text({name: given.get(name, Training.model_fields[name].default) for name in names})
 
@@ -97,7 +97,7 @@ def validated_on(training: "pd.Series[Any]", names: Collection[str] = INCOMPARAB
 
 
 def method_labels(table: "pd.DataFrame") -> "pd.Series[str]":
-    """The name of each run's method, with the arguments that tell apart the variants of it that the table has."""
+    """Return the name of each run's method, with the arguments that distinguish its variants in the table."""
     keys = ["method", "method_arguments"]
     shown = {
         (method, text): name
@@ -111,13 +111,13 @@ def method_labels(table: "pd.DataFrame") -> "pd.Series[str]":
 
 
 def _told_apart(method: str, texts: list[str]) -> dict[str, str]:
-    """A name for each variant of a method, by the text of its arguments."""
+    """Return a name for each variant of a method, by the text of its arguments."""
     if len(texts) == 1:
         return {texts[0]: method}
     try:
         variants = {text: arguments(text) for text in texts}
     except ValueError:
-        # Published arguments are in their source's words.
+        # Published arguments are free text.
         return {text: f"{method}({text})" if text else method for text in texts}
     first = next(iter(variants.values()))
     alike = [key for key, value in first.items() if all(key in v and v[key] == value for v in variants.values())]

@@ -1,4 +1,4 @@
-"""How far the scores of seeds lie apart, over all that was run."""
+"""Spread of scores over seeds, pooled over all runs."""
 
 import math
 from typing import TYPE_CHECKING
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def seed_spread(table: "pd.DataFrame") -> float | None:
-    """Points: the spread over seeds in finished runs, pooled over their cells; `None` if no cell has two scores.
+    """Return the standard deviation over seeds in points, pooled over cells; `None` if no cell has two scores.
 
-    `table` has one row a run (`peftbench.table`). Methods that train nothing have no spread and are left out.
+    Only finished runs count. `table` has one row per run (`peftbench.table`). Methods that train nothing have no spread
+    and are left out.
     """
     good = good_of(distinct(measured_runs(table)))
     good = good[good["trainable_parameters"] > 0]

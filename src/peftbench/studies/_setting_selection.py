@@ -1,9 +1,9 @@
-"""Choosing among training settings, on validation rows alone.
+"""Selection of training settings by validation loss.
 
-Where a grid sweeps training settings (a learning rate, say), each method gets, on each task and train size, the one
-setting with the lowest validation loss, averaged over the seeds: never the best of each seed, and never by test score.
-There is no choice among settings that change what a validation loss is of (`peftbench.core.search_space.INCOMPARABLE`).
-Where settings were searched for (`peftbench.tuning`), their choice came before, by the same rule on the trials' seed.
+If a grid sweeps training settings (such as the learning rate), each method gets, per task and train size, the one
+setting with the lowest validation loss averaged over the seeds. Settings are never chosen per seed or by test score.
+Settings under which validation losses are not comparable (`peftbench.core.search_space.INCOMPARABLE`) are kept apart.
+Settings from a search (`peftbench.tuning`) were chosen earlier, by the same rule on the seeds of the trials.
 """
 
 from typing import TYPE_CHECKING
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 VERSIONS = ["model_version", "method_version", "task_version", "evaluation"]
 SETTING = ["training", "tuned"]
-"""Columns of what is chosen: training settings, and what a search gave to arguments of the method."""
+"""Columns that are selected: training settings, and method arguments that a search has set."""
 ON = "validated_on"
-"""A column for what validation losses are of, while there is a choice to be made."""
+"""Temporary column with the settings that make validation losses incomparable."""
 
 NUMBERS = ["score", "score_error", "chance", "train_rows", "trainable_parameters", "retention_loss_change"]
-"""Columns that analyses count on, which a table may lack."""
+"""Columns that analyses need; they are added if a table lacks them."""
 
 
 def trials_of(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The trials of searches for settings."""
+    """Return the trials of setting searches."""
     return table[(table["status"] != "published") & table["trial"].notna()] if "trial" in table else table[:0]
 
 
 def with_search_counts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs that count, with a column `searched`: how many trials of a search were on the same cell.
+    """Return the measured runs with a column `searched`: the number of search trials on the same cell.
 
-    A trial whose settings a run has is not counted, as that run stands for it.
+    A trial is not counted if a run has the same settings.
     """
     table = table if "tuned" in table else table.assign(tuned="")
     runs, trials = measured_runs(table), trials_of(table)
@@ -40,7 +40,7 @@ def with_search_counts(table: "pd.DataFrame") -> "pd.DataFrame":
     runs, trials = (held.assign(**{ON: validated_on(held["training"])}) for held in (runs, trials))
     key = [*CELL, *VERSIONS, ON]
     settings = runs[[*key, *SETTING]].drop_duplicates().merge(trials[[*key, *SETTING]].drop_duplicates())
-    # Searches number their trials each by itself.
+    # Each search numbers its own trials.
     named = trials["trial"].astype(str) + (" " + trials["search"].astype(str) if "search" in trials else "")
     found = named.groupby([trials[name] for name in key]).nunique().sub(settings.groupby(key).size(), fill_value=0)
     held = runs.merge(found.rename("searched").reset_index(), on=key, how="left").drop(columns=ON)
@@ -48,14 +48,15 @@ def with_search_counts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def select(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs of the chosen settings, with a column `trials`: from how many settings they were chosen.
+    """Return the runs of the chosen settings, with a column `trials`: the number of settings chosen from.
 
-    `table` has one row a run (`peftbench.table`, or better `searched` of it). A setting that lacks a seed that another
-    has, or that failed on one, is chosen only if all do. A cell with one setting is left as it is.
+    `table` has one row per run (`peftbench.table`, preferably after `with_search_counts`). The setting with a
+    validation loss on the most seeds is preferred, then the one with the lowest mean loss. A cell with one setting is
+    left unchanged.
     """
     if "searched" not in table:
         table = with_search_counts(table)
-    # As text, since a column of a table without runs is one of numbers.
+    # Converted to text, since the columns of an empty table are numeric.
     setting = table["training"].astype(str) + "; " + table["tuned"].astype(str)
     table, key = table.assign(**{ON: validated_on(table["training"])}), [*CELL, ON]
     count = setting.groupby([table[name] for name in key]).transform("nunique")
@@ -74,10 +75,10 @@ def select(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def compared_runs(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs that are compared, with the chosen settings: `label` of the method, `size` as text, numbers as floats.
+    """Return the runs that are compared, with the chosen settings: `label`, `size` as text, numbers as floats.
 
-    Published rows and the trials of searches are left out. Rows are in an order of their own: sums of floats depend on
-    it, and results must not depend on that of the runs.
+    Published rows and search trials are left out. Rows are sorted, since sums of floats depend on the order and results
+    must not depend on the order of the runs.
     """
     table = select(distinct(with_search_counts(table)))
     table = table.reindex(columns=table.columns.union(NUMBERS, sort=False)).astype(dict.fromkeys(NUMBERS, float))

@@ -1,4 +1,4 @@
-"""Texts for numbers, intervals, seeds and missing cells: one form in the terminal, in Markdown and on pages."""
+"""Text forms of numbers, intervals, seeds and missing cells, shared by the terminal, Markdown and HTML pages."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,28 +8,28 @@ from peftbench.studies._coverage import MissingCell
 ABSENT = "–"
 
 UNTOLD = "~"
-"""Marks a rank, and a pair, that the runs do not tell apart."""
+"""Marks ranks and pairs of methods that are not shown to differ."""
 
 
 def interval_text(interval: Interval | None, form: str = ".1f") -> str:
-    """Mean and both ends of its interval, as `71.5 [55.6, 87.4]`; `?` for an interval that is not known."""
+    """Format a mean with its interval as `71.5 [55.6, 87.4]`; `[?]` for an unknown interval."""
     return ABSENT if interval is None else ends_text(interval.mean, interval.low, interval.high, form)
 
 
 def ends_text(mean: float, low: float | None, high: float | None, form: str = ".1f") -> str:
-    """A number and both ends of its interval, all in one form."""
+    """Format a number and both ends of its interval with the same number format."""
     return f"{mean:{form}} [?]" if low is None or high is None else f"{mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def interval_words(interval: Interval) -> str:
-    """Both ends of the interval, for those who read or hear it in place of a bar."""
+    """Return both ends of the interval in words, as the text alternative of a bar."""
     if interval.low is None or interval.high is None:
         return "interval not known"
     return f"95 % interval {interval.low:.1f} to {interval.high:.1f}"
 
 
 def count_text(number: float) -> str:
-    """A count in three digits and a letter: 4399104 is `4.40M`."""
+    """Format a count with three digits and a unit letter: 4399104 is `4.40M`."""
     for unit, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit * 0.9995:
             return f"{_digits(number / unit)}{letter}"
@@ -41,7 +41,7 @@ def _digits(number: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds in words: 2 h 05 min."""
+    """Format a duration in seconds, such as `2 h 05 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -49,7 +49,7 @@ def duration_text(seconds: float) -> str:
 
 
 def size_text(count: float) -> str:
-    """Bytes in words: 1.44 MB."""
+    """Format a number of bytes, such as `1.44 MB`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}"
@@ -57,7 +57,7 @@ def size_text(count: float) -> str:
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
-    """`seed 3`; `seeds 0, 4`; `seeds 0 to 4` where none is left out between."""
+    """Format seeds: `seed 3`; `seeds 0, 4`; `seeds 0 to 4` for consecutive seeds."""
     seeds = sorted(seeds)
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"seeds {seeds[0]} to {seeds[-1]}"
@@ -65,12 +65,12 @@ def seeds_text(seeds: Sequence[int]) -> str:
 
 
 def runs_text(count: int) -> str:
-    """So many runs, in words."""
+    """Format a number of runs: `1 run`, `2 runs`."""
     return f"{count} run{'' if count == 1 else 's'}"
 
 
 def missing_cells_text(missing: Iterable[MissingCell]) -> list[str]:
-    """Missing cells in words, those of one reason together."""
+    """Return missing cells as text, grouped by reason."""
     cells: dict[str, dict[str, list[int]]] = {}
     for cell in missing:
         reason = f"{cell.why} ({cell.error})" if cell.error else cell.why
@@ -82,7 +82,7 @@ def missing_cells_text(missing: Iterable[MissingCell]) -> list[str]:
 
 
 def lacking_text(missing: Iterable[tuple[str, Iterable[MissingCell]]]) -> list[str]:
-    """Methods with the cells that they lack, in words, those that lack the same together."""
+    """Return methods with their missing cells as text; methods that lack the same cells are grouped."""
     methods: dict[str, list[str]] = {}
     for method, cells in missing:
         for text in missing_cells_text(cells):

@@ -1,4 +1,4 @@
-"""Train sizes: their order, and which of a grid can stand on one axis of training rows."""
+"""Train sizes: their order, and which sizes of a grid can share an axis of training rows."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,20 +8,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Sizes = tuple[tuple[str, int], ...]
-"""What a grid calls a size, and how many rows that is; fewest first."""
+"""Pairs of a size's name in the grid and its number of rows, fewest first."""
 
 
 def in_order(size: str) -> tuple[float, str]:
-    """A key to sort sizes by: numbers by their value, then others."""
+    """Return a sort key for sizes: numbers by value, then other names."""
     return (float(size) if size.isdigit() else math.inf, size)
 
 
 def axes(good: "pd.DataFrame") -> Iterator[tuple[tuple[str, ...], Sizes, tuple[str, ...]]]:
-    """Tasks, their sizes, and the sizes that are left out with the reason: all tasks together, then each.
+    """Yield tasks, their sizes, and the omitted sizes with reasons: first all tasks together, then each task.
 
-    `good`: runs that have a score, of one model and machine class, with `size` as text. The rows of a size are those
-    trained on (`train_rows`), without the held-out validation rows, which are as many at every size. Where they are not
-    known, a size that is a number counts as that. Only what has two sizes or more is returned.
+    `good`: runs with a score, of one model and machine class, with `size` as text. The number of rows of a size is the
+    number trained on (`train_rows`), without the held-out validation rows, whose number is the same at every size. If
+    `train_rows` is unknown, a numeric size is used as the number of rows. Only axes with at least two sizes are
+    yielded.
     """
     found = {str(task): _of_task(str(task), runs) for task, runs in good.groupby("task")}
     if len(found) > 1:
@@ -41,14 +42,16 @@ def _of_task(task: str, runs: "pd.DataFrame") -> tuple[Sizes, tuple[str, ...]]:
             known = " and ".join(f"{each:,}" for each in sorted(rows)) or "an unknown number of"
             left_out.append(f"size {size} of {task} is left out: runs have {known} training rows")
         elif (number := rows.copy().pop()) in sizes:
-            left_out.append(f"size {size} of {task} is left out: these are the {number:,} rows of size {sizes[number]}")
+            left_out.append(
+                f"size {size} of {task} is left out: it has the same {number:,} rows as size {sizes[number]}"
+            )
         else:
             sizes[number] = size
     return tuple((size, number) for number, size in sorted(sizes.items())), tuple(left_out)
 
 
 def _rows(runs: "pd.DataFrame") -> dict[str, set[int]]:
-    """By size, the numbers of rows that runs were trained on."""
+    """Return the numbers of training rows by size."""
     found: dict[str, set[int]] = {}
     for size, rows in zip(runs["size"], runs["train_rows"], strict=True):
         held = found.setdefault(str(size), set())
@@ -58,7 +61,7 @@ def _rows(runs: "pd.DataFrame") -> dict[str, set[int]]:
 
 
 def _together(found: Mapping[str, Mapping[str, int]]) -> tuple[Sizes, tuple[str, ...]]:
-    """The sizes that every task has, with as many rows in each: the mean over tasks is then of one thing."""
+    """Return the sizes that every task has with the same number of rows, so that a mean over tasks is meaningful."""
     sizes, left_out = [], []
     for size in sorted({size for held in found.values() for size in held}, key=in_order):
         lacking = [task for task, held in found.items() if size not in held]

@@ -1,7 +1,7 @@
-"""Where it pays to adapt: one method on several choices of layers and modules, all else alike.
+"""Placement ablation: one method on several choices of layers and modules, with all other arguments equal.
 
-Placements are compared as methods are: over the same tasks and seeds, or not at all. These are the cells that two
-placements or more were tried on: what another grid asked of one of them alone says nothing about the others.
+Placements are compared like methods: over the same tasks and seeds, or not at all. Only cells on which at least two
+placements were run are used; a cell that another grid ran for one placement only is ignored.
 """
 
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASE = "none"
-"""The method that trains nothing, from which gains are counted."""
+"""The method that trains nothing; gains are measured from its score."""
 WHERE = ("layers", "modules")
 
 
@@ -35,10 +35,10 @@ WHERE = ("layers", "modules")
 class Placement:
     """One choice of layers and modules.
 
-    `score` is the mean over tasks, `None` where cells are `missing`. `per_million`: points over `none` for a million
-    trainable parameters, `None` where `none` lacks a cell. `to_full`: points over the full placement, paired by task,
-    seed and test row; its `verdict` is after Holm's correction over the placements, a tie where the interval is
-    unknown. Both are `None` for the full placement itself.
+    `score` is the mean over tasks, or `None` if cells are `missing`. `per_million`: points gained over `none` per
+    million trainable parameters, or `None` if `none` lacks a cell. `to_full`: difference to the full placement in
+    points, paired by task, seed and test row. `verdict`: the result for this difference after Holm's correction over
+    the placements; a tie if the interval is unknown. Both are `None` for the full placement itself.
     """
 
     layers: str
@@ -56,10 +56,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Ablation:
-    """The placements of one method with one choice of its other arguments, the full one first.
+    """The placements of one method with fixed other arguments, the full placement first.
 
-    `full` is the placement on all layers; of several, that on `all-linear`, else on the method's own modules, else the
-    first by name. `base`: whether `none` has all their cells.
+    `full` is the placement on all layers. If there are several, the one on `all-linear` is preferred, then the one on
+    the method's default modules, then the first by name. `base`: whether `none` has all cells of the placements.
     """
 
     method: str
@@ -71,7 +71,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class _Variant:
-    """The runs of one placement; `own`: on the modules that the method has by default."""
+    """The runs of one placement; `own`: whether it uses the method's default modules."""
 
     layers: str
     modules: str
@@ -80,9 +80,9 @@ class _Variant:
 
 
 def ablations(runs: "pd.DataFrame") -> list[Ablation]:
-    """Every method of a group of runs (`peftbench.studies._groups`) that has several placements, by name.
+    """Return the ablation of each method of a group of runs (`peftbench.studies._groups`), by name.
 
-    Those of which no placement has a score where another was tried are left out.
+    Methods are left out if no placement has a score on a cell on which another placement was run.
     """
     families: dict[str, list[_Variant]] = {}
     for _, own in runs.groupby(["method", "method_arguments"]):
@@ -99,7 +99,7 @@ def ablations(runs: "pd.DataFrame") -> list[Ablation]:
 
 
 def _default(method: str) -> Mapping[str, Any]:
-    """The values of arguments that are not given; none for a method that is not registered here."""
+    """Return the default arguments of a method; empty for a method that is not registered here."""
     try:
         parameters = METHODS[method.partition(" [")[0]].parameters
     except UserError:
@@ -139,7 +139,7 @@ def _full(family: Sequence[_Variant]) -> _Variant | None:
 
 
 def _of(runs: "pd.DataFrame", cells: Sequence[tuple[str, int]]) -> Scores:
-    """The scores of these cells alone, which the runs have."""
+    """Return the scores of these cells only; the runs must have all of them."""
     found: Scores = {}
     scores = scores_of(runs, ())
     for task, seed in cells:
@@ -153,7 +153,7 @@ def _placement(
     scores: tuple[Scores | None, Scores | None],
     to_full: tuple[Interval | None, Verdict | None],
 ) -> Placement:
-    """A placement with its scores, beside those of `none`."""
+    """Return a placement with its score and its gain; `scores` holds its own scores and those of `none`."""
     trained = good_of(variant.runs)["trainable_parameters"].median()
     parameters = None if trained != trained else float(trained)
     complete, gain = scores[0], _over(*scores)
@@ -176,7 +176,7 @@ def _over(first: Scores | None, second: Scores | None) -> Estimate | None:
 
 
 def _shared(gain: Estimate, among: float) -> Estimate:
-    """An estimate divided by a known number."""
+    """Divide an estimate by a known number."""
     low, high = gain.bounds
     parts = tuple((v / among**2, df) for v, df in gain.parts)
     return Estimate(gain.mean / among, parts, gain.seeds, (low / among, high / among))
@@ -186,26 +186,26 @@ def _shared(gain: Estimate, among: float) -> Estimate:
 
 ORDER = 60
 WIDE, HIGH = 120, 40
-"""Pixels of a cell of the heat map."""
+"""Width and height of a cell of the heat map in pixels."""
 ABOUT = (
-    "One method on several choices of layers and modules, its other arguments alike: mean over the same tasks and "
-    "seeds with its 95 % interval. Win, loss and “not shown to differ” are of the paired difference to the full "
-    "placement, at 5 % after Holm's correction over the placements; its interval is its own."
+    "One method on several choices of layers and modules, with equal other arguments: mean over the same tasks and "
+    "seeds with its 95 % interval. Win, loss and “not shown to differ” refer to the paired difference to the full "
+    "placement, at 5 % after Holm's correction over the placements; the interval of the difference is not corrected."
 )
 LINES = "split(datum.label, ', ')"
-"""What turns the label of an axis into lines."""
-PER_MILLION = f"Points per million: the gain over {BASE} for a million trainable parameters, with its 95 % interval."
-NO_BASE = f"No points per million: {BASE} was not run on all these tasks and seeds, and a score counts from no zero."
-NO_FULL = "No differences: no placement is on all layers."
+"""Vega expression that splits an axis label into lines."""
+PER_MILLION = f"Points per million: the gain over {BASE} per million trainable parameters, with its 95 % interval."
+NO_BASE = f"No points per million: {BASE} was not run on all these tasks and seeds, so the gain is not known."
+NO_FULL = "No differences: no placement covers all layers."
 
 
 def analyse(data: RunData) -> list[tuple[str, Ablation]] | None:
-    """The ablations of each group of runs, with its name; `None` where no method has two placements."""
+    """Return the ablations of each group of runs with the group's name; `None` if no method has two placements."""
     return [(str(group), one) for group in data.groups for one in ablations(group.runs)] or None
 
 
 def present(found: list[tuple[str, Ablation]], _styles: Mapping[str, Style]) -> Section:
-    """A table for each method, and a map of layers by modules."""
+    """Return a table per method, and a heat map of layers by modules."""
     sheets = [sheet for where, one in found for sheet in (_sheet(where, one), _matrix(where, one)) if sheet]
     return Section(
         name="ablation",
@@ -228,7 +228,7 @@ def _title(where: str, one: Ablation) -> str:
 
 def _sheet(where: str, one: Ablation) -> Table:
     headings = ["Layers", "Modules", "Score", "Trainable"]
-    headings += [*(["Points per million"] if one.base else []), *(["To the full one", "Verdict"] if one.full else [])]
+    headings += [*(["Points per million"] if one.base else []), *(["To full placement", "Verdict"] if one.full else [])]
     lines = []
     for place in one.placements:
         line = [place.layers, place.modules, interval_text(place.score), _parameters(place)]
@@ -248,12 +248,12 @@ def _verdict(place: Placement) -> str:
 
 
 def _signed(interval: Interval | None) -> str:
-    """A difference in three digits, as it may be large where parameters are few, with its interval."""
+    """Format a difference with its interval in three digits; it may be large if there are few parameters."""
     return interval_text(interval, "+.3g")
 
 
 def _matrix(where: str, one: Ablation) -> Table | None:
-    """Layers by modules; `None` where only one of them varies."""
+    """Return a table of layers by modules, or `None` if only one of them varies."""
     layers, modules, held = _cells(one)
     if min(len(layers), len(modules)) < 2:
         return None
@@ -265,13 +265,13 @@ def _matrix(where: str, one: Ablation) -> Table | None:
 
 
 def _cells(one: Ablation) -> tuple[list[str], list[str], dict[tuple[str, str], Placement]]:
-    """Layers and modules in the order of the placements, and the placement of each pair that there is."""
+    """Return layers and modules in the order of the placements, and the placement of each existing pair."""
     held = {(place.layers, place.modules): place for place in one.placements}
     return list(dict.fromkeys(row for row, _ in held)), list(dict.fromkeys(column for _, column in held)), held
 
 
 def _heat(where: str, one: Ablation) -> Figure:
-    """The scores as a map, the stronger the colour the higher; the text is what the table says."""
+    """Return a heat map of the scores; stronger colours are higher scores, and the texts repeat the table."""
     import altair as alt
 
     layers, modules, held = _cells(one)
@@ -285,7 +285,7 @@ def _heat(where: str, one: Ablation) -> Figure:
         }
         for (row, column), place in held.items()
     ]
-    # A line for each module: the names together would run into those of the next column.
+    # One line per module, since names side by side would overlap the next column.
     x = alt.X("modules:N", sort=modules, title="Modules", axis=alt.Axis(labelAngle=0, labelExpr=LINES))
     y = alt.Y("layers:N", sort=layers, title="Layers")
     shown = tooltip(
@@ -293,11 +293,11 @@ def _heat(where: str, one: Ablation) -> Figure:
     )
     drawn = chart(rows)
     edges = drawn.mark_rect(style=PATCH).encode(x=x, y=y)
-    # Light enough for the ink of either theme to be read on it.
+    # Light enough for the text of both themes to be readable.
     strength = alt.Opacity("score:Q", scale=alt.Scale(range=[0.08, 0.55], zero=False, nice=False), legend=None)
     cells = drawn.transform_filter("isValid(datum.score)").mark_rect(color=COLOURS[0])
     texts = drawn.mark_text(lineBreak="\n", dy=-6).encode(x=x, y=y, text="said:N", tooltip=shown)
     made = alt.layer(cells.encode(x=x, y=y, opacity=strength, tooltip=shown), edges, texts)
     made = made.properties(width=max(WIDTH, WIDE * len(modules)), height=alt.Step(HIGH))
-    words = f"Scores of {one.method} by layers and modules, with the parameters that are trained"
+    words = f"Scores of {one.method} by layers and modules, with the number of trainable parameters"
     return Figure(_title(where, one), vega_spec(made), words)

@@ -1,10 +1,9 @@
-"""How soon training is done, from the learning curves that runs keep, and beside full fine-tuning of the same cell.
+"""Speed of convergence, from the learning curves of runs, compared with full fine-tuning on the same cell.
 
-Of each run: the steps, tokens and seconds of training up to the validation of the lowest loss, and up to the first one
-within 1 % of it. Nothing is interpolated between validations, so a figure is one of the validation's own. Ratios to
-full fine-tuning are of the same task, size and seed; Pu et al. 2023 (arXiv 2304.14999, figure 1) compare run time in
-this way. A run whose lowest loss is that of its last validation might have gone lower: its figures are the least that
-it would have needed, and such runs are counted.
+For each run the steps, tokens and seconds are taken up to the validation with the lowest loss, and up to the first
+validation within 1 % of it. Nothing is interpolated between validations. Ratios to full fine-tuning use the same task,
+size and seed; Pu et al. 2023 (arXiv 2304.14999, figure 1) compare run time in this way. A run whose lowest loss is at
+its last validation might have improved further: its numbers are lower bounds, and such runs are counted.
 """
 
 import math
@@ -38,23 +37,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WITHIN = 0.01
-"""The share of the lowest loss by which a loss may be above it and count as near."""
+"""A loss is near the lowest loss if it exceeds it by at most this share of it."""
 FEWEST_VALIDATIONS = 5
-"""In the longest curve of a size. With fewer, a figure tells little more than at which part of training it is."""
+"""Minimum number of validations in the longest curve of a size; fewer resolve the course of training too coarsely."""
 MEASURES = ("steps", "tokens", "seconds")
 GOALS = ("near", "best")
 
 CellKey = tuple[str, int]
 """Task and seed."""
 ValidationPoint = tuple[float, float, float, float]
-"""Of a curve: step, tokens, seconds, validation loss."""
+"""A point of a curve: step, tokens, seconds, validation loss."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What a run took to come near its lowest validation loss, and to that loss, by `MEASURES`.
+    """Steps, tokens and seconds of a run (`MEASURES`) to come near its lowest validation loss, and to reach it.
 
-    `last`: the lowest was that of the last validation. `on`: what the loss is of; losses on others are not comparable.
+    `last`: the lowest loss was at the last validation. `on`: the settings that define the validation loss; losses with
+    different values are not comparable.
     """
 
     near: Mapping[str, float]
@@ -66,9 +66,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A geometric mean over cells of what a method took, as a multiple of what full fine-tuning took.
+    """Geometric mean over cells of the ratio of a method to full fine-tuning.
 
-    The 95 % interval is Student's t over the logarithms of `cells` cells; `None` where there is one.
+    The 95 % interval is Student's t over the logarithms of `cells` cells; its ends are `None` for one cell.
     """
 
     mean: float
@@ -79,12 +79,11 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Pace:
-    """A method at one size: what its runs took, by goal and measure, as a geometric mean, and beside full.
+    """A method at one size: geometric means by goal and measure (`taken`), and ratios to full fine-tuning (`ratios`).
 
-    Empty where it lacks cells that are compared; these stand in `missing`. `loss` is the ratio of the lowest losses: a
-    method that learns little is soon near a loss that is high; there is none where losses are not of the same text and
-    rows. `still` of `runs` runs had their lowest loss at their
-    last validation.
+    Both are empty if the method lacks cells that are compared; these are in `missing`. `loss` is the ratio of the
+    lowest losses, since a method that learns little soon comes near a high loss; it is `None` if the losses are not
+    comparable. `still` of `runs` runs had their lowest loss at their last validation.
     """
 
     method: str
@@ -98,9 +97,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Convergence:
-    """The methods that train, of a model, machine class and train size. `full`: whom the ratios are to, if known.
+    """The methods that train, for one model, machine class and train size.
 
-    The cells compared are those of full fine-tuning; without it those that any method has.
+    `full` is the label of full fine-tuning, to which ratios are taken, or `None` if it is not known. The cells compared
+    are those of full fine-tuning; without it, those that any method has. `validations`: the fewest and the most per
+    run.
     """
 
     model: str
@@ -112,9 +113,9 @@ class Convergence:
 
 
 def reached(points: Sequence[ValidationPoint]) -> Reached | None:
-    """What the run of a curve took, `None` without a finite loss.
+    """Return what the run of a curve took, or `None` without a finite loss.
 
-    Of several validations with the lowest loss the first counts, as it does for the step that is tested.
+    If several validations have the lowest loss, the first counts, as in the choice of the tested step.
     """
     curve = sorted(point for point in points if math.isfinite(point[3]))
     if not curve:
@@ -127,7 +128,7 @@ def reached(points: Sequence[ValidationPoint]) -> Reached | None:
 
 
 def geometric(ratios: Sequence[float]) -> Ratio:
-    """The geometric mean of positive ratios with its interval. Raises `ValueError` without any."""
+    """Return the geometric mean of positive ratios with its interval. Raises `ValueError` if there are none."""
     from scipy.special import stdtrit
 
     logs, n = [math.log(ratio) for ratio in ratios], len(ratios)
@@ -141,7 +142,9 @@ def geometric(ratios: Sequence[float]) -> Ratio:
 
 
 def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Convergence, ...]:
-    """The convergence of every model, machine class and train size that has a curve of `FEWEST_VALIDATIONS` points.
+    """Return the convergence for each model, machine class and train size with enough validations.
+
+    At least one curve must have `FEWEST_VALIDATIONS` points.
 
     `runs` are compared ones (`peftbench.studies._setting_selection.compared_runs`); `curves` has one row per validation
     (`peftbench.results.store.Store.curves`). Methods are compared over the same cells or not at all; methods that train
@@ -162,7 +165,7 @@ def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Converge
 
 
 def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]], full: str | None) -> tuple[Pace, ...]:
-    """The methods in the order of the steps they took to come near, those that lack a cell last."""
+    """Return the methods, fewest steps to come near the lowest loss first; methods that lack a cell are last."""
     cells = {str(label): _cells(own, curves) for label, own in runs.groupby("label")}
     held = {label: {at: one for at, one in own.items() if not isinstance(one, str)} for label, own in cells.items()}
     every = sorted({at for own in held.values() for at in own})
@@ -171,14 +174,14 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]], fu
     for label, own in held.items():
         required = every if label == full or not whole else sorted(whole)
         missing = tuple(MissingCell(*at, str(cells[label].get(at, "absent"))) for at in required if at not in own)
-        # Full fine-tuning is what cells are chosen by: those that it lacks are named and do not count.
+        # Full fine-tuning determines the cells: cells that it lacks are reported and not compared.
         compared_at = [] if missing and label != full else [at for at in required if at in own]
         paces.append(_pace(label, [(own[at], whole.get(at)) for at in compared_at], missing))
     return tuple(sorted(paces, key=lambda pace: (pace.taken.get(("near", "steps"), math.inf), pace.method)))
 
 
 def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]]) -> dict[CellKey, Reached | str]:
-    """What each cell of a method took, or what is wrong with it."""
+    """Return what each cell of a method took, or the reason why it is not known."""
     ended: dict[CellKey, list[tuple[str, str]]] = {}
     for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
         ended.setdefault((task, int(seed)), []).append((id_, status))
@@ -195,7 +198,7 @@ def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[Validation
     if not good:
         return ended[-1][1]
     if len(good) > 1:
-        return f"{len(good)} runs of one cell, select one"
+        return f"{len(good)} runs for one cell, select one"
     return reached(curves.get(good[0], [])) or "no learning curve"
 
 
@@ -215,7 +218,7 @@ def _pace(method: str, pairs: Sequence[tuple[Reached, Reached | None]], missing:
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Ratio | None:
-    """The mean ratio of pairs; `None` without any, and where one is not positive."""
+    """Return the mean ratio of pairs, or `None` without pairs or if a value is not positive."""
     if not pairs or min(map(min, pairs)) <= 0:
         return None
     return geometric([one / other for one, other in pairs])
@@ -226,30 +229,30 @@ def _ratio(pairs: Sequence[tuple[float, float]]) -> Ratio | None:
 ORDER = 50
 NEAR = f"within {WITHIN:.0%} of it".replace("%", " %")
 ABOUT = (
-    f"What training takes to its lowest validation loss and to the first validation {NEAR}. Shown are train sizes "
+    f"Cost of training up to its lowest validation loss and up to the first validation {NEAR}. Shown are train sizes "
     f"whose longest learning curve has {FEWEST_VALIDATIONS} validations or more; nothing is interpolated between them."
 )
 RATIOS = (
-    "Multiples of what full fine-tuning took on the same task, size and seed: geometric mean, with a 95 % interval "
-    "(t over the logarithms of the cells). “≥”, “≤”: runs of the method, or of full fine-tuning, had their lowest loss "
-    "at the last validation, so the ratio is a bound; “?”: runs of both. “Lowest loss” tells whether the two ended at "
-    "the same loss: a method that learns little is soon near a loss that is high."
+    "Ratios to full fine-tuning on the same task, size and seed: geometric mean, with a 95 % interval (t over the "
+    "logarithms of the cells). “≥”: runs of the method had their lowest loss at the last validation, so the ratio is a "
+    "lower bound; “≤”: the same for runs of full fine-tuning, so it is an upper bound; “?”: the same for runs of both. "
+    "“Lowest loss” is the ratio of the lowest losses: a method that learns little soon comes near a high loss."
 )
 TAKEN = (
     "Geometric means over the tasks and seeds. “Still improving”: runs whose lowest loss was at their last validation; "
-    "they might have gone lower, and took at least as much."
+    "they might have improved further, so their numbers are lower bounds."
 )
 HEADED = {"near": "within 1 %", "best": "to lowest"}
 DRAWN = {("near", "steps"): "Steps", ("near", "seconds"): "Seconds"}
 
 
 def analyse(data: RunData) -> tuple[Convergence, ...] | None:
-    """What training took, where learning curves are fine enough."""
+    """Return the convergence of the compared runs, or `None` if no learning curve has enough validations."""
     return convergences(data.compared, data.curves) or None
 
 
 def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Section:
-    """Multiples of full fine-tuning, and what training took."""
+    """Return tables of ratios to full fine-tuning and of absolute numbers, and figures of the ratios."""
     places = [(place, list(held)) for place, held in groupby(found, lambda each: (each.model, each.machine_class))]
     figures = [ratio_figure(", ".join(place), held, styles) for place, held in places]
     return Section(
@@ -309,21 +312,21 @@ def _took(pace: Pace) -> Iterator[str]:
 
 
 def _remarks(held: Convergence) -> Iterator[str]:
-    """What cannot be told, and why."""
+    """Yield remarks on comparisons that are not possible, and their reasons."""
     about = f"{held.model}, {held.size} training rows, {held.machine_class}"
     if held.full is None:
-        yield f"{about}: without full fine-tuning, nothing is compared with it."
+        yield f"{about}: there are no runs of full fine-tuning to compare with."
     fewest, most = held.validations
     counts = str(most) if fewest == most else f"{fewest} to {most}"
     runs, still = sum(pace.runs for pace in held.paces), sum(pace.still for pace in held.paces)
-    yield f"{about}: {counts} validations a run; {still} of {runs} runs were still improving when training ended."
+    yield f"{about}: {counts} validations per run; {still} of {runs} runs were still improving when training ended."
     yield from (f"{about}: {text}" for text in lacking_text((pace.method, pace.missing) for pace in held.paces))
     if any(pace.missing for pace in held.paces if pace.method == held.full):
         yield f"{about}: cells that {held.full} lacks are not compared."
 
 
 def _data(held: Convergence) -> Iterator[dict[str, Any]]:
-    """A line for each method."""
+    """Yield plain values, one mapping per method."""
     for pace in held.paces:
         line: dict[str, Any] = {"model": held.model, "machine_class": held.machine_class, "size": held.size}
         line |= {"method": pace.method, "runs": pace.runs, "still_improving": pace.still}
@@ -333,9 +336,9 @@ def _data(held: Convergence) -> Iterator[dict[str, Any]]:
 
 
 def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, Style]) -> Figure | None:
-    """Ratios to full fine-tuning with their intervals: steps and seconds side by side, train sizes one below another.
+    """Return a figure of ratios to full fine-tuning with intervals, or `None` without ratios.
 
-    `None` where there are none.
+    Steps and seconds are side by side, train sizes one below another.
     """
     import altair as alt
 
@@ -374,12 +377,12 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
             row=alt.Row("size:N", sort=list(dict.fromkeys(row["size"] for row in rows)), header=level, title=None),
         )
     )
-    title = f"{place}: to the first validation {NEAR}, as multiples of full fine-tuning"
+    title = f"{place}: cost up to the first validation {NEAR}, as multiples of full fine-tuning"
     words = "Steps and seconds to come near the lowest loss, as multiples of full fine-tuning"
     return Figure(title, vega_spec(made), words)
 
 
 def _ratio_ends(rows: Rows) -> tuple[float, float]:
-    """From half to double at least, or a few percent would look like much."""
+    """Return the ends of the axis: at least from half to double, so that small differences do not look large."""
     lows, highs = ([row[end] or row["mean"] for row in rows] for end in ("low", "high"))
     return min(0.45, 0.9 * min(lows)), max(2.2, 1.1 * max(highs))

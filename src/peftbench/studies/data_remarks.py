@@ -1,4 +1,4 @@
-"""What is to be known of the rows: cut ones, training rows that are tested too, labels that are missing."""
+"""Remarks on the data: truncated rows, training rows that are also test rows, missing labels."""
 
 import json
 import re
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = 10
-ABOUT = "What could make scores mean something else than they seem to."
+ABOUT = "Properties of the data that affect how scores should be read."
 
 
 def analyse(data: RunData) -> list[dict[str, Any]] | None:
-    """Each remark on the rows of a task, once for all runs that it is about; `None` without remarks."""
+    """Return the remarks on the rows of each task, once for all runs that share one; `None` without remarks."""
     table = measured_runs(data.table)
     return (_remarks(table) or None) if "data_remarks" in table else None
 
 
 def present(found: list[dict[str, Any]], _styles: Mapping[str, Style]) -> Section:
-    """A line for each remark."""
+    """Return a section with a line per remark."""
     lines = tuple(f"{one['task']}, {_sizes(one['sizes'])}: {one['remark']}{_others(one['others'])}" for one in found)
     return Section("data", "Rows", ABOUT, remarks=lines, data=found)
 
 
 def _remarks(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Remarks that differ in their numbers alone are one, in the words of the first."""
+    """Return the remarks; those that differ only in their numbers are merged, with the text of the first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in table.sort_values(["task", "size", "seed"], key=lambda column: column.astype(str)).to_dict("records"):
         for remark in json.loads(row["data_remarks"]) if isinstance(row["data_remarks"], str) else ():

@@ -1,8 +1,8 @@
-"""Score against the number of training rows: curves, power laws that are checked, and where methods cross.
+"""Score against the number of training rows: curves, power laws with a check, and crossings of methods.
 
-Intervals that are not of a single mean are by a parametric bootstrap (`peftbench.stats.parametric_bootstrap`). It draws
-sizes independently, though the seeds and the test rows of a method are the same at each: differences between sizes are
-more certain than drawn, so the intervals are rather too wide than too narrow.
+Intervals of quantities other than a mean come from a parametric bootstrap (`peftbench.stats.parametric_bootstrap`). It
+draws sizes independently, although a method has the same seeds and test rows at each size. Differences between sizes
+are therefore more certain than the draws, and the intervals tend to be too wide.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Lacking = tuple[tuple[str, tuple[MissingCell, ...]], ...]
-"""Sizes at which a method lacks cells, with those."""
+"""Sizes at which a method lacks cells, with these cells."""
 NOTHING = "trains nothing"
 """Why a method has no power law."""
 
 
 @dataclass(frozen=True)
 class SizePoint:
-    """A method's score after so many training rows."""
+    """A method's score with this number of training rows."""
 
     rows: int
     score: Interval
@@ -54,7 +54,7 @@ class SizePoint:
 class Curve:
     """A method's scores, fewest rows first, without the sizes at which it lacks cells.
 
-    `law` is its power law, or why it has none.
+    `law` is its power law, or the reason why it has none.
     """
 
     method: str
@@ -67,7 +67,7 @@ class Curve:
 class Against:
     """A method against full fine-tuning, paired by task, seed and test row.
 
-    `leads`: by number of rows, 1 where it is better, -1 where worse, 0 where that cannot be told.
+    `leads`: pairs of the number of rows and 1 if the method is better, -1 if worse, 0 if not shown to differ.
     """
 
     method: str
@@ -78,9 +78,9 @@ class Against:
 
 @dataclass(frozen=True)
 class Scale:
-    """Scores against size on one model and machine class: of a task, or the mean over several.
+    """Scores against size on one model and machine class: for one task, or the mean over several tasks.
 
-    `left_out` says which sizes are not in it and why.
+    `left_out` names the omitted sizes with reasons.
     """
 
     model: str
@@ -93,12 +93,11 @@ class Scale:
 
 
 def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale, ...]:
-    """The scales of compared runs (`peftbench.studies._setting_selection.compared_runs`).
+    """Return the scales of compared runs (`peftbench.studies._setting_selection.compared_runs`).
 
-    Of each model and machine class: the mean over its tasks, where there are several, then each task. Only sizes at
-    which the grid has the task, and two of them or more. As on leaderboards a method needs every cell of a size that
-    another has there; sizes at which it lacks one are named. The same runs, with its rows in any order, and a
-    generator in the same state give the same intervals.
+    For each model and machine class: the mean over its tasks, if there are several, then each task. A task needs at
+    least two sizes. As on leaderboards, a method needs every cell of a size that another method has; sizes at which it
+    lacks one are named. The same runs, in any order, and a generator in the same state give the same intervals.
     """
     made = []
     for (model, machine), own in runs.groupby(["model", "machine_class"]):
@@ -113,7 +112,7 @@ def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale,
 
 @dataclass(frozen=True)
 class _Held:
-    """What the methods have on a model and machine class, by size and method; `full` is the one that trains all."""
+    """Scores and missing cells on a model and machine class, by size and method; `full` is full fine-tuning."""
 
     methods: tuple[str, ...]
     untrained: frozenset[str]
@@ -135,12 +134,12 @@ class _Held:
         return cls(methods, untrained, full[0] if len(full) == 1 else None, scores, missing)
 
     def score(self, method: str, tasks: Sequence[str], size: str) -> Estimate | None:
-        """The mean over the tasks, if the method has them."""
+        """Return the mean over the tasks, or `None` if the method lacks one."""
         held = self.scores[size][method]
         return over_tasks([cell(held[task]) for task in tasks]) if held.keys() >= set(tasks) else None
 
     def lead(self, method: str, full: str, tasks: Sequence[str], size: str) -> Estimate | None:
-        """By how much the method is better than full fine-tuning, if both have the tasks."""
+        """Return the difference of the method to full fine-tuning, or `None` if one of them lacks a task."""
         one, other = (self.scores[size][each] for each in (method, full))
         if not set(tasks) <= one.keys() & other.keys():
             return None
@@ -175,25 +174,25 @@ def _against(
 
 ORDER = 40
 SEED = 0
-"""Of the generator of the intervals: the same runs make the same report."""
+"""Seed of the generator of the intervals, so that the same runs give the same report."""
 ABOUT = (
-    "Score against the number of training rows; a smaller training set is a part of a larger one of the same seed. "
+    "Score against the number of training rows; a smaller training set is a subset of a larger one with the same seed. "
     "Methods are compared as on the leaderboards: over the same tasks and seeds, with 95 % intervals."
 )
 LAW = (
     f"Where there are {FEWEST_SIZES} sizes or more, b is the exponent of error = a · rows^-b, fitted to all sizes but "
-    "the largest; “Predicted” is what it says of that, with where 95 % of measurements would lie if the law held. "
-    "It has no floor and no plateau."
+    "the largest; “Predicted” is its prediction for the largest, with the range of 95 % of measurements if the law "
+    "held. The law has no floor and no plateau."
 )
 
 
 def analyse(data: RunData) -> tuple[Scale, ...] | None:
-    """Scores by train size, where some model was trained on two sizes or more."""
+    """Return scores by train size, or `None` if no model was trained on at least two sizes."""
     return scales(data.compared, np.random.default_rng(SEED)) or None
 
 
 def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
-    """A table and a figure for each scale, and where methods cross full fine-tuning."""
+    """Return a table and a figure per scale, and a table of crossings with full fine-tuning."""
     return Section(
         "scale",
         "Training rows",
@@ -206,14 +205,14 @@ def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
 
 
 def crossing_text(against: Against) -> str:
-    """Who is better at which sizes, and where that changes; no more than the intervals say."""
+    """Return text on which method is better at which sizes and where that changes, as far as intervals show it."""
     if against.crossings:
         return "; ".join(_crossing(each, against) for each in against.crossings)
     told = {better: [rows for rows, sign in against.leads if sign == better] for better in (1, -1, 0)}
     if not told[1] and not told[-1]:
-        return "cannot be told at any size" if told[0] else "no size in common"
+        return "not shown to differ at any size" if told[0] else "no size in common"
     winner, rows = (against.method, told[1]) if told[1] else (against.full, told[-1])
-    unknown = f"; cannot be told at {_listed(told[0])}" if told[0] else ""
+    unknown = f"; not shown to differ at {_listed(told[0])}" if told[0] else ""
     return f"no crossing seen: {winner} is better at {_listed(rows)} rows{unknown}"
 
 
@@ -237,7 +236,7 @@ def _title(scale: Scale) -> str:
 
 
 def _scores(scale: Scale) -> Table:
-    """A line for each method; with three sizes or more, its power law beside its scores."""
+    """Return a table with a line per method; with three sizes or more it includes the power law."""
     rows = [number for _, number in scale.sizes]
     with_laws = len(rows) >= FEWEST_SIZES
     headings = [f"{number:,} rows" for number in rows] + ["b", "Predicted", "Measured", "As predicted"] * with_laws
@@ -262,7 +261,7 @@ def _law(curve: Curve) -> list[str]:
 
 def _verdict(law: PowerLaw) -> str:
     if law.holds is None:
-        return "cannot be told"
+        return "not known"
     return "yes" if law.holds else f"no, {'better' if law.measured > law.predicted else 'worse'}"
 
 
@@ -271,15 +270,15 @@ def _crossings(found: Sequence[Scale]) -> list[Table]:
     if not lines:
         return []
     note = (
-        "A crossing is said only where the intervals of the paired difference say so on both sides of it; its place is "
-        "interpolated in the logarithm of the rows. Nothing is said of sizes outside those that were run."
+        "A crossing is reported only if the intervals of the paired difference exclude 0 on both sides of it; its "
+        "position is interpolated in the logarithm of the rows. Sizes outside those that were run are not extrapolated."
     )
-    headings = ("Of", "Method", "Against full fine-tuning")
+    headings = ("Scores", "Method", "Against full fine-tuning")
     return [Table("Where methods cross full fine-tuning", headings, 3, tuple(lines), note)]
 
 
 def _remarks(scale: Scale) -> Iterator[str]:
-    """What is left out, and why there is no law."""
+    """Yield remarks on omitted sizes and on power laws that could not be fitted."""
     about = f"{scale.model}, {scale.machine_class}"
     yield from (f"{about}: {reason}." for reason in scale.left_out)
     for size, _ in scale.sizes:
@@ -287,11 +286,11 @@ def _remarks(scale: Scale) -> Iterator[str]:
         yield from (f"{about}, size {size} left out: {text}" for text in lacking_text(missing))
     for curve in scale.curves:
         if isinstance(curve.law, str) and curve.law != NOTHING and len(scale.sizes) >= FEWEST_SIZES:
-            yield f"{_title(scale)}: no power law of {curve.method}: {curve.law}."
+            yield f"{_title(scale)}: no power law for {curve.method}: {curve.law}."
 
 
 def _data(scale: Scale) -> Iterator[dict[str, Any]]:
-    """A line for each method, without what is derived from the others."""
+    """Yield plain values, one mapping per method."""
     against = {each.method: each for each in scale.against}
     for curve in scale.curves:
         law = None if isinstance(curve.law, str) else vars(curve.law)
@@ -312,7 +311,7 @@ def _data(scale: Scale) -> Iterator[dict[str, Any]]:
 
 
 def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
-    """Score with its interval against training rows (log), a line a method."""
+    """Return a figure of the score with its interval against training rows (log), one line per method."""
     import altair as alt
 
     drawn = sorted((curve for curve in scale.curves if curve.points), key=lambda curve: -curve.points[-1].score.mean)
@@ -320,7 +319,7 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
         {
             "method": curve.method,
             "rows": point.rows,
-            # Beside each other, or intervals of several methods could not be told apart.
+            # Shifted sideways, so that the intervals of several methods do not overlap.
             "beside": point.rows * 1.02 ** (i - (len(drawn) - 1) / 2),
             **interval_ends(point.score),
         }

@@ -1,8 +1,8 @@
-"""From the table of runs to leaderboards: one per model, train size and machine class.
+"""Leaderboards from the table of runs: one per model, train size and machine class.
 
-Methods are compared over the same cells (task and seed) or not at all: one that lacks a cell that another has gets no
-mean, no rank and no PSCP, and its row says which cells are missing and why. Variances by seeds are moderated by those
-of the other methods (`peftbench.stats.variance_shrinkage`).
+Methods are compared over the same cells (task and seed) or not at all: a method that lacks a cell which another has
+gets no mean, no rank and no PSCP, and its row says which cells are missing and why. Variances over seeds are moderated
+by those of the other methods (`peftbench.stats.variance_shrinkage`).
 """
 
 import math
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class NotComparableError(UserError, ValueError):
-    """Methods that must not be compared by cost; the message names the missing cells or the machine classes."""
+    """Methods cannot be compared by cost; the message names the missing cells or the machine classes."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,9 @@ class LeaderboardRow:
     """A method on a leaderboard.
 
     `rank` is 1 plus the number of methods in `beaten_by`: those that are significantly better after Holm's correction
-    over the pairs of the board. `tied_with` are those that are neither better nor worse. `scores` is by task, over the
-    seeds of that task, and has no task of which a cell is missing. `at_chance`: task to the number of its runs at
-    chance, if there are any (`peftbench.studies._chance_level`). `costs` has the keys of `COUNTED` and `MEASURED`;
-    `None`:
-    not known.
+    over the pairs of the board. `tied_with`: methods that are not shown to differ. `scores` has the mean over seeds by
+    task, without tasks that have a missing cell. `at_chance`: task to the number of its runs at chance, if there are
+    any (`peftbench.studies._chance_level`). `costs` has the keys of `COUNTED` and `MEASURED`; `None` means unknown.
     """
 
     method: str
@@ -61,15 +59,19 @@ class LeaderboardRow:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Ranked methods of one model and train size, the highest mean first, those without one last.
+    """Ranked methods of one model and train size, the highest mean first, methods without a mean last.
 
-    `tasks` gives the main metric of each task; `costs_refused` says why the costs of the rows cannot be compared,
-    `unscored` holds the cells that were run and on which no method has a score; they count for nothing. `trials` says
-    among how many training settings each method's were chosen, on validation. `weights` are the sets of the rows'
-    PSCPs, `constants` what each was used with where that is known, `sensitivity` who leads at which exponents.
-    `comparisons` holds every pair of methods that have a mean. `conditions` says how the runs of each method were made,
-    `fewer` how many training rows tasks have that do not have as many as were asked for. `to_show`: for each method
-    that is not shown to differ from the first, what would show the observed difference, or why that is not known.
+    - `tasks`: the main metric of each task.
+    - `costs_refused`: why the costs of the rows cannot be compared, or `None`.
+    - `unscored`: cells that were run and on which no method has a score; they are ignored.
+    - `trials`: by method, the number of training settings from which the best was chosen on validation.
+    - `weights`: the weight sets of the PSCPs; `constants`: the constants of each set, where known; `sensitivity`: which
+      method leads at which exponents.
+    - `comparisons`: every pair of methods that have a mean.
+    - `conditions`: the conditions of the runs of each method; `fewer`: the number of training rows of tasks that have
+      fewer than requested.
+    - `to_show`: for each method that is not shown to differ from the first, what would be needed to show the observed
+      difference, or why that is unknown.
     """
 
     model: str
@@ -91,16 +93,18 @@ class Leaderboard:
 
     @property
     def title(self) -> str:
-        """What the leaderboard is about, in one line."""
+        """Model, train size and machine classes in one line."""
         return f"{self.model}, {self.size} training rows, {' + '.join(self.machine_classes)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
+        """Return the leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
         return {key: to_json(value) for key, value in asdict(self).items()}
 
     def to_frame(self) -> "pd.DataFrame":
-        """One line per method, flat: scores in points with `_low`, `_high` and the standard `_error`, costs in the
-        units of their names, and how its runs were made, several values with `;` between.
+        """Return a flat table with a line per method.
+
+        Scores are in points with `_low`, `_high` and the standard `_error`; costs are in the units of their names; the
+        conditions of the runs follow, several values separated by `;`.
         """
         import pandas as pd
 
@@ -130,16 +134,16 @@ class Leaderboard:
 def leaderboards(
     table: "pd.DataFrame", pool_machines: bool = False, weights: Iterable[Weights] = ()
 ) -> tuple[Leaderboard, ...]:
-    """The leaderboards of a table with one row per run (`peftbench.table`), by model, size and machine class.
+    """Return the leaderboards of a table with one row per run (`peftbench.table`), by model, size and machine class.
 
-    Where training settings were swept, each cell has its best setting by validation
+    If training settings were swept, each cell uses the best setting by validation
     (`peftbench.studies._setting_selection`).
 
-    With `pool_machines`, runs of all machine classes stand on one leaderboard per model and size. Its scores are
-    compared; its costs are refused if the classes differ. Published rows are left out.
+    With `pool_machines`, runs of all machine classes share one leaderboard per model and size. Its scores are compared;
+    its costs are not, if the classes differ. Published rows are left out.
 
-    `weights` are the sets of PSCP, as `peftbench.pscp` takes them; without any, the named ones. Raises `UserError` for
-    one that cannot be used.
+    `weights` are the weight sets of PSCP, as `peftbench.pscp` takes them; the default is the named ones. Raises
+    `UserError` for a set that cannot be used.
     """
     return of_compared(compared_runs(table), pool_machines, weights)
 
@@ -147,7 +151,7 @@ def leaderboards(
 def of_compared(
     runs: "pd.DataFrame", pool_machines: bool = False, weights: Iterable[Weights] = ()
 ) -> tuple[Leaderboard, ...]:
-    """`leaderboards` of runs that `peftbench.studies._setting_selection.compared_runs` has chosen and labelled."""
+    """Return the `leaderboards` of runs from `peftbench.studies._setting_selection.compared_runs`."""
     sets = weight_sets(weights)
     table, numbers = runs, ["forward_flops_512", *COUNTED, *MEASURED]
     table = table.reindex(columns=table.columns.union(numbers, sort=False)).astype(dict.fromkeys(numbers, float))
@@ -157,15 +161,15 @@ def of_compared(
 
 
 def pscp_by_method(table: "pd.DataFrame", weights: Weights = "paper") -> dict[str, Pscp]:
-    """The PSCP of every method of a table of one model and train size, or why it has none, best first.
+    """Return the PSCP of every method of a table of one model and train size, or why it has none, best first.
 
-    Raises `NotComparableError` where cells are missing or two machine classes are mixed, naming them, and for several
-    models or sizes; `UserError` for weights that cannot be used.
+    Raises `NotComparableError` if cells are missing, if machine classes are mixed, or for several models or sizes;
+    `UserError` for weights that cannot be used.
     """
     boards = leaderboards(table, pool_machines=True, weights=[weights])
     if len(boards) != 1:
         held = ", ".join(f"{board.model} with {board.size} rows" for board in boards) or "none"
-        raise NotComparableError(f"PSCP is of one model and train size, and the table has {held}: select one")
+        raise NotComparableError(f"PSCP needs one model and train size, and the table has {held}: select one")
     (board,) = boards
     reasons = [f"{row.method} lacks {'; '.join(map(str, row.missing))}" for row in board.rows if row.missing]
     if board.costs_refused or reasons:
@@ -215,7 +219,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
 def _to_show(
     rows: Sequence[LeaderboardRow], compared: Sequence[Comparison], good: "pd.DataFrame"
 ) -> dict[str, Needed | str]:
-    """What would tell the methods apart that are not shown to differ from the first."""
+    """Return what would be needed to separate the methods that are not shown to differ from the first."""
     if not rows or rows[0].mean is None:
         return {}
     leader = rows[0].method
@@ -237,7 +241,7 @@ def _to_show(
 
 
 def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboard:
-    """The board with its PSCPs; `full` is what full fine-tuning costs, or why that is not known."""
+    """Return the board with its PSCPs; `full` has the costs of full fine-tuning, or why they are unknown."""
     methods = {
         row.method: paid(row.mean.mean if row.mean else None, row.costs, _not_compared(row) or board.costs_refused)
         for row in board.rows
@@ -254,7 +258,7 @@ def _with_pscp(board: Leaderboard, full: Mapping[str, float] | str) -> Leaderboa
 
 
 def _not_compared(row: LeaderboardRow) -> str | None:
-    """Why a method has no mean, by the name of what it lacks."""
+    """Return why a method has no mean, with its missing cells, or `None` if it has one."""
     if row.mean:
         return None
     return "not scored on every cell" + (f": {'; '.join(map(str, row.missing))}" if row.missing else "")
@@ -263,7 +267,7 @@ def _not_compared(row: LeaderboardRow) -> str | None:
 def _intervals(
     scores: Mapping[str, Scores], complete: Collection[str], fixed: Collection[str]
 ) -> tuple[dict[str, Interval], dict[str, dict[str, Interval]]]:
-    """The interval of each mean of those that are `complete`, and those of all methods by task, both moderated."""
+    """Return the intervals of the means of `complete` methods, and those of all methods by task, both moderated."""
     cells = {label: {task: cell(runs) for task, runs in held.items()} for label, held in scores.items()}
     means = moderated({label: over_tasks(list(cells[label].values())) for label in scores if label in complete}, fixed)
     by_task: dict[str, dict[str, Interval]] = {label: {} for label in scores}
@@ -283,7 +287,7 @@ def _row(
     mean, scores = intervals
     good = good_of(runs)
     costs = {cost: _number(good[cost].agg(how)) for cost, how in COUNTED.items()}
-    # Sums of what a machine measured compare like with like only over the same cells.
+    # Measured costs are comparable only over the same cells.
     costs |= {cost: _number(good[cost].agg(how)) if mean else None for cost, how in MEASURED.items()}
     return LeaderboardRow(method=label, mean=mean, scores=scores, costs=costs, missing=missing, at_chance=counted(good))
 

@@ -1,4 +1,4 @@
-"""Win, loss or neither of every pair of methods, ranks over tasks, and what the runs say beside the mean."""
+"""Win, loss or neither for every pair of methods, ranks over tasks, and statistics other than the mean."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 ORDER = 20
 REFERENCE = "lora"
 ABOUT = (
-    f"Every pair of methods on the same tasks and seeds: W a win of the method of the line, L a loss, {UNTOLD} not "
-    "shown to differ, with the observed difference in points. A win is significant at 5 % after Holm's correction over "
-    "all pairs of the leaderboard."
+    f"Every pair of methods on the same tasks and seeds: W if the method of the row wins, L if it loses, {UNTOLD} if "
+    "they are not shown to differ, with the observed difference in points. A win is significant at 5 % after Holm's "
+    "correction over all pairs of the leaderboard."
 )
 BOOTSTRAP = (
-    "IQM and the probability of improvement have bootstrap intervals over the runs, too narrow with few seeds: "
-    "no verdict rests on them. IQM is the mean of the middle half of all runs of all tasks."
+    "IQM and the probability of improvement have bootstrap intervals over the runs. These are too narrow with few "
+    "seeds, so no verdict is based on them. IQM is the mean of the middle half of all runs of all tasks."
 )
 
 
 @dataclass(frozen=True)
 class Differences:
-    """What is known of the pairs of a leaderboard beside its comparisons.
+    """Statistics of the pairs of a leaderboard beyond its comparisons.
 
-    `unpaired`: runs whose scores of test rows are not known. `ranks`: over tasks, of three methods and two tasks or
-    more. `bootstrap`: by method, the interquartile mean, and the probability of improvement over the reference (`None`
-    for the reference itself). `wilcoxon`: a signed-rank test for every pair, with six tasks or more.
+    `unpaired`: number of runs without scores per test row. `ranks`: ranks over tasks, for at least three methods and
+    two tasks. `bootstrap`: by method, the interquartile mean, and the probability of improvement over the reference
+    (`None` for the reference itself). `wilcoxon`: a signed-rank test for every pair, for at least six tasks.
     """
 
     board: Leaderboard
@@ -52,7 +52,7 @@ class Differences:
 
 
 def analyse(data: RunData) -> list[Differences] | None:
-    """The differences of each leaderboard with two methods or more that can be compared."""
+    """Return the differences of each leaderboard with at least two methods that can be compared."""
     runs = {str(group): group.runs for group in data.groups}
     found = []
     for board in data.leaderboards:
@@ -64,7 +64,7 @@ def analyse(data: RunData) -> list[Differences] | None:
 
 
 def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Section:
-    """A matrix of verdicts, a table of ranks and a critical-difference diagram for each leaderboard."""
+    """Return a matrix of verdicts, a table of ranks and a critical-difference diagram per leaderboard."""
     sheets: list[Table] = []
     figures, remarks, data = [], [BOOTSTRAP], []
     for one in found:
@@ -89,15 +89,15 @@ def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Sectio
 
 
 def _scores(board: Leaderboard, runs: "pd.DataFrame") -> dict[str, Scores]:
-    """The scores of the methods that have all cells, best first."""
+    """Return the scores of the methods that have all cells, best first."""
     return {row.method: scores_of(runs[runs["label"] == row.method], ()) for row in board.rows if row.mean}
 
 
 def _unpaired(about: str, lacking: int) -> list[str]:
-    """What is said of runs whose test rows cannot be paired, if there are any."""
-    runs = "1 run has no scores of its" if lacking == 1 else f"{lacking} runs have no scores of their"
-    said = "differences have the error of two sets of test rows, which is too large"
-    return [f"{about}: {runs} test rows, so {said}."] if lacking else []
+    """Return a remark on runs whose test rows cannot be paired, if there are any."""
+    runs = "1 run has no scores" if lacking == 1 else f"{lacking} runs have no scores"
+    said = "differences are not paired by row and their error is too large"
+    return [f"{about}: {runs} per test row, so {said}."] if lacking else []
 
 
 def _ranks(scores: dict[str, Scores]) -> Ranks | None:
@@ -110,7 +110,7 @@ def _means(scores: Scores) -> dict[str, float]:
 
 
 def _bootstrap(scores: dict[str, Scores]) -> dict[str, tuple[Resampled, Resampled | None]]:
-    """IQM, and the probability of improvement over the reference; the same runs, the same intervals."""
+    """Return IQM and the probability of improvement over the reference; the same runs give the same intervals."""
     reference = _reference(scores)
     return {
         method: (
@@ -132,7 +132,7 @@ def _matrix(board: Leaderboard) -> Table:
     pairs = len(board.comparisons)
     untold = sum(c.verdict == "tie" for c in board.comparisons)
     note = f"{pairs} pair{'' if pairs == 1 else 's'}; {untold} not shown to differ."
-    return Table(f"Method of the line against that of the column: {board.title}", ("", *names), 1, tuple(lines), note)
+    return Table(f"Method of the row against method of the column: {board.title}", ("", *names), 1, tuple(lines), note)
 
 
 def _cell(compared: Comparison, method: str) -> str:
@@ -149,7 +149,7 @@ def _summary(one: Differences) -> Table:
         mean_rank = f"{one.ranks.mean[method]:.2f}" if one.ranks else ABSENT
         lines.append((method, record, mean_rank, _ends(middle, ".1f"), _ends(better, ".2f")))
     heads = ("Method", "Wins–losses–not shown", "Mean rank", "IQM", f"P(better than {_reference(one.bootstrap)})")
-    return Table(f"Beside the mean: {one.board.title}", heads, 1, tuple(lines))
+    return Table(f"Ranks, IQM and probability of improvement: {one.board.title}", heads, 1, tuple(lines))
 
 
 def _ends(found: Resampled | None, form: str) -> str:
@@ -161,16 +161,16 @@ def _ends(found: Resampled | None, form: str) -> str:
 
 
 def _friedman(found: Ranks) -> str:
-    little = f" {found.tasks} tasks are too few for ranks to mean much." if found.tasks < FEW else ""
+    little = f" {found.tasks} tasks are too few for reliable ranks." if found.tasks < FEW else ""
     differ = "some mean ranks differ" if found.p < ALPHA else "no difference of mean ranks is shown"
     return (
         f"Friedman's test over {found.tasks} tasks: {differ} (χ² = {found.statistic:.2f}, p = {found.p:.2g}); two "
-        f"methods differ from {found.critical:.2f} ranks on (Nemenyi, 5 %).{little}"
+        f"methods differ if their mean ranks are at least {found.critical:.2f} apart (Nemenyi, 5 %).{little}"
     )
 
 
 def _signed_ranks(scores: dict[str, Scores]) -> list[dict[str, Any]]:
-    """Wilcoxon's test over the tasks' means for every pair, with Holm's correction; empty with fewer than six tasks."""
+    """Return Wilcoxon's test over task means for every pair, with Holm's correction; empty for fewer than six tasks."""
     means = {method: list(_means(held).values()) for method, held in scores.items()}
     if len(next(iter(means.values()))) < FEW:
         return []
@@ -189,13 +189,13 @@ def _signed(signed: Sequence[dict[str, Any]], found: Ranks) -> str:
             best, worst = sorted((pair["first"], pair["second"]), key=lambda m: found.mean[m])
             differ.append(f"{best} over {worst}")
     least = 2.0 ** (1 - found.tasks) * len(signed)
-    hint = f" No pair can pass it: {found.tasks} tasks are too few for {len(signed)} pairs." if least >= ALPHA else ""
+    hint = f" No pair can pass: {found.tasks} tasks are too few for {len(signed)} pairs." if least >= ALPHA else ""
     differences = ", ".join(differ) or "no pair differs"
     return f"Wilcoxon's signed-rank test over the tasks, Holm's correction: {differences}.{hint}"
 
 
 def _data(one: Differences) -> dict[str, Any]:
-    """Plain values; the pairs themselves are in the leaderboard's `comparisons`."""
+    """Return plain values; the pairs themselves are in the leaderboard's `comparisons`."""
     over = _reference(one.bootstrap)
     return {
         "leaderboard": one.board.title,
@@ -207,10 +207,10 @@ def _data(one: Differences) -> dict[str, Any]:
 
 
 def diagram(title: str, found: Ranks, looks: Mapping[str, Style]) -> Figure:
-    """Demšar's critical-difference diagram: methods by mean rank, best at the left; bars join what does not differ.
+    """Return Demšar's critical-difference diagram: methods by mean rank, best at the left.
 
-    Rows from the top: the critical difference, the axis, a bar for each group, and the names, the better half at the
-    left.
+    Bars join methods that do not differ. Rows from the top: the critical difference, the axis, a bar per group, and the
+    names, the better half at the left.
     """
     import altair as alt
 

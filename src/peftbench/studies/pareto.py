@@ -1,8 +1,8 @@
-"""Learning against forgetting: which methods no other beats in both.
+"""Learning against forgetting: the Pareto front of the methods.
 
-A method is dominated if another is no worse in both and better in one. Two that are alike in both stand on the front
-together. The front is drawn of means; how far it can be trusted is told by the share of resamples of the seeds in which
-a method stands on it.
+A method is dominated if another is no worse in both and better in one. Methods with equal values share the front. The
+front is computed from means; its uncertainty is shown by the share of resamples of the seeds in which a method is on
+it.
 """
 
 from collections.abc import Mapping
@@ -39,16 +39,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Losses = dict[str, dict[int, float]]
-"""The rises of the loss on general text of a method's runs: task to seed to nats per token."""
+"""Rise of the loss on general text in a method's runs: task to seed to nats per token."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A method on the plane of learning and forgetting.
+    """Learning and forgetting of a method.
 
-    `forgetting` is the mean rise of the loss on general text over the same cells; its interval holds the spread over
-    seeds alone, and is not known for one seed. `share`: in what part of the resamples it stands on the front; not known
-    where a task has one seed.
+    `forgetting` is the mean rise of the loss on general text over the same cells; its interval covers only the spread
+    over seeds, and is unknown for one seed. `share`: the share of resamples in which the method is on the front; `None`
+    if a task has only one seed.
     """
 
     method: str
@@ -65,9 +65,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Front:
-    """The methods of one group that have a score and a rise of the loss on every cell, most learned first.
+    """The methods of one group with a score and a rise of the loss on every cell, highest score first.
 
-    `missing`: of the others that have some, what they lack.
+    `missing`: the missing cells of methods that have only some of them.
     """
 
     tasks: tuple[str, ...]
@@ -76,7 +76,7 @@ class Front:
 
 
 def dominated(points: Mapping[str, tuple[float, float]]) -> dict[str, tuple[str, ...]]:
-    """By which others each point, of (score, forgetting), is dominated; of more score and less forgetting is better."""
+    """Return which other points dominate each point (score, forgetting); high score and low forgetting are better."""
     return {
         name: tuple(other for other, there in sorted(points.items()) if _dominates(there, here))
         for name, here in points.items()
@@ -88,10 +88,10 @@ def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def front(runs: "pd.DataFrame", rng: np.random.Generator, resamples: int = 2000) -> Front:
-    """The front of a group of runs (`peftbench.studies._groups`). The same generator, the same shares."""
+    """Return the front of a group of runs (`_groups`); generators in the same state give equal shares."""
     known = runs["retention_loss_change"].notna()
     cells = cells_of(good_of(runs[known]))
-    # Who never measured it is not on this plane at all; who did on some cells lacks the others.
+    # Methods without any measured forgetting are left out; methods with some are reported with their missing cells.
     methods = {str(label): own for label, own in runs[known | (runs["status"] != "ok")].groupby("label")}
     methods = {label: own for label, own in methods.items() if own["retention_loss_change"].notna().any()}
     lacking = {label: missing_of(own, cells) for label, own in methods.items()}
@@ -128,7 +128,7 @@ def _losses(runs: "pd.DataFrame") -> Losses:
 
 
 def _without_rows(losses: Mapping[int, float]) -> dict[int, Run]:
-    """The text is the same for all and counts as fixed; the error of one seed is not known."""
+    """Return runs without row scores: the text is the same for all and treated as fixed; one seed has no error."""
     error = 0.0 if len(losses) > 1 else float("nan")
     return {seed: Run(loss, error) for seed, loss in losses.items()}
 
@@ -144,7 +144,7 @@ def _loss(losses: Losses) -> float:
 def _shares(
     scores: Mapping[str, Scores], losses: Mapping[str, Losses], rng: np.random.Generator, resamples: int
 ) -> dict[str, float] | None:
-    """In what share of resamples of each task's seeds, the same for all methods, each stands on the front."""
+    """Return the share of resamples in which each method is on the front; all methods use the same drawn seeds."""
     names = sorted(scores)
     if not names or any(len(runs) < 2 for runs in scores[names[0]].values()):
         return None
@@ -161,7 +161,7 @@ def _shares(
 
 
 def _on_front(learned: "NDArray[np.float64]", lost: "NDArray[np.float64]", one: int) -> "NDArray[np.bool_]":
-    """In which resamples a method, by its number, is dominated by no other; both are [resamples, methods]."""
+    """Return in which resamples method number `one` is not dominated; both arrays are [resamples, methods]."""
     more, less = learned - learned[:, [one]], lost - lost[:, [one]]
     beaten = (more >= 0) & (less <= 0) & ((more > 0) | (less < 0))
     return np.logical_not(beaten.any(axis=1))
@@ -171,22 +171,22 @@ def _on_front(learned: "NDArray[np.float64]", lost: "NDArray[np.float64]", one: 
 
 ORDER = 70
 SEED = 0
-"""Of the resamples: the same runs, the same report."""
+"""Seed of the resamples, so that the same runs give the same report."""
 ABOUT = (
-    "What a method learns, as mean score, against what it forgets, as the rise of the loss on general text in nats per "
-    "token. A method stands on the front unless another is no worse in both and better in one. The share tells in how "
-    "many resamples of the seeds it stands there; test rows and text stay the same in them."
+    "Learning (mean score) against forgetting (rise of the loss on general text in nats per token). A method is on the "
+    "front unless another is no worse in both and better in one. The share is the share of resamples of the seeds in "
+    "which it is on the front; test rows and text are not resampled."
 )
 
 
 def analyse(data: RunData) -> list[tuple[Group, Front]] | None:
-    """The front of each group; `None` where fewer than two methods of a group have both figures on the same cells."""
+    """Return the front of each group with at least two methods that have both values on the same cells, or `None`."""
     made = [(group, front(group.runs, np.random.default_rng(SEED))) for group in data.groups]
     return [(group, one) for group, one in made if len(one.standings) > 1] or None
 
 
 def present(found: list[tuple[Group, Front]], styles: Mapping[str, Style]) -> Section:
-    """A table and a figure for each front."""
+    """Return a table and a figure per front."""
     return Section(
         name="retention",
         title="Learning against forgetting",
@@ -220,7 +220,7 @@ def _sheet(group: Group, one: Front) -> Table:
 
 
 def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
-    """Score against forgetting, filled where a method stands on the front."""
+    """Return a figure of score against forgetting; methods on the front are filled points."""
     import altair as alt
 
     rows: Rows = [
@@ -239,7 +239,7 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
     place = {"x": of(x, "loss_mean"), "y": of(y, "score_mean")}
     drawn = chart(rows)
     on_front = drawn.transform_filter("datum.on_front == 'yes'")
-    # The edge of the front runs level, then up: what lies under it is dominated.
+    # The edge of the front is a step line; points below it are dominated.
     edge = on_front.mark_line(style=REFERENCE, interpolate="step-after").encode(**place, order="loss_mean:Q")
     bars = [
         drawn.transform_filter("isValid(datum.score_low)")

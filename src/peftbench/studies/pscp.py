@@ -1,7 +1,7 @@
 """PSCP, the PEFT Soft Cost Penalties: a score divided by what it cost (arXiv:2511.21285).
 
 PSCP = P · Π (1 + cost / C) ^ -β, or in the exponential form P · Π exp(-β · cost / C), with P on a scale of 0 to 100.
-Nothing but cost lowers it, and nothing free raises it. The constants C and exponents β are sets of weights
+Each cost lowers the score; a cost of zero leaves it unchanged. The constants C and exponents β come from weight sets
 (`peftbench.studies._pscp_weights`).
 """
 
@@ -20,21 +20,21 @@ def penalised_score(
     weights: Weights = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
-    """The score after its cost penalties, from 0 to `score`.
+    """Return the score after cost penalties, from 0 to `score`.
 
     Args:
-        score: on a scale of 0 to 100.
-        costs: those of the weight set, none negative; others of `ALL_COSTS` may be there and do not count.
-        weights: the name of a weight set, a file of one (`Path`, or a text that ends in `.toml`), or a mapping: cost to
-            (constant, exponent), or what such a file holds.
-        reference: the constants that the set does not give itself: for `relative` those of full fine-tuning and the
-            base, for `exponential` the highest costs of the methods compared.
+        score: a score on a scale of 0 to 100.
+        costs: the costs of the weight set, none negative; other costs of `ALL_COSTS` are ignored.
+        weights: the name of a weight set, its file (`Path`, or a string that ends in `.toml`), or a mapping: cost to
+            (constant, exponent), or the content of such a file.
+        reference: the constants that the set does not give: for `relative` the costs of full fine-tuning and of the
+            base model's forward pass, for `exponential` the highest costs of the methods compared.
 
     Raises:
-        ValueError: a key that is missing or unknown, a cost that is negative or not a number, a score outside its
-            scale, a constant that is not positive, a negative exponent, or a missing `reference`.
-        UnknownNameError: an unknown weight set.
-        WeightsError: a file or mapping that is no weight set; a `ValueError` too.
+        ValueError: a key is missing or unknown, a cost is negative or not a number, the score is outside its scale, a
+            constant is not positive, an exponent is negative, or `reference` is missing.
+        UnknownNameError: no weight set has this name.
+        WeightsError: a file or mapping is not a valid weight set; also a `ValueError`.
     """
     if not 0 <= score <= 100:
         raise ValueError(f"score {score:g} is outside 0 to 100")
@@ -51,12 +51,12 @@ def penalised_score(
 
 
 def burden(form: str, cost: float, constant: float) -> float:
-    """By how much an exponent of 1 lowers the natural logarithm of the score: in it, both forms are linear in β."""
+    """Return by how much an exponent of 1 lowers the natural logarithm of the score; both forms are linear in β."""
     return math.log1p(cost / constant) if form == "power" else cost / constant
 
 
 def _terms(weights: WeightSet, reference: Mapping[str, float] | None) -> dict[str, tuple[float, float]]:
-    """Cost to (constant, exponent), with the constants of `reference` where the set has none."""
+    """Return cost to (constant, exponent), with the constants of `reference` where the set has none."""
     needed = weights.measured
     if needed and reference is None:
         raise ValueError(f"weights '{weights.name}' need a reference that gives {', '.join(needed)}")

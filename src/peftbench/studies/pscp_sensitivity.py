@@ -1,7 +1,7 @@
-"""Who has the highest PSCP at which exponents.
+"""Sensitivity of PSCP: which method has the highest PSCP at which exponents.
 
-The logarithm of a PSCP is a straight line in an exponent, whichever its form, so the methods that lead as one exponent
-grows are the upper edge of some lines, and where the lead changes hands is computed, not searched for.
+In both forms the logarithm of a PSCP is linear in an exponent. The leading methods are therefore the upper envelope of
+straight lines, and the exponents at which the lead changes are computed exactly.
 """
 
 import math
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from peftbench.studies.leaderboard import Leaderboard
 
 LOWEST, HIGHEST = 0.0, 3.0
-"""The exponents that are looked at."""
+"""Range of the exponents."""
 
 ALL = "all costs"
-"""The sweep of one exponent for all costs."""
+"""Name of the sweep of one exponent for all costs."""
 
 ALIKE = 1e-12
-"""Lines that cross within this of each other cross in one point."""
+"""Crossings closer than this count as one point."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Exponents from `low` to `high` and the methods that lead between them: several if they are equal throughout."""
+    """A range of exponents and the methods that lead in it; several methods if they are equal throughout."""
 
     low: float
     high: float
@@ -53,21 +53,22 @@ class Span:
 
 @dataclass(frozen=True)
 class LogPscpLine:
-    """The natural logarithm of a method's PSCP: `start`, less `slope` times the exponent."""
+    """The natural logarithm of a method's PSCP: `start` minus `slope` times the exponent."""
 
     start: float
     slope: float
 
     def at(self, exponent: float) -> float:
-        """The PSCP at an exponent."""
+        """Return the PSCP at an exponent."""
         return math.exp(self.start - self.slope * exponent)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One weight set with one exponent varied: that of the cost `varied`, the others as in the set, or of `ALL`.
+    """One weight set with one exponent varied: that of the cost `varied`, or one exponent for all costs (`ALL`).
 
-    `spans` go from `LOWEST` to `HIGHEST` without a gap. `lines` is by method; it has those with a PSCP above 0.
+    The other exponents are those of the set. `spans` cover `LOWEST` to `HIGHEST` without gaps. `lines` is by method and
+    has the methods with a PSCP above 0.
     """
 
     weights: str
@@ -84,14 +85,14 @@ class Sweep:
 def sweeps(
     weights: WeightSet, methods: Mapping[str, Paid], used: Mapping[str, float] | str, scores: Mapping[str, Pscp]
 ) -> tuple[Sweep, ...]:
-    """The sweeps of a weight set: of all exponents together and, where there are several costs, of each alone.
+    """Return the sweeps of a weight set: all exponents together and, if there are several costs, each alone.
 
     Args:
-        weights: the set.
-        methods: what each method got and paid.
+        weights: the weight set.
+        methods: scores and costs of each method.
         used: the set's constants, from `peftbench.studies._pscp_costs.pscp_constants`.
-        scores: from `peftbench.studies._pscp_costs.penalised`; methods without one are left out. Where fewer
-            than two have one there is no sweep.
+        scores: PSCPs from `peftbench.studies._pscp_costs.penalised`. Methods without a PSCP are left out; with fewer
+            than two methods there is no sweep.
     """
     compared = sorted(name for name, score in scores.items() if score.value is not None)
     held = {name: methods[name] for name in compared if methods[name].score > 0}
@@ -115,8 +116,8 @@ def sweeps(
 
 
 def winners(lines: Mapping[str, LogPscpLine]) -> tuple[Span, ...]:
-    """The upper edge of some lines, at least one, from `LOWEST` to `HIGHEST`."""
-    # Of those that are equal at the lowest exponent, the one that falls most slowly leads from there on.
+    """Return the upper envelope of one or more lines, from `LOWEST` to `HIGHEST`."""
+    # If lines are equal at the lowest exponent, the one with the smallest slope leads from there.
     leader = max(lines.values(), key=lambda line: (line.start - line.slope * LOWEST, -line.slope))
     here, spans = LOWEST, []
     while here < HIGHEST:
@@ -134,17 +135,18 @@ def winners(lines: Mapping[str, LogPscpLine]) -> tuple[Span, ...]:
 # Presentation
 
 ABOUT = (
-    f"Who has the highest PSCP as exponents go from {LOWEST:g} to {HIGHEST:g}: one for all costs, or that of one cost "
-    "with the others as in the weight set. Nothing but exponents varies; a lead may lie within the means' intervals."
+    f"Method with the highest PSCP as exponents go from {LOWEST:g} to {HIGHEST:g}: one exponent for all costs, or that "
+    "of one cost with the others as in the weight set. Only exponents vary; a lead may lie within the intervals of the "
+    "means."
 )
 STEPS = 60
-"""Of a curve."""
+"""Number of steps of a curve."""
 BAR = 24
-"""Pixels of a row of bars; a name has no room in a narrower bar."""
+"""Height of a row of bars in pixels; names are only shown in bars that are wider than this."""
 
 
 def leaders_text(sweep: Sweep) -> str:
-    """The methods that lead, in order, with the exponents at which the lead changes."""
+    """Return the leading methods in order, with the exponents at which the lead changes."""
     *before, last = sweep.spans
     names = [f"{' and '.join(span.winners)} up to {span.high:.3g}" for span in before]
     end = " and ".join(last.winners)
@@ -152,18 +154,18 @@ def leaders_text(sweep: Sweep) -> str:
 
 
 def varied(sweep: Sweep) -> str:
-    """Which exponent is varied."""
+    """Return which exponent is varied, as text."""
     return "one for all costs" if sweep.varied == ALL else f"{sweep.varied} alone"
 
 
 def sensitivity_rows(board: "Leaderboard") -> list[tuple[str, str, str]]:
-    """Weight set with version, which exponent is varied, and who leads, for each sweep of the leaderboard."""
+    """Return weight set with version, varied exponent and leading methods for each sweep of the leaderboard."""
     names = {weights.name: str(weights) for weights in board.weights}
     return [(names[sweep.weights], varied(sweep), leaders_text(sweep)) for sweep in board.sensitivity]
 
 
 def sensitivity_remarks(board: "Leaderboard") -> list[str]:
-    """A line for each weight set: who leads as one exponent for all costs grows."""
+    """Return a line per weight set: the leading methods as one exponent for all costs grows."""
     names = {weights.name: str(weights) for weights in board.weights}
     return [
         f"Highest PSCP ({names[sweep.weights]}), one exponent for all costs from {LOWEST:g} to {HIGHEST:g}: "
@@ -174,10 +176,10 @@ def sensitivity_remarks(board: "Leaderboard") -> list[str]:
 
 
 def sensitivity_figures(board: "Leaderboard", looks: Mapping[str, Style]) -> tuple[Figure, ...]:
-    """A figure for each weight set that has a PSCP.
+    """Return a figure per weight set that has sweeps.
 
-    Above, every method's PSCP against one exponent for all costs; below, a row for each exponent that is varied with
-    the methods that lead.
+    The upper part shows every method's PSCP against one exponent for all costs; the lower part has a row per varied
+    exponent with the leading methods.
     """
     found = ((weights, [s for s in board.sensitivity if s.weights == weights.name]) for weights in board.weights)
     return tuple(_figure(f"PSCP {weights}: {board.title}", weights, held, looks) for weights, held in found if held)
@@ -218,7 +220,7 @@ def _curves(sweep: Sweep, encoded: MethodEncodings) -> "alt.LayerChart | alt.Fac
 
 
 def _strip(weights: WeightSet, held: list[Sweep], encoded: MethodEncodings) -> "alt.LayerChart | alt.FacetChart":
-    """A row of bars for each sweep, with the names that have room; triangles mark the set's own exponents."""
+    """Return a row of bars per sweep, with names where they fit; triangles mark the exponents of the set."""
     import altair as alt
 
     rows: Rows = [
@@ -252,6 +254,6 @@ def _strip(weights: WeightSet, held: list[Sweep], encoded: MethodEncodings) -> "
 
 
 def _own_exponent(weights: WeightSet, sweep: Sweep) -> float:
-    """The exponent of the set that is varied; not a number where several that differ are."""
+    """Return the set's value of the varied exponent; NaN if the varied exponents differ."""
     exponents = {exponent for cost, (_, exponent) in weights.terms.items() if sweep.varied in (ALL, cost)}
     return exponents.pop() if len(exponents) == 1 else math.nan

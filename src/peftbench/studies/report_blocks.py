@@ -1,4 +1,4 @@
-"""What a study is presented as: tables, figures and text. Renderers know these and nothing else of a study."""
+"""Blocks that a study is presented as: tables, figures and text. Renderers only know these blocks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """A table: what it is about, its headings, its lines, and a note under it. The first `names` columns are text."""
+    """A table: its title, headings, lines, and a note below it. The first `names` columns are text."""
 
     title: str
     headings: tuple[str, ...]
@@ -18,9 +18,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its heading, a Vega-Lite specification, and in words what it shows (`alt`).
+    """A figure: its title, a Vega-Lite specification, and a text alternative (`alt`).
 
-    `spec` is plain JSON with the data in it, and has no `config`: how ink and fonts look is up to the renderer.
+    `spec` is plain JSON that contains the data and no `config`: the renderer sets colours and fonts.
     """
 
     title: str
@@ -32,8 +32,8 @@ class Figure:
 class Section:
     """One question and its answer.
 
-    `name` is its anchor; `data` is plain values for programs.
-    `printed`: in the terminal too, not only in what is written.
+    `name` is the anchor of the section; `data` holds plain values for programs. `printed`: whether the section is also
+    shown in the terminal, not only in written reports.
     """
 
     name: str

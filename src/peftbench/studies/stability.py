@@ -1,7 +1,7 @@
-"""How far a method's runs differ by nothing but the seed, and how many of them come to nothing.
+"""Stability over seeds: how far runs that differ only in the seed differ in score, and how many fail.
 
-The seeds of a cell share their test rows, so their spread is that of training (which rows of the training set, in which
-order, from which start), as far as this test set can see it.
+The seeds of a cell share their test rows, so their spread is caused by training (choice and order of the training rows,
+initialisation), as measured on this test set.
 """
 
 import math
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spread:
-    """A standard deviation over seeds in points of score, pooled over cells, with its 95 % interval."""
+    """Standard deviation over seeds in points of score, pooled over cells, with its 95 % interval."""
 
     sd: float
     low: float
@@ -48,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Worst:
-    """The seed with the lowest mean score over the tasks; `below`: how many points under the mean of all seeds."""
+    """The seed with the lowest mean score over the tasks; `below`: points below the mean of all seeds."""
 
     seed: int
     mean: float
@@ -57,11 +57,11 @@ class Worst:
 
 @dataclass(frozen=True)
 class Stability:
-    """What the seeds did to a method.
+    """Stability of a method over seeds.
 
-    `spread` and `worst` are `None` without two seeds of a task that have a score; `worst` is among the seeds that have
-    one on each task of the method. `ended`: how many runs ended with each status. `judged`: of how many runs is known
-    whether they are at chance, as `at_chance` of them are; those without a score are not.
+    `spread` is `None` unless a task has two seeds with a score; `worst` is taken from the seeds with a score on every
+    task of the method, and is `None` if there are fewer than two. `ended`: number of runs by status. `judged`: number
+    of runs with a score for which it is known whether they are at chance; `at_chance` of these are.
     """
 
     method: str
@@ -74,9 +74,9 @@ class Stability:
 
 
 def pooled_spread(cells: Iterable[Sequence[float]], level: float = 0.95) -> Spread | None:
-    """The standard deviation within cells of scores, pooled; `None` if no cell has two.
+    """Return the pooled standard deviation of scores within cells, or `None` if no cell has two scores.
 
-    The interval is that of the chi-square distribution: for normal scores whose variance is the same in every cell.
+    The interval is from the chi-square distribution; it assumes normal scores with the same variance in every cell.
     """
     from scipy.special import chdtri
 
@@ -90,7 +90,7 @@ def pooled_spread(cells: Iterable[Sequence[float]], level: float = 0.95) -> Spre
 
 
 def worst(scores: Scores) -> Worst | None:
-    """The worst of the seeds that have a score on every task; `None` if fewer than two have. The first of equals."""
+    """Return the worst seed of those with a score on every task, the first if equal; `None` for fewer than two."""
     shared = sorted(set.intersection(*(set(runs) for runs in scores.values()))) if scores else []
     if len(shared) < 2:
         return None
@@ -100,7 +100,7 @@ def worst(scores: Scores) -> Worst | None:
 
 
 def stability(runs: "pd.DataFrame") -> list[Stability]:
-    """The stability of each method of runs with a column `label` (`peftbench.studies._groups`), steadiest first."""
+    """Return the stability of each method, smallest spread first; `runs` has a column `label` (`_groups`)."""
     found = [_of(str(label), own) for label, own in runs.groupby("label")]
     return sorted(found, key=lambda one: (one.spread.sd if one.spread else math.inf, one.method))
 
@@ -123,28 +123,28 @@ def _of(label: str, runs: "pd.DataFrame") -> Stability:
 
 ORDER = 30
 LEAST = 3
-"""Seeds of a task from which on a spread is told."""
+"""Minimum number of seeds of a task for which stability is shown."""
 PANELS = 6
-"""Tasks that have a panel of their own; of more, the mean over tasks is drawn."""
+"""Maximum number of tasks with their own panels; for more tasks the mean over tasks is drawn."""
 LOST = {status: status.capitalize().replace("-", " ") for status in reversed(BAD)}
 ABOUT = (
-    "The same method, settings and test rows under other seeds, which choose the training rows, their order and the "
-    "start. The spread is the standard deviation over seeds, pooled over tasks, with its 95 % interval by chi-square; "
-    "the worst seed has the lowest mean over the tasks."
+    "The same method, settings and test rows with different seeds, which determine the training rows, their order and "
+    "the initialisation. The spread is the standard deviation over seeds, pooled over tasks, with its 95 % chi-square "
+    "interval; the worst seed has the lowest mean over the tasks."
 )
 NOTE = (
-    "At chance: not shown to be better than the best answer that is the same for all rows (one-sided, 95 %), of the "
-    "runs with a score for which that is known."
+    "At chance: runs that are not shown to be better than the best constant answer (one-sided, 95 %), among the runs "
+    "with a score for which this is known."
 )
 
 
 def analyse(data: RunData) -> "list[tuple[Group, list[Stability]]] | None":
-    """The stability of each method of each group of runs; `None` where no task has `LEAST` seeds."""
+    """Return the stability of the methods of each group of runs; `None` if no task has `LEAST` seeds."""
     return [(group, stability(group.runs)) for group in data.groups if _seeds(group) >= LEAST] or None
 
 
 def present(found: "list[tuple[Group, list[Stability]]]", styles: Mapping[str, Style]) -> Section:
-    """A table and a figure for each group of runs."""
+    """Return a table and a figure per group of runs."""
     return Section(
         name="stability",
         title="Stability over seeds",
@@ -182,12 +182,12 @@ def _worst(one: Stability) -> tuple[str, str, str]:
 
 
 def _share(count: int, among: int) -> str:
-    """`1 of 6 (17 %)`; nothing is known of none."""
+    """Format a share as `1 of 6 (17 %)`; absent if there are none."""
     return f"{count} of {among} ({100 * count / among:.0f} %)" if among else ABSENT
 
 
 def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
-    """A row of points for each method, one a seed; a stroke at their mean, dots where chance is."""
+    """Return a figure with a row per method: a point per seed, a tick at their mean, a dotted line at chance."""
     import altair as alt
 
     rows = _points(good_of(group.runs))
@@ -212,13 +212,14 @@ def _strip(group: Group, looks: Mapping[str, Style]) -> Figure:
         .facet(alt.Facet("panel:N", sort=panels, title=None), columns=across)
         .resolve_scale(x="independent")
     )
-    return Figure(f"Every seed of {group}", vega_spec(made), "The score of every seed, a row for each method")
+    return Figure(f"Every seed of {group}", vega_spec(made), "The score of every seed, one row per method")
 
 
 def _points(runs: "pd.DataFrame") -> Rows:
-    """A point for each score, with chance where it is known and one; with many tasks, means of the seeds over them.
+    """Return a point per score, with the chance level if it is known and the same for all runs of the task.
 
-    A mean over tasks is drawn of the seeds that have all tasks of the method.
+    With more than `PANELS` tasks, a point is the mean of a seed over the tasks, for seeds that have all tasks of the
+    method.
     """
     if runs["task"].nunique() > PANELS:
         held = runs.pivot_table(index=["label", "seed"], columns="task", values="score")

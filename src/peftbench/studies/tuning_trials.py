@@ -1,8 +1,8 @@
-"""What searches for settings found: the score that a number of trials buys, what was chosen, and every trial.
+"""Results of setting searches: score by number of trials, the chosen settings, and every trial.
 
-Of the first k trials of each search, the one with the lowest validation loss is taken; its own test score, on the seeds
-of trials, is what k trials would have bought. Which trial that is never depends on a test score. A trial's numbers are
-the means over its runs, one a seed; it ended well if all of them did.
+Of the first k trials of each search, the one with the lowest validation loss is chosen; its test score, on the seeds of
+the trials, is the score after k trials. The choice never depends on a test score. A trial's numbers are the means over
+its runs, one per seed; it ended well if all of them did.
 """
 
 import math
@@ -38,9 +38,10 @@ ENDINGS: tuple[str, ...] = ("ok", "pruned", *reversed(BAD))
 
 @dataclass(frozen=True)
 class Chosen:
-    """The winner of a search, a method's on a task: `trial` counts from 1, and is `None` if none ended well.
+    """The winner of the search of a method on a task: `trial` counts from 1, and is `None` if no trial ended well.
 
-    `settings` is in the words of a grid. `score` is its test score on the seeds of trials; `endings` counts all trials.
+    `settings` is written as in a grid. `score` is the test score on the seeds of the trials; `endings` is the number of
+    trials by status.
     """
 
     method: str
@@ -54,9 +55,9 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Bought:
-    """What so many trials bought: the mean test score of each method over the tasks, and its rank, 1 the best.
+    """Mean test score of each method over the tasks after a number of trials, and its rank, 1 for the best.
 
-    A method has neither where none of its first trials on a task ended well; equal scores share a rank.
+    Both are `None` if on some task none of the method's first trials ended well; equal scores share a rank.
     """
 
     trials: int
@@ -68,9 +69,9 @@ class Bought:
 class Searches:
     """The searches of one model, train size and machine class whose trials ran on the same seeds.
 
-    `seeds` are those of the trials. `trials` is by method, the fewest it has on a task; `bought` goes up to the number
-    that all have. `log` has a row a run, trial by trial. `labels` gives the method's label on the leaderboards, which
-    several searches of it share, and `fixed` what its search did not change.
+    `seeds` are the seeds of the trials. `trials` is by method, the smallest number on any task; `bought` goes up to the
+    number that all methods have. `log` has one row per run, ordered by trial. `labels` gives the method's label on the
+    leaderboards, which several searches of it share; `fixed` gives the settings that its search did not change.
     """
 
     model: str
@@ -86,14 +87,14 @@ class Searches:
     fixed: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         found: dict[str, Any] = to_json(self)
         return found
 
 
 def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
-    """The searches in a table with one row a run (`peftbench.table`), by model, size, machine class and seeds."""
-    # Distinct, so that no trial is chosen from searches whose losses cannot be compared.
+    """Return the searches in a table with one row per run (`peftbench.table`), by model, size, machine and seeds."""
+    # Distinct names, so that no trial is chosen from searches whose losses are not comparable.
     table = distinct(table)
     table = table.assign(label=method_labels(table), size=table["size"].astype(str))
     trials = trials_of(table)
@@ -107,7 +108,7 @@ def searches(table: "pd.DataFrame") -> tuple[Searches, ...]:
 
 
 def _with_shared(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The trials, with those that searches of a method have in common in each of them: a store holds them once."""
+    """Return the trials; trials that several searches of a method share are stored once and repeated in each search."""
     import pandas as pd
 
     cell, found = [*BOARD, "label", "task"], [trials]
@@ -121,7 +122,7 @@ def _with_shared(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _named(runs: "pd.DataFrame") -> "pd.DataFrame":
-    """The runs with the number of the search, from 1, in the label of a method that has several, and `plain_label`."""
+    """Return the runs with `plain_label`; `label` has the search number, from 1, if a method has several searches."""
     names = {}
     for label, own in runs.groupby("label"):
         found = sorted(set(own["search"]))
@@ -149,7 +150,7 @@ def _searches(runs: "pd.DataFrame") -> Searches:
 
 
 def _together(runs: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a trial: the worst that became of its runs, and the means of what ended well on all seeds."""
+    """Return one row per trial that has runs on all seeds: the worst status of its runs, and mean loss and score."""
     seeds = runs["seed"].nunique()
     trials = runs.groupby([*BOARD, "label", "task", "trial", "settings"], as_index=False).agg(
         runs=("status", "size"),
@@ -165,7 +166,7 @@ def _count(trials: "pd.DataFrame") -> int:
 
 
 def best(trials: "pd.DataFrame") -> "pd.Series[Any] | None":
-    """The trial with the lowest validation loss of those that ended well; of equals, the first."""
+    """Return the trial with the lowest validation loss among those that ended well; the first if equal."""
     good = trials[(trials["status"] == "ok") & trials["validation_loss"].notna()]
     return None if good.empty else good.sort_values(["validation_loss", "trial"]).iloc[0]
 
@@ -200,8 +201,10 @@ def _line(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _with_settings(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The trials with columns `settings`, the learning rate and what else differs among the trials of a search, and
-    `fixed`, what does not.
+    """Return the trials with columns `settings` and `fixed`.
+
+    `settings` has the learning rate and other settings that differ among the trials of a search; `fixed` has the
+    others.
     """
     same = {
         str(key): set.intersection(*(set(text.split(", ")) for text in here["training"])) - {""}
@@ -226,28 +229,28 @@ def _number(value: Any) -> float | None:
 
 ORDER = 80
 ABOUT = (
-    "Every method was given the same number of trials on each task, on seeds that its own runs do not use. Of the "
-    "first so many trials, the one with the lowest validation loss is taken, never by test score. What is shown is its "
-    "test score on those seeds, as a mean over the tasks, with its rank. The leaderboards have the winners' runs."
+    "Every method was given the same number of trials on each task, on seeds that its own runs do not use. For each "
+    "number of trials, the trial with the lowest validation loss is chosen, never by test score. Its test "
+    "score on those seeds is shown as a mean over the tasks, with its rank. The leaderboards use the winning settings."
 )
 NO_INTERVAL = (
-    "Scores of trials are of the few seeds of trials and have no interval: no small difference or rank among them is "
-    "told apart."
+    "Scores of trials come from the few seeds of the trials and have no interval, so small differences and ranks are "
+    "not significant."
 )
 
 
 def analyse(data: RunData) -> tuple[Searches, ...] | None:
-    """The searches, if there are any trials."""
+    """Return the searches, or `None` without trials."""
     return searches(data.table) or None
 
 
 def present(found: Sequence[Searches], styles: Mapping[str, Style]) -> Section:
-    """Scores by the number of trials, and what was chosen."""
+    """Return tables and figures of scores by number of trials, and tables of the chosen settings."""
     figures = tuple(_figure(each, styles) for each in found if _has_scores(each))
     sheets = [sheet for each in found for sheet in (_by_number(each), _chosen_table(each)) if sheet.lines]
     remarks = (NO_INTERVAL, *(remark for each in found for remark in _remarks(each)))
     data = [each.to_dict() for each in found]
-    return Section("trials", "What trials buy", ABOUT, tuple(sheets), figures, remarks, data)
+    return Section("trials", "Score by number of trials", ABOUT, tuple(sheets), figures, remarks, data)
 
 
 def _title(each: Searches) -> str:
@@ -255,7 +258,7 @@ def _title(each: Searches) -> str:
 
 
 def _columns(count: int) -> list[int]:
-    """All numbers of trials up to 4, then each half as large again or so, and the last."""
+    """Return the numbers of trials to show: all up to 4, then in steps of about a factor of 1.5, and the last."""
     steps = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256]
     return sorted({*(step for step in steps if step < count), count})
 
@@ -296,12 +299,12 @@ def _remarks(each: Searches) -> list[str]:
     several = [method for method, label in each.labels.items() if method != label]
     if several:
         fixed = "; ".join(f"{method}: {each.fixed[method] or 'the default settings'}" for method in several)
-        said.append(f"{_title(each)}: several searches of one method, by other ranges or with other settings: {fixed}.")
+        said.append(f"{_title(each)}: several searches of one method with different ranges or settings: {fixed}.")
     if len(each.seeds) == 1:
-        said.append(f"{_title(each)}: trials ran on one seed, so settings are chosen for that one.")
+        said.append(f"{_title(each)}: trials ran on one seed, so settings are chosen for that seed.")
     if len(set(each.trials.values())) > 1:
         counts = ", ".join(f"{count} for {method}" for method, count in each.trials.items())
-        said.append(f"{_title(each)}: the searches are not complete: {counts} trials on each task at least.")
+        said.append(f"{_title(each)}: the searches are not complete; minimum number of trials per task: {counts}.")
     lost = [f"{one.method} on {one.task}" for one in each.chosen if one.trial is None]
     if lost:
         said.append(f"{_title(each)}: no trial ended well, so there is no run on the grid's seeds: {', '.join(lost)}.")
