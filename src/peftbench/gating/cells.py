@@ -52,7 +52,7 @@ class GateDesign:
     eval: Mapping[str, Any] = field(default_factory=dict)
 
     def grid(self, method: Entry) -> dict[str, Any]:
-        """Return the grid of one method. A method that trains nothing has the same answers on every seed: it runs on one."""
+        """Return the grid of one method. One that trains nothing has the same answers on every seed: it runs on one."""
         return {
             "name": "gate",
             "models": (self.model,),
