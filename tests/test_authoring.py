@@ -39,9 +39,7 @@ def grid(path: Path, model: Path, methods: list[Any], tasks: list[str]) -> Path:
 
 
 def test_a_new_task_and_a_new_method_run_at_once(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
-    assert (
-        call("new", "task", "fresh_task").out == "wrote fresh_task.py; it works at once with --plugin fresh_task.py\n"
-    )
+    assert call("new", "task", "fresh_task").out == "wrote fresh_task.py; use it with --plugin fresh_task.py\n"
     assert call("new", "method", "fresh-method", "--to", tmp_path / "m.py").code == 0
     file = grid(tmp_path / "g.toml", tiny_models["llama"], ["none", "fresh-method"], ["fresh_task"])
     done = call("run", file, "--plugin", "fresh_task.py", "--plugin", "m.py", "--workers", "1", "--json")

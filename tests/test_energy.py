@@ -48,7 +48,7 @@ def test_packages_are_summed_and_come_round(packages: list[Path], tmp_path: Path
 
 def test_phases_are_kept_apart(packages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rapl = Rapl(tmp_path)
-    monkeypatch.setattr("peftbench.engine.peak_memory.counter", lambda: rapl)
+    monkeypatch.setattr("peftbench.engine.phase_meter.counter", lambda: rapl)
     meter = Meter()
     for microjoules in (300_000, 700_000):
         with meter.phase("train"):

@@ -275,7 +275,7 @@ def test_the_terminal_shows_what_is_about_tasks_that_were_run(
     shown = capsys.readouterr().out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)
-    assert f"{25 * 7} more published figures, on other tasks" in shown
+    assert f"{25 * 7} more published figures on other tasks" in shown
 
 
 def test_what_the_verbs_refuse_is_one_line(tmp_path: Path) -> None:

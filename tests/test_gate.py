@@ -194,14 +194,14 @@ def test_a_plugin_that_changed_is_run_again_and_the_baseline_is_not(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "which candidate? Give a method or --adapter DIR, and not both"),
-        (["lora", "--adapter", "."], "which candidate?"),
+        ([], "give either a method or --adapter DIR"),
+        (["lora", "--adapter", "."], "the candidate is not clear"),
         (["lroa"], "did you mean 'lora'?"),
-        (["{ use = "], "not TOML"),
-        (['{ use = "lora", rank = [4, 8] }'], "candidate: more than one thing to run on pocket_choice"),
+        (["{ use = "], "not valid TOML"),
+        (['{ use = "lora", rank = [4, 8] }'], "candidate: several runs on pocket_choice"),
         (["lora", "--baseline", "lora"], "candidate and baseline are the same, lora: give another with --baseline"),
         (["lora", "--tasks", "pocket_choise"], "did you mean 'pocket_choice'?"),
-        (["lora", "--size", "some"], "--size some: a number of training rows, or all"),
+        (["lora", "--size", "some"], "--size some is not valid: give a number of training rows, or all"),
         (["lora", "--train", "epochs"], "--train epochs: give KEY=VALUE"),
         (["lora", "--train", "epochs=3"], "unknown key of [train] 'epochs'"),
         (["lora", "--margin", "0"], "--margin 0"),
@@ -225,7 +225,7 @@ def test_a_gate_that_breaks_has_no_verdict(
     done = gate(tmp_path, "dora")
     assert (done.code, len(runs["done"])) == (2, 12)
     assert "RuntimeError: out of luck" in done.err
-    assert "no verdict: the gate itself broke" in done.err
+    assert "no verdict: the gate itself failed" in done.err
 
 
 def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:

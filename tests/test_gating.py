@@ -75,7 +75,7 @@ def test_tasks_that_the_baseline_has_not_learned_pass_nobody() -> None:
     chance = (26.0, 24.0, 27.0, 25.0, 26.0)
     found = judge_candidate([paired("a", chance, chance, row_error=0.0)])
     assert (found.outcome, found.difference) == ("cannot tell", None)
-    assert "on no task is the baseline above chance by more than the margin of 3 points" in found.reason
+    assert "the baseline is on no task above chance by more than the margin of 3 points" in found.reason
     beside = judge_candidate([paired("a", chance, chance), paired("b", LOWER, BASELINE)])
     assert beside.outcome == "worse"
     assert beside.difference

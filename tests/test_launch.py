@@ -385,7 +385,7 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
     from peftbench.cli.options import seconds as read
 
     assert read(text) == seconds
-    with pytest.raises(UserError, match="--timeout soon: a number and one of the units"):
+    with pytest.raises(UserError, match="--timeout soon: give a number and one of the units"):
         read("soon")
 
 

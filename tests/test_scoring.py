@@ -258,7 +258,7 @@ def test_the_scores_of_a_store(tmp_path: Path) -> None:
     assert other["scores"][0]["now"]["why"] == "metric 'pearson' needs a scale of the task"
     assert other["scores"][1]["now"]["value"] == 75
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no run has answers"):
+    with pytest.raises(UserError, match="has no run with answers"):
         verb("--store", tmp_path / "empty")
     with pytest.raises(UserError, match="nosuch: no such folder; give one with --store"):
         verb("--store", tmp_path / "nosuch")
@@ -323,7 +323,7 @@ def test_a_file_of_answers(tmp_path: Path) -> None:
         ("[]", ["--metric", "accuracy"], "row 1 is no object"),
         ('{"prediction": 1, "references": ["x"]}', ["--metric", "accuracy"], "row 1 needs"),
         ("", ["--metric", "accuracy"], "there are none"),
-        ('{"prediction": "x", "reference": "x"}', [], "give at least one --metric"),
+        ('{"prediction": "x", "reference": "x"}', [], "needs at least one --metric"),
         ('{"prediction": "x", "reference": "x"}', ["--metric", "acuracy"], "did you mean 'accuracy'"),
         ('{"prediction": "1", "reference": "1"}', ["--metric", "pearson", "--scale", "5"], "--scale 5: give the"),
     ],

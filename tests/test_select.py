@@ -76,7 +76,7 @@ def test_settings_that_change_what_is_validated_are_never_chosen_among(name: str
     found = {row.method: row.mean.mean for row in board.rows if row.mean}
     assert found == {"ia3": 70.5, f"lora [{short}]": 20.5, f"lora [{long}]": 30.5}
     assert board.trials == {"ia3": 1, f"lora [{short}]": 2, f"lora [{long}]": 2}
-    assert any(f"different {name} are kept apart" in said for said in board_remarks(board))
+    assert any(f"different {name} are shown separately" in said for said in board_remarks(board))
 
 
 def test_other_settings_on_other_tasks_are_one_row() -> None:

@@ -311,7 +311,7 @@ def test_trials_never_stand_on_a_leaderboard_and_are_counted() -> None:
     assert {row.method for row in board.rows} == {"none", "ia3", "lora", 'lora(rank="tuned")'}
     assert {row.mean.mean for row in board.rows if row.mean} == {40.0}
     assert board.trials == {"none": 1, "ia3": 6, "lora": 6, 'lora(rank="tuned")': 6}
-    assert any("of 6 for each method" in said for said in board_remarks(board))
+    assert any("from 6 for each method" in said for said in board_remarks(board))
     without = leaderboards(table([r for r in ended if not r.spec.trial]))[0]
     assert [(row.method, row.mean, row.rank) for row in without.rows] == [
         (row.method, row.mean, row.rank) for row in board.rows
