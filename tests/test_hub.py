@@ -205,7 +205,7 @@ def test_a_grid_over_a_failing_hub_and_then_offline(place: Place) -> None:
             assert [cause in line, way_out in line, "\n" in line] == [True, True, False]
             assert f"failed: {task} · {method} · seed 0: {line}" in done.stderr
 
-    assert "4 failed: `peftbench status` shows why, --retry-failed does them again" in done.stderr
+    assert "4 failed: `peftbench status` shows why, --retry-failed runs them again" in done.stderr
 
     # The same again after another kind of trouble each: a commit that is not there, a connection that breaks.
     place.hub.gated.clear()

@@ -74,9 +74,9 @@ def test_rows_that_methods_share_are_paired_where_results_have_their_scores() ->
             runs.assign(row_scores=pd.Series([None, *runs["row_scores"][1:]], dtype=object)),
         )
     ]
-    assert not any("no scores of" in remark for remark in remarks[0])
+    assert not any("no scores per test row" in remark for remark in remarks[0])
     assert any("15 runs have no scores per test row" in remark for remark in remarks[1])
-    assert any("1 run has no scores of its test rows" in remark for remark in remarks[2])
+    assert any("1 run has no scores per test row" in remark for remark in remarks[2])
 
 
 def test_a_wide_row_error_makes_everything_a_tie() -> None:
