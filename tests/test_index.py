@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import made_store
+from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, RunSpec
 from peftbench.results import digests, index
 from peftbench.results.store import Store
@@ -95,6 +96,37 @@ def test_an_index_of_other_code_is_not_used(root: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(index, "_code_digest", lambda: "other")
     Store(root).entries()
     assert set(reads.values()) == {2}
+
+
+def test_files_of_other_code_are_removed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(root).entries()
+    old = index_file(tmp_path)
+    monkeypatch.setattr(index, "_code_digest", lambda: "other")
+    Store(root).entries()
+    assert index_file(tmp_path) != old
+
+
+def test_a_result_is_read_once_however_often_it_is_asked_for(root: Path, reads: Counter[str]) -> None:
+    """As searches ask for their trials after each result."""
+    results = Store(root).run_results()
+    reads.clear()
+    for _ in range(3):
+        assert all(result.status == "ok" for result in results.values())
+    assert set(reads.values()) == {1}
+
+
+def test_a_folder_that_cannot_be_read_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its runs would otherwise be taken for missing, and be done again."""
+    scandir, locked = os.scandir, next(path for path in root.iterdir() if not path.name.startswith("."))
+
+    def guarded(path: str) -> object:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", guarded)
+    with pytest.raises(UserError, match="cannot be read: Permission denied"):
+        Store(root).entries()
 
 
 def test_a_cache_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import made_store
+from peftbench.grid.expand import expand
 from peftbench.results.store import Store
 from peftbench.studies import _setting_selection, run_data, studies
 from test_cli import call
@@ -58,3 +59,16 @@ def test_a_command_reads_the_store_once(command: str, store: Path, counts: Count
     done = call(*words, "--store", store)
     assert done.code == 0, done.err
     assert counts["looks"] == 1
+
+
+def test_a_run_with_nothing_to_do_looks_three_times(counts: Counter[str], tmp_path: Path) -> None:
+    """For the warnings, before the runs, and after them, when another launcher may have written more."""
+    grid = tmp_path / "grid.toml"
+    grid.write_text('methods = ["none", "lora"]\ntasks = ["sst2"]\nsizes = [100]\nseeds = [0, 1, 2]\n')
+    made_store.store(tmp_path / "store", *map(made_store.of, expand(str(grid))))
+    counts.clear()
+    done = call("run", grid, "--store", tmp_path / "store")
+    assert done.code == 0, done.err
+    assert "6 runs in" in done.err
+    assert "6 done before" in done.err
+    assert counts["looks"] == 3

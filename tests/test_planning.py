@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from conftest import SHARED
 from peftbench.cli.plan import _left, warn
 from peftbench.core.registry import UserError
-from peftbench.core.spec import RunSpec
+from peftbench.core.spec import RunSpec, Training
 from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.model_without_weights import FORMULAS
@@ -146,6 +146,32 @@ def test_the_inputs_of_pscp_on_llama_3_8b(method: str, extra: float) -> None:
     told = profile(asked, [])
     assert told.extra_forward_flops_512 / 1e12 == pytest.approx(extra, abs=0.01)
     assert (told.forward.flops - told.extra_forward_flops_512) / 1e12 == pytest.approx(7.822, abs=0.02)
+
+
+def test_a_profile_is_kept_for_the_same_question_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path))
+    (asked,) = grid(methods=["lora"], seeds=[0])
+    first = profile(asked, [(20, 4)], bf16=False)
+    (path,) = (tmp_path / "profiles").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("peftbench.profiling.profiles.rehearse", lambda *_: pytest.fail("rehearsed again"))
+        kept = profile(asked, [(20, 4)], bf16=False)
+        assert kept == first
+        assert kept.at((30, 4)) == first.at((30, 4))
+    others = [
+        (
+            asked.model_copy(update={"method": asked.method.model_copy(update={"arguments": {"rank": 2}})}),
+            (20, 4),
+            False,
+        ),
+        (asked.model_copy(update={"train": Training(per_device_train_batch_size=2)}), (20, 4), False),
+        (asked, (40, 4), False),
+        (asked, (20, 4), True),
+    ]
+    for spec, shape, bf16 in others:
+        assert profile(spec, [shape], bf16=bf16) != first
+    path.write_text("{}")
+    assert profile(asked, [(20, 4)], bf16=False) == first
 
 
 def test_what_cannot_be_is_named_and_the_rest_goes_on() -> None:

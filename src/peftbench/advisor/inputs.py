@@ -102,7 +102,7 @@ def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
 
     kinds = {unit.name: str(unit.facts.kind) for unit in TASKS}
     held = store.run_results()
-    for id_ in table.drop_duplicates("task")["id"] if "id" in table else ():
+    for id_ in table.drop_duplicates(["task", "task_version", "task_arguments"])["id"] if "id" in table else ():
         if id_ in held and (result := held[id_]).spec.task.name == "file":
             kinds[str(result.spec.task)] = "classification" if result.spec.task.arguments.get("labels") else "qa"
     rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}

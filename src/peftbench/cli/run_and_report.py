@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from peftbench.cli.options import ids
+from peftbench.cli.options import ids, snapshot_of
 from peftbench.cli.output import console, print_json, records, say, warn_damaged
 from peftbench.core.spec import BAD, FAULTY
 
@@ -53,14 +53,15 @@ def run_and_report(
         with live_progress(prepared.left) as watch:
             prepared.launch(launcher, watch)
     except StoppedError as error:
-        if not place.entries():
-            raise
         stopped = error
+    after = snapshot_of(place.root)
+    if stopped and not after.entries():
+        raise stopped
     specs = search.asked()
-    leaderboard(place, specs, as_json)
+    leaderboard(after, specs, as_json)
     say_fruitless(search)
     wanted = ids(specs)
-    ended = [entry for id_, entry in place.entries().items() if id_ in wanted]
+    ended = [entry for id_, entry in after.entries().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]
     reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
     for how, reason in reasons if len(reasons) <= SHOWN else ():

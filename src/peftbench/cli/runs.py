@@ -71,10 +71,12 @@ def run(
 
     plugins = plug(plugin)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins, seconds(timeout))
-    place = open_store(store)
-    search = grid_search(grid, (model, limit, size), place)
-    warn(place.missing(search.stand_ins()), options.data, workers)
-    run_and_report(search, place, options, grid, launcher=launcher, retry_failed=retry_failed, as_json=as_json)
+    before = snapshot_of(store)
+    search = grid_search(grid, (model, limit, size), before)
+    warn(before.missing(search.stand_ins()), options.data, workers)
+    run_and_report(
+        search, open_store(store), options, grid, launcher=launcher, retry_failed=retry_failed, as_json=as_json
+    )
 
 
 def status(

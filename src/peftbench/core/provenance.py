@@ -93,13 +93,18 @@ def code() -> dict[str, dict[str, Any]]:
 
 def source_digests() -> dict[str, str]:
     """Twelve hexadecimal digits of the content of peftbench's own source, and of each plugin file."""
-    here = Path(__file__).parents[1]
-    files = (path for path in sorted(here.rglob("*")) if path.suffix in SOURCE)
-    found = {"peftbench": _digest((path.relative_to(here).as_posix(), path) for path in files)}
+    found = {"peftbench": _own_digest()}
     for name, module in sorted(sys.modules.items()):
         if name.startswith(PLUGIN) and module.__file__:
             found[Path(module.__file__).name] = _digest([("", Path(module.__file__))])
     return found
+
+
+@cache
+def _own_digest() -> str:
+    here = Path(__file__).parents[1]
+    files = (path for path in sorted(here.rglob("*")) if path.suffix in SOURCE)
+    return _digest((path.relative_to(here).as_posix(), path) for path in files)
 
 
 def settings() -> dict[str, Any]:

@@ -40,9 +40,10 @@ def prepare(search: Search, store: Store, options: Options, retry_failed: bool =
     Raises `UserError` if the store cannot be written.
     """
     store.open()
-    entries, held = store.entries(), store.run_results()
-    again = {id_: held[id_].spec for id_, entry in entries.items() if retry_failed and entry.status in BAD}
-    search.start_from(store.run_results(but=again))
+    entries = store.entries()
+    failed = {id_: entry for id_, entry in entries.items() if retry_failed and entry.status in BAD}
+    again = {id_: result.spec for id_, result in store.run_results(failed).items()}
+    search.start_from(store.run_results({id_: entry for id_, entry in entries.items() if id_ not in failed}))
     options = replace(options, replace={id_: store.stamps(spec) for id_, spec in again.items()})
     missing = search.missing()
     return GridRun(search, store, options, missing, search.total, len(search.asked()) - len(missing))

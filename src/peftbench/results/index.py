@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peftbench.core.cache_folder import cache_directory
+from peftbench.core.registry import UserError
 from peftbench.results.digests import RESULT
 
 BATCH = 500
@@ -40,8 +41,8 @@ SHAPED_BY = (
 """Source files that decide what the index holds."""
 
 
-class DamagedIndexError(Exception):
-    """The index does not hold what was written to it. Its file is gone, and a new index can be made."""
+class DamagedIndexError(UserError):
+    """The index does not hold what was written to it. Its file was removed, and a new index can be made."""
 
 
 class IndexEntry(NamedTuple):
@@ -98,6 +99,11 @@ class Index:
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
         self.path = cache_directory() / "stores" / f"{name}-{_code_digest()}.sqlite"
         self._database = _opened(self.path)
+        for other in self.path.parent.glob(f"{name}-*"):
+            if not other.name.startswith(self.path.name):
+                # Of other code, or the journal of such a file.
+                with contextlib.suppress(OSError):
+                    other.unlink()
         self._added: dict[str, tuple[IndexEntry, Content]] = {}
         try:
             self.entries = self._all()
@@ -139,8 +145,8 @@ class Index:
 
     def _write(self, lost: list[tuple[str]]) -> None:
         with self._database as changes:
-            for table in ("entries", "contents"):
-                changes.executemany(f"delete from {table} where place = ?", lost)  # noqa: S608 - our own two names
+            changes.executemany("delete from entries where place = ?", lost)
+            changes.executemany("delete from contents where place = ?", lost)
             changes.executemany(
                 "insert or replace into entries values (?, ?, ?, ?, ?, ?, ?)",
                 [entry for entry, _ in self._added.values()],
@@ -150,36 +156,38 @@ class Index:
                 [(place, *_packed(content)) for place, (_, content) in self._added.items()],
             )
 
-    def rows(self, places: Iterable[str]) -> Iterator[tuple[dict[str, Any], str | None]]:
+    def rows(self, entries: Iterable[IndexEntry]) -> list[tuple[dict[str, Any], str | None]]:
         """The row and the row scores of each of these runs. Raises `DamagedIndexError`."""
-        for _, (row, scores) in self._of("row, row_scores", places):
-            yield row, scores
+        with self._damage_found():
+            return [
+                (json.loads(row), None if scores is None else zlib.decompress(scores).decode())
+                for row, scores in self._held("select row, row_scores from contents where place = ?", entries)
+            ]
 
-    def curves(self, places: Iterable[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """The place of each of these runs, with the points of its curve. Raises `DamagedIndexError`."""
-        for place, (curve,) in self._of("curve", places):
-            yield place, curve
+    def curves(self, entries: Iterable[IndexEntry]) -> list[list[dict[str, Any]]]:
+        """The points of the curve of each of these runs. Raises `DamagedIndexError`."""
+        with self._damage_found():
+            return [
+                json.loads(zlib.decompress(curve))
+                for (curve,) in self._held("select curve from contents where place = ?", entries)
+            ]
 
-    def _of(self, columns: str, places: Iterable[str]) -> Iterator[tuple[str, list[Any]]]:
+    def _held(self, question: str, entries: Iterable[IndexEntry]) -> Iterator[tuple[Any, ...]]:
         self.write()
+        for entry in entries:
+            found = self._database.execute(question, (entry.place,)).fetchone()
+            if found is None:
+                raise ValueError(f"it lacks {entry.place}")
+            yield found
+
+    @contextlib.contextmanager
+    def _damage_found(self) -> Iterator[None]:
         try:
-            for place in places:
-                found = self._database.execute(
-                    f"select {columns} from contents where place = ?",  # noqa: S608 - our own names
-                    (place,),
-                ).fetchone()
-                yield place, [_unpacked(name, value) for name, value in zip(columns.split(", "), found, strict=True)]
+            yield
         except (sqlite3.DatabaseError, TypeError, ValueError, zlib.error) as error:
             self._database.close()
             self.path.unlink(missing_ok=True)
-            raise DamagedIndexError(f"{self.path}: {error}") from error
-
-
-def _unpacked(column: str, value: Any) -> Any:
-    if column == "row":
-        return json.loads(value)
-    text = None if value is None else zlib.decompress(value).decode()
-    return text if column == "row_scores" else json.loads(text or "[]")
+            raise DamagedIndexError(f"{self.path}: {error}. It was removed: give the command again") from error
 
 
 def _packed(content: Content) -> tuple[str, bytes | None, bytes]:

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +58,7 @@ NAME_LENGTH = 100
 """Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
 
 
-Piece = TypeVar("Piece")
+Read = TypeVar("Read")
 
 
 class Store:
@@ -243,13 +243,20 @@ class Store:
         index.keep_only(found)
 
     def results(self) -> "Mapping[str, tuple[RunResult, Path]]":
-        """Every undamaged result with its folder, by run id. A result is read when it is asked for."""
-        return StoredResults(self.root, self.entries())
+        """Every undamaged result with its folder, by run id. A result is read when it is first asked for."""
+        return ReadWhenAsked(self.entries(), self._read)
 
-    def run_results(self, but: Collection[str] = ()) -> "Mapping[str, RunResult]":
-        """As `results`, without folders, and without the runs of these ids."""
-        stored = self.results()
-        return RunResults(stored, stored.keys() - set(but) if but else stored.keys())
+    def run_results(self, entries: Mapping[str, IndexEntry] | None = None) -> "Mapping[str, RunResult]":
+        """The results of these entries, by default of all, by run id. A result is read when it is first asked for."""
+        return ReadWhenAsked(self.entries() if entries is None else entries, lambda entry: self._read(entry)[0])
+
+    def _read(self, entry: IndexEntry) -> tuple[RunResult, Path]:
+        """The result of an entry, and its folder. Raises `UserError` if it has been damaged or removed since."""
+        folder = self.root / entry.place
+        try:
+            return _validated(folder / RESULT, unseal(folder / RESULT, SCHEMA)[0]), folder
+        except DamagedError as error:
+            raise UserError(f"{error}: it changed while it was read; give the command again") from error
 
     def scan(self) -> Iterator[tuple[Path, RunResult | DamagedError]]:
         """The path of every result file, with the result or what is wrong with it or another file of its folder.
@@ -314,93 +321,74 @@ class Store:
 
         rows = [
             row | {"row_scores": None if scores is None else row_scores(scores)}
-            for row, scores in self._indexed_content(Index.rows, ids)
+            for row, scores in self._from_index(Index.rows, self._chosen(ids))
         ]
         return pd.DataFrame(rows, columns=COLUMNS).sort_values(list(ORDER), ignore_index=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the table of all runs, in its order, without `row_scores`. Quicker than `table`."""
-        rows = (row for row, _ in self._indexed_content(Index.rows, None))
+        rows = (row for row, _ in self._from_index(Index.rows, self._chosen(None)))
         return sorted(rows, key=lambda row: [(isinstance(row[name], str), row[name]) for name in ORDER])
 
     def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
         """Learning curves: one row per validation, with the id of its run."""
         import pandas as pd
 
-        curves = self._indexed_content(Index.curves, ids)
-        names = {entry.place: entry.id for entry in self.entries().values()}
-        points = [{"id": names[place], **point} for place, curve in curves for point in curve]
+        chosen = self._chosen(ids)
+        curves = self._from_index(Index.curves, chosen)
+        points = [{"id": entry.id, **point} for entry, curve in zip(chosen, curves, strict=True) for point in curve]
         return pd.DataFrame(points, columns=["id", "step", "tokens", "seconds", "train_loss", "validation_loss"])
 
-    def _indexed_content(
-        self, read: Callable[[Index, Iterable[str]], Iterator[Piece]], ids: Iterable[str] | None
-    ) -> list[Piece]:
-        """What the index holds of all runs, or those of `ids`. A damaged index is made anew."""
-        wanted = None if ids is None else set(ids)
-        for _ in range(2):
-            places = [entry.place for id_, entry in self.entries().items() if wanted is None or id_ in wanted]
-            assert self._index is not None
-            try:
-                return list(read(self._index, places))
-            except DamagedIndexError as error:
-                damaged, self._index, self._kept = error, None, None
-        raise UserError(f"{damaged}. Give the command again")
+    def _chosen(self, ids: Iterable[str] | None) -> list[IndexEntry]:
+        entries = self.entries()
+        wanted = entries.keys() if ids is None else set(ids)
+        return [entry for id_, entry in entries.items() if id_ in wanted]
 
-
-class RunResults(Mapping[str, RunResult]):
-    """As `StoredResults`, without folders."""
-
-    def __init__(self, stored: Mapping[str, tuple[RunResult, Path]], ids: Collection[str]) -> None:
-        self.stored, self.ids = stored, ids
-
-    def __getitem__(self, id_: str) -> RunResult:
-        if id_ not in self.ids:
-            raise KeyError(id_)
-        return self.stored[id_][0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.ids)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __contains__(self, id_: object) -> bool:
-        return id_ in self.ids
-
-
-class StoredResults(Mapping[str, tuple[RunResult, Path]]):
-    """Results with their folders, by run id, which are read when they are asked for.
-
-    Raises `UserError` for one that has changed since the store was looked at and is damaged or gone.
-    """
-
-    def __init__(self, root: Path, entries: Mapping[str, IndexEntry]) -> None:
-        self.root, self.entries = root, entries
-
-    def __getitem__(self, id_: str) -> tuple[RunResult, Path]:
-        folder = self.root / self.entries[id_].place
+    def _from_index(
+        self, read: "Callable[[Index, list[IndexEntry]], list[Read]]", entries: list[IndexEntry]
+    ) -> "list[Read]":
+        """What the index holds of these runs, which were found by a look. A damaged index is made anew."""
+        assert self._index is not None
         try:
-            return _validated(folder / RESULT, unseal(folder / RESULT, SCHEMA)[0]), folder
-        except DamagedError as error:
-            raise UserError(f"{error}: it changed while it was read; give the command again") from error
+            return read(self._index, entries)
+        except DamagedIndexError:
+            self._index = Index(self.root)
+        for _ in self.look():
+            pass
+        return read(self._index, entries)
+
+
+class ReadWhenAsked(Mapping[str, Read]):
+    """What is read of results, by run id: each when it is first asked for."""
+
+    def __init__(self, entries: Mapping[str, IndexEntry], read: Callable[[IndexEntry], Read]) -> None:
+        self._entries, self._read = entries, read
+        self._found: dict[str, Read] = {}
+
+    def __getitem__(self, id_: str) -> Read:
+        if id_ not in self._found:
+            self._found[id_] = self._read(self._entries[id_])
+        return self._found[id_]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.entries)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._entries)
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self.entries
+        return id_ in self._entries
 
 
 def _folders(path: str) -> list[str]:
-    """Names of the folders in a folder, in order; none if it is not there."""
+    """Names of the folders in a folder, in order; none if it is not there. Raises `UserError` if it cannot be read."""
     try:
         with os.scandir(path) as found:
             return sorted(one.name for one in found if one.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; its runs are not known to be missing") from error
 
 
 def _indexed(root: Path, place: str) -> tuple[IndexEntry, Content]:
