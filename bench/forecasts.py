@@ -17,13 +17,13 @@ from peftbench.engine.base_model import Base
 from peftbench.engine.model_without_weights import FORMULAS
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
-from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
+from peftbench.profiling.cost_by_length import profile
 from peftbench.profiling.devices import find_device
 from peftbench.profiling.dry_run import BatchShape
-from peftbench.profiling.profiles import profile
+from peftbench.single_run import adapt
 
 METHODS_SHOWN: tuple[Any, ...] = (
     *("full", "lora", "dora", "ia3", "adapter", "bitfit", "lntuning"),

@@ -70,7 +70,7 @@ def _warm_workers() -> Iterator[None]:
     from peftbench.launch import local
 
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["peftbench.launch.worker", "peftbench.experiment", "conftest"])
+    server.set_forkserver_preload(["peftbench.launch.worker", "peftbench.single_run", "conftest"])
 
     def start(theirs: Any) -> Forked:
         return Forked(server.Process(target=in_environment, args=(dict(os.environ), theirs), daemon=True))

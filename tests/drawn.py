@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from peftbench.report import figures
-from peftbench.studies.report_blocks import Figure
+from peftbench.studies.presentation_blocks import Figure
 
 
 def data_rows(figure: Figure, *fields: str) -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
-from peftbench.results.table_rows import arguments, arguments_text
+from peftbench.results.runs_table import arguments, arguments_text
 from peftbench.studies import study
-from peftbench.studies._groups import groups
+from peftbench.studies._comparable_groups import groups
 from peftbench.studies.ablation import Ablation, ablations
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import TASKS, curves, run
 
 SEEDS = (0, 1, 2)

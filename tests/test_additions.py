@@ -38,9 +38,9 @@ STUDY = '''"""How many runs each method has."""
 
 from collections.abc import Mapping
 
-from peftbench.studies._figures import Style
-from peftbench.studies.report_blocks import Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies._figure_style import Style
+from peftbench.studies.presentation_blocks import Section, Table
+from peftbench.studies.study_input import RunData
 
 ORDER = 90
 

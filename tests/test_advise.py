@@ -14,13 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from peftbench.advisor.evidence_kernel import EvidenceCell, KnownFacts, Place, ScoredMethod, evidence_cells, nearness
+from peftbench.advisor.evidence_similarity import (
+    EvidenceCell,
+    KnownFacts,
+    Place,
+    ScoredMethod,
+    evidence_cells,
+    nearness,
+)
 from peftbench.advisor.presentation import advice_section, data
 from peftbench.advisor.recommend import PREFERENCES, Advice, Predicted, Question, known_methods, recommend
 from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, RegretReport, leave_one_task_out
 from peftbench.advisor.score_model import ADVANTAGES, GaussianProcess, Series, learn
 from peftbench.cli import app
-from peftbench.cli.quantities import quantity
+from peftbench.cli.options import quantity
 from peftbench.core.costs import LIMITS
 from peftbench.core.registry import UserError
 from peftbench.results import published

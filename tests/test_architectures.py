@@ -20,10 +20,10 @@ from peftbench.engine.decode_strategy import choose
 from peftbench.engine.families import max_positions
 from peftbench.engine.generation import answer_rows, check_fits
 from peftbench.engine.tokenization import Encoded, encode_examples
-from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
+from peftbench.single_run import Worker, adapt, run
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 

@@ -13,7 +13,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from peftbench.cli import app, listing, main
+from peftbench.cli import app, main
+from peftbench.cli.method_and_task_facts import KINDS, listing
 from peftbench.core.spec import Costs, RunResult, RunSpec
 from peftbench.grid.expand import expand
 from peftbench.launch import Options, Watch, launchers
@@ -126,11 +127,11 @@ def test_help_names_every_verb() -> None:
 # list and show
 
 
-@pytest.mark.parametrize("kind", listing.KINDS[:-1])
+@pytest.mark.parametrize("kind", KINDS[:-1])
 def test_list(kind: str) -> None:
     listed = call("list", kind, "--json")
     assert listed.code == 0
-    assert listed.json == json.loads(json.dumps(listing.listing(kind)))
+    assert listed.json == json.loads(json.dumps(listing(kind)))
     names = [entry["name"] for entry in listed.json]
     assert len(names) > 1
     lines = call("list", kind).out.splitlines()
@@ -138,7 +139,7 @@ def test_list(kind: str) -> None:
 
 
 def test_listings_say_what_matters() -> None:
-    by_name = {kind: {one["name"]: one for one in listing.listing(kind)} for kind in listing.KINDS[:-1]}
+    by_name = {kind: {one["name"]: one for one in listing(kind)} for kind in KINDS[:-1]}
     assert by_name["methods"]["lora"]["learning_rate"] == METHODS["lora"].facts.learning_rate
     assert "rank=16" in by_name["methods"]["lora"]["arguments"]
     assert by_name["tasks"]["rte"]["metrics"] == "f1, accuracy"

@@ -10,7 +10,7 @@ import pytest
 from conftest import SHARED
 from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers
-from peftbench.sandbox.trial import passes
+from peftbench.sandbox.run_program_tests import passes
 from peftbench.tasks import TASKS, suite
 from peftbench.tasks._loading import DataError, example_of
 from peftbench.tasks._prompt import prompt

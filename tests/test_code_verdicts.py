@@ -17,7 +17,7 @@ import pytest
 from peftbench import sandbox
 from peftbench.metrics import METRICS, Answers, UnavailableError, score_metric
 from peftbench.sandbox import NotContainedError, ResourceLimits
-from peftbench.sandbox.trial import judge_program, nonempty_lines, passes
+from peftbench.sandbox.run_program_tests import judge_program, nonempty_lines, passes
 from peftbench.tasks import TASKS
 from peftbench.tasks._loading import example_of
 from peftbench.tasks.pocket import code

@@ -13,7 +13,7 @@ from peftbench.report.tables import section_markdown
 from peftbench.studies import study
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.convergence import Convergence, Pace, convergences, geometric, reached
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import run
 
 EVIL = "<script>alert('x')</script>|$x$"

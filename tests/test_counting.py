@@ -11,11 +11,11 @@ from transformers import AutoConfig
 
 import peftbench
 from peftbench.core.registry import UserError
-from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_types import REFUSED, types
 from peftbench.profiling.parameters_and_flops import CostEstimate, estimate_costs, forward_flops
+from peftbench.single_run import adapt
 from test_cli import call
 from test_placement import CONFIGS, build
 

@@ -33,7 +33,7 @@ from peftbench.results.published import (
 )
 from peftbench.results.published.peft_methods import method_of
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from peftbench.tasks import TASKS
 from synthetic_table import curves, table
 

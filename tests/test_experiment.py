@@ -8,18 +8,18 @@ import pandas as pd
 import pytest
 import torch
 
-from peftbench import experiment
+from peftbench import single_run
 from peftbench.core.spec import RunResult, RunSpec
 from peftbench.engine.base_integrity import model_checksum
 from peftbench.engine.base_model import Base
 from peftbench.engine.generation import in_batches
 from peftbench.engine.tokenization import Encoded, Encoder, encode_examples
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
 from peftbench.results.run_diff import compare_runs
+from peftbench.results.runs_table import table_row
 from peftbench.results.schema import COLUMNS
-from peftbench.results.table_rows import table_row
+from peftbench.single_run import Worker, run
 from peftbench.studies.leaderboard import leaderboards
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
@@ -156,7 +156,7 @@ def test_a_run_that_diverges_keeps_what_it_had(tiny_models: dict[str, Path], tmp
 def test_an_unforeseen_error_is_a_row_with_its_traceback(
     tiny_models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experiment, "answer_rows", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(single_run, "answer_rows", lambda *_, **__: 1 / 0)
     (spec,) = specs(tiny_models["llama"], ["lora"])
     result, predictions = do(spec, Worker(), tmp_path)
     assert (result.status, result.error, predictions) == ("failed", "ZeroDivisionError: division by zero", [])
@@ -168,7 +168,7 @@ def test_memory_that_runs_out_in_answering_is_a_status(
 ) -> None:
     worker, (spec,) = Worker(), specs(tiny_models["llama"], ["lora"])
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "answer_rows", lambda *_, **__: torch.empty(1 << 60, dtype=torch.uint8, device="cpu"))
+        patch.setattr(single_run, "answer_rows", lambda *_, **__: torch.empty(1 << 60, dtype=torch.uint8, device="cpu"))
         result, predictions = do(spec, worker, tmp_path)
     assert (result.status, predictions) == ("out-of-memory", [])
     assert "can't allocate memory" in str(result.error)

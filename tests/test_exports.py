@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from peftbench.cli.output import records
-from peftbench.cli.run_and_report import print_results
+from peftbench.cli.run_with_progress import print_results
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
@@ -21,7 +21,7 @@ from peftbench.report.latex import latex, latex_escaped
 from peftbench.results.published import gather, kept_published, published_frame
 from peftbench.results.store import Store
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import run, table
 from test_cli import call
 from test_evidence import result_file

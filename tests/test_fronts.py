@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
-from peftbench.studies._groups import groups
+from peftbench.studies._comparable_groups import groups
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.pareto import Front, dominated, front
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import curves, run, table
 
 POINTS = st.dictionaries(

@@ -12,11 +12,11 @@ from peftbench.core.spec import RunResult, RunSpec
 from peftbench.engine import energy
 from peftbench.engine import train as training
 from peftbench.engine.tokenization import Encoded
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import Adapted
 from peftbench.profiling.devices import find_device
 from peftbench.profiling.forecast import forecast
+from peftbench.single_run import Worker, run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not device.has_gpu(), reason="not run: no GPU")]
 

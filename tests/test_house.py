@@ -24,7 +24,7 @@ LAYERS = (
     ("methods", "tasks"),
     ("engine", "grid", "results"),
     ("profiling", "studies", "tuning"),
-    ("advisor", "experiment", "report"),
+    ("advisor", "single_run", "report"),
     ("checks", "launch"),
     ("gating",),
     ("cli",),
@@ -36,7 +36,7 @@ MOST_ENTRIES = 20
 UNITS = ("methods", "tasks", "metrics")
 """Packages whose files without a leading underscore are units: they do not know each other."""
 HEAVY = {"torch", "transformers", "peft", "accelerate", "safetensors"}
-TORCH_PACKAGES = {"engine", "experiment", "profiling"}
+TORCH_PACKAGES = {"engine", "single_run", "profiling"}
 """`experiment` is the engine's caller and is imported by worker processes alone."""
 FILE_LINES, UNIT_LINES, BODY_LINES = 500, 100, 60
 """Beyond these a warning is given."""
@@ -145,7 +145,8 @@ def test_no_vague_names() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; import peftbench.cli, peftbench.grid.expand, peftbench.results.store, peftbench.cli.listing as c;"
+        "import sys; import peftbench.cli, peftbench.grid.expand, peftbench.results.store;"
+        "import peftbench.cli.method_and_task_facts as c;"
         "[c.listing(k) for k in c.KINDS[:-1]];"
         "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'pandas') if m in sys.modules])"
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import made_store
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, RunSpec
-from peftbench.results import digests, index
+from peftbench.results import digests, read_cache
 from peftbench.results.store import Store
 
 CELLS = [(method, task, seed) for method in ("lora", "full") for task in ("sst2", "cola") for seed in (0, 1)]
@@ -93,7 +93,7 @@ def test_an_index_with_a_damaged_page_is_made_anew(root: Path, tmp_path: Path) -
 
 def test_an_index_of_other_code_is_not_used(root: Path, monkeypatch: pytest.MonkeyPatch, reads: Counter[str]) -> None:
     Store(root).entries()
-    monkeypatch.setattr(index, "_code_digest", lambda: "other")
+    monkeypatch.setattr(read_cache, "_code_digest", lambda: "other")
     Store(root).entries()
     assert set(reads.values()) == {2}
 
@@ -101,7 +101,7 @@ def test_an_index_of_other_code_is_not_used(root: Path, monkeypatch: pytest.Monk
 def test_files_of_other_code_are_removed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(root).entries()
     old = index_file(tmp_path)
-    monkeypatch.setattr(index, "_code_digest", lambda: "other")
+    monkeypatch.setattr(read_cache, "_code_digest", lambda: "other")
     Store(root).entries()
     assert index_file(tmp_path) != old
 
@@ -139,7 +139,7 @@ def test_a_cache_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPa
         full = tmp_path / "full"
         (full / "stores").mkdir(parents=True)
         monkeypatch.setenv("PEFTBENCH_CACHE", str(full))
-        name = index.Index(root).path
+        name = read_cache.Index(root).path
         name.unlink()
         name.symlink_to("/dev/full")
         pd.testing.assert_frame_equal(Store(root).table(), table)
@@ -149,7 +149,7 @@ def test_one_that_another_process_writes_is_waited_for_and_then_done_without(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Store(root).table()
-    monkeypatch.setattr(index, "WAIT", 0.1)
+    monkeypatch.setattr(read_cache, "WAIT", 0.1)
     made_store.store(root, made_store.result("ia3"))
     other = sqlite3.connect(index_file(tmp_path))
     other.execute("begin exclusive")
@@ -208,7 +208,7 @@ def test_whatever_happens_to_files_an_indexed_store_is_as_a_new_one(
         else:
             indexed.entries()
     fresh = Store(root)
-    fresh._index = index.Index(tmp_path / "nothing")
+    fresh._index = read_cache.Index(tmp_path / "nothing")
     assert indexed.entries().keys() == fresh.entries().keys()
     assert indexed.damaged == fresh.damaged
     pd.testing.assert_frame_equal(indexed.table(), fresh.table())

@@ -14,13 +14,13 @@ from peftbench.engine.merging import decide
 from peftbench.engine.peak_memory import tensor_bytes
 from peftbench.engine.quantization import Quantise, quantization_constants
 from peftbench.engine.tokenization import Encoded
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.profiling import latency
-from peftbench.profiling.extra_measurements import peak_memory
 from peftbench.profiling.latency import Twin, by_turns, measure_latencies, middling, summed_up, token_times
+from peftbench.profiling.post_training_measurements import peak_memory
+from peftbench.single_run import Worker, run
 from peftbench.tasks import TASKS
 
 ROWS = [Encoded(list(range(3, 3 + length)), [5, 1]) for length in (4, 9, 6, 5, 30)]

@@ -16,7 +16,7 @@ from peftbench.studies._pscp_weights import SETS, weight_set
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies.leaderboard import Leaderboard, LeaderboardRow, NotComparableError, leaderboards, pscp_by_method
 from peftbench.studies.pscp import penalised_score
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import TASKS, run, table
 
 CURVE = ["id", "step", "tokens", "seconds", "train_loss", "validation_loss"]

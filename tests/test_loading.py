@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from peftbench.core.registry import UserError
 from peftbench.engine.base_model import Base
-from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
+from peftbench.single_run import Worker, adapt, run
 
 State = dict[str, torch.Tensor]
 Q = "model.layers.0.self_attn.q_proj.weight"

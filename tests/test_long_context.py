@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peftbench.core.registry import UserError
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
+from peftbench.single_run import Worker, run
 from peftbench.tasks import TASKS, Example, suite
 from peftbench.tasks import long_context as filling
 from peftbench.tasks._splits import RowLimits, Splits, split

@@ -12,10 +12,10 @@ from peftbench.core.spec import RunResult
 from peftbench.engine.base_model import Base
 from peftbench.engine.merging import decide, exactly
 from peftbench.engine.tokenization import Encoded
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
+from peftbench.single_run import Worker, run
 
 PLUGIN = '''
 """A low-rank update of one layer, with merges that are right or wrong in several ways."""

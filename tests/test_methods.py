@@ -17,9 +17,9 @@ from peftbench.engine.generation import generate
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
-from peftbench.experiment import adapt
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
+from peftbench.single_run import adapt
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 

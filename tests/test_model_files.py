@@ -9,10 +9,10 @@ import torch
 
 from peftbench.core.registry import UserError
 from peftbench.engine.base_model import Base
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
-from peftbench.models.trained_files import identity, needed_files, weight_bytes
+from peftbench.models.saved_model_files import identity, needed_files, weight_bytes
+from peftbench.single_run import Worker, run
 
 
 def adapter(model: Path, folder: Path, **more: Any) -> Path:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from peftbench import experiment
+from peftbench import single_run
 from peftbench.core.spec import RunResult, Training
 from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
@@ -20,10 +20,10 @@ from peftbench.engine.generation import generate, rank_choices
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, summed_loss
-from peftbench.experiment import Worker
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
+from peftbench.single_run import Worker
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 
@@ -44,7 +44,7 @@ def done(model: Path, method: Any, task: str, folder: Path) -> RunResult:
     grid: dict[str, Any] = {"models": [str(model)], "methods": [method], "tasks": [task], "sizes": [16]}
     (spec,) = expand(grid | {"train": {"max_steps": 1}, "eval": {"test_rows": 4}})
     folder.mkdir(exist_ok=True)
-    return experiment.run(spec, Worker(), folder, lambda _: None)[0]
+    return single_run.run(spec, Worker(), folder, lambda _: None)[0]
 
 
 def not_a_number(_name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -33,9 +33,9 @@ from peftbench.engine.tokenization import (
     encode_examples,
     unwritable,
 )
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.models import find
+from peftbench.single_run import Worker, run
 from peftbench.tasks import TASKS, Example, TaskFacts
 
 FACTS = TaskFacts(

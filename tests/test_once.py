@@ -8,7 +8,7 @@ import pytest
 import made_store
 from peftbench.grid.expand import expand
 from peftbench.results.store import Store
-from peftbench.studies import _setting_selection, run_data, studies
+from peftbench.studies import _setting_selection, studies, study_input
 from test_cli import call
 
 
@@ -29,7 +29,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     # Wherever it was imported to: a study that chooses by itself is counted too.
     for module in (
         _setting_selection,
-        run_data,
+        study_input,
         *(__import__(s.analyse.__module__, fromlist="x") for s in studies().values()),
     ):
         if hasattr(module, "compared_runs"):

@@ -13,11 +13,11 @@ from peftbench.core.spec import RunResult, RunSpec
 from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.families.decoder import forward
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._saved_files import describe, examine
 from peftbench.models import find
+from peftbench.single_run import Worker, run
 from test_cli import assert_one_line, call
 
 METHODS_KEPT: list[Any] = [

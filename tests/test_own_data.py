@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand, load_grid
+from peftbench.single_run import Worker, run
 from peftbench.tasks import resolve
 from peftbench.tasks._file_formats import DataError, read_table
 from peftbench.tasks._prompt import prompt

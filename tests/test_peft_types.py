@@ -12,11 +12,11 @@ import peftbench
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.engine.base_model import Base
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.methods._peft_types import types
 from peftbench.models import find
+from peftbench.single_run import Worker, run
 
 
 def specs(*entries: Any, **keys: Any) -> list[RunSpec]:

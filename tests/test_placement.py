@@ -16,10 +16,10 @@ import torch
 from conftest import SHARED
 from peftbench.core.registry import UserError
 from peftbench.engine.base_model import Base
-from peftbench.experiment import Worker, adapt, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted, method
 from peftbench.models import find
+from peftbench.single_run import Worker, adapt, run
 
 SIZE: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
 WIDE = SIZE | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

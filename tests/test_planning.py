@@ -22,17 +22,17 @@ from peftbench.engine.model_without_weights import FORMULAS
 from peftbench.engine.peak_memory import Memory
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, longest_rows
-from peftbench.experiment import adapt
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.models import find
 from peftbench.profiling import is_large
 from peftbench.profiling.calibration import fit
+from peftbench.profiling.cost_by_length import Profile, points, profile
 from peftbench.profiling.devices import Device, find_device, known_devices
 from peftbench.profiling.dry_run import Counts, Rehearsal
 from peftbench.profiling.forecast import CellForecast, Forecast, forecast, longest
-from peftbench.profiling.profiles import Profile, points, profile
 from peftbench.profiling.row_lengths import measured_lengths, row_lengths
+from peftbench.single_run import adapt
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 from test_cli import call
@@ -154,7 +154,7 @@ def test_a_profile_is_kept_for_the_same_question_alone(tmp_path: Path, monkeypat
     first = profile(asked, [(20, 4)], bf16=False)
     (path,) = (tmp_path / "profiles").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("peftbench.profiling.profiles.rehearse", lambda *_: pytest.fail("rehearsed again"))
+        patch.setattr("peftbench.profiling.cost_by_length.rehearse", lambda *_: pytest.fail("rehearsed again"))
         kept = profile(asked, [(20, 4)], bf16=False)
         assert kept == first
         assert kept.at((30, 4)) == first.at((30, 4))

@@ -17,11 +17,11 @@ from peftbench.engine.peak_memory import tracked
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.train import Trainer
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
-from peftbench.results.table_rows import table_row
+from peftbench.results.runs_table import table_row
+from peftbench.single_run import Worker, run
 from test_methods import ELSEWHERE, SMALL, TRAINING, rows
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra `quantised` is not installed")

@@ -83,7 +83,7 @@ def test_the_method(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
         "eval": {"test_rows": 4},
     }
     (spec,) = expand(grid)
-    from peftbench.experiment import Worker, run
+    from peftbench.single_run import Worker, run
 
     result, _ = run(spec, Worker(), tmp_path, lambda _event: None)
     assert result.status == "ok", result.error

@@ -22,12 +22,12 @@ from peftbench.report.tables import failures, leaderboards_csv, leaderboards_mar
 from peftbench.report.terminal import View, print_section
 from peftbench.studies import pscp_sensitivity, study
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import styles
+from peftbench.studies._figure_style import styles
 from peftbench.studies._leaderboard_figures import learning_curves, score_cost
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._text_format import count_text, missing_cells_text
 from peftbench.studies.leaderboard import Leaderboard, leaderboards
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import METHODS, curves, run, table
 
 EVIL = "<script>alert('x')</script>|$x$"

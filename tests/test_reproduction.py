@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from peftbench import experiment
-from peftbench.core import installation, provenance, seeds
+from peftbench import single_run
+from peftbench.core import environment_report, provenance, seeds
 from peftbench.core.spec import Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score
 from peftbench.engine import train
-from peftbench.experiment import Worker, run
 from peftbench.results.run_diff import RunDiff, compare_runs
 from peftbench.results.store import Store
+from peftbench.single_run import Worker, run
 from peftbench.tasks import _splits, resolve
 from sealing import rewrite
 from test_cli import Done, assert_one_line, call, write
@@ -211,7 +211,7 @@ def test_a_result_has_the_seed_of_every_stream_that_was_drawn(
     def watched(seed: int, name: seeds.Stream) -> int:
         return drawn.setdefault(name, seeds.stream(seed, name))
 
-    for user in (experiment, _splits, train):
+    for user in (single_run, _splits, train):
         monkeypatch.setattr(user, "stream", watched)
     (spec,) = _specs(tiny_models["llama"])
     found, _ = run(spec, Worker(), tmp_path, lambda _event: None)
@@ -247,16 +247,16 @@ def test_env() -> None:
 
 
 def test_energy_counters_of_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "POWER", tmp_path)
-    assert installation._rapl() == (False, f"missing: no counter in {tmp_path}")
+    monkeypatch.setattr(environment_report, "POWER", tmp_path)
+    assert environment_report._rapl() == (False, f"missing: no counter in {tmp_path}")
     counter = tmp_path / "intel-rapl:0" / "energy_uj"
     counter.mkdir(parents=True)
-    usable, why = installation._rapl()
+    usable, why = environment_report._rapl()
     assert not usable
     assert why.startswith(f"not readable: {counter}: ")
     counter.rmdir()
     counter.write_text("12\n")
-    assert installation._rapl() == (True, "readable")
+    assert environment_report._rapl() == (True, "readable")
 
 
 def test_the_library_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,9 +271,9 @@ def test_the_library_of_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
             return 0
 
     monkeypatch.setattr("ctypes.CDLL", lambda _name: Library(0))
-    assert installation._nvml() == (True, "readable")
+    assert environment_report._nvml() == (True, "readable")
     monkeypatch.setattr("ctypes.CDLL", lambda _name: Library(9))
-    assert installation._nvml() == (False, "libnvidia-ml.so.1 does not start: error 9")
+    assert environment_report._nvml() == (False, "libnvidia-ml.so.1 does not start: error 9")
 
 
 # reproduce

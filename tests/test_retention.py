@@ -11,12 +11,12 @@ from conftest import SHARED
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Evaluation, RunSpec
 from peftbench.engine.base_model import Base
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import find
 from peftbench.profiling import retention
 from peftbench.profiling.retention import GENERAL, WORDS, base_loss, loss_change, passages
+from peftbench.single_run import Worker, run
 
 ASKED = Evaluation(retention=True)
 

@@ -18,7 +18,7 @@ from peftbench.studies import data_scale, study
 from peftbench.studies._curve_crossing import crossings
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.data_scale import Scale, scales
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from synthetic_table import run
 
 SIZES = (100, 1000, 10_000)

@@ -12,11 +12,11 @@ from scipy import stats as scipy_stats
 from drawn import data_rows, texts
 from peftbench.report.tables import section_markdown
 from peftbench.studies import study
-from peftbench.studies._groups import groups
+from peftbench.studies._comparable_groups import groups
 from peftbench.studies._setting_selection import compared_runs
-from peftbench.studies.report_blocks import Section
-from peftbench.studies.run_data import run_data
+from peftbench.studies.presentation_blocks import Section
 from peftbench.studies.stability import Spread, Stability, Worst, pooled_spread, stability
+from peftbench.studies.study_input import run_data
 from synthetic_table import curves, run, table
 
 NAN = float("nan")

@@ -19,9 +19,9 @@ from peftbench.core import files, provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import SCHEMA, Choice, Costs, DataFacts, Point, RunResult, RunSpec, Score, Training
 from peftbench.results import store
+from peftbench.results.runs_table import table_row
 from peftbench.results.schema import COLUMNS
 from peftbench.results.store import Store, read_result
-from peftbench.results.table_rows import table_row
 
 ROWS = [{"prediction": "ja – nein", "references": ["ja", "yes"]}, {"prediction": "", "references": ["no"]}]
 FACTS = {"cpu": "abacus", "cores": 10}

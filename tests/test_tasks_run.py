@@ -8,9 +8,9 @@ import pytest
 
 from conftest import SHARED
 from peftbench.core.spec import RunResult
-from peftbench.experiment import Worker, run
 from peftbench.grid.expand import expand
 from peftbench.metrics import METRICS
+from peftbench.single_run import Worker, run
 from peftbench.tasks import TASKS
 
 MIRROR = SHARED / "data"

@@ -27,12 +27,12 @@ from peftbench.engine.exceptions import PrunedError
 from peftbench.grid.expand import expand
 from peftbench.launch import Event, Options, local
 from peftbench.launch.reproduce import reproduce_run
-from peftbench.report.model_index import model_index
+from peftbench.report.hub_model_card import model_index
 from peftbench.report.tables import board_remarks, failures
+from peftbench.results.runs_table import table_row
 from peftbench.results.store import Store
-from peftbench.results.table_rows import table_row
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.run_data import run_data
+from peftbench.studies.study_input import run_data
 from peftbench.studies.tuning_trials import searches
 from peftbench.tuning import STARTUP, Search, ceilings_after, search
 

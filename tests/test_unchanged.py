@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import modeling_utils
 
-import peftbench.experiment
+import peftbench.single_run
 from cases import CASES
 from peftbench.engine.base_integrity import ProcessState
 from peftbench.engine.base_model import Base
-from peftbench.experiment import RunFindings, Worker
 from peftbench.models import find
 from peftbench.results.store import Store
+from peftbench.single_run import RunFindings, Worker
 
 Change = Callable[[Any], Any]
 
@@ -103,8 +103,8 @@ PROCESS: dict[str, tuple[Callable[[pytest.MonkeyPatch], Any], str]] = {
         "torch.nn.modules.linear.Linear.forward",
     ),
     "scoring": (
-        lambda patch: patch.setattr(peftbench.experiment, "score_task", no_op),
-        "peftbench.experiment.score_task",
+        lambda patch: patch.setattr(peftbench.single_run, "score_task", no_op),
+        "peftbench.single_run.score_task",
     ),
     "clock": (lambda patch: patch.setattr("time.perf_counter", no_op), "time.perf_counter"),
     "directory": (lambda patch: patch.chdir("/"), "working directory"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from peftbench.advisor.answer import Answer
     from peftbench.core.spec import RunResult, RunSpec, Score
     from peftbench.gating.decision import GateVerdict
-    from peftbench.grid.entries import Entry
+    from peftbench.grid.entry_parsing import Entry
     from peftbench.grid.expand import Grid
     from peftbench.launch import Options, Watch
     from peftbench.methods import Adapted as Adapted
@@ -231,9 +231,9 @@ def evaluate(
     """Score adapters, or fully trained models, that were trained elsewhere, as runs of the store like any other.
 
     `adapters`: their folders; `model`: their base. The other arguments are those of
-    `peftbench.grid.adapters.adapters_grid` and of `run`. Returns the table of these runs.
+    `peftbench.grid.evaluation_grid.adapters_grid` and of `run`. Returns the table of these runs.
     """
-    from peftbench.grid.adapters import adapters_grid
+    from peftbench.grid.evaluation_grid import adapters_grid
 
     _plug(plugins)
     folders = [adapters] if isinstance(adapters, str | Path) else adapters

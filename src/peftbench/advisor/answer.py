@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.advisor import inputs
-from peftbench.advisor.evidence_kernel import EvidenceCell, evidence_cells
+from peftbench.advisor.evidence_similarity import EvidenceCell, evidence_cells
 from peftbench.advisor.inputs import Asked, StartingSettings
 from peftbench.advisor.recommend import Advice, Question, known_methods, recommend
 from peftbench.advisor.score_model import learn

@@ -12,7 +12,7 @@ from peftbench.core.registry import UserError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.advisor.evidence_kernel import KnownFacts, Place
+    from peftbench.advisor.evidence_similarity import KnownFacts, Place
     from peftbench.advisor.recommend import Predicted
     from peftbench.advisor.score_model import ScoreModel
     from peftbench.core.spec import Choice, RunSpec
@@ -36,7 +36,7 @@ class Asked:
 
 def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any] | None, rows: int | None) -> Asked:
     """The model and the task. Raises `UserError` unless just one of task, kind and file is given."""
-    from peftbench.grid.entries import model_choices
+    from peftbench.grid.entry_parsing import model_choices
 
     given = [name for name, value in {"--task": task, "--kind": kind, "--file": file}.items() if value is not None]
     if len(given) > 1:
@@ -48,7 +48,7 @@ def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any
     (base,) = model_choices(model)
     if kind is not None:
         return _of_kind(base, kind, rows)
-    from peftbench.grid.entries import task_choices
+    from peftbench.grid.entry_parsing import task_choices
     from peftbench.tasks import resolve
 
     found = [choice for choice, _ in task_choices(_entry(file) if file else str(task))]
@@ -83,7 +83,7 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
         raise did_you_mean("kind of task", kind, list(get_args(Kind)))
     if rows is None:
         raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
-    from peftbench.grid.entries import task_choices
+    from peftbench.grid.entry_parsing import task_choices
     from peftbench.profiling.row_lengths import measured_lengths
 
     # The one in the middle by the length of its prompts, of those with rows enough for the question.
@@ -96,7 +96,7 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
 
 def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
     """What the tables do not say of their tasks and models."""
-    from peftbench.advisor.evidence_kernel import KnownFacts
+    from peftbench.advisor.evidence_similarity import KnownFacts
     from peftbench.models import known_models as models
     from peftbench.tasks import TASKS
 
@@ -125,7 +125,7 @@ def architecture(name: str) -> tuple[str, float]:
 
 def question_place(question: Asked) -> "Place":
     """Where the question stands among the cells of evidence."""
-    from peftbench.advisor.evidence_kernel import Place
+    from peftbench.advisor.evidence_similarity import Place
     from peftbench.core.spec import display_name
 
     name = question.model.called or display_name(question.model.name)
@@ -156,9 +156,9 @@ def starting_settings(question: Asked, row: Mapping[str, Any], store: "Store") -
 
 def _published(question: Asked, row: Mapping[str, Any]) -> StartingSettings:
     from peftbench.core.spec import RunSpec, Training
-    from peftbench.grid.entries import choices
+    from peftbench.grid.entry_parsing import choices
     from peftbench.methods import METHODS
-    from peftbench.results.table_rows import arguments
+    from peftbench.results.runs_table import arguments
 
     if row.get("unlike"):
         return StartingSettings(

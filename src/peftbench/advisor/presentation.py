@@ -19,7 +19,7 @@ from peftbench.studies._text_format import (
     interval_text,
     size_text,
 )
-from peftbench.studies.report_blocks import Section, Table
+from peftbench.studies.presentation_blocks import Section, Table
 
 TEXTS: Mapping[str, Callable[[float], str]] = {
     "bytes": size_text,

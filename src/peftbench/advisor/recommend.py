@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from peftbench.advisor.evidence_kernel import EvidenceCell, Place, ScoredMethod, nearness
+from peftbench.advisor.evidence_similarity import EvidenceCell, Place, ScoredMethod, nearness
 from peftbench.advisor.score_model import Guess, ScoreModel
 from peftbench.core.costs import LIMITS
 from peftbench.core.registry import did_you_mean

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from peftbench.advisor.evidence_kernel import EvidenceCell, Place
+from peftbench.advisor.evidence_similarity import EvidenceCell, Place
 from peftbench.advisor.recommend import known_methods
 from peftbench.advisor.score_model import NORMAL, ScoreModel, learn
 from peftbench.stats.intervals import UNBOUNDED, Bounds, Interval, Run, cell

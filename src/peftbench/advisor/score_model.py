@@ -5,10 +5,10 @@
 
 Hard and easy tasks can be pooled because a cell's level is taken off first. Each part of a method's advantage is normal
 around 0 with a variance that all methods share, and counts for another place as far as the two places share it
-(`peftbench.advisor.evidence_kernel.kernels`): a method with no run on this kind of task is expected to do as it does
-everywhere, one with little evidence as the mean of the methods does. With the variances given this is linear algebra
-(the best linear unbiased prediction of Henderson, 1975); they are those of highest likelihood (empirical Bayes), held
-by a weak prior that matters where there are few cells. Levels are predicted in the same way.
+(`peftbench.advisor.evidence_similarity.kernels`): a method with no run on this kind of task is expected to do as it
+does everywhere, one with little evidence as the mean of the methods does. With the variances given this is linear
+algebra (the best linear unbiased prediction of Henderson, 1975); they are those of highest likelihood (empirical
+Bayes), held by a weak prior that matters where there are few cells. Levels are predicted in the same way.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.advisor.evidence_kernel import EvidenceCell, Place, kernels
+from peftbench.advisor.evidence_similarity import EvidenceCell, Place, kernels
 
 Array = "np.ndarray[Any, Any]"
 PARTS = ("everywhere", "near", "kind", "task", "cell")

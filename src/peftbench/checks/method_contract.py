@@ -79,7 +79,7 @@ class MethodTrial:
         import torch
 
         from peftbench.core.seeds import stream
-        from peftbench.experiment import adapt
+        from peftbench.single_run import adapt
 
         train = self.asked.train.model_copy(update=settings)
         asked = self.asked.model_copy(update={"train": train, "method": method or self.asked.method})

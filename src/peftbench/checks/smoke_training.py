@@ -40,7 +40,7 @@ def learns(asked: Sequence[RunSpec], splits: Splits, mean_tokens: float, data: P
     """Whether LoRA is better than the untouched model on the main metric. A task too hard for so small a model is no
     problem of the task; a run that fails is.
     """
-    from peftbench.experiment import Worker, run
+    from peftbench.single_run import Worker, run
 
     size = min(ROWS, len(splits.train))
     steps = max(1, min(EPOCHS * size // BATCH, int(TOKENS / (BATCH * mean_tokens))))

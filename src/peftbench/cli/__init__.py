@@ -18,10 +18,12 @@ from peftbench.cli import (
     list_and_show,
     plan,
     reproduce,
-    runs,
     score,
     verify,
 )
+from peftbench.cli.run_status_report import report as report
+from peftbench.cli.run_status_report import run
+from peftbench.cli.run_status_report import status as status
 from peftbench.core.registry import UserError
 from peftbench.core.safe_text import problems, visible
 
@@ -46,7 +48,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (runs.run, evaluate.evaluate, gate.gate, plan.plan, plan.calibrate, runs.status, runs.report):
+for verb in (
+    run,
+    evaluate.evaluate,
+    gate.gate,
+    plan.plan,
+    plan.calibrate,
+    status,
+    report,
+):
     app.command()(verb)
 app.command()(score.score)
 app.command()(advise.advise)

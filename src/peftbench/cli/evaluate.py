@@ -21,7 +21,7 @@ from peftbench.cli.options import (
     seconds,
     size_of,
 )
-from peftbench.cli.run_and_report import run_and_report
+from peftbench.cli.run_with_progress import run_and_report
 
 
 def evaluate(
@@ -62,7 +62,7 @@ def evaluate(
 
     Exit status as for `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has a result.
     """
-    from peftbench.grid.adapters import adapters_grid
+    from peftbench.grid.evaluation_grid import adapters_grid
     from peftbench.launch import Options
     from peftbench.tuning import search
 

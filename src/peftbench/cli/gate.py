@@ -25,13 +25,13 @@ from peftbench.cli.options import (
     size_of,
 )
 from peftbench.cli.output import console, print_json, say
-from peftbench.cli.run_and_report import live_progress
+from peftbench.cli.run_with_progress import live_progress
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
     from peftbench.core.spec import RunSpec
     from peftbench.launch import Options
-    from peftbench.studies.report_blocks import Section
+    from peftbench.studies.presentation_blocks import Section
 
 RESULTS = Path("results/gate")
 """Default store. It is separate because the gate replaces results of another version of the code."""

@@ -31,13 +31,13 @@ def list_units(
     if what == "runs":
         _list_runs(store, as_json)
         return
-    from peftbench.cli import listing
+    from peftbench.cli.method_and_task_facts import BRIEF, listing
 
-    rows = listing.listing(what)
+    rows = listing(what)
     if as_json:
         print_json(rows)
     elif rows:
-        headings = list(listing.BRIEF[what])
+        headings = list(BRIEF[what])
         cells = [["–" if row[heading] is None else str(row[heading]) for heading in headings] for row in rows]
         print_rows(headings, _short(headings, cells))
 
@@ -117,9 +117,9 @@ def show(
 
 def _named(words: list[str]) -> tuple[str | None, str]:
     """The kind, if it is given, and the name. Raises `UserError`."""
-    from peftbench.cli import listing
+    from peftbench.cli.method_and_task_facts import SHOWN, known_names
 
-    kinds = [*listing.SHOWN, "run"]
+    kinds = [*SHOWN, "run"]
     *said, name = words
     if len(said) > 1:
         raise UserError(
@@ -127,19 +127,19 @@ def _named(words: list[str]) -> tuple[str | None, str]:
         )
     if said and said[0] not in kinds:
         raise did_you_mean("kind of thing to show", said[0], kinds)
-    if not said and name in kinds and name not in listing.known_names():
+    if not said and name in kinds and name not in known_names():
         raise UserError(f"show {name}: the name is missing; `peftbench list {name}s` shows the names")
     return (said[0] if said else None), name
 
 
 def _facts(kind: str | None, name: str, store: Path, data: Path | None) -> dict[str, Any]:
     """All facts of the thing of that name. Raises `UserError` if there is none."""
-    from peftbench.cli import listing
+    from peftbench.cli.method_and_task_facts import known_names, unit_facts
 
-    facts = listing.unit_facts(name, data, kind) if kind != "run" else None
+    facts = unit_facts(name, data, kind) if kind != "run" else None
     if facts is not None:
         return facts
     if kind not in (None, "run") or (kind is None and set(name) - set("0123456789abcdef")):
-        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, listing.known_names(kind))
+        raise did_you_mean(kind or "model, method, task, suite, metric, grid or run", name, known_names(kind))
     result, folder = held_store(store).find(name)
     return dict(json.loads(result.model_dump_json(exclude_none=True))) | {"folder": str(folder)}

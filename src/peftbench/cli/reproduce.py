@@ -21,7 +21,7 @@ def env(as_json: AsJson = False) -> None:
 
     Paste it into a bug report.
     """
-    from peftbench.core.installation import extras, installation_facts
+    from peftbench.core.environment_report import extras, installation_facts
 
     found, optional = installation_facts(), extras()
     if as_json:

@@ -12,7 +12,7 @@ from peftbench.core.spec import Choice
 from peftbench.engine.base_model import Base
 from peftbench.methods import Adapted
 from peftbench.methods._saved_files import put_on
-from peftbench.models.trained_files import ORIGIN, TRAINED, weight_bytes
+from peftbench.models.saved_model_files import ORIGIN, TRAINED, weight_bytes
 
 
 def save_checkpoint(adapted: Adapted, folder: Path, keep: bool = True, origin: Mapping[str, Any] | None = None) -> int:

@@ -11,13 +11,13 @@ from peftbench.core import provenance
 from peftbench.core.registry import PLUGIN, UserError, error_line
 from peftbench.core.spec import RunResult, RunSpec
 from peftbench.gating.decision import MARGIN, GateVerdict, Paired, judge_candidate
-from peftbench.grid.entries import Entry
+from peftbench.grid.entry_parsing import Entry
 from peftbench.grid.expand import expand
 from peftbench.methods import METHODS
 from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT
+from peftbench.results.runs_table import arguments_text, row_scores
 from peftbench.results.store import Store, read_result
-from peftbench.results.table_rows import arguments_text, row_scores
 from peftbench.stats.intervals import Run
 from peftbench.studies._coverage import MissingCell
 from peftbench.tasks import resolve

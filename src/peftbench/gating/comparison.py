@@ -11,12 +11,12 @@ from peftbench.gating import cells
 from peftbench.gating.cells import GateDesign
 from peftbench.gating.decision import GateVerdict
 from peftbench.gating.presentation import gate_section, junit
-from peftbench.grid.entries import Entry
+from peftbench.grid.entry_parsing import Entry
 from peftbench.launch import Options
 from peftbench.methods._saved_files import check_base, examine
 from peftbench.models import find
 from peftbench.results.store import Store
-from peftbench.studies.report_blocks import Section
+from peftbench.studies.presentation_blocks import Section
 
 Do = Callable[[Sequence[RunSpec], int, Options], None]
 """Function that executes the missing runs; its second argument is the total number of runs."""

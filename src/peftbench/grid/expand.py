@@ -17,7 +17,7 @@ from peftbench.core.registry import UserError, did_you_mean
 from peftbench.core.safe_text import problem
 from peftbench.core.search_space import Space, Tune, is_range
 from peftbench.core.spec import Choice, Evaluation, Noun, RunSpec, Training
-from peftbench.grid.entries import (
+from peftbench.grid.entry_parsing import (
     Entry,
     by_todays_names,
     method_choices,

@@ -7,7 +7,7 @@ from peftbench.core import device, machine_resources
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.models import find
-from peftbench.models.trained_files import weight_bytes
+from peftbench.models.saved_model_files import weight_bytes
 
 WORKER_BYTES = 1_500_000_000
 """Memory of a worker without its model: torch, transformers, rows, and what a small run needs."""

@@ -27,9 +27,9 @@ from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, RunResult, RunSpec
 from peftbench.launch import After, Event, InterruptedBySignal, Options, StoppedError, Watch
 from peftbench.launch.capacity import default_workers as default_workers
-from peftbench.launch.messages import Job, Setup
-from peftbench.launch.script_units import UserUnits, user_units
+from peftbench.launch.pickle_user_code import UserUnits, user_units
 from peftbench.launch.time_limits import LEAST, Forecasts, TimeLimit, time_text
+from peftbench.launch.worker_messages import Job, Setup
 from peftbench.launch.worker_process import WorkerProcess, cpu_seconds, start_worker, worker_environment
 from peftbench.results.run_claims import Claims
 from peftbench.results.store import Store, read_result

@@ -20,7 +20,7 @@ from peftbench.core import device, provenance
 from peftbench.core.machine_faults import EnvironmentFaultError
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunResult
-from peftbench.launch.messages import Job, Setup
+from peftbench.launch.worker_messages import Job, Setup
 from peftbench.launch.worker_process import die_with
 from peftbench.results.store import Store
 
@@ -79,7 +79,7 @@ def _prepared(setup: Setup) -> Any:
     """The resident worker of this process. Raises `UserError` if no run could be done here."""
     import torch
 
-    from peftbench.experiment import Worker
+    from peftbench.single_run import Worker
 
     if device.visible_gpus() and not device.has_gpu():
         refusal = "this machine has a GPU that torch cannot use: install a build of torch with CUDA, or set"
@@ -114,7 +114,7 @@ def _one(job: Job, worker: Any, store: Store, pipe: Connection) -> tuple[str, di
 
 
 def _done(job: Job, worker: Any, store: Store, pipe: Connection) -> RunResult:
-    from peftbench.experiment import run
+    from peftbench.single_run import run
 
     spec, folder = job.spec, store.begin(job.spec)
     predictions: list[dict[str, Any]] = []

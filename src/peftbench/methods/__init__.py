@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from peftbench.core.registry import Family, Registry, Unit, UserError
 from peftbench.core.spec import Choice
-from peftbench.models.trained_files import identity
+from peftbench.models.saved_model_files import identity
 
 # It warns of kernels that it would like to have, and of types that it converts. peft imports it wherever it is there,
 # and nothing of ours imports peft before this module.

@@ -14,7 +14,7 @@ from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice, Noun, RunSpec
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import Model, find, same_base
-from peftbench.models.trained_files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
+from peftbench.models.saved_model_files import ADAPTER, MODEL, ORIGIN, TRAINED, kind
 from peftbench.models.weight_loading import cannot_load, read_network
 
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")

@@ -8,7 +8,7 @@ from typing import Any
 from peftbench.core.machine_resources import usable_cpus
 from peftbench.metrics import Answers, UnavailableError, metric
 from peftbench.sandbox import NotContainedError, mode
-from peftbench.sandbox.trial import ProgramVerdict, judge_program
+from peftbench.sandbox.run_program_tests import ProgramVerdict, judge_program
 
 WORKERS = 8
 """At most so many programs at a time; what bounds a program is processor time, which the others do not take from it."""

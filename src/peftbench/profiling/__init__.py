@@ -3,7 +3,7 @@
 from peftbench.core.machine_resources import memory_bytes
 from peftbench.core.spec import RunSpec
 from peftbench.models import find
-from peftbench.models.trained_files import weight_bytes
+from peftbench.models.saved_model_files import weight_bytes
 
 SHARE = 0.02
 """The share of a machine's memory below which the weights of a model leave room enough not to ask."""

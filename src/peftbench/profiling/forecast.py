@@ -20,10 +20,10 @@ from peftbench.engine.peak_memory import Memory
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import total_steps, validate_every
 from peftbench.methods import given
+from peftbench.profiling.cost_by_length import Profile, profile
 from peftbench.profiling.devices import Device
 from peftbench.profiling.dry_run import BatchShape, Counts
 from peftbench.profiling.parameters_and_flops import CostEstimate, configuration, estimate_costs
-from peftbench.profiling.profiles import Profile, profile
 from peftbench.profiling.row_lengths import RowLengths, row_lengths
 
 ForecastStatus = Literal["fits", "does not fit", "refused", "not known"]

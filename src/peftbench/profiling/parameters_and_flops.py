@@ -24,8 +24,8 @@ from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._peft_model import with_peft
 from peftbench.methods._peft_types import required_arguments, types
 from peftbench.models import Model, find
+from peftbench.models.saved_model_files import weight_bytes
 from peftbench.models.target_modules import stacks, within
-from peftbench.models.trained_files import weight_bytes
 
 LENGTH = 512
 """Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""

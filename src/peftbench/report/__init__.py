@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.studies.run_data import RunData
+    from peftbench.studies.study_input import RunData
 
 
 def write_report(
@@ -19,7 +19,7 @@ def write_report(
     leaderboard, for example with published rows only, `leaderboard.csv` is not written.
 
     Args:
-        data: from `peftbench.studies.run_data.run_data`.
+        data: from `peftbench.studies.study_input.run_data`.
         context: `title` (text), and headings, such as `machine` and `versions`, each with a mapping of facts.
         out: created if absent; existing files of these names are replaced, or removed if there is nothing to write.
         published: rows of `peftbench.results.published.published_frame`, if there are any.

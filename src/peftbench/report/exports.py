@@ -34,7 +34,7 @@ def _parquet(table: "pd.DataFrame") -> bytes:
 def _latex(table: "pd.DataFrame") -> bytes:
     from peftbench.report.latex import latex
     from peftbench.studies.leaderboard import leaderboards
-    from peftbench.studies.run_data import printable
+    from peftbench.studies.study_input import printable
 
     return latex(leaderboards(printable(table))).encode()
 
@@ -49,7 +49,7 @@ def _peft(result: RunResult) -> bytes:
 def _figures(place: Store, results: Collection[str]) -> Iterator[tuple[str, bytes]]:
     from peftbench.report import figures
     from peftbench.studies._pscp_weights import weight_sets
-    from peftbench.studies.run_data import run_data
+    from peftbench.studies.study_input import run_data
 
     return figures.files(run_data(place.table(results), place.curves(results), weight_sets(())))
 
@@ -63,7 +63,7 @@ def _finite(value: object) -> object:
 
 
 def _model_index(result: RunResult) -> bytes | None:
-    from peftbench.report.model_index import model_index
+    from peftbench.report.hub_model_card import model_index
 
     text = model_index(result)
     return None if text is None else text.encode()

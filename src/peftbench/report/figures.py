@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from peftbench.core.provenance import slug
 from peftbench.results.store import NAME_LENGTH
 from peftbench.studies import pscp_sensitivity
-from peftbench.studies._figures import PATCH, REFERENCE, STRONG
+from peftbench.studies._figure_style import PATCH, REFERENCE, STRONG
 from peftbench.studies._leaderboard_figures import learning_curves, score_cost
-from peftbench.studies.report_blocks import Figure
+from peftbench.studies.presentation_blocks import Figure
 
 if TYPE_CHECKING:
-    from peftbench.studies.run_data import RunData
+    from peftbench.studies.study_input import RunData
 
 INK, GRID, PAPER = "#1c2430", "#d9dee5", "#ffffff"
 """Text, grid and background colours of files, which have no theme."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from peftbench.studies._pscp_weights import Weights
     from peftbench.studies.leaderboard import Leaderboard
-    from peftbench.studies.run_data import RunData
+    from peftbench.studies.study_input import RunData
 
 
 class Results:
@@ -81,6 +81,6 @@ class Results:
         return self._data(())
 
     def _data(self, weights: "Iterable[Weights]") -> "RunData":
-        from peftbench.studies.run_data import run_data
+        from peftbench.studies.study_input import run_data
 
         return run_data(self.runs, self.curves, weights)

@@ -14,8 +14,8 @@ from peftbench.studies._leaderboard_figures import learning_curves, score_cost
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import interval_words
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_blocks import Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

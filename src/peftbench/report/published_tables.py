@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.report.tables import csv_text, table_markdown
 from peftbench.studies._text_format import ABSENT, count_text
-from peftbench.studies.report_blocks import Table
+from peftbench.studies.presentation_blocks import Table
 
 if TYPE_CHECKING:
     import pandas as pd

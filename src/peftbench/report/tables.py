@@ -10,7 +10,7 @@ from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import lacking_text, missing_cells_text, runs_text
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_blocks import Section, Table
+from peftbench.studies.presentation_blocks import Section, Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks
 from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies.leaderboard import Leaderboard
-from peftbench.studies.report_blocks import Section, Table
+from peftbench.studies.presentation_blocks import Section, Table
 
 GAP = 2
 """Spaces between columns."""

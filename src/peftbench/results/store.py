@@ -31,10 +31,18 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import SCHEMA, RunResult, RunSpec
 from peftbench.metrics import bounds
 from peftbench.results.digests import RESULT, DamagedError, check_files, seal, unseal
-from peftbench.results.index import Content, DamagedIndexError, Index, IndexEntry, file_identity, identities, unchanged
+from peftbench.results.read_cache import (
+    Content,
+    DamagedIndexError,
+    Index,
+    IndexEntry,
+    file_identity,
+    identities,
+    unchanged,
+)
 from peftbench.results.run_claims import Owner, myself, read_owner, write_owner
+from peftbench.results.runs_table import row_scores, table_row
 from peftbench.results.schema import COLUMNS
-from peftbench.results.table_rows import row_scores, table_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -223,7 +231,7 @@ class Store:
     def look(self) -> Iterator[IndexEntry | DamagedError]:
         """Every result in the order of the paths, or what is wrong with it or another file of its folder.
 
-        Only results that have changed since an earlier look are read; see `peftbench.results.index`.
+        Only results that have changed since an earlier look are read; see `peftbench.results.read_cache`.
         """
         index = self._index = self._index or Index(self.root)
         found = set()

@@ -19,7 +19,12 @@ from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Mode, NotContainedErro
 from peftbench.sandbox.usage import Usage, usage
 
 ProgramStatus = Literal["ok", "failed", "timeout", "overflow"]
-MODULES = {"program": (), "call": ("exchange",), "serve": ("exchange",), "test": ("exchange", "asserting")}
+MODULES = {
+    "program": (),
+    "call": ("program_process",),
+    "serve": ("program_process",),
+    "test": ("program_process", "assertion_process"),
+}
 """Files of this folder whose text a part is given; the last one plays it."""
 PATIENCE = 10
 """So many times its seconds a program may take while others have the processor."""

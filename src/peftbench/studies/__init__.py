@@ -5,7 +5,7 @@ A study is a file of this folder without a leading underscore that has
 - `ORDER`: its position in a report;
 - `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` if the
   study does not apply to the runs; it formats no text;
-- `present(result, styles) -> Section`: tables, figures and text (`report_blocks.py`); it computes nothing.
+- `present(result, styles) -> Section`: tables, figures and text (`presentation_blocks.py`); it computes nothing.
 
 Renderers (`peftbench.report`) only know blocks. Studies are found by their files; there is no list to extend.
 """
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from peftbench.core.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from peftbench.studies._figures import Style
-    from peftbench.studies.report_blocks import Section
-    from peftbench.studies.run_data import RunData
+    from peftbench.studies._figure_style import Style
+    from peftbench.studies.presentation_blocks import Section
+    from peftbench.studies.study_input import RunData
 
 
 @dataclass(frozen=True)

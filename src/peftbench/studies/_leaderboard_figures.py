@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     HEIGHT,
     REFERENCE,
     WIDTH,
@@ -21,7 +21,7 @@ from peftbench.studies._figures import (
     tooltip,
     vega_spec,
 )
-from peftbench.studies.report_blocks import Figure
+from peftbench.studies.presentation_blocks import Figure
 
 if TYPE_CHECKING:
     import pandas as pd

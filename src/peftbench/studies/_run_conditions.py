@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._text_format import ABSENT, seeds_text
-from peftbench.studies.report_blocks import Table
+from peftbench.studies.presentation_blocks import Table
 
 if TYPE_CHECKING:
     import pandas as pd

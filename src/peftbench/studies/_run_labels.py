@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.search_space import INCOMPARABLE
 from peftbench.core.spec import Training
-from peftbench.results.table_rows import arguments, arguments_text
+from peftbench.results.runs_table import arguments, arguments_text
 
 if TYPE_CHECKING:
     import pandas as pd

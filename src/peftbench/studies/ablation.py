@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from peftbench.core.jsonable import to_json
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.results.table_rows import arguments
+from peftbench.results.runs_table import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import COLOURS, PATCH, WIDTH, Rows, Style, chart, tooltip, vega_spec
+from peftbench.studies._figure_style import COLOURS, PATCH, WIDTH, Rows, Style, chart, tooltip, vega_spec
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ class _Variant:
 
 
 def ablations(runs: "pd.DataFrame") -> list[Ablation]:
-    """Return the ablation of each method of a group of runs (`peftbench.studies._groups`), by name.
+    """Return the ablation of each method of a group of runs (`peftbench.studies._comparable_groups`), by name.
 
     Methods are left out if no placement has a score on a cell on which another placement was run.
     """

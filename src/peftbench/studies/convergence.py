@@ -14,7 +14,7 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from peftbench.studies._coverage import MissingCell
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     REFERENCE,
     ROW,
     WIDTH,
@@ -30,8 +30,8 @@ from peftbench.studies._figures import (
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

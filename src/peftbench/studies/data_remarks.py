@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from peftbench.studies._figures import Style
+from peftbench.studies._figure_style import Style
 from peftbench.studies._run_labels import measured_runs
-from peftbench.studies.report_blocks import Section
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Section
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from peftbench.stats.intervals import Estimate, Interval, Scores, cell, differen
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._curve_crossing import Crossing, crossings, sign
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     WIDTH,
     Rows,
     Style,
@@ -30,8 +30,8 @@ from peftbench.studies._figures import (
 )
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

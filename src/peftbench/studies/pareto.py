@@ -14,8 +14,9 @@ import numpy as np
 
 from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
+from peftbench.studies._comparable_groups import Group
 from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     REFERENCE,
     WIDTH,
     Rows,
@@ -29,10 +30,9 @@ from peftbench.studies._figures import (
     tooltip,
     vega_spec,
 )
-from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def front(runs: "pd.DataFrame", rng: np.random.Generator, resamples: int = 2000) -> Front:
-    """Return the front of a group of runs (`_groups`); generators in the same state give equal shares."""
+    """Return the front of a group of runs (`_comparable_groups`); generators in the same state give equal shares."""
     known = runs["retention_loss_change"].notna()
     cells = cells_of(good_of(runs[known]))
     # Methods without any measured forgetting are left out; methods with some are reported with their missing cells.

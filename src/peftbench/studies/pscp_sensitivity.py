@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     REFERENCE,
     WIDTH,
     MethodEncodings,
@@ -24,8 +24,8 @@ from peftbench.studies._figures import (
 )
 from peftbench.studies._pscp_costs import Paid, Pscp
 from peftbench.studies._pscp_weights import WeightSet
+from peftbench.studies.presentation_blocks import Figure
 from peftbench.studies.pscp import burden
-from peftbench.studies.report_blocks import Figure
 
 if TYPE_CHECKING:
     import altair as alt

@@ -14,8 +14,9 @@ from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance_level import at_chance
+from peftbench.studies._comparable_groups import Group
 from peftbench.studies._coverage import good_of, scores_of
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     REFERENCE,
     ROW,
     STRONG,
@@ -27,10 +28,9 @@ from peftbench.studies._figures import (
     tooltip,
     vega_spec,
 )
-from peftbench.studies._groups import Group
 from peftbench.studies._text_format import ABSENT
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def worst(scores: Scores) -> Worst | None:
 
 
 def stability(runs: "pd.DataFrame") -> list[Stability]:
-    """Return the stability of each method, smallest spread first; `runs` has a column `label` (`_groups`)."""
+    """Return the stability of each method, smallest spread first; `runs` has a column `label`."""
     found = [_of(str(label), own) for label, own in runs.groupby("label")]
     return sorted(found, key=lambda one: (one.spread.sd if one.spread else math.inf, one.method))
 

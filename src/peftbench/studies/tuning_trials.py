@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.jsonable import to_json
 from peftbench.core.spec import BAD
-from peftbench.studies._figures import (
+from peftbench.studies._figure_style import (
     WIDTH,
     Rows,
     Style,
@@ -26,8 +26,8 @@ from peftbench.studies._figures import (
 from peftbench.studies._run_labels import distinct, method_labels
 from peftbench.studies._setting_selection import trials_of
 from peftbench.studies._text_format import ABSENT, seeds_text
-from peftbench.studies.report_blocks import Figure, Section, Table
-from peftbench.studies.run_data import RunData
+from peftbench.studies.presentation_blocks import Figure, Section, Table
+from peftbench.studies.study_input import RunData
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import Any
 
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.tasks import _csv_rows
-from peftbench.tasks._cell_values import check_text
+from peftbench.tasks._cell_parsing import check_text
 from peftbench.tasks._encodings import decoded_text
 
 NUMBER_TYPES = ("float", "halffloat")

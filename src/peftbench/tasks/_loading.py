@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.tasks import Example, Row, Source, Task
-from peftbench.tasks._cell_values import check_text
+from peftbench.tasks._cell_parsing import check_text
 from peftbench.tasks._file_formats import DataError as DataError
 from peftbench.tasks._file_formats import class_names, first_row, one_line, read_parquet, read_table
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from peftbench.tasks import Example, TaskFacts
-from peftbench.tasks._cell_values import normalised
+from peftbench.tasks._cell_parsing import normalised
 
 MOST = 20_000
 """Rows of each part that are compared: of the training data, the test and the validation rows."""

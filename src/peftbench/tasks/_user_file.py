@@ -8,8 +8,8 @@ from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.tasks import Example, Row, Source, TaskFacts
-from peftbench.tasks._cell_values import exact_number as numeric
-from peftbench.tasks._cell_values import label_of, same_numbers, text
+from peftbench.tasks._cell_parsing import exact_number as numeric
+from peftbench.tasks._cell_parsing import label_of, same_numbers, text
 from peftbench.tasks._file_formats import DataError, Format, need, read_table, stamp
 
 FORMAT = 2

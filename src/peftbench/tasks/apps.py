@@ -22,7 +22,7 @@ DIGITS = 4000
 def apps(row: Row) -> Example:
     """One example a problem: its first solution is learned, all are references, its tests decide. Solutions and tests
     are JSON, or empty where there are none, as with the solutions of some problems of the test split. What is equal is
-    what the program of the authors of APPS takes for it (`peftbench.sandbox.trial`).
+    what the program of the authors of APPS takes for it (`peftbench.sandbox.run_program_tests`).
     """
     fields = {"question": row["question"].strip()}
     if row["starter_code"].strip():

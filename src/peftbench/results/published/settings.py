@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.methods import METHODS
-from peftbench.results.table_rows import arguments
+from peftbench.results.runs_table import arguments
 
 PLAIN = {"default", "target", "init", "tuning", "finetuning", "full", "seed", "0"}
 """Words of an experiment's name that say nothing of a variant."""

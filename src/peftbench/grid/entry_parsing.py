@@ -16,7 +16,7 @@ from peftbench.core.spec import Choice, Noun, Training, display_name, renamed
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods._saved_files import examine
 from peftbench.models import QUANTISATIONS, find, known_models, resolved
-from peftbench.models.trained_files import identity
+from peftbench.models.saved_model_files import identity
 from peftbench.tasks import TASKS, members, resolve
 from peftbench.tasks._scoring import check_facts
 

@@ -34,7 +34,7 @@ from peftbench.cli.options import (
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.plan import warn
-from peftbench.cli.run_and_report import print_results, run_and_report, say_fruitless
+from peftbench.cli.run_with_progress import print_results, run_and_report, say_fruitless
 from peftbench.core.registry import UserError
 from peftbench.core.spec import BAD
 
@@ -139,7 +139,7 @@ def report(
     from peftbench import report as reports
     from peftbench.results.published import kept_published, published_frame
     from peftbench.studies._pscp_weights import weight_sets
-    from peftbench.studies.run_data import run_data
+    from peftbench.studies.study_input import run_data
 
     plug(plugin)
     sets = weight_sets(weights or ())

@@ -1,9 +1,9 @@
 """What runs inside the sandbox when a program is tried: the program's side, and values and calls as JSON.
 
-The program and its tests are two processes, each in a box of its own. The tests (`asserting.py`) send one call at a
-time and get values back, never objects: what a program returns cannot answer for itself whether it is what was wanted.
-Nothing of the tests but the arguments of a call is ever where the program is. This file imports little, and of the
-standard library alone: the boxes are given its text.
+The program and its tests are two processes, each in a box of its own. The tests (`assertion_process.py`) send one call
+at a time and get values back, never objects: what a program returns cannot answer for itself whether it is what was
+wanted. Nothing of the tests but the arguments of a call is ever where the program is. This file imports little, and of
+the standard library alone: the boxes are given its text.
 """
 
 from __future__ import annotations

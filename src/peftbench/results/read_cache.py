@@ -33,10 +33,10 @@ create table if not exists contents (place text primary key, row text, row_score
 SHAPED_BY = (
     "core/costs.py",
     "core/spec.py",
-    "results/index.py",
+    "results/read_cache.py",
     "results/schema.py",
     "results/store.py",
-    "results/table_rows.py",
+    "results/runs_table.py",
 )
 """Source files that decide what the index holds."""
 

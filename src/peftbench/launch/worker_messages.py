@@ -5,7 +5,7 @@ from pathlib import Path
 
 from peftbench.core.spec import RunSpec
 from peftbench.launch import Options
-from peftbench.launch.script_units import UserUnits
+from peftbench.launch.pickle_user_code import UserUnits
 from peftbench.results.run_claims import Owner
 
 

@@ -39,9 +39,9 @@ from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.methods._placement import check_placed, meant_by, names_of
 from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
-from peftbench.profiling.extra_measurements import Beside
 from peftbench.profiling.merge_fidelity import merged_answers
 from peftbench.profiling.parameters_and_flops import untrained_costs
+from peftbench.profiling.post_training_measurements import Beside
 from peftbench.results.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks._scoring import (

@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from peftbench.core.safe_text import visible
-from peftbench.studies._figures import Style, styles
-from peftbench.studies._groups import Group, groups
+from peftbench.studies._comparable_groups import Group, groups
+from peftbench.studies._figure_style import Style, styles
 from peftbench.studies._run_labels import distinct, measured_runs, method_labels
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies.leaderboard import Leaderboard, of_compared
-from peftbench.studies.report_blocks import Section
+from peftbench.studies.presentation_blocks import Section
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,8 +1,8 @@
 """Programs against their tests.
 
 The tests are never where the program is. Printed text and values of calls are compared here; assertions, which are code
-of a data set, run in a box of their own and reach the program by calls (`exchange.py`). The first test that fails
-decides.
+of a data set, run in a box of their own and reach the program by calls (`program_process.py`). The first test that
+fails decides.
 """
 
 import json
@@ -14,8 +14,8 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from peftbench.sandbox import ResourceLimits, mode, patiently, run_program
-from peftbench.sandbox.exchange import encode_value, same_value
 from peftbench.sandbox.processes import attend, contained
+from peftbench.sandbox.program_process import encode_value, same_value
 
 Tests = Mapping[str, Any] | Sequence[str]
 """`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions on what a program defines.

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from peftbench.core.spec import RunSpec
     from peftbench.launch import Options, Watch
-    from peftbench.results.index import IndexEntry
+    from peftbench.results.read_cache import IndexEntry
     from peftbench.results.store import Store
-    from peftbench.studies.run_data import RunData
+    from peftbench.studies.study_input import RunData
     from peftbench.tuning import Search
 
 SHOWN = 3
@@ -114,7 +114,7 @@ def say_fruitless(search: "Search") -> None:
 def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
     """Print the leaderboards and other sections of some runs."""
     from peftbench.studies._run_conditions import fewer
-    from peftbench.studies.run_data import run_data
+    from peftbench.studies.study_input import run_data
 
     table = place.table(ids(specs))
     for task, rows in fewer(table).items():

@@ -1,4 +1,4 @@
-"""The side of the tests: assertions on what a program defines that is in another box (`exchange.py`)."""
+"""The side of the tests: assertions on what a program defines that is in another box (`program_process.py`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import operator
 import symtable
 import sys
 
-from peftbench.sandbox.exchange import Channel, ProgramError, report_to, same_value
+from peftbench.sandbox.program_process import Channel, ProgramError, report_to, same_value
 
-TYPE_CHECKING = False  # as in `exchange.py`
+TYPE_CHECKING = False  # as in `program_process.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any, TypeGuard
 
-    from peftbench.sandbox.exchange import Codes
+    from peftbench.sandbox.program_process import Codes
 
 
 def test(given: dict[str, Any], _: Codes, report: int) -> None:
