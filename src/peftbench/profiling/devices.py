@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,8 +102,3 @@ def remember_speed(rates: tuple[float, float, float]) -> Path:
 
 def _file() -> Path:
     return cache_directory() / f"calibration-{provenance.machine_class()}.json"
-
-
-def device_facts(of: Device) -> dict[str, object]:
-    """A device as plain values."""
-    return asdict(of)

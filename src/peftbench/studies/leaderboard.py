@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.costs import COUNTED, MEASURED
 from peftbench.core.jsonable import to_json
-from peftbench.core.registry import UserError
 from peftbench.stats.intervals import Interval, Scores, cell, over_tasks
 from peftbench.stats.paired_tests import Comparison, compare_pairs, verdicts
 from peftbench.stats.power import Design, Needed, to_show
@@ -29,10 +28,6 @@ from peftbench.studies.pscp_sensitivity import Sweep, sweeps
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class NotComparableError(UserError, ValueError):
-    """Methods cannot be compared by cost; the message names the missing cells or the machine classes."""
 
 
 @dataclass(frozen=True)
@@ -158,27 +153,6 @@ def of_compared(
     keys = ["model", "size", *([] if pool_machines else ["machine_class"])]
     boards = [_board(group, table, sets) for _, group in table.groupby(keys)]
     return tuple(sorted(boards, key=lambda b: (b.model, b.machine_classes, in_order(b.size))))
-
-
-def pscp_by_method(table: "pd.DataFrame", weights: Weights = "paper") -> dict[str, Pscp]:
-    """Return the PSCP of every method of a table of one model and train size, or why it has none, best first.
-
-    Raises `NotComparableError` if cells are missing, if machine classes are mixed, or for several models or sizes;
-    `UserError` for weights that cannot be used.
-    """
-    boards = leaderboards(table, pool_machines=True, weights=[weights])
-    if len(boards) != 1:
-        held = ", ".join(f"{board.model} with {board.size} rows" for board in boards) or "none"
-        raise NotComparableError(f"PSCP needs one model and train size, and the table has {held}: select one")
-    (board,) = boards
-    reasons = [f"{row.method} lacks {'; '.join(map(str, row.missing))}" for row in board.rows if row.missing]
-    if board.costs_refused or reasons:
-        raise NotComparableError(f"no PSCP: {'. '.join(filter(None, [board.costs_refused, *reasons]))}")
-    (name,) = board.rows[0].pscp
-    found = {row.method: row.pscp[name] for row in board.rows}
-    return dict(
-        sorted(found.items(), key=lambda one: -math.inf if one[1].value is None else one[1].value, reverse=True)
-    )
 
 
 def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, ...]) -> Leaderboard:
