@@ -27,8 +27,8 @@ from peftbench.advisor.recommend import PREFERENCES, Advice, Predicted, Question
 from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, RegretReport, leave_one_task_out
 from peftbench.advisor.score_model import ADVANTAGES, GaussianProcess, Series, learn
 from peftbench.cli import app
-from peftbench.cli.options import quantity
 from peftbench.core.costs import LIMITS
+from peftbench.core.number_parsing import quantity
 from peftbench.core.registry import UserError
 from peftbench.results import published
 from peftbench.studies._pscp_weights import weight_set

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,14 @@ import pytest
 from huggingface_hub import ModelCard
 
 from peftbench.cli.output import records
-from peftbench.cli.run_with_progress import print_results
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import Choice, Costs, DataFacts, Evaluation, Point, RunResult, RunSpec, Score, Training
 from peftbench.report.exports import export_runs
 from peftbench.report.latex import latex, latex_escaped
-from peftbench.results.published import gather, kept_published, published_frame
+from peftbench.results.published import gather, kept_published
 from peftbench.results.store import Store
 from peftbench.studies.leaderboard import leaderboards
-from peftbench.studies.study_input import run_data
 from synthetic_table import run, table
 from test_cli import call
 from test_evidence import result_file
@@ -265,14 +264,12 @@ def test_published_figures_alone_are_shown(tmp_path: Path) -> None:
 
 
 def test_the_terminal_shows_what_is_about_tasks_that_were_run(
-    place: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
-    runs = place.table()
-    print_results(
-        runs, run_data(runs, place.curves()), False, published_frame(gather(["peft-bench"]).rows["peft-bench"])
-    )
-    shown = capsys.readouterr().out
+    store = shutil.copytree(place.root, tmp_path / "store")
+    call("import", "peft-bench", "--store", store)
+    shown = call("report", "--store", store).out
     assert "meta-llama/Meta-Llama-3-8B-Instruct, published in arXiv 2511.21285v1 Tables 1-2" in shown
     assert re.search(r"Method +rte +gsm8k +Trainable", shown)
     assert f"{25 * 7} more published figures on other tasks" in shown

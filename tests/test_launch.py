@@ -382,7 +382,7 @@ def test_what_stands_still_is_stopped() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1.5min", 90)])
 def test_times_as_people_write_them(text: str, seconds: float) -> None:
-    from peftbench.cli.options import seconds as read
+    from peftbench.core.number_parsing import seconds as read
 
     assert read(text) == seconds
     with pytest.raises(UserError, match="--timeout soon: give a number and one of the units"):

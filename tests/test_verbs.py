@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from made_store import failed, of, result, store
-from peftbench.cli.options import quantity
+from peftbench.core.number_parsing import quantity
 from peftbench.core.registry import UserError
 from peftbench.grid.expand import expand
 from peftbench.tasks import TASKS

@@ -175,16 +175,30 @@ def plan(
     )
 
 
-def load_results(store: str | Path = "results") -> "Results":
-    """The results of a store: `.runs`, `.curves`, `.leaderboard()`, `.study(name)`, `.report(out)`.
+def load_results(
+    store: str | Path = "results",
+    grid: "GridLike | None" = None,
+    *,
+    models: Sequence[str] = (),
+    methods: "Sequence[Entry]" = (),
+    plugins: Sequence[str | Path] = (),
+    limit: int | None = None,
+    size: str | None = None,
+) -> "Results":
+    """The results of a store, or of a grid in it: `.runs`, `.curves`, `.leaderboard()`, `.study(name)`, `.report(out)`.
 
-    The files are read once, when something is first asked for. Raises `UserError` if there is no such folder.
+    The files are read once, when something is first asked for. The other arguments are those of `run`. Raises
+    `UserError` if there is no such folder.
     """
     from peftbench.report.loaded_results import Results
 
-    if not Path(store).is_dir():
-        raise UserError(f"store {store}: no such folder")
-    return Results(Path(store))
+    _plug(plugins)
+    place = _store(store, snapshot=True)
+    asked, title = None, ""
+    if grid is not None:
+        asked = {spec.id for spec in _search(grid, models, methods, limit, size, results=place.run_results()).asked()}
+        title = Path(grid).stem if isinstance(grid, str | Path) else ""
+    return Results(place.existing(), asked, title)
 
 
 def table(store: str | Path = "results", published: bool = False) -> "pd.DataFrame":
@@ -479,7 +493,7 @@ def _with(options: "Options", **more: Any) -> "Options":
 def _seconds(timeout: float | str | None) -> float | None:
     if not isinstance(timeout, str):
         return timeout
-    from peftbench.cli.options import seconds
+    from peftbench.core.number_parsing import seconds
 
     return seconds(timeout)
 
@@ -512,7 +526,7 @@ def _watching(progress: bool | None, watch: "Watch | None", total: int) -> "Iter
         if sys.stderr.isatty() if progress is None else progress:
             from rich.console import Console
 
-            from peftbench.cli.progress import ProgressDisplay
+            from peftbench.launch.progress_display import ProgressDisplay
 
             told.append(held.enter_context(ProgressDisplay(Console(stderr=True), total)))
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, plug, quantity, snapshot_of
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, plug, snapshot_of
 from peftbench.cli.output import console, print_json, say, warn_damaged
 from peftbench.cli.plan import OnDevice
+from peftbench.core.number_parsing import quantity
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:

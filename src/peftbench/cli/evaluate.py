@@ -18,10 +18,10 @@ from peftbench.cli.options import (
     Workers,
     open_store,
     plug,
-    seconds,
     size_of,
 )
 from peftbench.cli.run_with_progress import run_and_report
+from peftbench.core.number_parsing import seconds
 
 
 def evaluate(

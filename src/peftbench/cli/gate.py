@@ -21,11 +21,11 @@ from peftbench.cli.options import (
     open_store,
     pair,
     plug,
-    seconds,
     size_of,
 )
 from peftbench.cli.output import console, print_json, say
 from peftbench.cli.run_with_progress import live_progress
+from peftbench.core.number_parsing import seconds
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 """Options that several commands share, and functions that interpret them."""
 
-import math
-import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,19 +91,6 @@ LauncherName = Annotated[
 Retry = Annotated[bool, typer.Option("--retry-failed", help="run failed runs again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 RESULTS = Path("results")
-UNITS: dict[str, dict[str, float]] = {
-    "bytes": {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
-    "seconds": {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400},
-    "ms": {"ms": 1, "s": 1000},
-    "count": {"": 1, "k": 1e3, "M": 1e6, "B": 1e9},
-}
-"""Units that may follow a number, and their factors. Bytes are decimal, as in the whole package."""
-EXAMPLES = {"bytes": "24GB", "seconds": "1.5h", "ms": "30ms", "count": "10M"}
-
-
-def seconds(given: str | None) -> float | None:
-    """The seconds of `--timeout`; a number without a unit is in seconds. Raises `UserError`."""
-    return quantity("--timeout", f"{given}s" if given and given.isdigit() else given, "seconds")
 
 
 def plug(plugins: list[Path] | None) -> tuple[Path, ...]:
@@ -132,11 +117,7 @@ def snapshot_of(root: Path, *, result_files_only: bool = False) -> "Store":
 
 def held_store(root: Path, *, result_files_only: bool = False) -> "Store":
     """As `snapshot_of`. Raises `UserError` if there is no such folder."""
-    if not root.is_dir():
-        raise UserError(
-            f"store {root}: {'not a folder' if root.exists() else 'no such folder'}; give one with --store DIR"
-        )
-    return snapshot_of(root, result_files_only=result_files_only)
+    return snapshot_of(root, result_files_only=result_files_only).existing()
 
 
 Cut = tuple[list[str] | None, int | None, str | None]
@@ -148,11 +129,11 @@ def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
     from peftbench.tuning import search
 
     models, limit, size = cut
-    _say_shadowed(grid, models or ())
+    say_shadowed(grid, models or ())
     return search(grid, place.run_results(), models or (), limit, size)
 
 
-def _say_shadowed(grid: str, models: Sequence[str]) -> None:
+def say_shadowed(grid: str, models: Sequence[str]) -> None:
     """Print a line where a bundled grid or model is used although a file or folder has the same name."""
     from peftbench.cli.output import say
     from peftbench.grid.expand import ready
@@ -190,23 +171,3 @@ def size_of(text: str) -> Any:
     if text != "all" and not (text.isascii() and text.isdigit()):
         raise UserError(f"--size {text} is not valid: give a number of training rows, or all")
     return text if text == "all" else int(text)
-
-
-def quantity(option: str, given: str | None, kind: str) -> float | None:
-    """A number with its unit, as in 24GB or 1.5h. Raises `UserError` for anything else.
-
-    A comma is refused because it is ambiguous: 1,5 is one and a half to some, 1,500 is fifteen hundred to others.
-    """
-    if given is None:
-        return None
-    if "," in given:
-        raise UserError(f"{option} {given}: use a decimal point and no separators, as in {EXAMPLES[kind]} or 1500")
-    found = re.fullmatch(r"\s*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*", given)
-    units = {unit.casefold(): worth for unit, worth in UNITS[kind].items()}
-    if found is None or found[2].casefold() not in units:
-        named = ", ".join(unit or "none" for unit in UNITS[kind])
-        raise UserError(f"{option} {given}: give a number and one of the units {named}, as in {EXAMPLES[kind]}")
-    value = float(found[1]) * units[found[2].casefold()]
-    if not 0 < value < math.inf:
-        raise UserError(f"{option} {given}: the limit must be a finite number above 0")
-    return value

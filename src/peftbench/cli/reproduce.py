@@ -51,8 +51,8 @@ def reproduce(
 
     Exit status 1: the results are not the same; 2: the run cannot be done here.
     """
-    from peftbench.cli.progress import ProgressDisplay
     from peftbench.launch import Options, signal_exit_status
+    from peftbench.launch.progress_display import ProgressDisplay
     from peftbench.launch.reproduce import reproduce_run as do_again
 
     plugins, place = plug(plugin), held_store(store)

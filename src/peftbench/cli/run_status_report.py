@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,23 +23,20 @@ from peftbench.cli.options import (
     Timeout,
     WeightSets,
     Workers,
-    expanded,
     grid_search,
     held_store,
     ids,
     open_store,
     plug,
-    seconds,
+    say_shadowed,
     snapshot_of,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
 from peftbench.cli.plan import warn
 from peftbench.cli.run_with_progress import print_results, run_and_report, say_fruitless
+from peftbench.core.number_parsing import seconds
 from peftbench.core.registry import UserError
 from peftbench.core.spec import BAD
-
-if TYPE_CHECKING:
-    from peftbench.results.store import Store
 
 
 def run(
@@ -136,36 +133,18 @@ def report(
 
     The leaderboard and the studies are written as Markdown, CSV and one HTML page. Published figures are separate.
     """
-    from peftbench import report as reports
-    from peftbench.results.published import kept_published, published_frame
+    from peftbench import load_results
     from peftbench.studies._pscp_weights import weight_sets
-    from peftbench.studies.study_input import run_data
 
-    plug(plugin)
-    sets = weight_sets(weights or ())
-    place = snapshot_of(store)
-    specs = expanded(grid, (model, limit, size), place) if grid else None
-    held_store(store)
-    wanted = ids(specs) if specs is not None else None
-    table = place.table(wanted)
-    figures, damaged = kept_published(store)
-    warn_damaged(place.damaged | damaged)
-    published = published_frame(figures)
-    if table.empty and (grid or published.empty):
+    sets, plugins = weight_sets(weights or ()), plug(plugin)
+    if grid:
+        say_shadowed(grid, model or ())
+    found = load_results(store, grid, models=model or (), plugins=plugins, limit=limit, size=size)
+    warn_damaged(found.damaged)
+    if found.runs.empty and (grid or found.published.empty):
         raise UserError(f"store {store}: no results{' of this grid' if grid else ''}; run a grid first")
-    data = run_data(table, place.curves(table["id"]), sets)
-    print_results(table, data, as_json, published)
-    context = {"title": Path(grid).stem if grid else store.resolve().name, **_environment(place, wanted)}
-    for path in reports.write_report(data, context, out or store / "report", published):
+    print_results(found, as_json, sets, published=True)
+    for path in found.report(out or store / "report", sets):
         say(f"wrote {path}", stderr=True)
-    if not table.empty and not data.leaderboards:
+    if not found.runs.empty and not found.leaderboard(sets):
         say("there is no leaderboard: the store has only trials of searches; run the grid again", stderr=True)
-
-
-def _environment(place: "Store", wanted: set[str] | None) -> dict[str, object]:
-    """Machine, versions and settings of the first run; empty if there are no runs."""
-    first = next((id_ for id_ in place.entries() if wanted is None or id_ in wanted), None)
-    if first is None:
-        return {}
-    result, _ = place.results()[first]
-    return {name: getattr(result, name) for name in ("machine", "versions", "settings")}

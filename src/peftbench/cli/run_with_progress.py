@@ -15,13 +15,11 @@ from peftbench.cli.output import console, print_json, records, say, warn_damaged
 from peftbench.core.spec import BAD, FAULTY
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from peftbench.core.spec import RunSpec
     from peftbench.launch import Options, Watch
+    from peftbench.report.loaded_results import Results
     from peftbench.results.read_cache import IndexEntry
     from peftbench.results.store import Store
-    from peftbench.studies.study_input import RunData
+    from peftbench.studies._pscp_weights import Weights
     from peftbench.tuning import Search
 
 SHOWN = 3
@@ -44,6 +42,7 @@ def run_and_report(
     """
     from peftbench.launch import StoppedError
     from peftbench.launch.grid_run import prepare
+    from peftbench.report.loaded_results import Results
 
     prepared = prepare(search, place, options, retry_failed)
     warn_damaged(place.damaged)
@@ -57,10 +56,9 @@ def run_and_report(
     after = snapshot_of(place.root)
     if stopped and not after.entries():
         raise stopped
-    specs = search.asked()
-    leaderboard(after, specs, as_json)
+    wanted = ids(search.asked())
+    leaderboard(Results(after, wanted), as_json)
     say_fruitless(search)
-    wanted = ids(specs)
     ended = [entry for id_, entry in after.entries().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]
     reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
@@ -91,8 +89,8 @@ def live_progress(total: int) -> "Iterator[Watch]":
 
     Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    from peftbench.cli.progress import ProgressDisplay
     from peftbench.launch import signal_exit_status
+    from peftbench.launch.progress_display import ProgressDisplay
 
     started = time.monotonic()
     try:
@@ -111,31 +109,30 @@ def say_fruitless(search: "Search") -> None:
         say(f"error: every trial of {study} failed, so there are no settings to run on the grid's seeds", stderr=True)
 
 
-def leaderboard(place: "Store", specs: "list[RunSpec]", as_json: bool) -> None:
+def leaderboard(found: "Results", as_json: bool) -> None:
     """Print the leaderboards and other sections of some runs."""
     from peftbench.studies._run_conditions import fewer
-    from peftbench.studies.study_input import run_data
 
-    table = place.table(ids(specs))
-    for task, rows in fewer(table).items():
+    for task, rows in fewer(found.runs).items():
         say(f"note: {task} has only {rows:,} training rows", stderr=True)
-    print_results(table, run_data(table, place.curves(table["id"])), as_json)
+    print_results(found, as_json)
 
 
 def print_results(
-    table: "pd.DataFrame", data: "RunData", as_json: bool, published: "pd.DataFrame | None" = None
+    found: "Results", as_json: bool, weights: "Sequence[Weights]" = (), *, published: bool = False
 ) -> None:
-    """Print the leaderboards and sections of a table of runs, and the published figures on their tasks.
+    """Print the leaderboards and sections of runs; with `published`, also the published figures on their tasks.
 
     If there are no runs, all published figures are printed.
     """
+    data, runs = found.run_data(weights), found.runs
     if as_json:
         told = {
             "leaderboards": [board.to_dict() for board in data.leaderboards],
-            "runs": records(table.drop(columns="row_scores", errors="ignore")),
+            "runs": records(runs.drop(columns="row_scores", errors="ignore")),
         }
         told |= {section.name: section.data for section in data.sections}
-        print_json(told if published is None else told | {"published": records(published)})
+        print_json(told | {"published": records(found.published)} if published else told)
         return
     from peftbench.report.published_tables import published_tables
     from peftbench.report.terminal import View, print_published, print_section
@@ -144,9 +141,10 @@ def print_results(
         console().print(View(board))
     for section in data.sections:
         print_section(console(), section)
-    if published is None or published.empty:
+    if not published or found.published.empty:
         return
-    beside = published if table.empty else published[published["task"].isin(table["task"])]
-    print_published(console(), published_tables(beside))
-    if len(beside) < len(published):
-        say(f"{len(published) - len(beside)} more published figures on other tasks are in the written report")
+    figures = found.published
+    on_tasks = figures if runs.empty else figures[figures["task"].isin(runs["task"])]
+    print_published(console(), published_tables(on_tasks))
+    if len(on_tasks) < len(figures):
+        say(f"{len(figures) - len(on_tasks)} more published figures on other tasks are in the written report")

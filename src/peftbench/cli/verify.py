@@ -7,7 +7,6 @@ import typer
 
 from peftbench.cli.options import RESULTS, AsJson, open_store
 from peftbench.cli.output import console, print_json, print_rows, say
-from peftbench.core.registry import UserError
 
 
 def verify(
@@ -24,9 +23,7 @@ def verify(
 
     from peftbench.results.verify import Verification, verify_store
 
-    place = open_store(store)
-    if not place.root.is_dir():
-        raise UserError(f"store {store}: no such folder")
+    place = open_store(store).existing()
     found = Verification()
     shown = console(stderr=True)
     paths = place.paths()

@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from peftbench.core import provenance
 from peftbench.core.files import parse_json, read_bytes, sync, write_atomically
@@ -96,6 +96,13 @@ class Store:
     def owner(self) -> Owner:
         self._owner = self._owner or myself()
         return self._owner
+
+    def existing(self) -> Self:
+        """Return the store. Raises `UserError` if there is no such folder."""
+        if not self.root.is_dir():
+            why = "not a folder" if self.root.exists() else "no such folder"
+            raise UserError(f"store {self.root}: {why}; give one with --store DIR")
+        return self
 
     def open(self) -> None:
         """Make the folder and prove that it can be written. Raises `UserError`."""
