@@ -410,7 +410,7 @@ def reproduce(
 
     from peftbench.launch.reproduce import reproduce_run
 
-    options, place = _options(data, plugins, 1, None), _store(store, snapshot=True)
+    options, place = _options(data, plugins, 1, None), _store(store, snapshot=True).existing()
     first, _ = place.find(id)
     with TemporaryDirectory(prefix="peftbench-") as folder, _watching(progress, None, 1) as watching:
         return reproduce_run(first, place, _store(keep or folder), options, watching)

@@ -1,16 +1,14 @@
 """Commands about reproduction: the environment that a result depends on, and whether a run repeats exactly."""
 
 import json
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, open_store, plug
-from peftbench.cli.output import console, print_json, print_rows, say
+from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir
+from peftbench.cli.output import print_json, print_rows, say
 
 if TYPE_CHECKING:
     from peftbench.results.run_diff import FieldDiff, RunDiff
@@ -51,36 +49,30 @@ def reproduce(
 
     Exit status 1: the results are not the same; 2: the run cannot be done here.
     """
-    from peftbench.launch import Options, signal_exit_status
-    from peftbench.launch.progress_display import ProgressDisplay
-    from peftbench.launch.reproduce import reproduce_run as do_again
+    from peftbench import reproduce as run_again
+    from peftbench.launch import signal_exit_status
 
-    plugins, place = plug(plugin), held_store(store)
-    first, _ = place.find(run)
-    options = Options(data.resolve() if data else None, plugins=plugins)
     try:
-        with ExitStack() as held:
-            again = open_store(keep or Path(held.enter_context(TemporaryDirectory(prefix="peftbench-"))))
-            found = do_again(first, place, again, options, held.enter_context(ProgressDisplay(console(stderr=True), 1)))
+        found = run_again(run, store, data=data, plugins=plugin or (), keep=keep, progress=True)
     except KeyboardInterrupt as stop:
         say("stopped before there was anything to compare", stderr=True)
         raise typer.Exit(signal_exit_status(stop)) from None
     if as_json:
-        print_json({"id": first.id, "same": found.same} | asdict(found))
+        print_json({"id": found.id, "same": found.same} | asdict(found))
     else:
-        _tell(first.id, found)
+        _tell(found)
     if not found.same:
         raise typer.Exit(1)
 
 
-def _tell(id_: str, found: "RunDiff") -> None:
+def _tell(found: "RunDiff") -> None:
     """Print the comparison for people, with the environment only if the results differ."""
     print_rows(["compared", "found then", "found now", ""], [_row(line) for line in found.lines])
     unlike = [line.what for line in found.lines if not line.same]
     if not unlike:
-        say(f"run {id_}: the same")
+        say(f"run {found.id}: the same")
         return
-    say(f"run {id_}: not the same: {', '.join(unlike)}")
+    say(f"run {found.id}: not the same: {', '.join(unlike)}")
     if found.environment:
         say("")
         print_rows(["differs", "then", "now"], [_row(line)[:3] for line in found.environment])

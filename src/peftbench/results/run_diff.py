@@ -31,8 +31,9 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class RunDiff:
-    """Everything that was compared of two runs, and what of their environments differs."""
+    """Everything that was compared of two runs, and what of their environments differs. `id`: of the runs."""
 
+    id: str
     lines: tuple[FieldDiff, ...]
     environment: tuple[FieldDiff, ...]
 
@@ -51,6 +52,7 @@ def compare_runs(
     before, after = first.model_dump(mode="json"), again.model_dump(mode="json")
     curves = [[_lasting(point) for point in dump["curve"]] for dump in (before, after)]
     return RunDiff(
+        first.id,
         (
             _rows("predictions", "row", *answers),
             _rows("learning curve", "point", *curves),
