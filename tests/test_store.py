@@ -503,7 +503,7 @@ def test_a_full_disk_is_found_before_anything_runs(place: Store, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match=r"cannot be written: No space left on device\..*make room"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\..*free disk space"):
         place.open()
 
 

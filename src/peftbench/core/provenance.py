@@ -108,7 +108,7 @@ def _own_digest() -> str:
 
 
 def settings() -> dict[str, Any]:
-    """Return the settings of this process: threads, determinism, precision of matrix products, environment variables."""
+    """Return the settings of this process: threads, determinism, precision of products, environment variables."""
     import torch
 
     backends: Any = torch.backends
