@@ -154,7 +154,7 @@ def test_the_untouched_base_is_recommended_where_nothing_beats_it() -> None:
     effects = {"none": 2.0, "lora": 0.0, "prompt-tuning": -5.0}
     found = asked(planted(dict.fromkeys(("classification", "math"), effects)), Question(place()))
     assert found.ranked[0].method == "none"
-    assert "untouched base" in data(found, {method: {} for method in effects})["methods"][0]["reason"]
+    assert "higher than the base model" in data(found, {method: {} for method in effects})["methods"][0]["reason"]
 
 
 def test_regret_where_the_best_depends_on_the_kind() -> None:

@@ -104,7 +104,7 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"store {self.root}: cannot be written: {error.strerror}. Give another with --store DIR or free disk space"
+                f"store {self.root}: cannot be written: {error.strerror}. Choose another --store or free disk space"
             ) from error
 
     def folder(self, spec: RunSpec, machine_class: str | None = None) -> Path:
