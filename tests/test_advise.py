@@ -289,7 +289,7 @@ def test_little_evidence_is_wide_and_said() -> None:
     assert options["vera"].score.half > options["lora"].score.half
     assert options["vera"].support.of_kind == 0
     told = "\n".join(data(found, {method: {} for method in options})["unknown"])
-    assert "llama-3-8b: the evidence is of qwen2.5-0.5b" in told
+    assert "scores on llama-3-8b: the evidence and its learning rates are from qwen2.5-0.5b" in told
     assert "one seed" in told
 
 

@@ -27,8 +27,8 @@ ADVANTAGES = (5.0, 1.0, 1.0, 3.0, 3.0)
 LEVELS = (40.0, 10.0, 15.0, 15.0, 5.0)
 """Centre of the prior of each part's standard deviation in points, for advantages and for levels.
 
-The centres are small for the parts that depend on the place, so that an effect of a kind of task needs evidence from
-several tasks. Otherwise two tasks of one kind on which nothing was learned would determine the third.
+The centres for `near` and `kind` are small, so that such an effect needs evidence from several tasks. Otherwise two
+tasks of one kind on which nothing was learned would determine the prediction for a third.
 """
 SPREAD = 1.0
 """Standard deviation of that prior on the scale of the logarithm: a factor of 2.7 in both directions."""

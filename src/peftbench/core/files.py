@@ -86,4 +86,4 @@ def _integer(text: str) -> int:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not a valid JSON number")
+    raise ValueError(f"{name} is not a number in JSON")
