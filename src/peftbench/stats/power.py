@@ -22,9 +22,9 @@ class Design:
     """The design of a comparison of two methods: seeds, and the test rows of each task.
 
     `accuracy` (0 to 1) is the expected one; `spread` is the standard deviation over seeds in points; `pairs` is the
-    number of comparisons that share the 5 % (Holm's first step), 1 for a pair chosen in advance; `methods` is the size of
-    the board. `row_variance` is the variance of the score of one test row in squared points; by default
-    it follows from `accuracy`.
+    number of comparisons that share the 5 % (Holm's first step), 1 for a pair chosen in advance; `methods` is the size
+    of the board. `row_variance` is the variance of the score of one test row in squared points; by default it follows
+    from `accuracy`.
     """
 
     seeds: int
