@@ -154,7 +154,7 @@ def test_the_untouched_base_is_recommended_where_nothing_beats_it() -> None:
     effects = {"none": 2.0, "lora": 0.0, "prompt-tuning": -5.0}
     found = asked(planted(dict.fromkeys(("classification", "math"), effects)), Question(place()))
     assert found.ranked[0].method == "none"
-    assert "untouched base" in data(found, {method: {} for method in effects})["methods"][0]["reason"]
+    assert "higher than the base model" in data(found, {method: {} for method in effects})["methods"][0]["reason"]
 
 
 def test_regret_where_the_best_depends_on_the_kind() -> None:
@@ -289,7 +289,7 @@ def test_little_evidence_is_wide_and_said() -> None:
     assert options["vera"].score.half > options["lora"].score.half
     assert options["vera"].support.of_kind == 0
     told = "\n".join(data(found, {method: {} for method in options})["unknown"])
-    assert "llama-3-8b: the evidence is of qwen2.5-0.5b" in told
+    assert "scores on llama-3-8b: the evidence and its learning rates are from qwen2.5-0.5b" in told
     assert "one seed" in told
 
 
@@ -392,8 +392,8 @@ def test_regret_of_published_figures(tmp_path: Path) -> None:
         ({"method": "peft:lora", "method_arguments": "r=32", "published_as": "lora/M-rank32-mica"}, "mica"),
         ({"method": "lora", "method_arguments": "rank=8", "published_as": "lora/M-rank16"}, "rank16"),
         ({"method": "ia3", "method_arguments": "", "published_as": "ia3/M-lr_0.005"}, "lr_0.005"),
-        ({"method": "LORA", "method_arguments": "r=32", "published_as": "lora/M-rank32-lorafa"}, "not a method here"),
-        ({"method": "lora", "method_arguments": "ranks=8", "published_as": ""}, "not a method here: .*did you mean"),
+        ({"method": "LORA", "method_arguments": "r=32", "published_as": "lora/M-rank32-lorafa"}, "not a known method"),
+        ({"method": "lora", "method_arguments": "ranks=8", "published_as": ""}, "not a known method: .*did you mean"),
         ({"method": "lora", "method_arguments": "rank=16", "published_as": "lora/M-rank16-lr_0.001"}, ""),
         ({"method": "rslora", "method_arguments": "rank=64", "published_as": "lora/M-rank64-rslora"}, ""),
         ({"method": "peft:miss", "method_arguments": 'init_weights="bat"', "published_as": "miss/M-bat"}, ""),

@@ -421,7 +421,7 @@ def test_a_model_that_is_not_there(grid: Path, tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_written(grid: Path) -> None:
     done = call("run", grid, "--store", grid)
-    assert_one_line(done, f"store {grid}: cannot be written: File exists. Give another with --store DIR or make room")
+    assert_one_line(done, f"store {grid}: cannot be written: File exists. Choose another --store or free disk space")
 
 
 def test_an_unknown_thing_to_list() -> None:

@@ -263,7 +263,7 @@ FUTILE: dict[str, tuple[list[str], str]] = {
     "a call": (["f(3)"], "the tests assert nothing"),
     "a comparison": (["f(3) == 13"], "the tests assert nothing"),
     "a function that is called": (["def test():\n  f(3)", "test()"], "the tests assert nothing"),
-    "a function with an argument": (["def check(f):\n  assert f(3) == 13"], "the tests use nothing that a program defines"),
+    "a function with an argument": (["def check(f):\n  assert f(3) == 13"], "the tests do not use any name of the program"),
     "a function with an argument beside the name": (["g = f", "def test(f):\n  assert f(3) == 13"], "the tests assert nothing"),
     "a case without an assertion": ([TEN_CASE + "f(3)", "unittest.main()"], "the tests assert nothing"),
     "a case whose method is no test": ([TEN_CASE.replace("test(", "check(") + "self.assertEqual(f(3), 13)", "unittest.main()"], "the tests assert nothing"),
@@ -443,7 +443,7 @@ def test_in_the_weaker_mode() -> None:
 def test_why_tests_cannot_tell() -> None:
     assert judge_program("", []).why == "there are no tests"
     assert judge_program("", {"inputs": ["a", "b"], "outputs": ["1"]}).why == "there are 2 inputs and 1 outputs"
-    assert "no Python" in judge_program("", ["assert ("]).why
+    assert "not valid Python" in judge_program("", ["assert ("]).why
     assert judge_program("", ["f(3)"]).why == "the tests assert nothing"
     assert judge_program("", ["assert (f(3) == 13, 'msg')"]).why == "an assertion that is always true"
     assert "numpy" in judge_program("def f(): pass", ["import numpy", "assert f()"]).why

@@ -164,7 +164,7 @@ def test_scores_that_are_not_those_of_the_answers_are_found_by_verify(store: Pat
     told = json.loads(done.stdout)
     assert done.returncode == 1
     assert list(told["damaged"]) == [str(path)]
-    assert "its accuracy is 50.0, and that of its answers is 100.0" in told["damaged"][str(path)]
+    assert "its accuracy is 50.0, but its answers score 100.0" in told["damaged"][str(path)]
     assert peftbench("score", "--store", str(store), "--save").returncode == 0
     assert peftbench("verify", str(store)).returncode == 0
 

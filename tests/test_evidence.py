@@ -361,7 +361,7 @@ def test_what_is_no_result_is_said_in_one_line(what: str, tmp_path: Path) -> Non
     result_file(tmp_path / "good.json")
     with pytest.raises(UserError, match=re.escape(why)) as error:
         gather([str(tmp_path)])
-    assert str(error.value).startswith(f"{tmp_path / 'x.json'} is no result of peft's method comparison")
+    assert str(error.value).startswith(f"{tmp_path / 'x.json'} is not a result of peft's method comparison")
     assert "\n" not in str(error.value)
 
 
@@ -369,13 +369,13 @@ def test_what_is_no_result_is_said_in_one_line(what: str, tmp_path: Path) -> Non
     "changes", [{"data": ()}, {"data": ("a", "b")}, {"score": None}, {"score": 40.0}, {"score": "x"}]
 )
 def test_results_of_another_kind(changes: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no result of peft's method comparison"):
+    with pytest.raises(UserError, match="is not a result of peft's method comparison"):
         gather([str(result_file(tmp_path / "a.json", **changes))])
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("peft-bnch", "did you mean 'peft-bench'"), ("gone.json", "is not there"), ("a/b", "is not there")],
+    [("peft-bnch", "did you mean 'peft-bench'"), ("gone.json", "does not exist"), ("a/b", "does not exist")],
 )
 def test_names_of_nothing(name: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
@@ -383,7 +383,7 @@ def test_names_of_nothing(name: str, why: str) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no .json or .csv"):
+    with pytest.raises(UserError, match=r"contains no .json or .csv"):
         gather([str(tmp_path)])
 
 

@@ -289,6 +289,6 @@ def test_a_damaged_file_of_the_store_is_named(place: Store) -> None:
     call("import", "peft-bench", "--store", place.root)
     (place.root / "published" / "peft-bench.csv").write_text("hello\n1\n")
     done = call("report", "--store", place.root)
-    assert (done.code, "peft-bench.csv: is no file of published figures" in done.err) == (0, True)
+    assert (done.code, "peft-bench.csv: is not a file of published results" in done.err) == (0, True)
     rows, damaged = kept_published(place.root)
     assert (rows, [path.name for path in damaged]) == ([], ["peft-bench.csv"])

@@ -544,9 +544,9 @@ def test_warm_up_by_its_old_name_is_swept_and_given_to_methods() -> None:
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        ({"warmup_ratio": 0.1, "warmup_steps": 5}, "old name of warmup_steps: give one"),
-        ({"warmup_ratio": 1}, "has to be below 1"),
-        ({"warmup_ratio": [0.5, 1.0]}, "has to be below 1"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 5}, "old name of warmup_steps: set only one"),
+        ({"warmup_ratio": 1}, "must be below 1"),
+        ({"warmup_ratio": [0.5, 1.0]}, "must be below 1"),
         ({"warmup_steps": 1.5}, "neither a whole number of steps nor a share"),
         ({"warmup_steps": -1}, "must be at least 0"),
         ({"warmup_step": 5}, "did you mean 'warmup_steps'"),

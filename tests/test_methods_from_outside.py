@@ -82,7 +82,7 @@ def test_the_example_is_short() -> None:
 
 
 WRONG = {
-    "model, rank=4": "put * before its argument 'rank', to be set by name",
+    "model, rank=4": "put * before its argument 'rank' to make it keyword-only",
     "model, *, rank=4": "its argument 'rank' needs a type, as in n: int = 4",
     "model, *, rank: int": "argument 'rank': is missing",
 }

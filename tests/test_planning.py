@@ -316,7 +316,7 @@ def test_the_verb(tmp_path: Path) -> None:
     said = call(*asked).out
     assert "refused: prefix-tuning" in said
     assert "data sheet" in said
-    assert f"under {told_apart['pair']:.1f} points will not be told apart" in said
+    assert f"of {told_apart['pair']:.1f} points is detected" in said
     assert f"1 point needs {told_apart['needed_rows']:,} test rows" in said
     page = (tmp_path / "plan.html").read_text()
     assert page.count("<tr>") == 2 + 3 + 3

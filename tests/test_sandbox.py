@@ -315,7 +315,7 @@ def test_a_bubblewrap_that_does_not_work_is_found_out(
 
 def test_a_mode_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(sandbox.SWITCH, "none")
-    with pytest.raises(NotContainedError, match="'none': it may be bwrap or rlimit"):
+    with pytest.raises(NotContainedError, match="'none': it must be bwrap or rlimit"):
         run_program("print(1)")
 
 

@@ -322,7 +322,7 @@ def test_a_file_of_answers(tmp_path: Path) -> None:
         ('{"prediction": "x"}', ["--metric", "accuracy"], "row 1 needs a text as 'prediction' and one or more"),
         ("[]", ["--metric", "accuracy"], "row 1 is no object"),
         ('{"prediction": 1, "references": ["x"]}', ["--metric", "accuracy"], "row 1 needs"),
-        ("", ["--metric", "accuracy"], "there are none"),
+        ("", ["--metric", "accuracy"], "the file has no rows"),
         ('{"prediction": "x", "reference": "x"}', [], "needs at least one --metric"),
         ('{"prediction": "x", "reference": "x"}', ["--metric", "acuracy"], "did you mean 'accuracy'"),
         ('{"prediction": "1", "reference": "1"}', ["--metric", "pearson", "--scale", "5"], "--scale 5: give the"),
@@ -362,12 +362,12 @@ def test_from_python() -> None:
         "metric 'equation_value' needs details['gold'] of every row, which row 1 has not",
     )
     assert peftbench.score("equation_value", ["1 + 1 = 2"], ["x"], details=[{"gold": "2"}]).value == 100
-    with pytest.raises(UserError, match="2 predictions, but 1 references: give as many references"):
+    with pytest.raises(UserError, match="2 predictions, but 1 references: the numbers must be equal"):
         peftbench.score("exact_match", ["a", "b"], ["a"])
-    with pytest.raises(UserError, match="1 predictions, but 2 details: give as many details"):
+    with pytest.raises(UserError, match="1 predictions, but 2 details: the numbers must be equal"):
         peftbench.score("exact_match", ["a"], ["a"], details=[{}, {}])
     for given, right in (("ab", ["a", "b"]), (["a", "b"], "ab"), ("a", "a")):
-        with pytest.raises(UserError, match="predictions and references are lists of texts, one a row"):
+        with pytest.raises(UserError, match="predictions and references must be lists with one entry per row"):
             peftbench.score("exact_match", given, right)
     assert "no reference has four words" in (peftbench.score("bleu", ["a b c"], ["a b c"]).why or "")
     with pytest.raises(UserError, match="did you mean 'rouge_l'"):

@@ -487,7 +487,7 @@ def test_every_older_schema_has_an_upgrade() -> None:
 
 def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("not a folder")
-    with pytest.raises(UserError, match=r"^store .*results: cannot be written: File exists\. Give another") as caught:
+    with pytest.raises(UserError, match=r"^store .*results: cannot be written: File exists\. Choose another") as caught:
         Store(tmp_path / "results").open()
     assert "\n" not in str(caught.value)
 
@@ -503,7 +503,7 @@ def test_a_full_disk_is_found_before_anything_runs(place: Store, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match=r"cannot be written: No space left on device\..*make room"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\..*free disk space"):
         place.open()
 
 

@@ -1,1 +1,1 @@
-"""Advice: which methods to take for a model, a task and limits, by results that are known."""
+"""Advice: recommended methods for a model, a task and limits, based on known results."""

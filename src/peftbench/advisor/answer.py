@@ -1,4 +1,4 @@
-"""The answer of the advisor: evidence from a store or from published figures, the ranked methods, and how to start."""
+"""The answer of the advisor: evidence from a store or from published results, ranked methods, starting settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ from peftbench.results.store import Store
 from peftbench.studies._pscp_weights import WeightSet, weight_set, weight_set_names
 
 ROUNDS = 3
-"""How often the costs of further methods are forecast, while none is known to fit."""
+"""Maximum number of rounds of cost forecasts while no method is known to fit."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Cells that advice rests on. `measured` and `published` are empty where they were not asked for or are none.
+    """The cells that advice is based on. `measured` or `published` is empty if not requested or not available.
 
-    `fell_back`: published figures were taken as nothing was measured. `damaged`: files that cannot be read, and why.
+    `fell_back`: published results are used because nothing was measured. `damaged`: unreadable files, with reasons.
     """
 
     measured: tuple[EvidenceCell, ...] = ()
@@ -33,15 +33,15 @@ class Evidence:
     damaged: Mapping[Path, str] = field(default_factory=dict)
 
     def items(self) -> list[tuple[bool, tuple[EvidenceCell, ...]]]:
-        """Both kinds as far as there are any, each with whether it is published."""
+        """Return pairs of whether the cells are published, and the cells, for each kind that is not empty."""
         return [(kind, cells) for kind, cells in ((False, self.measured), (True, self.published)) if cells]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Advice by one kind of evidence.
+    """Advice from one kind of evidence.
 
-    `starts`: by method, settings to start from. `remarks`: what of the costs is not known.
+    `starts`: starting settings by method. `remarks`: what is unknown about costs.
     """
 
     advice: Advice
@@ -50,12 +50,12 @@ class Answer:
 
     @property
     def entries(self) -> dict[str, Any]:
-        """By method, its entry of a grid."""
+        """Grid entries by method."""
         return {label: start.entry for label, start in self.starts.items()}
 
 
 def preferred(prefer: str) -> str | WeightSet:
-    """What comes first: one of `PREFERENCES`, or a set of weights of PSCP. Raises `UnknownNameError`."""
+    """Return a ranking criterion: one of `PREFERENCES`, or a weight set of PSCP. Raises `UnknownNameError`."""
     from peftbench.advisor.recommend import PREFERENCES
 
     if prefer in PREFERENCES:
@@ -66,7 +66,7 @@ def preferred(prefer: str) -> str | WeightSet:
 
 
 def evidence(store: Store, published: bool = False) -> Evidence:
-    """The cells that a store has and, where `published` asks for them or the store has none, those of others."""
+    """Return the measured cells of a store, and published cells if requested or if the store has none."""
     table = store.table()
     damaged: dict[Path, str] = dict(store.damaged)
     measured = evidence_cells(table, inputs.known_facts(table, store)) if len(table) else ()
@@ -74,7 +74,7 @@ def evidence(store: Store, published: bool = False) -> Evidence:
         return Evidence(measured, damaged=damaged)
     bundled = published_figures.gather(published_figures.bundled())
     figures, unreadable = published_figures.kept_published(store.root)
-    rows = dict.fromkeys([*figures, *(row for held in bundled.rows.values() for row in held)])
+    rows = dict.fromkeys([*figures, *(row for each in bundled.rows.values() for row in each)])
     frame = inputs.with_unlike_reasons(inputs.aliases(published_figures.published_frame(rows)))
     others = evidence_cells(frame, inputs.known_facts(frame, store), published=True)
     return Evidence(measured, others, not published, damaged | unreadable)
@@ -92,17 +92,17 @@ def answer(
     top: int = 10,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Answer:
-    """The advice by some cells, and what to start from.
+    """Return the advice from some cells, with starting settings.
 
-    Costs are forecast for `top` methods at a time, the best first, until one is known to fit, in at most `ROUNDS`.
-    `progress` is told how many of the forecasts of a round are done.
+    Costs are forecast for `top` methods at a time, the best first, until one is known to fit, in at most `ROUNDS`
+    rounds. `progress` is called with the numbers of completed forecasts and of all forecasts of a round.
     """
     model, here = learn(cells), device == "here"
     order = known_methods(model, question.place)
     known = inputs.latency_by_method(store.table(), question.place.model, provenance.machine_class()) if here else {}
     starts: dict[str, StartingSettings] = {}
     costs: dict[str, Any] = {}
-    full: Any = "the costs of full fine-tuning are not known"
+    full: Any = "the costs of full fine-tuning are unknown"
     while True:
         settings = inputs.nearest_settings(model, question.place, order[len(costs) : len(costs) + top])
         some = {label: inputs.starting_settings(asked, row, store) for label, row in settings.items()}
@@ -117,15 +117,15 @@ def answer(
 
 
 def _remarks(asked: Asked, question: Question, found: Advice, device: str) -> list[str]:
-    """What is not known of costs."""
+    """Return what is unknown about the costs."""
     remarks = []
     if asked.stands_in:
         remarks.append(f"the length of your rows: costs are for rows like those of {asked.task}")
-    told = [option.costs for option in found.options]
-    if not any("train_seconds" in costs and costs["train_seconds"] for costs in told):
-        remarks.append("times here: measure this machine with `peftbench calibrate`, or name a --device")
+    known = [option.costs for option in found.options]
+    if not any("train_seconds" in costs and costs["train_seconds"] for costs in known):
+        remarks.append("times on this machine: measure it with `peftbench calibrate`, or name a --device")
     elif device != "here":
-        remarks.append("how far times can be trusted: by the data sheet, right to a factor of two or so")
+        remarks.append("exact times: they are from the data sheet, accurate to about a factor of two")
     if "latency_ms" in question.limits:
-        remarks.append("latency is not forecast: it is known where runs of this model on this machine measured it")
+        remarks.append("latency of methods without a measured run of this model on this machine: it is not forecast")
     return remarks

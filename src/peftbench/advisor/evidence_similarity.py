@@ -1,4 +1,4 @@
-"""Cells as places: where on the map of tasks, models and train sizes a score was had, and how near two places are."""
+"""Evidence cells, each at a place (task, model, train size), and the similarity of places."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROWS, PARAMETERS = 1e4, 1e9
-"""What stands for a number of training rows or parameters that is not known: similarities need some number."""
+"""Values used for an unknown number of training rows or parameters, since similarities need a number."""
 SETTINGS = ("id", "status", "method", "method_arguments", "learning_rate", "unlike")
-"""What is kept of the row that settings are taken from, where it has them."""
+"""Columns that are kept from the row with the settings, if present."""
 POOLED = 2.0
-"""Degrees of freedom that the spread of seeds over all cells counts as, beside a cell's own."""
+"""Degrees of freedom given to the pooled seed variance of all cells when it is combined with a cell's own."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A task on a model with so many training rows. `kind`, `shape`: empty where not known; `rows`, `parameters`: 0.
+    """A task on a model at a train size. Unknown `kind` and `shape` are empty; unknown `rows` and `parameters` are 0.
 
-    `variant` tells apart what else differs, in brackets: versions of a task, ways of testing.
+    `variant` is a suffix in brackets for other differences: versions of a task, evaluation settings.
     """
 
     task: str
@@ -41,17 +41,17 @@ class Place:
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
-        """What is the same for runs that can be compared."""
+        """The fields that are equal for comparable runs."""
         return self.task, self.model, self.size, self.variant
 
     def kin(self, other: "Place") -> bool:
-        """Whether the two are of one kind of task; a task of no known kind is its own."""
+        """Return True if both have the same kind of task; a task of unknown kind is a kind by itself."""
         return (self.kind or self.task) == (other.kind or other.task)
 
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """What a table does not say: kind and whole number of training rows of tasks, shape and parameters of models."""
+    """Facts that a table lacks: kind and full number of training rows of tasks, shape and parameters of models."""
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
@@ -61,9 +61,9 @@ class KnownFacts:
 
 @dataclass(frozen=True)
 class ScoredMethod:
-    """A method in a cell: its mean score over seeds, the variance of that mean as far as known, and its rows.
+    """A method in a cell: its mean score over seeds, the known part of the variance of that mean, and its rows.
 
-    `first` is the row with the settings: the one of the lowest seed. `failed`: runs that ended without a score.
+    `first` is the row of the lowest seed, from which settings are taken. `failed`: number of runs without a score.
     """
 
     method: str
@@ -78,17 +78,18 @@ class ScoredMethod:
 
 @dataclass(frozen=True)
 class EvidenceCell:
-    """A place with what the methods scored there, by label."""
+    """A place with the scores of methods, by label."""
 
     place: Place
     scores: Mapping[str, ScoredMethod]
 
 
 def evidence_cells(table: "pd.DataFrame", known: KnownFacts, published: bool = False) -> tuple[EvidenceCell, ...]:
-    """The cells of the runs of a table (`peftbench.table`), or of its published rows, in an order of their own.
+    """Return the cells of the runs of a table (`peftbench.table`), or of its published rows.
 
-    Of settings that were swept, a cell has those chosen on validation; the seeds of a method are averaged. Machines are
-    pooled, as scores may be compared across them. Published rows of other sources or training data are other cells.
+    The order of the cells does not depend on the order of the rows. For swept settings, a cell has those chosen on
+    validation; seeds are averaged. Machines are pooled, since scores are comparable across them. Published rows of
+    different sources or training data are different cells.
     """
     rows = table[table["status"] == "published"] if published else select(distinct(measured_runs(_kept(table))))
     if rows.empty:
@@ -106,12 +107,12 @@ def _kept(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _said(rows: "pd.DataFrame") -> Any:
-    """What stands for the size of published cells: what they were trained on, and who says so."""
+    """Return a text in place of the size of published cells: their training data and source."""
     return rows["train_data"].where(rows["train_data"] != "", "all") + " (" + rows["source"] + ")"
 
 
 def _pooled(rows: "pd.DataFrame") -> float:
-    """The variance of the score between the seeds of a cell, over all cells; 0 where there is one seed of each."""
+    """Return the variance between seeds, pooled over all cells; 0 if each cell has one seed."""
     groups = rows[rows["score"].notna()].groupby(["model", "task", "size", "label"])["score"]
     counts, spreads = groups.count() - 1, groups.var()
     freedom = int(counts.sum())
@@ -121,7 +122,7 @@ def _pooled(rows: "pd.DataFrame") -> float:
 def _cell(group: "pd.DataFrame", known: KnownFacts, pooled: float) -> EvidenceCell:
     first = group.iloc[0]
     model, size = str(first["plain_model"]), str(first["size"])
-    counted, held = _numbers(group, "train_rows"), _numbers(group, "total_parameters")
+    counted, totals = _numbers(group, "train_rows"), _numbers(group, "total_parameters")
     number = float(size) if size.isdigit() else (max(counted, default=0.0))
     plain = str(first["plain_task"])
     place = Place(
@@ -130,7 +131,7 @@ def _cell(group: "pd.DataFrame", known: KnownFacts, pooled: float) -> EvidenceCe
         model=model,
         size=size,
         rows=number or float(known.rows.get(plain, 0)),
-        parameters=known.parameters.get(model) or min(held, default=0.0),
+        parameters=known.parameters.get(model) or min(totals, default=0.0),
         shape=known.shapes.get(model, ""),
         variant=f"{str(first['task']).removeprefix(plain)}{str(first['model']).removeprefix(model)}".strip(),
     )
@@ -147,7 +148,7 @@ def _numbers(group: "pd.DataFrame", column: str) -> list[float]:
 def _scored(runs: "pd.DataFrame", pooled: float) -> ScoredMethod:
     good = runs[runs["score"].notna()]
     scores, n = [float(score) for score in good["score"]], len(good)
-    # A spread from two or three seeds is a poor one: that of all cells stands beside it.
+    # A variance from two or three seeds is a poor estimate, so it is combined with the pooled one.
     own = variance(scores) * (n - 1) if n > 1 else 0.0
     errors = [float(e) ** 2 for e in good["score_error"] if e is not None and not math.isnan(e)]
     return ScoredMethod(
@@ -167,10 +168,10 @@ def _scored(runs: "pd.DataFrame", pooled: float) -> ScoredMethod:
 
 
 def nearness(first: Place, second: Place) -> float:
-    """How near two places are in model and train size, in (0, 1]: 1 for the same, positive definite as a kernel.
+    """Return the similarity of two places in model and train size, in (0, 1], a positive definite kernel.
 
-    It falls with the distance of the logarithms of rows and of parameters, to a half for another shape of model, and to
-    a half for another model.
+    It decreases with the distance of the logarithms of rows and of parameters, and is halved for another shape of model
+    and for another model.
     """
     apart = abs(math.log10((first.rows or ROWS) / (second.rows or ROWS)))
     larger = abs(math.log10((first.parameters or PARAMETERS) / (second.parameters or PARAMETERS)))
@@ -180,7 +181,7 @@ def nearness(first: Place, second: Place) -> float:
 
 
 def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[float]], ...]:
-    """What two places share, part by part: everything; nearness; kind of task; task; the cell itself, or nearly."""
+    """Return the kernel matrices of the parts of the score model: constant; nearness; kind of task; task; cell."""
 
     def each(share: Any) -> list[list[float]]:
         return [[float(share(a, b)) for b in second] for a in first]
@@ -195,9 +196,9 @@ def kernels(first: Sequence[Place], second: Sequence[Place]) -> tuple[list[list[
 
 
 def _same(a: Place, b: Place) -> float:
-    """Whether two places are one cell, or how much of one: by the rows alone, as in `nearness`.
+    """Return the cell kernel: 1 for the same cell, `nearness` for cells that differ only in the number of rows, else 0.
 
-    Cells apart with the same number of rows are of other sources, which share nothing but what their task shares.
+    Different cells with the same number of rows are from different sources and share only the other parts.
     """
     if a.cell == b.cell:
         return 1.0

@@ -1,4 +1,4 @@
-"""From the options of `advise` to a question, and from rows of evidence to runs whose costs can be forecast."""
+"""Conversion of the options of `advise` to a question, and of rows of evidence to runs whose costs can be forecast."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the options name: the model and the task as a grid would, the kind of the task, how many training rows.
+    """The model and task as in a grid, the kind of the task, and the number of training rows.
 
-    `stands_in`: the task is another one of that kind, as none was named; its rows stand for those that are not known.
+    `stands_in`: only a kind was given, so `task` is a representative task of that kind, used for the length of rows.
     """
 
     model: "Choice"
@@ -35,15 +35,15 @@ class Asked:
 
 
 def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any] | None, rows: int | None) -> Asked:
-    """The model and the task. Raises `UserError` unless just one of task, kind and file is given."""
+    """Return the model and the task. Raises `UserError` unless exactly one of task, kind and file is given."""
     from peftbench.grid.entry_parsing import model_choices
 
     given = [name for name, value in {"--task": task, "--kind": kind, "--file": file}.items() if value is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)}: give one of them")
+        raise UserError(f"{' and '.join(given)}: give only one of them")
     if not given:
         raise UserError(
-            "say what it is for by one of --task NAME, --kind KIND, or --file FILE with --fields and --target"
+            "the task is missing: give one of --task NAME, --kind KIND, or --file FILE with --fields and --target"
         )
     (base,) = model_choices(model)
     if kind is not None:
@@ -54,11 +54,11 @@ def asked(model: str, task: str | None, kind: str | None, file: Mapping[str, Any
     found = [choice for choice, _ in task_choices(_entry(file) if file else str(task))]
     if len(found) != 1:
         raise UserError(
-            f"--task {task}: it has {len(found)} tasks ({', '.join(map(str, found))}): name one, or a --kind"
+            f"--task {task}: it names {len(found)} tasks ({', '.join(map(str, found))}): give one of them, or --kind"
         )
     facts = resolve(found[0].name, found[0].arguments).facts
-    held = _length(facts.source) if rows is None else rows
-    return Asked(base, found[0], facts.kind, rows or "all", float(held))
+    count = _length(facts.source) if rows is None else rows
+    return Asked(base, found[0], facts.kind, rows or "all", float(count))
 
 
 def _entry(file: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,12 +67,12 @@ def _entry(file: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _length(source: Any) -> int:
-    """How many training rows a task has; 0 if that is not known."""
+    """Return the number of training rows of a task; 0 if it is unknown."""
     if source.files is None:
         return int((source.sizes or (0,))[0])
     from peftbench.tasks._file_formats import read_table
 
-    # A fifth is held out for the test where there is no file for it.
+    # Without a test file, a fifth of the rows is used for the test.
     return round(len(read_table(Path(source.train), source.files)) * (1.0 if source.test else 0.8))
 
 
@@ -82,11 +82,11 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
     if kind not in get_args(Kind):
         raise did_you_mean("kind of task", kind, list(get_args(Kind)))
     if rows is None:
-        raise UserError(f"--kind {kind}: say with --rows how many training rows there are")
+        raise UserError(f"--kind {kind}: give the number of training rows with --rows")
     from peftbench.grid.entry_parsing import task_choices
     from peftbench.profiling.row_lengths import measured_lengths
 
-    # The one in the middle by the length of its prompts, of those with rows enough for the question.
+    # The task with the median prompt length among those with enough rows.
     units = [unit for unit in TASKS if unit.facts.kind == kind and unit.name in measured_lengths()]
     enough = [unit for unit in units if (unit.facts.source.sizes or (0,))[0] >= rows] or units
     enough.sort(key=lambda unit: (median(measured_lengths()[unit.name]["prompt"]), unit.name))
@@ -95,15 +95,15 @@ def _of_kind(model: "Choice", kind: str, rows: int | None) -> Asked:
 
 
 def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
-    """What the tables do not say of their tasks and models."""
+    """Return facts about the tasks and models of a table that it lacks."""
     from peftbench.advisor.evidence_similarity import KnownFacts
     from peftbench.models import known_models as models
     from peftbench.tasks import TASKS
 
     kinds = {unit.name: str(unit.facts.kind) for unit in TASKS}
-    held = store.run_results()
+    results = store.run_results()
     for id_ in table.drop_duplicates(["task", "task_version", "task_arguments"])["id"] if "id" in table else ():
-        if id_ in held and (result := held[id_]).spec.task.name == "file":
+        if id_ in results and (result := results[id_]).spec.task.name == "file":
             kinds[str(result.spec.task)] = "classification" if result.spec.task.arguments.get("labels") else "qa"
     rows = {unit.name: unit.facts.source.sizes[0] for unit in TASKS if unit.facts.source.sizes}
     facts = {name: architecture(name) for name in sorted(set(table["model"])) if name in models()}
@@ -112,7 +112,7 @@ def known_facts(table: "pd.DataFrame", store: "Store") -> "KnownFacts":
 
 
 def architecture(name: str) -> tuple[str, float]:
-    """The shape of a model and how many parameters it has; empty and 0 where its configuration is out of reach."""
+    """Return the shape and the number of parameters of a model; empty and 0 if its configuration is not available."""
     from peftbench.profiling.parameters_and_flops import configuration, on_meta
 
     try:
@@ -124,7 +124,7 @@ def architecture(name: str) -> tuple[str, float]:
 
 
 def question_place(question: Asked) -> "Place":
-    """Where the question stands among the cells of evidence."""
+    """Return the place of the question."""
     from peftbench.advisor.evidence_similarity import Place
     from peftbench.core.spec import display_name
 
@@ -136,7 +136,7 @@ def question_place(question: Asked) -> "Place":
 
 @dataclass(frozen=True)
 class StartingSettings:
-    """What to start from with a method: an entry of a grid, and a run of it; `why` where there is none."""
+    """Starting settings of a method: a grid entry, and a run of it; if there is no run, `why` gives the reason."""
 
     entry: Mapping[str, Any]
     spec: "RunSpec | None"
@@ -144,14 +144,14 @@ class StartingSettings:
 
 
 def starting_settings(question: Asked, row: Mapping[str, Any], store: "Store") -> StartingSettings:
-    """The settings of a row of evidence, on the model and the task that are asked about."""
+    """Return the settings of a row of evidence, for the model and the task of the question."""
     if row["status"] == "published":
         return _published(question, row)
     result, _ = store.results()[row["id"]]
-    asked_of, rate = result.spec, result.learning_rate
-    entry = {"use": asked_of.method.name, **asked_of.method.arguments}
+    spec, rate = result.spec, result.learning_rate
+    entry = {"use": spec.method.name, **spec.method.arguments}
     changes = {"model": question.model, "task": question.task, "size": question.size, "seed": 0, "trial": None}
-    return StartingSettings(entry | _rate(rate), asked_of.model_copy(update=changes))
+    return StartingSettings(entry | _rate(rate), spec.model_copy(update=changes))
 
 
 def _published(question: Asked, row: Mapping[str, Any]) -> StartingSettings:
@@ -171,7 +171,7 @@ def _published(question: Asked, row: Mapping[str, Any]) -> StartingSettings:
     try:
         ((method, _),) = choices(METHODS, entry, None)
     except UserError as error:
-        return StartingSettings(entry | _rate(rate), None, f"not a method here: {error}")
+        return StartingSettings(entry | _rate(rate), None, f"not a known method: {error}")
     training = Training(learning_rate=rate)
     spec = RunSpec(
         model=question.model,
@@ -195,7 +195,7 @@ def predict(
     latencies: Mapping[str, float],
     told: Callable[[int, int], None],
 ) -> dict[str, "Predicted"]:
-    """What each method will cost on a device: forecast, but for latencies, which were measured there."""
+    """Return the forecast costs of each method on a device, with measured latencies."""
     from peftbench.advisor.recommend import Predicted
     from peftbench.methods import METHODS
     from peftbench.profiling.devices import find_device as named
@@ -214,47 +214,47 @@ def predict(
             continue
         cell = cells[one.spec.id]
         trains = METHODS[one.spec.method.name].facts.trains
-        held = {cost: getattr(cell, cost, None) for cost in COSTS} | {"latency_ms": latencies.get(label)}
+        values = {cost: getattr(cell, cost, None) for cost in COSTS} | {"latency_ms": latencies.get(label)}
         if not trains:
-            # Nothing is trained and nothing kept; the memory is that of the weights, to answer with.
-            held |= {"train_seconds": 0.0, "adapter_bytes": held["adapter_bytes"] or 0}
-        costs = {cost: float(value) for cost, value in held.items() if value is not None}
-        # What the device holds is a limit of the question.
+            # Nothing is trained or saved; the peak memory is that of the weights in evaluation.
+            values |= {"train_seconds": 0.0, "adapter_bytes": values["adapter_bytes"] or 0}
+        costs = {cost: float(value) for cost, value in values.items() if value is not None}
+        # "does not fit" is not a refusal: the memory of the device is a limit of the question.
         refused = cell.why if cell.status == "refused" else ""
         found[label] = Predicted(costs, refused, cell.why if cell.status == "not known" else "")
     return found
 
 
 def with_device(limits: Mapping[str, float], device: str) -> dict[str, float]:
-    """Limits with the memory of the device among them, unless less is allowed."""
+    """Return limits in which the peak memory is at most the memory of the device."""
     from peftbench.profiling.devices import find_device as named
 
-    held = float(named(device).memory_bytes)
-    return {**limits, "peak_memory_bytes": min(held, limits.get("peak_memory_bytes", held))}
+    memory = float(named(device).memory_bytes)
+    return {**limits, "peak_memory_bytes": min(memory, limits.get("peak_memory_bytes", memory))}
 
 
 COSTS = (
     *("trainable_parameters", "total_parameters", "forward_flops_512", "extra_forward_flops_512", "peak_memory_bytes"),
     *("adapter_bytes", "train_seconds", "train_flops", "seconds"),
 )
-"""What is taken of a forecast."""
+"""Costs that are taken from a forecast."""
 
 
 def full_costs(like: "RunSpec", device: str, data: Path | None) -> dict[str, float] | str:
-    """What full fine-tuning costs there, in the units of PSCP, trained as another method would be; or why not known."""
+    """Return the costs of full fine-tuning with the settings of `like` in the units of PSCP, or why unknown."""
     from peftbench.core.spec import Choice
 
     spec = like.model_copy(update={"method": Choice(name="full")})
     found = predict({"full": StartingSettings({}, spec)}, device, data, {}, lambda *_: None)["full"]
     needed = ("trainable_parameters", "forward_flops_512", "peak_memory_bytes")
     if set(needed) - set(found.costs):
-        return found.refused or found.why or "the costs of full fine-tuning are not known"
+        return found.refused or found.why or "the costs of full fine-tuning are unknown"
     parameters, flops, memory = (found.costs[cost] for cost in needed)
     return {"trainable_parameters": parameters, "extra_forward_tflops": flops / 1e12, "peak_memory_gb": memory / 1e9}
 
 
 def latency_by_method(table: "pd.DataFrame", model: str, machine_class: str) -> dict[str, float]:
-    """Median milliseconds of a new token by label, of runs of this model on machines of this class."""
+    """Return median milliseconds per new token by label, from runs of this model on this machine class."""
     from peftbench.studies._run_labels import measured_runs, method_labels
 
     runs = measured_runs(table)
@@ -264,7 +264,7 @@ def latency_by_method(table: "pd.DataFrame", model: str, machine_class: str) -> 
 
 
 def aliases(published: "pd.DataFrame") -> "pd.DataFrame":
-    """Published rows with the aliases of models in place of their ids on the Hub."""
+    """Return published rows with aliases of models instead of their Hub ids."""
     from peftbench.models import known_models as models
 
     names = {model.source: name for name, model in models().items() if not model.directory}
@@ -272,17 +272,17 @@ def aliases(published: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def with_unlike_reasons(published: "pd.DataFrame") -> "pd.DataFrame":
-    """Published rows with a column that says why one is not the method and the settings that it stands under.
+    """Return published rows with a column `unlike`: why the known settings do not reproduce the experiment.
 
-    Such a row is no evidence for them: its arguments are then what its source calls it, which makes it a variant of its
-    own.
+    Such a row is not evidence for its settings. Its arguments are replaced by the source's name of the experiment, so
+    that it is a separate variant.
     """
     from peftbench.results.published.settings import unlike
 
     why = published.apply(unlike, axis=1)
     called = published["published_as"].where(published["published_as"] != "", published["method_arguments"])
     settings = published["method_arguments"].where(why == "", called)
-    # Two rates of one method are two experiments, not two seeds of one.
+    # Two learning rates of one method are two experiments, not two seeds of one experiment.
     alike = ["source", "model", "task", "method", "method_arguments"]
     several = published.groupby(alike)["learning_rate"].transform("nunique") > 1
     rates = (
@@ -295,7 +295,7 @@ def with_unlike_reasons(published: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def nearest_settings(model: "ScoreModel", place_of: "Place", labels: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The row of evidence that each method's settings are taken from."""
+    """Return the row of evidence from which each method's settings are taken."""
     from peftbench.advisor.recommend import support
 
     return {label: support(model.cells, label, place_of).settings for label in labels}

@@ -1,4 +1,4 @@
-"""Advice in words and tables: what is ranked, why, what to start from, what it rests on, and what is not known."""
+"""Presentation of advice: the ranking with reasons, starting settings, evidence, and what is unknown."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ TEXTS: Mapping[str, Callable[[float], str]] = {
     "ms": lambda ms: f"{ms:.3g} ms",
     "": count_text,
 }
-"""How a cost is written, by its unit."""
+"""Formats of costs by unit."""
 SHOWN = {
     "trainable_parameters": "Trainable",
     "peak_memory_bytes": "Peak",
@@ -35,17 +35,17 @@ SHOWN = {
     "adapter_bytes": "Adapter",
     "latency_ms": "New token",
 }
-"""The costs that have a column, and its heading."""
+"""The costs that have a column, with its heading."""
 LONG = 90
-"""Characters of a reason in a table; the whole of it is in the JSON."""
+"""Maximum length of a reason in a table; the JSON output has the full text."""
 MANY = 6
-"""Names that are listed before the rest is counted."""
+"""Maximum number of listed names; the rest is counted."""
 Starts = Mapping[str, Mapping[str, Any]]
-"""By method, the entry of a grid to start from."""
+"""Grid entries to start from, by method."""
 
 
 def advice_section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> Section:
-    """Advice to be printed. `remarks`: what else is not known, beside what the advice itself says."""
+    """Return advice as a section. `remarks`: further unknown facts, besides those of `unknowns`."""
     sheets = [_ranked(advice)] if advice.ranked else []
     left = [option for option in advice.options if not option.rank]
     if left:
@@ -61,7 +61,7 @@ def advice_section(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) 
 
 
 def _least(advice: Advice) -> str:
-    """The method that comes nearest to the limits, and what it needs."""
+    """Return a sentence about the method that exceeds the limits least, and what it needs."""
     if (least := advice.least) is None:
         return ""
     needed = ", ".join(
@@ -76,14 +76,14 @@ def _text(cost: str, value: float) -> str:
 
 
 def advice_title(advice: Advice) -> str:
-    """What was asked, and by which evidence it is answered."""
+    """Return a title: the question and the evidence for the answer."""
     question, place = advice.question, advice.question.place
     rows = f"{place.rows:,.0f}" if place.rows else place.size
     limits = [f"{LIMITS[cost]} at most {_text(cost, most)}" for cost, most in question.limits.items()]
-    by = "what others published" if advice.published else "what was measured"
+    by = "published results" if advice.published else "measured results"
     tasks = len({one.task for one in advice.places})
-    asked = ", ".join([f"{place.model}, {place.task}, {rows} training rows", f"{_first(advice)} first", *limits])
-    return f"{asked}. By {by}: {len(advice.places)} cells of {tasks} tasks"
+    asked = ", ".join([f"{place.model}, {place.task}, {rows} training rows", f"ranked by {_first(advice)}", *limits])
+    return f"{asked}. Based on {by}: {len(advice.places)} cells of {tasks} tasks"
 
 
 def _first(advice: Advice) -> str:
@@ -103,14 +103,14 @@ def _ranked(advice: Advice) -> Table:
     headings = ("#", "Method", "Expected", "Over mean", "Behind best", *(["PSCP"] if pscp else []))
     headings += (*(SHOWN[cost] for cost in costs), "Cells of kind")
     note = (
-        "Expected: score with its 95 % interval. Over mean: against the mean of the methods on the same task. Behind "
-        "best: the highest expected score less this one. “~”: not shown to differ from that."
+        "Expected: score with its 95 % interval. Over mean: minus the mean of the methods on the same task. Behind "
+        "best: the highest expected score minus this one. “~”: not shown to differ from the best."
     )
     return Table("Ranked", headings, 2, tuple(lines), note)
 
 
 def _score(guess: Guess) -> str:
-    # Below 0 there are some scores, of metrics such as Matthews' correlation.
+    # Metrics such as Matthews' correlation can be below 0.
     return _ends(guess, (-100.0, 100.0))
 
 
@@ -136,12 +136,12 @@ def _why(option: Option) -> str:
 
 
 def reason(option: Option, advice: Advice) -> str:
-    """Why a method is where it is, in a sentence without its full stop."""
+    """Return the reason for a method's rank as a sentence without a full stop."""
     support, kind = option.support, advice.question.place.kind or "this"
     return f"{_placed(option, advice)}; " + (
         f"above the mean in {support.ahead} and best in {support.first} of {_count(support.of_kind, f'{kind} cell')}"
         if support.of_kind
-        else f"not tried on {kind} tasks, expected by {_count(support.cells, 'cell')} of other kinds"
+        else f"no evidence on {kind} tasks, predicted from {_count(support.cells, 'cell')} of other kinds"
     )
 
 
@@ -152,18 +152,18 @@ def _placed(option: Option, advice: Advice) -> str:
     best = option.behind.mean == 0 and not option.behind.sd
     if PREFERENCES[prefer] and option.behind.mean <= advice.question.within:
         named = LIMITS[PREFERENCES[prefer]]
-        order = "lowest" if option.rank == 1 else "by its"
-        return f"{order} {named} among those within {advice.question.within:g} points of the best expected score"
+        order = "lowest" if option.rank == 1 else "ranked by"
+        return f"{order} {named} among the methods within {advice.question.within:g} points of the best expected score"
     if best and option.method == "none":
-        return "no method is expected to do better than the untouched base"
+        return "no method is expected to score higher than the base model"
     if best:
         return "highest expected score"
-    tied = ", which the evidence cannot tell apart" if option.tied else ""
+    tied = ", not shown to differ from it" if option.tied else ""
     return f"{option.behind.mean:.1f} points behind the best expected score{tied}"
 
 
 def _rests(option: Option) -> str:
-    """The row that settings are taken from, and how many more there are."""
+    """Return the place and the id of the row from which settings are taken, and the number of other rows."""
     first, *others = option.support.ids
     more = f" and {len(others)} more" if others else ""
     return f"as on {option.support.nearest} (evidence: {first}{more})"
@@ -174,7 +174,7 @@ def _count(number: int, what: str) -> str:
 
 
 def entry_text(settings: Mapping[str, Any]) -> str:
-    """Settings as an entry of a grid."""
+    """Format settings as a grid entry."""
     return "{ " + ", ".join(f"{key} = {_toml(value)}" for key, value in settings.items()) + " }"
 
 
@@ -187,27 +187,27 @@ def _toml(value: Any) -> str:
 
 
 def unknowns(advice: Advice) -> Iterator[str]:
-    """What the advice rests on nothing for, a line each."""
+    """Yield a line for each fact about which the evidence says nothing."""
     place, places, ranked = advice.question.place, advice.places, advice.ranked
     models = sorted({one.model for one in places})
     if place.model not in models:
-        yield f"how methods do on {place.model}: the evidence is of {_list(models)}, and so are learning rates"
+        yield f"scores on {place.model}: the evidence and its learning rates are from {_list(models)}"
     if not any(one.kin(place) for one in places):
-        yield f"how methods do on {place.kind} tasks: there is none in the evidence"
+        yield f"scores on {place.kind} tasks: the evidence has none"
     rows = [one.rows for one in places if one.rows]
     if place.rows and rows and not min(rows) <= place.rows <= max(rows):
-        yield f"{place.rows:,.0f} training rows: the evidence has {min(rows):,.0f} to {max(rows):,.0f}"
+        yield f"scores with {place.rows:,.0f} training rows: the evidence has {min(rows):,.0f} to {max(rows):,.0f}"
     tied = [option.method for option in ranked if option.tied]
     if len(tied) > 1:
-        yield f"which of {_list(tied)} is best: their intervals do not tell them apart"
+        yield f"which of {_list(tied)} is best: they are not shown to differ"
     if any(option.support.seeds < 2 for option in ranked):
-        yield "the spread between seeds, where the evidence has one seed"
+        yield "the spread over seeds of methods with only one seed in the evidence"
     if failed := [f"{option.method} ({option.support.failed})" for option in ranked if option.support.failed]:
-        yield f"the score of runs that ended without one: {_list(failed)}"
+        yield f"the score of failed runs: {_list(failed)}"
     if advice.published:
-        yield "how far published figures carry over: other code, prompts, training and machines"
+        yield "whether published results carry over: they are from other code, prompts, training and machines"
     if advice.unasked:
-        yield f"the costs of {_list(list(advice.unasked))}: not looked for (--top)"
+        yield f"the costs of {_list(list(advice.unasked))}: not forecast (see --top)"
 
 
 def _list(names: Sequence[str]) -> str:
@@ -216,7 +216,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def data(advice: Advice, starts: Starts, remarks: Sequence[str] = ()) -> dict[str, Any]:
-    """Advice as plain values."""
+    """Return advice as JSON values."""
     question, place = advice.question, advice.question.place
     return {
         "evidence": "published" if advice.published else "measured",
@@ -265,7 +265,7 @@ def _interval(guess: Guess) -> dict[str, float]:
 
 
 def evaluation_section(found: RegretReport, published: bool) -> Section:
-    """The regret of each rule."""
+    """Return the regret of each rule as a section."""
     lines = tuple(
         (
             policy.name,
@@ -279,8 +279,9 @@ def evaluation_section(found: RegretReport, published: bool) -> Section:
     sheet = Table("", ("Rule", "Points lost", "More than the advisor", "Tasks"), 1, lines)
     covered = "" if found.covered is None else f" {100 * found.covered:.0f} % of the scores lay in their 95 % interval."
     remarks = (
-        f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are against the method that "
-        f"scored best in the cell itself ({ORACLE}), with a 95 % interval over tasks.{covered}",
-        f"The oracle was lucky where methods are close; “{SEEDS}” knows the task and still loses what seeds take.",
+        f"Each task was left out in turn: {_count(found.cells, 'cell')}. Points lost are relative to the method with "
+        f"the best score in the cell itself ({ORACLE}), with a 95 % interval over tasks.{covered}",
+        f"If methods are close, the oracle's choice is partly luck; “{SEEDS}” uses the same task and shows how many "
+        "points are lost to the spread over seeds alone.",
     )
     return Section("regret", f"Leave-one-task-out regret, {by}", "", (sheet,), remarks=remarks)

@@ -1,6 +1,6 @@
-"""Which methods to take for a model, a task and limits: ranked by what cells say, among those that are known to fit.
+"""Ranking of the methods for a model, a task and limits, by evidence cells, among the methods known to fit.
 
-What a method will cost is not looked for here: it is handed in, with what is not known left out.
+The costs of methods are inputs; unknown costs are left out.
 """
 
 import math
@@ -22,21 +22,21 @@ PREFERENCES = {
     "speed": "latency_ms",
     "size": "adapter_bytes",
 }
-"""What may come first, and the cost that it means."""
+"""Ranking criteria, each with its cost."""
 WITHIN = 2.0
-"""Points of expected score that are given up for a lower cost, unless it is said."""
+"""Default number of points of expected score that may be lost for a lower cost."""
 
 SAME = Guess(0.0, 0.0)
-"""What the best is behind itself."""
+"""The distance of the best method to itself."""
 FitVerdict = Literal["fits", "does not fit", "not known", "refused"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: where, under which limits (`peftbench.core.costs.LIMITS`: at most), and what comes first.
+    """A question: the place, upper limits of costs (`peftbench.core.costs.LIMITS`), and the ranking criterion.
 
-    `prefer` is one of `PREFERENCES` or a set of weights of PSCP. With a cost first, methods that are expected within so
-    many points of the best of those that fit come by that cost, the others after them by score.
+    `prefer` is one of `PREFERENCES` or a weight set of PSCP. If it is a cost, methods with an expected score within
+    `within` points of the best that fits are ranked first, by that cost; the others follow, by score.
     """
 
     place: Place
@@ -54,9 +54,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a method will cost on the model that is asked about, by column of the table; what is not known is left out.
+    """The predicted costs of a method on the model of the question, by column of the table, without unknown ones.
 
-    `refused`: why it cannot be used there. `why`: why some of its costs are not known.
+    `refused`: why it cannot be used. `why`: why some of its costs are unknown.
     """
 
     costs: Mapping[str, float] = field(default_factory=dict)
@@ -66,11 +66,11 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Support:
-    """What is known of a method: of all its cells, and of those of the kind of task that is asked about.
+    """The evidence for a method: its number of cells, and of cells of the question's kind of task (`of_kind`).
 
-    `ahead`: in how many of those it was above the mean of the methods; `first`: in how many it was best. `ids` are
-    rows, nearest cell first; `seeds` the fewest of a cell; `failed` the runs without a score. `settings` is a row of
-    the nearest cell.
+    In `ahead` of the latter it is above the mean of the methods, in `first` it is best. `ids` are rows, nearest cell
+    first; `seeds` is the smallest number of seeds of a cell; `failed` is the number of runs without a score; `settings`
+    is a row of the nearest cell.
     """
 
     cells: int
@@ -88,9 +88,9 @@ class Support:
 class Option:
     """A method: its expected score and advantage over the mean of the methods, its costs, and whether it fits.
 
-    `behind` is by how much the highest expected score of those that fit is above its own; `tied`: its interval does not
-    exclude 0. `rank` from 1, `None` unless it is known to fit. `pscp`, where weights are preferred, is of the expected
-    score.
+    `behind` is the highest expected score of the methods that fit minus its own; `tied`: the interval of `behind`
+    contains 0. `rank` starts at 1 and is `None` unless the method is known to fit. `pscp` is computed from the expected
+    score if weights are preferred.
     """
 
     method: str
@@ -108,7 +108,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Least:
-    """A method that is over some limits, and how much of each it needs."""
+    """A method that exceeds some limits, and its value for each of them."""
 
     method: str
     needed: Mapping[str, float]
@@ -116,9 +116,9 @@ class Least:
 
 @dataclass(frozen=True)
 class Advice:
-    """The answer by one sort of evidence. `options`: ranked first, then those that are not known to fit, then the rest.
+    """The answer from one kind of evidence. `options`: ranked methods, then those with unknown costs, then the rest.
 
-    `unasked` are methods whose costs were not looked for. `places` are those of the evidence.
+    `unasked` are methods whose costs were not forecast. `places` are the places of the evidence.
     """
 
     question: Question
@@ -129,7 +129,7 @@ class Advice:
 
     @property
     def least(self) -> "Least | None":
-        """Where no method fits: the one that exceeds the limits by the smallest factor, and what it would take."""
+        """If no method fits, the one that exceeds the limits by the smallest factor."""
         over = [
             Least(option.method, {cost: option.costs[cost] for cost in self._exceeded(option)})
             for option in self.options
@@ -152,7 +152,7 @@ class Advice:
 
 
 def known_methods(model: ScoreModel, place: Place) -> list[str]:
-    """All methods that the evidence knows, by expected score."""
+    """Return all methods in the evidence, the highest expected score first."""
     found = model.advantage(place)
     return sorted(found, key=lambda label: (-found[label].mean, label))
 
@@ -162,11 +162,11 @@ def recommend(
     question: Question,
     predicted: Mapping[str, Predicted],
     published: bool = False,
-    full: Mapping[str, float] | str = "the costs of full fine-tuning are not known",
+    full: Mapping[str, float] | str = "the costs of full fine-tuning are unknown",
 ) -> Advice:
-    """The ranked methods of those in `predicted`. One that is not known to be within a limit is never ranked.
+    """Rank the methods in `predicted`. A method that is not known to be within all limits is not ranked.
 
-    `full`: what full fine-tuning costs there in the units of PSCP, or why that is not known, for weights that need it.
+    `full`: the costs of full fine-tuning in the units of PSCP, or why they are unknown, for weights that need them.
     """
     level, expected = model.level(question.place), model.advantage(question.place)
     options = [
@@ -210,7 +210,7 @@ def _verdict(limits: Mapping[str, float], predicted: Predicted) -> tuple[FitVerd
 
 
 def support(cells: Sequence[EvidenceCell], label: str, place: Place) -> Support:
-    """What the cells know of a method, seen from a place. Raises `IndexError` for a method that none has."""
+    """Return the evidence for a method at a place. Raises `IndexError` if no cell has the method."""
 
     def near(cell: EvidenceCell) -> tuple[Any, ...]:
         alike = (cell.place.task == place.task) + cell.place.kin(place)
@@ -234,7 +234,7 @@ def support(cells: Sequence[EvidenceCell], label: str, place: Place) -> Support:
 
 
 def _ranked(options: Sequence[Option], question: Question, full: Mapping[str, float] | str) -> list[Option]:
-    """Options that fit, in order, each with its distance to the highest expected score."""
+    """Return the options that fit, in order, each with its distance to the highest expected score."""
     if not options:
         return []
     best = max(options, key=lambda option: (option.advantage.mean, option.method))
@@ -254,7 +254,7 @@ def _ranked(options: Sequence[Option], question: Question, full: Mapping[str, fl
 def _distance(option: Option, best: Option) -> dict[str, Any]:
     if option.method == best.method:
         return {"behind": SAME, "tied": True}
-    # The level of the cell is the same for both, and falls out.
+    # The level of the cell is the same for both and cancels.
     behind = Guess(best.advantage.mean - option.advantage.mean, math.hypot(best.advantage.sd, option.advantage.sd))
     return {"behind": behind, "tied": behind.mean <= behind.half}
 

@@ -1,12 +1,12 @@
-"""How good advice is: what is lost on a task that the advisor has not seen, beside simpler rules and the best of all.
+"""Evaluation of the advisor: its regret on tasks that it has not seen, compared with simpler rules and an oracle.
 
-Each task is left out in turn, with all its cells; every rule picks one of the methods that were scored in a cell, by
-the cells of the other tasks alone. Methods that no other task has are left aside. A rule's regret is the points by
-which the score of what it picks is below that of the oracle.
+Each task is left out in turn, with all its cells. Every rule picks one of the methods scored in a cell, using only the
+cells of the other tasks. Methods that no other task has are ignored. The regret of a rule is the score of the oracle
+minus the score of the picked method, in points.
 
-The oracle takes the highest mean score over the seeds of the cell itself. Among several methods the highest is one that
-was lucky (the winner's curse), so every regret holds some points that nobody could have had. How many, the rule "best
-of the other seeds" says: it knows the task, and picks by the other seeds what one seed then scores.
+The oracle picks the highest mean score over the seeds of the cell itself. This maximum is biased upwards (the winner's
+curse), so every regret includes points that no rule could gain. The rule "best of the other seeds" estimates them: it
+picks a method by all seeds of the same cell but one, and is judged on the remaining seed.
 """
 
 import math
@@ -31,7 +31,7 @@ ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (
 
 @dataclass(frozen=True)
 class Policy:
-    """A rule: its mean regret in points over tasks, and by how much more it loses than the advisor on the same ones."""
+    """A rule: its mean regret in points over tasks, and its regret minus the advisor's on the same tasks."""
 
     name: str
     regret: Interval | None
@@ -41,8 +41,9 @@ class Policy:
 
 @dataclass(frozen=True)
 class RegretReport:
-    """Rules by regret; per cell what each picked and lost; `covered`: which share of the scores of the left-out tasks,
-    less their cells' means, lay in the 95 % interval that was expected of them.
+    """Rules by regret, and the picks and losses per cell.
+
+    `covered`: the share of the scores of left-out tasks, minus their cell's mean, within the expected 95 % interval.
     """
 
     policies: tuple[Policy, ...]
@@ -52,11 +53,11 @@ class RegretReport:
 
 
 def leave_one_task_out(cells: Sequence[EvidenceCell]) -> RegretReport | str:
-    """Leave-one-task-out regret, or why there is none. Pure, and the order of the cells does not matter."""
+    """Return the leave-one-task-out regret, or why there is none. It does not depend on the order of the cells."""
     usable = sorted((c for c in cells if len(c.scores) > 1), key=lambda c: str(c.place))
     tasks = sorted({c.place.task for c in usable})
     if len(tasks) < 3:
-        return f"leaving a task out takes three tasks with two methods each, and there are {len(tasks)}"
+        return f"leaving a task out needs three tasks with two methods each, and there are {len(tasks)}"
     lost: dict[str, dict[str, list[tuple[float, float]]]] = {}
     picks: list[Mapping[str, object]] = []
     inside: list[bool] = []
@@ -76,13 +77,13 @@ def leave_one_task_out(cells: Sequence[EvidenceCell]) -> RegretReport | str:
 
 
 def _known(model: ScoreModel, here: EvidenceCell) -> EvidenceCell:
-    """A cell with those of its methods that the other tasks know: nobody could have picked another."""
+    """Return a cell with only the methods that other tasks also have, since no rule could pick another."""
     known = {label for label, one in model.advantages.series.items() if len(one.values)}
     return replace(here, scores={label: one for label, one in here.scores.items() if label in known})
 
 
 def _lost(model: ScoreModel, here: EvidenceCell) -> dict[str, float]:
-    """What each rule loses in a cell, in points."""
+    """Return the points that each rule loses in a cell."""
     best = max(one.score for one in here.scores.values())
     found = {rule: best - here.scores[label].score for rule, label in _picks(model, here).items()}
     return found | {RANDOM: best - fmean(s.score for s in here.scores.values()), ORACLE: 0.0} | _by_seeds(here)
@@ -93,16 +94,16 @@ def _told(place: Place) -> dict[str, object]:
 
 
 def _picks(model: ScoreModel, here: EvidenceCell) -> dict[str, str]:
-    """The method that each rule takes of those in a cell."""
+    """Return the method of a cell that each rule picks."""
     order = [label for label in known_methods(model, here.place) if label in here.scores]
     found = {ADVISOR: order[0], OVERALL: _overall(model, order)}
     lora = [label for label in order if here.scores[label].method == "lora"]
-    # Of several LoRAs the plain one; without it, the best on the other tasks.
+    # Of several LoRA variants the default one; without it, the best on the other tasks.
     return found | ({ALWAYS: "lora" if "lora" in lora else _overall(model, lora)} if lora else {})
 
 
 def _overall(model: ScoreModel, labels: Sequence[str]) -> str:
-    """The method of the highest mean over the cells of the others, each cell taken less its level."""
+    """Return the method with the highest mean over the cells of the other tasks, minus the level of each cell."""
     return max(labels, key=lambda label: (_mean(model, label), label))
 
 
@@ -111,7 +112,7 @@ def _mean(model: ScoreModel, label: str) -> float:
 
 
 def _inside(model: ScoreModel, here: EvidenceCell) -> Iterable[bool]:
-    """Whether each method's score, less the mean of the cell, lies in its interval; its own error widens that."""
+    """Return for each method whether its score minus the cell's mean is in its interval, widened by its own error."""
     expected = model.advantage(here.place)
     means = fmean(s.score for s in here.scores.values()), fmean(expected[m].mean for m in here.scores)
     return [
@@ -122,7 +123,7 @@ def _inside(model: ScoreModel, here: EvidenceCell) -> Iterable[bool]:
 
 
 def _by_seeds(here: EvidenceCell) -> dict[str, float]:
-    """What is lost by picking on all seeds but one, judged on that one, against the oracle's pick there."""
+    """Return the loss of picking by all seeds but one, judged on that one, relative to the oracle's pick."""
     held = {label: one.by_seed for label, one in here.scores.items()}
     shared = sorted(set.intersection(*(set(scores) for scores in held.values())))
     if len(shared) < 2:
@@ -136,10 +137,10 @@ def _by_seeds(here: EvidenceCell) -> dict[str, float]:
 
 
 def _policy(name: str, lost: Mapping[str, Sequence[tuple[float, float]]]) -> Policy:
-    """Tasks are what is drawn: a task's regret is the mean of its cells', and the interval is over tasks."""
+    """Return the mean regret over tasks with its interval; the regret of a task is the mean over its cells."""
     own = {task: fmean(points for points, _ in cells) for task, cells in lost.items()}
     more = {task: fmean(points - advisor for points, advisor in cells) for task, cells in lost.items()}
-    # No pick is better than the best; one that is judged on other seeds may be.
+    # A regret is not below 0, except that of a pick that is judged on other seeds.
     bounds = UNBOUNDED if name == SEEDS else (0.0, math.inf)
     return Policy(name, _over(own, bounds), _over(more), len(lost))
 
@@ -147,5 +148,5 @@ def _policy(name: str, lost: Mapping[str, Sequence[tuple[float, float]]]) -> Pol
 def _over(tasks: Mapping[str, float], bounds: Bounds = UNBOUNDED) -> Interval | None:
     if len(tasks) < 2:
         return None
-    # As the seeds of a cell, with nothing else that is uncertain.
+    # Tasks are treated like the seeds of a cell, without further uncertainty.
     return cell({number: Run(value, 0.0, bounds=bounds) for number, value in enumerate(tasks.values())}).interval()

@@ -1,14 +1,14 @@
-"""What a method is expected to score at a place where it was not tried, from cells where it was.
+"""Prediction of a method's score at a place from the cells in which it was run.
 
     score = level of the cell + advantage of the method there
     advantage = everywhere + near in model and size + kind of task + task + this cell
 
-Hard and easy tasks can be pooled because a cell's level is taken off first. Each part of a method's advantage is normal
-around 0 with a variance that all methods share, and counts for another place as far as the two places share it
+Hard and easy tasks can be pooled because a cell's level is subtracted first. Each part of a method's advantage is
+normal around 0 with a variance that all methods share, and its covariance between two places is given by a kernel
 (`peftbench.advisor.evidence_similarity.kernels`): a method with no run on this kind of task is expected to do as it
-does everywhere, one with little evidence as the mean of the methods does. With the variances given this is linear
-algebra (the best linear unbiased prediction of Henderson, 1975); they are those of highest likelihood (empirical
-Bayes), held by a weak prior that matters where there are few cells. Levels are predicted in the same way.
+does everywhere, one with little evidence as the mean of the methods does. For given variances this is the best linear
+unbiased prediction (Henderson 1975). The variances maximise the posterior density (empirical Bayes) with a weak prior,
+which matters if there are few cells. Levels are predicted in the same way.
 """
 
 import math
@@ -25,38 +25,38 @@ Array = "np.ndarray[Any, Any]"
 PARTS = ("everywhere", "near", "kind", "task", "cell")
 ADVANTAGES = (5.0, 1.0, 1.0, 3.0, 3.0)
 LEVELS = (40.0, 10.0, 15.0, 15.0, 5.0)
-"""Where the prior of each part's standard deviation is centred, in points: of advantages and of levels.
+"""Centre of the prior of each part's standard deviation in points, for advantages and for levels.
 
-That a method does otherwise near a place or on a kind of task than everywhere has to be shown by several tasks: two of
-one kind, on which nothing was learned, would else speak for the third.
+The centres for `near` and `kind` are small, so that such an effect needs evidence from several tasks. Otherwise two
+tasks of one kind on which nothing was learned would determine the prediction for a third.
 """
 SPREAD = 1.0
-"""Its width, of the logarithm: a factor of 2.7 either way."""
+"""Standard deviation of that prior on the scale of the logarithm: a factor of 2.7 in both directions."""
 MIDDLE = 50.0
-"""Around which levels lie, before anything is known."""
+"""Prior mean of the levels."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""By how much the variance of one method's parts may differ from that of all."""
+"""Possible factors between the variances of one method's parts and the shared ones."""
 NORMAL = 1.959964
 UNTOLD = 1.0
-"""The variance of a mean score of which no error is known, at least."""
+"""Minimum variance of a mean score, used if its error is unknown."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A number that is expected, and its standard deviation."""
+    """A predicted number and its standard deviation."""
 
     mean: float
     sd: float
 
     @property
     def half(self) -> float:
-        """Half the width of the 95 % interval."""
+        """Half-width of the 95 % interval."""
         return NORMAL * self.sd
 
 
 @dataclass(frozen=True)
 class Series:
-    """What is known of one thing: its values at some of the places, and the variance of each for the error in it."""
+    """Observations of one series: its values at some of the places, and the error variance of each."""
 
     places: tuple[int, ...]
     values: Any
@@ -65,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """Normal processes over places, one a series, with shared variances of the parts."""
+    """Gaussian processes over places, one per series, with shared variances of the parts."""
 
     places: tuple[Place, ...]
     series: Mapping[str, Series]
@@ -73,12 +73,12 @@ class GaussianProcess:
 
     @cached_property
     def shared(self) -> Any:
-        """What the places share, part by part: (parts, places, places)."""
+        """The kernel matrices of the parts, of shape (parts, places, places)."""
         return np.array(kernels(self.places, self.places))
 
     @cached_property
     def variances(self) -> Any:
-        """Of each part, of highest posterior density."""
+        """The variance of each part, by maximum posterior density."""
         from scipy.optimize import minimize
 
         start = 2 * np.log(np.array(self.centres))
@@ -86,7 +86,7 @@ class GaussianProcess:
         return np.exp(found.x)
 
     def _loss(self, logs: Any, centre: Any) -> tuple[float, Any]:
-        """Minus the logarithm of the posterior density, and its gradient."""
+        """Return the negative logarithm of the posterior density, and its gradient."""
         variances = np.exp(logs)
         away = (logs - centre) / (2 * SPREAD) ** 2
         loss, slope = float(away @ (logs - centre)) / 2, away.copy()
@@ -102,7 +102,8 @@ class GaussianProcess:
     def own(self) -> dict[str, Any]:
         """The variances of the parts for each series: some vary more with kind and task than others.
 
-        Each has a factor of its own, of highest posterior density among `FACTORS`, with a prior as wide as the parts'.
+        Each series has the factor with the highest posterior density among `FACTORS`, with a prior as wide as that of
+        the parts.
         """
         found = {}
         for name, one in self.series.items():
@@ -118,7 +119,7 @@ class GaussianProcess:
         return found
 
     def at(self, place: Place) -> dict[str, Guess]:
-        """What each series is expected to be at a place."""
+        """Predict each series at a place."""
         near = np.array(kernels([place], self.places))[:, 0]
         found = {}
         for name, one in self.series.items():
@@ -133,30 +134,30 @@ class GaussianProcess:
 
 
 def _inverse(matrix: Any) -> tuple[Any, float]:
-    """The inverse of a positive definite matrix, and the logarithm of its determinant."""
+    """Return the inverse of a positive definite matrix, and the logarithm of its determinant."""
     return np.linalg.inv(matrix), float(np.linalg.slogdet(matrix)[1])
 
 
 @dataclass(frozen=True)
 class ScoreModel:
-    """What cells say of methods: levels of the cells, and advantages over them."""
+    """The fitted model of some cells: levels of the cells, and advantages of the methods."""
 
     cells: tuple[EvidenceCell, ...]
     levels: GaussianProcess
     advantages: GaussianProcess
 
     def level(self, place: Place) -> Guess:
-        """The expected score at a place of a method that is like the mean of the methods."""
+        """Predict the level of a place: the score of an average method."""
         found = self.levels.at(place)["level"]
         return Guess(MIDDLE + found.mean, found.sd)
 
     def advantage(self, place: Place) -> dict[str, Guess]:
-        """How much more or less than that each method is expected to score."""
+        """Predict each method's advantage over the level of a place."""
         return self.advantages.at(place)
 
 
 def learn(cells: Sequence[EvidenceCell]) -> ScoreModel:
-    """The model of some cells, whose order does not matter. Raises `ValueError` without any."""
+    """Fit the model to cells, independent of their order. Raises `ValueError` if no cell has a score."""
     if not cells:
         raise ValueError("no cell has a score")
     kept = tuple(sorted(cells, key=lambda cell: cell.place.cell))
@@ -164,7 +165,7 @@ def learn(cells: Sequence[EvidenceCell]) -> ScoreModel:
     places = tuple(cell.place for cell in kept)
     errors = [max(UNTOLD, sum(s.variance for s in cell.scores.values()) / len(cell.scores) ** 2) for cell in kept]
     level = Series(tuple(range(len(kept))), levels - MIDDLE, np.array(errors))
-    # One method alone in its cell says how hard the cell is, and nothing of the method.
+    # A cell with a single method gives information about the cell's level, not about the method.
     several = [number for number, cell in enumerate(kept) if len(cell.scores) > 1]
     series = {}
     for label in sorted({label for cell in kept for label in cell.scores}):
@@ -178,10 +179,10 @@ def learn(cells: Sequence[EvidenceCell]) -> ScoreModel:
 
 
 def _levels(cells: Sequence[EvidenceCell]) -> Any:
-    """The level of each cell: least squares of scores on cells and methods.
+    """Return the level of each cell, by least squares of scores on cells and methods.
 
-    So a cell is not thought easy because only good methods were tried there. Variants of a method are one here, which
-    is what connects cells of different sources.
+    Thus a cell is not considered easy because only good methods were run in it. Variants of a method are treated as
+    one, which connects the cells of different sources.
     """
     names = sorted({one.method for cell in cells for one in cell.scores.values()})
     rows, scores = [], []
@@ -191,7 +192,7 @@ def _levels(cells: Sequence[EvidenceCell]) -> Any:
             row[number] = row[len(cells) + names.index(one.method)] = 1.0
             rows.append(row)
             scores.append(one.score)
-    # Where cells and methods fall apart into groups, the smallest effects of methods are taken.
+    # If cells and methods form disconnected groups, the solution with the smallest method effects is used.
     hold = np.diag([0.0] * len(cells) + [0.05] * len(names))[len(cells) :]
     found = np.linalg.lstsq(np.vstack([*rows, hold]), np.array(scores + [0.0] * len(names)), rcond=None)[0]
     return found[: len(cells)]

@@ -1,1 +1,1 @@
-"""What every other package stands on."""
+"""Shared types and utilities that all other packages use."""

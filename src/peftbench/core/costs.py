@@ -1,22 +1,22 @@
-"""What a run costs: each cost is declared once, here.
+"""Declarations of the costs of a run.
 
 The record of a run (`peftbench.core.spec.Costs`), the table of runs, the leaderboard, the limits of the advisor and the
-weights of PSCP take names, units, directions and headings from these declarations. How each is measured stands in
-`docs/measures.md`.
+weights of PSCP take names, units, directions and headings from these declarations. `docs/measures.md` describes how
+each cost is measured.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 Better = Literal["less", "more", ""]
-"""Which direction is better; empty: neither."""
+"""The better direction; empty if there is none."""
 
 
 @dataclass(frozen=True)
 class LeaderboardColumn:
-    """How a leaderboard shows a cost: at which `place`, under which `heading`, its value over `divisor` as `form`.
+    """A column of the leaderboard: its `place`, its `heading`, and the format `form` of the value over `divisor`.
 
-    `always`: also where no run has it.
+    With `always`, the column is shown even if no run has a value.
     """
 
     place: int
@@ -33,14 +33,14 @@ class Cost:
 
     Attributes:
         name: the column of the table of runs.
-        unit: of its values; empty for counts and texts.
-        better: which direction is better.
+        unit: the unit of its values; empty for counts and texts.
+        better: the better direction.
         description: what is counted or measured.
-        summary: how a leaderboard sums up the runs of a method: `median`, `mean` or `max`; empty: it does not.
-        of_machine: it belongs to a class of machines, and is compared within one alone.
-        column: how a leaderboard shows it, if it does.
-        limit: what the advisor calls it where it may be limited; empty: it may not.
-        weighed: what weights of PSCP call it, and that unit in units of this cost; `None`: it cannot be weighed.
+        summary: the statistic over the runs of a method in a leaderboard; empty if there is none.
+        of_machine: whether it depends on the machine, so that it is compared only within one class of machines.
+        column: its column of the leaderboard, if any.
+        limit: its name as a limit of the advisor; empty if it cannot be limited.
+        weighed: its name in the weights of PSCP, and the unit of PSCP in units of this cost; `None` if it has none.
     """
 
     name: str
@@ -87,19 +87,23 @@ _DECLARED = (
         name="extra_forward_flops_512",
         unit="FLOP",
         better="less",
-        description="over the untouched base; 0 once merged exactly",
+        description="added to those of the base model; 0 after an exact merge",
         summary="median",
         of_machine=False,
-        column=LeaderboardColumn(5, "+TFLOP", "Forward TFLOPs over the untouched base, 1 × 512 tokens.", 1e12, ".3g"),
+        column=LeaderboardColumn(
+            5, "+TFLOP", "Forward TFLOPs added to those of the base model, 1 × 512 tokens.", 1e12, ".3g"
+        ),
         weighed=("extra_forward_tflops", 1e12),
     ),
     Cost(
         name="train_seconds",
         unit="s",
         better="less",
-        description="sum of training steps alone",
+        description="sum over the training steps, without validation",
         summary="mean",
-        column=LeaderboardColumn(2, "Train s", "Seconds of training steps alone, mean over the runs."),
+        column=LeaderboardColumn(
+            2, "Train s", "Seconds of the training steps, without validation, mean over the runs."
+        ),
         limit="training time",
     ),
     Cost(
@@ -123,28 +127,28 @@ _DECLARED = (
     Cost("peak_weights_bytes", "bytes", "less", "part of the peak: weights"),
     Cost("peak_gradients_bytes", "bytes", "less", "part of the peak: gradients"),
     Cost("peak_optimizer_states_bytes", "bytes", "less", "part of the peak: states of the optimizer"),
-    Cost("peak_activations_bytes", "bytes", "less", "part of the peak: activations and all else"),
-    Cost("peak_reserved_bytes", "bytes", "less", "what a GPU's allocator took for the peak"),
-    Cost("peak_memory_source", "", "", "what told the peak: the tracker of tensors, or the allocator of a GPU"),
+    Cost("peak_activations_bytes", "bytes", "less", "part of the peak: activations and everything else"),
+    Cost("peak_reserved_bytes", "bytes", "less", "GPU memory reserved by the allocator at the peak"),
+    Cost("peak_memory_source", "", "", "source of the peak: the tracker of tensors, or the allocator of the GPU"),
     Cost("validation_seconds", "s", "less", "sum of all validations"),
-    Cost("eval_seconds", "s", "less", "answering all test rows", summary="mean"),
+    Cost("eval_seconds", "s", "less", "generating or ranking answers for all test rows", summary="mean"),
     Cost(
         name="eval_peak_memory_bytes",
         unit="bytes",
         better="less",
-        description="of answering the batch of the longest test prompts",
+        description="peak while answering the batch of the longest test prompts",
         summary="max",
     ),
     Cost(
         name="latency_ms",
         unit="ms",
         better="less",
-        description="median time of a new token at batch 1, merged where that is exact",
+        description="median time per new token at batch 1, merged if the merge is exact",
         summary="mean",
         column=LeaderboardColumn(
             6,
             "ms/tok",
-            "Median milliseconds per new token at batch 1, merged where exact, mean over the runs.",
+            "Median milliseconds per new token at batch 1, merged if the merge is exact, mean over the runs.",
             form=",.2f",
             always=False,
         ),
@@ -155,29 +159,29 @@ _DECLARED = (
         name="train_energy_joules",
         unit="J",
         better="less",
-        description="over the time of train_seconds",
+        description="during train_seconds",
         summary="mean",
         column=LeaderboardColumn(7, "Train J", "Joules of the training steps, mean over the runs.", always=False),
     ),
-    Cost("eval_energy_joules", "J", "less", "over the time of eval_seconds", summary="mean"),
+    Cost("eval_energy_joules", "J", "less", "during eval_seconds", summary="mean"),
     Cost("energy_source", "", "", "nvml: the GPU; rapl: processor packages"),
-    Cost("load_seconds", "s", "less", "loading the base; 0 where it stayed in memory"),
-    Cost("tokenize_seconds", "s", "less", "encoding all rows; near 0 where they are cached"),
+    Cost("load_seconds", "s", "less", "loading the base model; 0 if it was already in memory"),
+    Cost("tokenize_seconds", "s", "less", "encoding all rows; near 0 if they are cached"),
     Cost(
         name="adapter_bytes",
         unit="bytes",
         better="less",
-        description="weight files that must be kept to use the trained model on its base",
+        description="weight files needed, besides the base model, to use the trained model",
         summary="median",
         of_machine=False,
         limit="adapter size",
     ),
-    Cost("base_text_loss", "nats/token", "less", "of the untouched base on general text"),
+    Cost("base_text_loss", "nats/token", "less", "loss of the base model on general text"),
     Cost(
         name="retention_loss_change",
         unit="nats/token",
         better="less",
-        description="of that loss by tuning",
+        description="change of base_text_loss by tuning",
         summary="mean",
         column=LeaderboardColumn(
             8,
@@ -191,14 +195,14 @@ _DECLARED = (
 COSTS = {cost.name: cost for cost in _DECLARED}
 """All costs by name."""
 COUNTED = {cost.name: cost.summary for cost in _DECLARED if cost.summary and not cost.of_machine}
-"""Costs that are the same on every machine, and how a leaderboard sums them up over a method's runs."""
+"""Machine-independent costs, each with its statistic over the runs of a method."""
 MEASURED = {
     cost.name: cost.summary
     for cost in sorted(_DECLARED, key=lambda cost: cost.summary != "max")
     if cost.summary and cost.of_machine
 }
-"""Costs that belong to a machine, and how a leaderboard sums them up."""
+"""Machine-dependent costs, each with its statistic over the runs of a method."""
 WEIGHED = {cost.weighed[0]: (cost.name, cost.weighed[1]) for cost in _DECLARED if cost.weighed}
-"""Costs of PSCP by the name that weights have for them: the column of each, and its unit in units of the column."""
+"""Costs of PSCP by their names in weights: the column, and the unit of PSCP in units of the column."""
 LIMITS = {cost.name: cost.limit for cost in _DECLARED if cost.limit}
-"""Costs that the advisor can limit, and what they are called."""
+"""Costs that the advisor can limit, with their display names."""

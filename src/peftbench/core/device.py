@@ -1,7 +1,7 @@
-"""The device that runs compute on, the first GPU or else the CPU: its precision, its memory and its errors.
+"""The compute device, the first GPU or else the CPU: its precision, memory and errors.
 
-The one file that asks about accelerators. torch is imported inside functions, as commands that compute nothing do
-without it.
+All queries about accelerators are in this module. torch is imported inside functions, because commands that compute
+nothing do not need it.
 """
 
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 MemorySource = Literal["tracked-tensors", "cuda-allocator"]
-"""What tells the peak memory: the tensors that are followed, or the allocator of the GPU."""
+"""Source of the peak memory: tracked tensors, or the allocator of the GPU."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,29 @@ class Gpu:
 
 
 def has_gpu() -> bool:
-    """Whether torch can use a GPU in this process."""
+    """Return True if torch can use a GPU in this process."""
     import torch
 
     return torch.cuda.is_available()
 
 
 def current_device() -> "torch.device":
-    """The first GPU that this process may use if there is one, else the CPU."""
+    """Return the first GPU that this process may use, else the CPU."""
     import torch
 
     return torch.device("cuda" if has_gpu() else "cpu")
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs that torch can use in this process."""
+    """Return the GPUs that torch can use in this process."""
     import torch
 
-    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
-    return tuple(Gpu(each.name, int(each.total_memory)) for each in found)
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return tuple(Gpu(each.name, int(each.total_memory)) for each in properties)
 
 
 def gpu_uuid() -> str:
-    """The GPU in use, by the name that NVIDIA's driver has for it. Raises what torch does if there is none."""
+    """Return the UUID of the current GPU as NVIDIA's driver writes it. Raises torch's error if there is no GPU."""
     import torch
 
     uuid = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
@@ -57,7 +57,7 @@ def gpu_uuid() -> str:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs of the machine that are not hidden, as entries of CUDA_VISIBLE_DEVICES; asked without torch."""
+    """Return the visible GPUs of the machine as entries of CUDA_VISIBLE_DEVICES, without importing torch."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         entries = (part.strip() for part in os.environ["CUDA_VISIBLE_DEVICES"].split(","))
         return tuple(entry for entry in entries if entry not in ("", "-1"))
@@ -72,7 +72,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def supports_bf16() -> bool:
-    """Whether the device multiplies matrices of bfloat16 by instructions of its own: on a CPU those of AMX."""
+    """Return True if the device has instructions for products of bfloat16 matrices (AMX on a CPU)."""
     import torch
 
     if has_gpu():
@@ -81,14 +81,14 @@ def supports_bf16() -> bool:
 
 
 def autocast(enabled: bool) -> AbstractContextManager[Any]:
-    """Products in bfloat16 on this device where enabled, else in the precision of their operands."""
+    """Return a context in which matrix products use bfloat16 if `enabled`, else the precision of their operands."""
     import torch
 
     return torch.autocast(current_device().type, torch.bfloat16, enabled=enabled)
 
 
 def synchronize() -> None:
-    """Wait until the device has finished its work. A CPU has, whenever a call returns."""
+    """Wait until the GPU has finished its work. Does nothing on a CPU, which runs synchronously."""
     import torch
 
     if has_gpu():
@@ -96,7 +96,7 @@ def synchronize() -> None:
 
 
 def empty_cache() -> None:
-    """Give back memory that the allocator of a GPU keeps for later. That of a CPU keeps none in torch."""
+    """Release the memory cached by the GPU's allocator. Does nothing on a CPU, where torch caches none."""
     import torch
 
     if has_gpu():
@@ -104,22 +104,22 @@ def empty_cache() -> None:
 
 
 def memory_source() -> MemorySource:
-    """What tells the peak memory here."""
+    """Return the source of the peak memory on this device."""
     return "cuda-allocator" if has_gpu() else "tracked-tensors"
 
 
 def reset_peak_memory() -> None:
-    """Let the allocator look for its peaks from now on. Raises `RuntimeError` without a GPU."""
+    """Reset the peaks that the allocator records. Raises `RuntimeError` without a GPU."""
     _allocator().reset_peak_memory_stats()
 
 
 def peak_memory_bytes() -> int:
-    """The most bytes that tensors held since the last reset. Raises `RuntimeError` without a GPU."""
+    """Return the peak of allocated bytes since the last reset. Raises `RuntimeError` without a GPU."""
     return int(_allocator().max_memory_allocated())
 
 
 def peak_reserved_bytes() -> int:
-    """The most bytes that the allocator took from the GPU since the last reset. Raises `RuntimeError` without one."""
+    """Return the peak of reserved bytes since the last reset. Raises `RuntimeError` without a GPU."""
     return int(_allocator().max_memory_reserved())
 
 
@@ -127,12 +127,12 @@ def _allocator() -> Any:
     import torch
 
     if not has_gpu():
-        raise RuntimeError("no GPU, so no allocator that counts: memory is that of tracked tensors")
+        raise RuntimeError("there is no GPU, so no statistics of its allocator: memory is measured by tracked tensors")
     return torch.cuda
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, of a GPU or of the machine: less at a time might help."""
+    """Return True if an error means that the GPU or the machine ran out of memory, so a smaller batch may help."""
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
@@ -142,7 +142,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def has_failed(error: BaseException) -> bool:
-    """Whether an error says that the GPU has failed, which this process can then use no more."""
+    """Return True if an error means that the GPU has failed and this process can no longer use it."""
     import torch
 
     return isinstance(error, torch.AcceleratorError)

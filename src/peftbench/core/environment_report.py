@@ -1,4 +1,4 @@
-"""What an installation is and what it lacks, to be pasted into a report of an error."""
+"""Facts about an installation and its optional parts, for bug reports."""
 
 import ctypes
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from peftbench.core import provenance
 
 NVML = "libnvidia-ml.so.1"
 POWER = Path("/sys/class/powercap")
-"""Where Linux shows the energy counters of processors (RAPL)."""
+"""The folder of the processors' energy counters (RAPL) on Linux."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """Something that peftbench can do without: what it is needed for, whether it is there, and how or why not."""
+    """An optional dependency: its purpose, whether it is available, and its version or the reason."""
 
     name: str
     purpose: str
@@ -25,12 +25,12 @@ class Extra:
 
 
 def installation_facts() -> dict[str, dict[str, Any]]:
-    """The facts that every result of this process would have: machine, versions, code, settings."""
+    """Return the facts recorded in each result of this process: machine, versions, code, settings."""
     return provenance.provenance_record()
 
 
 def extras() -> tuple[Extra, ...]:
-    """What is optional, and whether it can be used here."""
+    """Return the optional dependencies and whether each is available."""
     return (
         Extra("bitsandbytes", "quantised bases", *_bitsandbytes()),
         Extra("sandbox", "running programs (pass_at_1)", *_sandbox()),
@@ -54,7 +54,7 @@ def _sandbox() -> tuple[bool, str]:
 
 
 def _nvml() -> tuple[bool, str]:
-    """Whether the library of NVIDIA's driver is there and answers."""
+    """Return whether the library of NVIDIA's driver can be initialised, and a detail."""
     try:
         library = ctypes.CDLL(NVML)
     except OSError:

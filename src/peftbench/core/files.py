@@ -1,4 +1,4 @@
-"""Reading files that anything may have been done to, and writing files that are whole or not there."""
+"""Reading of untrusted files, and atomic writing of files."""
 
 import json
 import math
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 1 << 28
-"""Bytes of the largest file that is read into memory whole."""
+"""Size limit in bytes of a file that is read into memory."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to be written, which takes its place when the context is left: it is whole or not there.
+    """Yield a temporary file in the folder of `path`; at the exit of the context it replaces `path` atomically.
 
-    Its name ends as that of `path`, and no other process has it, on this machine or on another that shares the folder.
+    Its name ends with the name of `path`, and is unique among all processes and machines that share the folder.
     """
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.{path.name}")
     try:
@@ -30,13 +30,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there."""
+    """Write a file completely or not at all."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def sync(path: Path) -> None:
-    """Make sure that a file, or the list of a folder, is on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -45,9 +45,9 @@ def sync(path: Path) -> None:
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+    """Return the content of a regular file of at most `most` bytes.
 
-    Raises `OSError` for a file that cannot be read, `ValueError` for a pipe, a device, a folder, or a larger file.
+    Raises `OSError` if the file cannot be read, `ValueError` for a pipe, a device, a folder, or a larger file.
     """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
@@ -58,18 +58,18 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """A JSON document whose numbers are finite and fit into 64 bits, and whose text can be written as UTF-8.
+    """Parse a JSON document whose numbers are finite and fit into 64 bits, and whose text can be encoded as UTF-8.
 
-    Raises `ValueError` for anything else, however deeply it is nested.
+    Raises `ValueError` for any other content, including nesting that is too deep.
     """
     text = content.decode() if isinstance(content, bytes) else content
     try:
-        found = json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_refuse)
+        document = json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_refuse)
         if "\\ud" in text.lower():
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    return found
+    return document
 
 
 def _finite(text: str) -> float:
@@ -86,4 +86,4 @@ def _integer(text: str) -> int:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not a number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")

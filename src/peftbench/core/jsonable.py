@@ -1,4 +1,4 @@
-"""Findings as plain JSON values."""
+"""Conversion of findings to JSON values."""
 
 import math
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def to_json(value: object) -> Any:
-    """Mappings and sequences of JSON values, with `None` for what JSON has no number for; dataclasses are mappings."""
+    """Convert to JSON values: dataclasses become mappings, and numbers that are not finite become `None`."""
     if is_dataclass(value) and not isinstance(value, type):
         return to_json(asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): to_json(held) for key, held in value.items()}
+        return {str(key): to_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(held) for held in value]
+        return [to_json(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Faults of the machine a run was done on. They say nothing about the method, so no result is recorded for them."""
+"""Faults of the machine during a run. They are unrelated to the method, so no result is recorded for them."""
 
 import errno
 import os
@@ -30,23 +30,23 @@ NETWORK = (
     errno.ETIMEDOUT,
 )
 CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp")
-"""Libraries whose errors of a connection are no `ConnectionError`; a number after their names (`httpx2`) is cut."""
+"""Libraries whose connection errors are not `ConnectionError`; a number after the name (`httpx2`) is ignored."""
 LOST = {
     *"ConnectionError ConnectTimeout ReadTimeout Timeout TransportError ChunkedEncodingError".split(),
     *"ProtocolError MaxRetryError NewConnectionError ClientConnectionError".split(),
 }
 OVERLOADED = (408, 425, 429)
-"""Answers of a server, beside those from 500, that may differ when it is asked again."""
+"""HTTP statuses below 500 for which a retry may succeed."""
 OWN_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP)
-"""Signals that a process brings upon itself. Others are sent to it, as the kernel's SIGKILL where memory runs out."""
+"""Signals caused by the process itself. Others come from outside, such as SIGKILL when memory runs out."""
 
 
 class EnvironmentFaultError(UserError):
-    """A run could not be done because of its machine: disk, network, limits of the system. It may be tried again."""
+    """A run failed because of its machine: disk, network, system limits. It can be repeated."""
 
 
 def environment_fault(problem: BaseException) -> str | None:
-    """What was wrong with the machine, in a line, if an error or one that caused it is a fault of the environment."""
+    """Return one line about the machine's fault if an error, or one of its causes, is such a fault, else `None`."""
     chain = list(_causes(problem))
     offline = _offline() or any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain)
     for one in chain:
@@ -57,18 +57,18 @@ def environment_fault(problem: BaseException) -> str | None:
 
 
 def died_of_environment(exit_code: int) -> bool:
-    """Whether a process with this exit code (negative: a signal) was ended from outside."""
+    """Return True if a process with this exit code (negative: a signal) was killed from outside."""
     return exit_code < 0 and -exit_code not in OWN_SIGNALS
 
 
 def _causes(problem: BaseException) -> Iterator[BaseException]:
-    """The error and those that brought it about."""
+    """Yield the error and its causes."""
     seen: set[int] = set()
     one: BaseException | None = problem
     while one is not None and id(one) not in seen:
         seen.add(id(one))
         yield one
-        # What was being handled is the cause of an `OSError` too: libraries say so by a new one, without `from`.
+        # The context of an `OSError` counts as its cause: libraries raise a new error without `from`.
         context = one.__context__ if isinstance(one, OSError) and not one.__suppress_context__ else None
         one = one.__cause__ or context
 
@@ -76,9 +76,9 @@ def _causes(problem: BaseException) -> Iterator[BaseException]:
 def _of_disk(problem: BaseException) -> bool:
     if isinstance(problem, OSError) and problem.errno is not None:
         return problem.errno in DISK
-    # Native writers (safetensors, torch, arrow) put the system's words into errors of their own types.
-    said = str(problem)
-    return any(os.strerror(number) in said for number in DISK)
+    # Native writers (safetensors, torch, arrow) copy the system's message into errors of their own types.
+    message = str(problem)
+    return any(os.strerror(number) in message for number in DISK)
 
 
 def _of_network(problem: BaseException) -> bool:
@@ -99,5 +99,5 @@ def _of_network(problem: BaseException) -> bool:
 
 
 def _offline() -> bool:
-    """Whether the user has told the Hub's client to do without a network: then nothing was lost."""
+    """Return True if the user has set the Hub's client offline: then a missing file is not a network fault."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,4 +1,4 @@
-"""What this process may use of the machine."""
+"""The memory and CPU cores available to this process."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ CONTROL_GROUP, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"
 
 
 def memory_bytes() -> int:
-    """Bytes of memory of this machine."""
+    """Return the memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def usable_cpus() -> int:
-    """Cores that this process may use: by its affinity, the quotas of its control groups, and what Slurm gave it."""
+    """Return the number of cores for this process, limited by affinity, control groups and Slurm."""
     bounds = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     for folder in _control_groups("cpu"):
         quota, period = _numbers(folder / "cpu.max") or (
@@ -28,7 +28,7 @@ def usable_cpus() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or what its control groups allow."""
+    """Return the memory for this process in bytes, limited by its control groups."""
     limits = [
         _numbers(folder / name)
         for folder in _control_groups("memory")
@@ -38,7 +38,7 @@ def usable_memory() -> int:
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups that bound it, innermost first: of version 2 and of version 1."""
+    """Yield the folders of this process's control groups (version 2 or 1), innermost first."""
     try:
         lines = CONTROL_GROUP.read_text().splitlines()
     except OSError:
@@ -49,12 +49,12 @@ def _control_groups(controller: str) -> Iterator[Path]:
             continue
         root = CONTROL_GROUPS / controller if names else CONTROL_GROUPS
         place = root / inner.strip("/")
-        # Within a container the path is that of the host, and the root is the group.
+        # In a container the path is the host's, and the mounted root is the group.
         yield from [place, *(parent for parent in place.parents if parent.is_relative_to(root))]
 
 
 def _numbers(path: Path) -> tuple[int, ...]:
-    """The numbers of a file of a control group; none where there is no file, or no limit ("max")."""
+    """Return the numbers in a file of a control group; empty if there is no file or no limit ("max")."""
     try:
         return tuple(int(part) for part in path.read_text().split())
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""What machine, which code and which settings a run had: all that its numbers depend on beside what was asked.
+"""Provenance of a run: machine, versions, code and settings, on which its numbers depend besides its specification.
 
-Nothing here names a user, a folder or a host.
+No value contains the name of a user, a folder or a host.
 """
 
 import hashlib
@@ -26,24 +26,24 @@ PACKAGES = (
     "bitsandbytes triton"
 ).split()
 UNITS = ("peftbench.methods", "peftbench.tasks", "peftbench.metrics")
-"""Groups of entry points by which other packages offer units."""
+"""Groups of entry points through which other packages register units."""
 VARIABLES = (
     "OMP_NUM_THREADS MKL_NUM_THREADS MKL_CBWR ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA DNNL_MAX_CPU_ISA "
     "CUBLAS_WORKSPACE_CONFIG NVIDIA_TF32_OVERRIDE PYTORCH_CUDA_ALLOC_CONF PYTORCH_ALLOC_CONF"
 ).split()
-"""Variables of the environment that change last digits or memory."""
+"""Environment variables that can change rounding or memory."""
 SOURCE = (".py", ".toml", ".json")
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def provenance_record() -> dict[str, dict[str, Any]]:
-    """Everything of this module, by the names it has in a result."""
+    """Return all facts of this module under their field names in a result."""
     return {"machine": machine_facts(), "versions": versions(), "code": code(), "settings": settings()}
 
 
 @cache
 def machine_facts() -> dict[str, Any]:
-    """Processor and its instructions in use, cores, memory in bytes, GPUs with theirs, driver, operating system."""
+    """Return the processor, its instruction set, cores, memory in bytes, GPUs, driver and operating system."""
     import torch
 
     gpus = device.gpus()
@@ -65,7 +65,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def machine_class() -> str:
-    """Machines of one class may be compared by cost: the GPU's name, else the processor's with its number of cores."""
+    """Return the machine class, within which costs are compared: the GPU's name, or the CPU's name and core count."""
     known = machine_facts()
     name = known["gpus"][0] if known["gpus"] else f"{known['cpu']} {known['cores']} cores"
     return slug(name)
@@ -73,17 +73,17 @@ def machine_class() -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of the packages that numbers depend on, those that offer units among them."""
-    return {name: found.version for name, found in _packages()}
+    """Return the versions of the packages that affect results, including those that register units."""
+    return {name: package.version for name, package in _packages()}
 
 
 @cache
 def code() -> dict[str, dict[str, Any]]:
-    """What a version does not tell. Read it before anything can change, as a process runs the code it began with.
+    """Return details of the code that a version number does not identify, by package.
 
-    By package, for those from a checkout or a version control system: `commit`, and for a checkout `dirty`, whether
-    files that git follows have changes. `source` of peftbench itself and of plugin files: twelve hexadecimal digits of
-    their content.
+    Packages from a checkout or a version control system have `commit`; those from a checkout also have `dirty`, True if
+    tracked files have changes. peftbench and plugin files have `source`, twelve hexadecimal digits of their content.
+    Call it early: a process runs the code it has loaded, even if the files change later.
     """
     found = {name: _origin(name, package) for name, package in _packages()}
     for name, digest in source_digests().items():
@@ -92,12 +92,12 @@ def code() -> dict[str, dict[str, Any]]:
 
 
 def source_digests() -> dict[str, str]:
-    """Twelve hexadecimal digits of the content of peftbench's own source, and of each plugin file."""
-    found = {"peftbench": _own_digest()}
+    """Return twelve hexadecimal digits of the content of peftbench's own source, and of each plugin file."""
+    digests = {"peftbench": _own_digest()}
     for name, module in sorted(sys.modules.items()):
         if name.startswith(PLUGIN) and module.__file__:
-            found[Path(module.__file__).name] = _digest([("", Path(module.__file__))])
-    return found
+            digests[Path(module.__file__).name] = _digest([("", Path(module.__file__))])
+    return digests
 
 
 @cache
@@ -108,7 +108,7 @@ def _own_digest() -> str:
 
 
 def settings() -> dict[str, Any]:
-    """What this process is set to: threads, what must be deterministic, precision of sums of products, variables."""
+    """Return the settings of this process: threads, determinism, precision of products, environment variables."""
     import torch
 
     backends: Any = torch.backends
@@ -119,7 +119,7 @@ def settings() -> dict[str, Any]:
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_deterministic": backends.cudnn.deterministic,
             "cudnn_benchmark": backends.cudnn.benchmark,
-            # They follow the older switches (allow_tf32), which cannot be read where these have been set.
+            # They reflect the older switches (allow_tf32), which torch refuses to read once these are set.
             "cuda_matmul_fp32_precision": backends.cuda.matmul.fp32_precision,
             "cudnn_conv_fp32_precision": backends.cudnn.conv.fp32_precision,
             "mkldnn_matmul_fp32_precision": backends.mkldnn.matmul.fp32_precision,
@@ -129,7 +129,7 @@ def settings() -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """A name as part of a path."""
+    """Return a name as a valid part of a path."""
     return re.sub(r"[^A-Za-z0-9.+=_-]+", "-", name).strip("-.") or "unnamed"
 
 
@@ -147,7 +147,7 @@ def _packages() -> Iterator[tuple[str, Distribution]]:
 
 
 def _origin(name: str, package: Distribution) -> dict[str, Any]:
-    """Commit of the checkout that a package is imported from, else of the one it was installed from."""
+    """Return the commit of the checkout that a package is imported from, else that it was installed from."""
     spec = find_spec(name.replace("-", "_"))
     if spec is not None and spec.origin and not _installed(Path(spec.origin)):
         return _checkout(Path(spec.origin).parent)
@@ -163,15 +163,15 @@ def _checkout(folder: Path) -> dict[str, Any]:
     # A folder that git ignores within a checkout has no commit.
     if not any((parent / ".git").exists() for parent in folder.parents) or not _git(folder, "ls-files", "."):
         return {}
-    said = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")} if said else {}
+    commit = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")} if commit else {}
 
 
 def _git(folder: Path, *words: str) -> str:
-    """What git says of a folder, which it leaves as it is; nothing where it cannot be asked."""
+    """Return the output of a read-only git command in a folder; empty if git fails or is missing."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *words],  # noqa: S607 (wherever it is installed)
+            ["git", "-C", str(folder), *words],  # noqa: S607 (git may be installed anywhere)
             capture_output=True,
             text=True,
             timeout=20,
@@ -192,7 +192,7 @@ def _digest(files: Iterator[tuple[str, Path]] | list[tuple[str, Path]]) -> str:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, as the kernel tells it."""
+    """Return the version of NVIDIA's driver as reported by the kernel."""
     try:
         found = re.search(r"\s(\d+(?:\.\d+)+)\s", DRIVER.read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""Names to units. A unit is one decorated function in one file; nothing else is edited to add one."""
+"""Registry of units by name. A unit is one decorated function in one file; adding one changes no other file."""
 
 import difflib
 import hashlib
@@ -23,34 +23,34 @@ from peftbench.core.safe_text import problems
 Facts = TypeVar("Facts")
 
 PLUGIN = "peftbench_plugin_"
-"""What the names of the modules of plugin files begin with."""
+"""Prefix of the module names of plugin files."""
 SCRIPT = "__main__"
-"""The module of what a script or a notebook defines."""
+"""Name of the module of a script or a notebook."""
 
 
 MANY = 4
-"""Names that are suggested at most."""
+"""Maximum number of suggested names."""
 
 
 class UserError(Exception):
-    """Something the user can put right; the message is one line that says what to do."""
+    """An error that the user can correct; the message is one line that says what to do."""
 
 
 class RefusedError(UserError):
-    """A method, a model and a task that cannot be run together: a result, which says why, and no failure."""
+    """A method, a model and a task that cannot be combined. The run gets the status `refused`, not `failed`."""
 
 
 class UnknownNameError(UserError):
-    """A name that is not registered; the message has the nearest ones."""
+    """A name that is not registered; the message suggests the nearest ones."""
 
 
 def error_line(problem: BaseException) -> str:
-    """What kind of error it is and, shortened, what it says."""
+    """Return the type of an error and its message, at most 300 characters."""
     return f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
 
 
 def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
-    """The error for an unknown name, with those that contain it, else the nearest known one, else all of them."""
+    """Return the error for an unknown name, which suggests names that contain it, else the nearest, else all."""
     longer = sorted({one for one in known if len(name) > 2 and name.casefold() in one.casefold()})
     near = longer if 0 < len(longer) <= MANY else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = (
@@ -63,7 +63,7 @@ def did_you_mean(kind: str, name: str, known: list[str]) -> UnknownNameError:
 class Unit(Generic[Facts]):
     """A registered function: its name, its facts, and its keyword-only arguments as configuration.
 
-    `verify(arguments)` raises `UserError` for arguments that are right each by itself and wrong together.
+    `verify(arguments)` raises `UserError` for an invalid combination of arguments that are each valid.
     """
 
     kind: str
@@ -78,14 +78,16 @@ class Unit(Generic[Facts]):
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The arguments a grid may set, by name. Raises `UserError` for one that cannot be set or has no type."""
+        """The arguments that a grid may set, by name. Raises `UserError` if one is not keyword-only or has no type."""
         try:
             parameters = inspect.signature(self.function, eval_str=True).parameters
         except NameError as error:
-            raise UserError(f"{self.kind} '{self.name}', annotations: {error} when it is run") from None
+            raise UserError(f"{self.kind} '{self.name}', annotations cannot be resolved: {error}") from None
         for one in list(parameters.values())[1:]:
             if one.kind is one.POSITIONAL_OR_KEYWORD:
-                raise UserError(f"{self.kind} '{self.name}': put * before its argument '{one.name}', to be set by name")
+                raise UserError(
+                    f"{self.kind} '{self.name}': put * before its argument '{one.name}' to make it keyword-only"
+                )
             if one.kind is one.KEYWORD_ONLY and one.annotation is one.empty:
                 raise UserError(f"{self.kind} '{self.name}': its argument '{one.name}' needs a type, as in n: int = 4")
         return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -99,9 +101,9 @@ class Unit(Generic[Facts]):
         return create_model(self.name, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
 
     def check(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """`arguments` checked against the signature, in JSON form, without those that equal their defaults.
+        """Check `arguments` against the signature; return them in JSON form, without those equal to their defaults.
 
-        Raises `UserError` with the nearest name for an unknown one, or with what is wrong with a value.
+        Raises `UserError` for an unknown name, with the nearest known one, or for an invalid value.
         """
         for name in arguments:
             if name not in self.parameters:
@@ -111,21 +113,21 @@ class Unit(Generic[Facts]):
         except ValidationError as error:
             where, why = problems(error)
             raise UserError(f"{self.kind} '{self.name}', argument '{where}': {why}") from None
-        # Compared in JSON form, where the list of a grid file and the tuple of a default are the same.
+        # In JSON form, the list of a grid file and the tuple of a default are equal.
         defaults = to_jsonable_python({n: p.default for n, p in self.parameters.items() if p.default is not p.empty})
         given = checked.model_dump(mode="json")
-        told = {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
+        changed = {name: value for name, value in given.items() if name not in defaults or value != defaults[name]}
         if self.verify is not None:
-            self.verify(told)
-        return told
+            self.verify(changed)
+        return changed
 
 
 @dataclass(frozen=True)
 class Family(Generic[Facts]):
-    """Units that are made when they are asked for, as `NAME:MEMBER`.
+    """Units that are created on request, as `NAME:MEMBER`.
 
-    `key` is the argument of an entry that names members, `names` lists them all, `make` makes one and raises
-    `UserError` for a name that is none of theirs.
+    `key` is the argument of a grid entry that names members, `names` lists all members, `make` creates one and raises
+    `UserError` for an unknown name.
     """
 
     name: str
@@ -147,25 +149,26 @@ class Registry(Generic[Facts]):
         self._loaded = False
 
     def add(self, function: Callable[..., Any], facts: Facts) -> None:
-        """Register a function under its own name (words joined by `separator`). Two of one name are refused.
+        """Register a function under its own name (words joined by `separator`).
 
-        One of a script or a notebook may be defined again: a digest of its code is part of the version it has.
+        Raises `UserError` if a function of another module has the same name. A function of a script or a notebook may
+        be redefined: a digest of its code is part of its version.
         """
         name = function.__name__.strip("_").replace("_", self.separator)
-        held = self._units.get(name)
-        if held and held.function.__module__ != function.__module__:
+        known = self._units.get(name)
+        if known and known.function.__module__ != function.__module__:
             raise UserError(
-                f"two {self.kind}s are called '{name}': in {held.function.__module__} and {function.__module__}"
+                f"two {self.kind}s are called '{name}': in {known.function.__module__} and {function.__module__}"
             )
         self._units[name] = Unit(self.kind, name, function, facts)
 
     def put(self, unit: Unit[Facts]) -> None:
-        """Register a unit as it is: one that another process has registered."""
+        """Register a unit that was created by another process."""
         self._load()
         self._units[unit.name] = unit
 
     def own(self, name: str) -> Unit[Facts] | None:
-        """The unit of that name if it is no member of a family, and is registered."""
+        """Return the registered unit of that name, `None` for a member of a family or an unknown name."""
         self._load()
         return _versioned(self._units[name]) if name in self._units else None
 
@@ -174,18 +177,19 @@ class Registry(Generic[Facts]):
         self._families[family.name] = family
 
     def pick(self, name: str, given: Mapping[str, Any]) -> tuple[list[Unit[Facts]], dict[str, Any]]:
-        """The units that an entry of a grid means, and its arguments without the one that names members of a family.
+        """Return the units that a grid entry selects, and its arguments without the one that names family members.
 
-        A list means several, `all` means all there are: one that cannot be had as it stands is then for its run to say.
+        A list selects several members, `all` selects every member. With `all`, an invalid combination of arguments is
+        reported by the run, not here. Raises `UserError` if an entry of a family names no members.
         """
         self._load()
         family, rest = self._families.get(name), dict(given)
         if family is None:
             return [self[name]], rest
-        asked = rest.pop(family.key, None)
-        if asked == "all":
+        selected = rest.pop(family.key, None)
+        if selected == "all":
             return [replace(self[f"{name}:{member}"], verify=None) for member in family.names()], rest
-        members = asked if isinstance(asked, list) else [asked]
+        members = selected if isinstance(selected, list) else [selected]
         if not members or not all(isinstance(member, str) for member in members):
             raise self._needs(family)
         return [self[f"{name}:{member}"] for member in members], rest
@@ -230,14 +234,15 @@ class Registry(Generic[Facts]):
         return name in self._units or name in self._families
 
     def __iter__(self) -> Iterator[Unit[Facts]]:
-        """The units that have a file, by name; those of families are not made for this."""
+        """Iterate over the units by name, without the members of families."""
         self._load()
         return iter(sorted(self._units.values(), key=lambda unit: unit.name))
 
 
 def _versioned(unit: Unit[Facts]) -> Unit[Facts]:
-    """A unit, with a digest of its code as part of its version if it is one of a script. Taken when the unit is asked
-    for, as a script may define what it uses after it.
+    """Return a unit; if it is from a script, with a digest of its code appended to its version.
+
+    The digest is computed at each request, because a script may define a function's dependencies after it.
     """
     facts: Any = unit.facts
     if unit.function.__module__ != SCRIPT or not hasattr(facts, "version"):
@@ -246,7 +251,7 @@ def _versioned(unit: Unit[Facts]) -> Unit[Facts]:
 
 
 def code_digest(function: Callable[..., Any], facts: object) -> str:
-    """Twelve hexadecimal digits of a unit of a script: its facts, its code, and that of what it uses of the script."""
+    """Return twelve hexadecimal digits of a script's unit: its facts, its code, and the code it uses in the script."""
     digest, seen = hashlib.sha256(), set[int]()
     todo: list[Any] = [function, facts]
     while todo:
@@ -270,7 +275,7 @@ def code_digest(function: Callable[..., Any], facts: object) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value that says the same in every process; the name of its type for one that cannot."""
+    """Return a text for a value that is the same in every process; for other types, the name of the type."""
     if isinstance(value, str | int | float | bool | bytes | types.NoneType):
         return repr(value)
     if isinstance(value, Mapping):
@@ -283,7 +288,7 @@ def _plain(value: Any) -> str:
 
 
 def _code(code: types.CodeType, digest: Any) -> list[str]:
-    """The global names that code uses; it goes into the digest without the place where it stands."""
+    """Return the global names that code uses, and add the code, without its location, to the digest."""
     digest.update(code.co_code)
     names = list(code.co_names)
     for constant in code.co_consts:

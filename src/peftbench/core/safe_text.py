@@ -1,4 +1,4 @@
-"""Texts of others (names, errors, rows, programs) made safe to show, and messages in plain words."""
+"""Escaping of untrusted text (names, errors, rows, programs) and readable validation messages."""
 
 import codecs
 import json
@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 MISLEADING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff"
-"""Signs that change the order in which a line is shown, so that it reads as what it is not; and two that are none."""
+"""Characters that change the display order of a line, and two noncharacters."""
 HIDDEN = re.compile(rf"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029{MISLEADING}]")
-"""Characters that move the cursor, end a line, mislead, or cannot be encoded."""
+"""Control characters, line separators, misleading characters, and surrogates, which cannot be encoded."""
 FALLBACK = str.maketrans(
     {
         "–": "-",
@@ -33,15 +33,15 @@ FALLBACK = str.maketrans(
         "š": "s",
     }
 )
-"""What stands for our own characters where the terminal's encoding has none; of one width, so that columns stay."""
+"""Replacements for characters of our own messages that the terminal's encoding lacks."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the start of a formula."""
+"""Characters that start a formula in a spreadsheet."""
 
 
 def visible(text: object, keep: str = "") -> str:
-    r"""`text` with its control characters as escapes (`\x1b`), for terminals and reports; those of `keep` stay.
+    r"""Escape the control characters of `text` (`\x1b`), except those in `keep`, for terminals and reports.
 
-    A terminal would obey them: clear the screen, write other text over what is there, answer with keys.
+    A terminal would execute them: clear the screen, overwrite text, send keys.
     """
     return HIDDEN.sub(lambda sign: sign[0] if sign[0] in keep else _escape(sign[0]), str(text))
 
@@ -53,18 +53,18 @@ def _escape(sign: str) -> str:
 
 
 def writable(text: str) -> str:
-    """`text` as UTF-8 can hold it: lone surrogates, as errors about broken rows may have, are escaped."""
+    """Escape the lone surrogates of `text`, which UTF-8 cannot encode; errors about broken rows may contain them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def json_text(content: Any) -> str:
-    """A JSON document that holds no control character: those in its texts are JSON's own escapes."""
+    """Return a JSON document in which control characters are JSON escapes."""
     text = json.dumps(content, indent=1, ensure_ascii=False, default=str)
     return HIDDEN.sub(lambda sign: sign[0] if sign[0] == "\n" else f"\\u{ord(sign[0]):04x}", text)
 
 
 def csv_cell(value: Any) -> Any:
-    """A value as a cell of a CSV file: a text that a spreadsheet would run as a formula is marked as text by `'`."""
+    """Return a value as a cell of a CSV file; a text that looks like a formula gets the prefix `'`."""
     if not isinstance(value, str):
         return value
     shown = visible(value)
@@ -72,7 +72,7 @@ def csv_cell(value: Any) -> Any:
 
 
 def encodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """For characters that a terminal's encoding lacks: ours have plain ones in their place, others are escaped."""
+    """Handle characters that a terminal's encoding lacks: use `FALLBACK`, and escape the rest."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lost = error.object[error.start : error.end]
@@ -83,13 +83,13 @@ codecs.register_error("peftbench", encodable)
 
 
 def problem(error: ValidationError) -> str:
-    """The first thing that is wrong in a configuration, and where, in plain words."""
+    """Return the first error of a configuration, with its location, as readable text."""
     where, why = problems(error)
     return f"{where}: {why}" if where else why
 
 
 def problems(error: ValidationError) -> tuple[str, str]:
-    """The first place that is wrong, and why; where a value may be one of several things, why it is none of them."""
+    """Return the location of the first error and the reason; for a union type, the reason covers all alternatives."""
     first, *more = error.errors()
     place = _place(first["loc"])
     same = [first, *(one for one in more if _place(one["loc"]) == place)]
@@ -99,7 +99,7 @@ def problems(error: ValidationError) -> tuple[str, str]:
 
 
 def _place(parts: Any) -> list[Any]:
-    """Keys and places in lists, without the names that pydantic has for the alternatives it tried."""
+    """Return keys and list indices, without pydantic's names of the alternatives of a union."""
     return [part for part in parts if isinstance(part, int) or (part.isidentifier() and part not in ALTERNATIVES)]
 
 
@@ -111,7 +111,7 @@ def _given(one: Any) -> str:
 
 
 def _why(one: Any) -> str:
-    """An error of pydantic that is none of a wrong value."""
+    """Return the reason of an error that is not about the type or range of a value."""
     kind, context = str(one["type"]), one.get("ctx", {})
     if kind in ("missing", "extra_forbidden"):
         return "is missing" if kind == "missing" else "is not known"
@@ -148,11 +148,11 @@ BOUNDS = {
 
 
 ALTERNATIVES = {"str", "int", "float", "bool", "none", "list", "dict", "tuple", "set", "any"}
-"""Names of types where pydantic tried several, in its places of errors."""
+"""Names that pydantic inserts into error locations for the alternatives of a union."""
 
 
 def _wanted(one: Any) -> str | None:
-    """What a value had to be; `None` if it is not the value that is wrong."""
+    """Return the expected type or range of a value; `None` if the error is of another kind."""
     kind, context = str(one["type"]), one.get("ctx", {})
     if kind in BOUNDS:
         key, word = BOUNDS[kind]

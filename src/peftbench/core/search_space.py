@@ -1,4 +1,4 @@
-"""What a search may set, and to which values: `[tune]` of a grid, and ranges in its entries of methods."""
+"""Search spaces: `[tune]` of a grid, and ranges in its method entries."""
 
 import math
 from typing import Any
@@ -10,13 +10,18 @@ from peftbench.core.spec import Noun
 
 KEYS = ("low", "high", "log", "among")
 BELOW, ABOVE = 10, 100
-"""The default range of a learning rate, around a method's own: those are of large models, and small ones want more."""
+"""The default learning-rate range is the method's default divided by `BELOW` to times `ABOVE`.
+
+It is asymmetric because defaults are chosen for large models, and small models need larger rates.
+"""
 DIGITS = 4
-INCOMPARABLE = dict.fromkeys(("validation_rows", "max_length"), "it changes on which text the validation loss is")
-"""Settings whose values cannot be compared by validation loss, and why."""
+INCOMPARABLE = dict.fromkeys(
+    ("validation_rows", "max_length"), "it changes the text on which the validation loss is computed"
+)
+"""Settings whose values cannot be compared by validation loss, with the reason."""
 
 SHARE_OR_STEPS = ("warmup_steps", "eval_steps")
-"""Settings that are a share of all steps under 1, and a number of steps from 1 on."""
+"""Settings that are a share of all steps if below 1, else a number of steps."""
 
 
 class Rates(Noun):
@@ -33,9 +38,9 @@ class Rates(Noun):
 
 
 class Tune(Noun):
-    """`[tune]` of a grid: the trials of each search, the seeds of each, whether those that lag behind are stopped.
+    """`[tune]` of a grid: trials per search, seeds, and whether weak trials are stopped early (`prune`).
 
-    `learning_rate`: of all methods that do not say their own; without it, around each method's default.
+    `learning_rate` is the range for methods that set none; if it is missing, the range is around the method's default.
     """
 
     trials: PositiveInt
@@ -46,15 +51,15 @@ class Tune(Noun):
     @model_validator(mode="after")
     def _apart(self) -> "Tune":
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: one of them stands twice: {self.seeds}")
+            raise ValueError(f"seeds contains a duplicate: {self.seeds}")
         return self
 
 
 class Range(Noun):
-    """The values that a search may give to an argument of a method, or to a training setting.
+    """The values of an argument of a method, or of a training setting, in a search.
 
-    They lie between `low` and `high` (by their logarithms with `log`, whole numbers with `whole`), or are `among` some.
-    `first` is what the first trial takes.
+    Either numbers from `low` to `high` (on a logarithmic scale with `log`, integers with `whole`), or the listed values
+    `among`. The first trial uses `first`.
     """
 
     name: str
@@ -70,12 +75,12 @@ class Range(Noun):
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The values that have to be right for all to be."""
+        """The values to validate: if they are valid, all values of the range are."""
         return self.among or (self.low, self.high)
 
     @property
     def middle(self) -> Any:
-        """A value in the middle: by the logarithm, where that is the scale."""
+        """The middle value, on the scale of the range."""
         if self.among:
             return self.among[len(self.among) // 2]
         middle = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
@@ -83,41 +88,43 @@ class Range(Noun):
         return round(middle) if whole else self.rounded(middle)
 
     def rounded(self, value: float) -> float:
-        """A number of few digits, so that names stay readable; still within the range."""
+        """Round to `DIGITS` significant digits, so that names stay readable, and clip to the range."""
         return float(min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high))
 
     def fitted(self, annotation: Any, default: Any) -> "Range":
-        """The range of an argument of this type: whole numbers if it takes no others; `default` is tried first."""
+        """Return the range adapted to an argument's type: `whole` if it accepts only integers, `first` its default."""
         whole = all(isinstance(end, int) for end in (self.low, self.high)) and not _takes(annotation, self.low + 0.5)
         numbers = {} if self.among or whole else {"low": float(self.low), "high": float(self.high)}
         fitted = self.model_copy(update=numbers | {"whole": whole and not self.among})
         return fitted.model_copy(update={"first": default if fitted.holds(default) else fitted.middle})
 
     def holds(self, value: Any) -> bool:
-        """Whether the value is one of the range."""
+        """Return True if the value is in the range."""
         if self.among:
             return value in self.among
         return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
 
 
 Space = tuple[Range, ...]
-"""All that one search may set."""
+"""All ranges of one search."""
 
 
 def is_range(value: Any) -> bool:
-    """Whether a value of a grid stands for many, of which a search chooses."""
+    """Return True if a value of a grid is a range."""
     return isinstance(value, dict) and bool({"low", "high", "among"} & value.keys())
 
 
 def ranged(name: str, value: dict[str, Any], where: str) -> Range:
-    """The range that a table of a grid means. Raises `UserError` for one that is none."""
+    """Parse a table of a grid as a range. Raises `UserError` if it is invalid."""
     for key in value:
         if key not in KEYS:
             raise UserError(f"{where}, range of {name}: {did_you_mean('key', key, list(KEYS))}")
     if "among" in value:
         values = value["among"]
         if len(value) > 1 or not isinstance(values, list) or len({repr(one) for one in values}) < 2:
-            raise UserError(f"{where}, range of {name}: among = [...] stands alone, with two values or more")
+            raise UserError(
+                f"{where}, range of {name}: among = [...] needs two or more different values, and no other key"
+            )
         return Range(name=name, among=tuple(values))
     low, high = ends = value.get("low", math.nan), value.get("high", math.nan)
     for end in ends:
@@ -131,11 +138,11 @@ def ranged(name: str, value: dict[str, Any], where: str) -> Range:
 
 
 def rates(tune: Tune, own: float | None) -> Range:
-    """The range of the learning rate of a method with this default."""
-    asked = tune.learning_rate
+    """Return the learning-rate range for a method whose default rate is `own`."""
+    given = tune.learning_rate
     assert own is not None, "only methods that train are tuned"
     ends = (
-        (asked.low, asked.high) if asked else (float(f"{own / BELOW:.{DIGITS}g}"), float(f"{own * ABOVE:.{DIGITS}g}"))
+        (given.low, given.high) if given else (float(f"{own / BELOW:.{DIGITS}g}"), float(f"{own * ABOVE:.{DIGITS}g}"))
     )
     return Range(name="learning_rate", low=ends[0], high=ends[1], log=True).fitted(float, own)
 

@@ -1,7 +1,6 @@
-"""The nouns that go to disk: what a run was asked (`RunSpec`) and what it found (`RunResult`).
+"""The records stored on disk: the specification of a run (`RunSpec`) and its result (`RunResult`).
 
-All are frozen and refuse unknown keys. A number that was not measured is `None`, never a stand-in. Units of measurement
-stand in the names.
+All are frozen and reject unknown keys. A number that was not measured is `None`. Names include the unit of measurement.
 """
 
 import hashlib
@@ -26,35 +25,36 @@ from pydantic import (
 from peftbench.core.device import MemorySource
 
 SCHEMA = 2
-"""Raised when the shape of `RunResult` changes; `peftbench.results.store` upgrades older files."""
+"""Schema version, increased when `RunResult` changes; `peftbench.results.store` upgrades older files."""
 
 Status = Literal["ok", "out-of-memory", "diverged", "refused", "pruned", "timeout", "failed"]
 """How a run ended.
 
-`refused`: method, model and task cannot be run together, and the error says why. `pruned`: a trial of a search that was
-stopped early, as others were better after as many steps. `timeout`: stopped after its time limit. `failed`: an error.
+`refused`: method, model and task cannot be combined; the error gives the reason. `pruned`: a trial of a search, stopped
+early because others were better after the same number of steps. `timeout`: stopped at its time limit. `failed`: an
+error.
 """
 BAD: tuple[Status, ...] = ("failed", "timeout", "refused", "out-of-memory", "diverged")
 """Statuses of runs without a score, worst first."""
 FAULTY: tuple[Status, ...] = ("failed", "timeout")
-"""Those that are no result of the method: a command whose runs ended so does not exit with 0."""
+"""Statuses that are not a result of the method: a command with such runs has a nonzero exit code."""
 
 
 class Noun(BaseModel):
     """A frozen record; an unknown key is an error."""
 
-    # JSON has no number for an infinite loss; as the text "Infinity" it is read back as what it was.
+    # JSON has no infinite numbers; the text "Infinity" is read back as an infinite loss.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
 
 
 class Choice(Noun):
     """A unit by name, with the arguments that differ from its defaults and the unit's version.
 
-    `called` is what tables call it, where its arguments tell more than its name. `place` is where the files of a
-    method are on this machine; their content is among the arguments. `paths` names arguments of a task that say where
-    files are on this machine; the version has their content. `tuned` names the arguments that a search has
-    set: tables show them as such, so that what was tuned for each task is one method, and a run of it is not that of
-    one to which the same values were given.
+    `called` is the display name in tables, if it differs. `place` is the path of a method's files on this machine; a
+    digest of their content is among the arguments. `paths` names the arguments of a task that are paths on this
+    machine; the version includes a digest of the files. `tuned` names the arguments set by a search. Tables show their
+    values as "tuned", so a method tuned for each task is one method, distinct from one with the same values in the
+    grid.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Choice(Noun):
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The arguments but for paths: what is asked for, wherever its files are."""
+        """The arguments without paths."""
         return {name: value for name, value in self.arguments.items() if name not in self.paths}
 
     def __str__(self) -> str:
@@ -87,17 +87,17 @@ def _plain(value: object) -> str:
 
 
 RENAMED = {"warmup_ratio": "warmup_steps"}
-"""Old names of training settings, which grids and results may still use: `transformers` 5 dropped `warmup_ratio`."""
+"""Old names of training settings, accepted in grids and results: `transformers` 5 removed `warmup_ratio`."""
 
 
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Training settings by the names of today. Raises `ValueError` for one that cannot be read so."""
+    """Return training settings with current names. Raises `ValueError` if an old one cannot be converted."""
     for old, new in RENAMED.items():
         if old in given and new in given:
-            raise ValueError(f"{old} is the old name of {new}: give one of them")
+            raise ValueError(f"{old} is the old name of {new}: set only one of them")
     shares = given.get("warmup_ratio")
     if 1 in (shares if isinstance(shares, list) else [shares]):
-        raise ValueError("warmup_ratio has to be below 1")
+        raise ValueError("warmup_ratio must be below 1")
     return {RENAMED.get(name, name): value for name, value in given.items()}
 
 
@@ -108,28 +108,30 @@ def _steps_or_share(steps: float) -> float:
 
 
 class Training(Noun):
-    """How a run trains. Names and meanings are those of `transformers.TrainingArguments` where both have the thing."""
+    """Training settings. Names shared with `transformers.TrainingArguments` have the same meaning."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     learning_rate: PositiveFloat | None = Field(None, description="none: the method's own default")
     num_train_epochs: PositiveFloat = 3.0
-    max_steps: int = Field(-1, ge=-1, description="optimiser steps; over 0 it overrides the epochs")
+    max_steps: int = Field(-1, ge=-1, description="optimiser steps; a positive number overrides the epochs")
     per_device_train_batch_size: PositiveInt = 8
     gradient_accumulation_steps: PositiveInt = 1
     warmup_steps: Annotated[NonNegativeFloat, AfterValidator(_steps_or_share)] = Field(
-        0.06, description="a number of steps; under 1, a share of all steps"
+        0.06, description="a number of steps; below 1, a share of all steps"
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: NonNegativeFloat = Field(1.0, description="0: gradients are not clipped")
-    eval_steps: float = Field(0.05, gt=0, description="validate every so many steps; under 1, as a share of all steps")
-    early_stopping_patience: PositiveInt | None = Field(None, description="stop after so many validations without gain")
+    eval_steps: float = Field(0.05, gt=0, description="steps between validations; below 1, a share of all steps")
+    early_stopping_patience: PositiveInt | None = Field(
+        None, description="validations without gain before training stops"
+    )
     max_length: PositiveInt = Field(512, description="tokens of prompt and target together")
-    validation_rows: PositiveInt = Field(1000, description="at most so many, and at most a tenth of the training rows")
+    validation_rows: PositiveInt = Field(1000, description="upper limit, besides a tenth of the training rows")
     gradient_checkpointing: bool = False
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the hardware is good at it"
+        "auto", description="auto: bf16 if the hardware has instructions for it"
     )
 
     @model_validator(mode="before")
@@ -139,24 +141,24 @@ class Training(Noun):
 
 
 class Evaluation(Noun):
-    """How a run answers the test rows."""
+    """Evaluation settings: how a run answers the test rows."""
 
-    answer: Literal["auto", "generate", "rank"] = Field("auto", description="auto: rank where there are labels")
-    test_rows: PositiveInt | None = Field(None, description="at most so many test rows, the same for every run")
+    answer: Literal["auto", "generate", "rank"] = Field("auto", description="auto: rank if the task has labels")
+    test_rows: PositiveInt | None = Field(None, description="limit of test rows, the same rows for every run")
     per_device_eval_batch_size: PositiveInt = 32
-    merge_fidelity: bool = Field(False, description="also answer merged, where that may be inexact: see `Merged`")
-    latency: bool = Field(False, description="also time each new token, beside the base: see `Latency`")
-    retention: bool = Field(False, description="also measure the loss on general text, before and after")
-    retention_text: str | None = Field(None, description="a text file for retention, in place of peftbench's own")
-    retention_version: str = Field("", description="what is in that file; set when a grid is read")
+    merge_fidelity: bool = Field(False, description="also evaluate an inexactly merged model: see `Merged`")
+    latency: bool = Field(False, description="also time each new token, compared with the base model: see `Latency`")
+    retention: bool = Field(False, description="also measure the loss on general text before and after training")
+    retention_text: str | None = Field(None, description="a text file for retention that replaces the default text")
+    retention_version: str = Field("", description="digest of that file's content; set when a grid is read")
 
 
 class Trial(Noun):
-    """Which run of a search for settings a run is, from 0.
+    """The trial of a search that a run is, numbered from 0.
 
-    `ceilings`: at the validation after that step, the run is stopped if its lowest validation loss so far is above.
-    `search` tells the searches of one method apart that a store may hold; it is no part of the question. A trial that
-    two searches have in common is run for the first of them.
+    `ceilings` are pairs of a step and a loss: at the validation after the step, the run is stopped if its lowest
+    validation loss so far is higher. `search` identifies the search among those of one method in a store; it is not
+    part of the run id. A trial that two searches share is run for the first one.
     """
 
     number: NonNegativeInt
@@ -165,13 +167,13 @@ class Trial(Noun):
 
 
 def display_name(model: str) -> str:
-    """What tables call a model of this name: an id of the Hub or an alias in full, of a path the last part."""
+    """Return the display name of a model: a Hub id or an alias in full, the last part of a path."""
     on_hub = model.count("/") == 1 and not model.startswith((".", "~", "/"))
     return model if on_hub else Path(model).name
 
 
 class RunSpec(Noun):
-    """Everything asked of one run, and nothing about where it runs."""
+    """The full specification of one run, independent of the machine."""
 
     model: Choice
     method: Choice
@@ -184,20 +186,20 @@ class RunSpec(Noun):
 
     @property
     def model_name(self) -> str:
-        """What tables call the model."""
+        """The display name of the model."""
         return self.model.called or display_name(self.model.name)
 
     def __copy__(self) -> Self:
-        """A copy has an id of its own, as `model_copy` changes what is asked."""
+        """Copy without the cached id, because `model_copy` may change the specification."""
         copied = super().__copy__()
         copied.__dict__.pop("id", None)
         return copied
 
     @cached_property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the content, defaults left out: the same question is the same run.
+        """The run id: twelve hexadecimal digits of the SHA-256 of the content without defaults.
 
-        What a method or a file is called, where files are and which search a trial is of is no part of the question.
+        Display names, paths and the search of a trial are not part of it.
         """
         task = {"paths": True} | ({"called": True, "arguments": set(self.task.paths)} if self.task.paths else {})
         unasked: Any = {
@@ -209,14 +211,14 @@ class RunSpec(Noun):
         asked = self.model_dump(mode="json", exclude_defaults=True, exclude=unasked)
         training = asked.get("train", {})
         if training.get("warmup_steps", 1) < 1:
-            # A share was called so when the first runs got their ids.
+            # Ids of the first runs were computed with this name for a share.
             training["warmup_ratio"] = training.pop("warmup_steps")
         content = json.dumps(asked, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 class Costs(Noun):
-    """What a run cost, in the units of `peftbench.core.costs`. `None`: not measured."""
+    """Costs of a run, in the units of `peftbench.core.costs`. `None`: not measured."""
 
     trainable_parameters: int | None = None
     total_parameters: int | None = None
@@ -245,9 +247,9 @@ class Costs(Noun):
 
 
 class Latency(Noun):
-    """Milliseconds from one new token to the next of greedy answers to so many prompts at once.
+    """Milliseconds between new tokens in greedy decoding of `rows` prompts at once.
 
-    `over_base`: the ratio to the untouched base, measured by turns. `merged` is missing where nothing can be merged.
+    `over_base` is the ratio to the base model, measured alternately. `merged` is `None` if the adapter was not merged.
     """
 
     rows: PositiveInt
@@ -262,7 +264,7 @@ class Latency(Noun):
 
     @property
     def median_ms(self) -> float:
-        """Merged where that is exact, as one would use it."""
+        """The merged model's median if it was measured, else the unmerged model's."""
         return self.unmerged_median_ms if self.merged_median_ms is None else self.merged_median_ms
 
 
@@ -287,21 +289,21 @@ class DataFacts(Noun):
     test_rows: int
     truncated_rows: int = 0
     remarks: tuple[str, ...] = Field(
-        (), description="what a report should say: repeated rows, missing labels, cut rows"
+        (), description="problems to report: repeated rows, missing labels, truncated rows"
     )
-    unwritable_targets: int = Field(0, description="of all rows: the model's tokenizer does not give them back")
-    prompt_form: dict[str, Any] = Field({}, description="which chat template, and how a question is put to it")
+    unwritable_targets: int = Field(0, description="targets among all rows that the model's tokenizer cannot reproduce")
+    prompt_form: dict[str, Any] = Field({}, description="the chat template, and how questions are passed to it")
 
     @property
     def truncated_share(self) -> float:
-        """The share of rows that were cut to fit `max_length`."""
+        """The share of rows truncated to `max_length`."""
         return self.truncated_rows / max(1, self.train_rows + self.validation_rows + self.test_rows)
 
 
 class Score(Noun):
-    """A metric on the test rows and its standard error over them. No value: it could not be had, and `why`.
+    """A metric on the test rows and its standard error over them. If `value` is `None`, `why` gives the reason.
 
-    `version` is that of the metric; `signature` says what of it depended on the answers.
+    `version` is the version of the metric; `signature` contains its settings that depend on the answers.
     """
 
     value: float | None = None
@@ -312,54 +314,54 @@ class Score(Noun):
 
 
 class Merging(Noun):
-    """Whether merging the trained adapter into the base was proved exact, on some test rows of the run.
+    """Whether merging the trained adapter into the base model was exact on some test rows of the run.
 
-    Answers, latency, memory and extra FLOPs are those of the merged model if it is, else of the unmerged one.
+    Answers, latency, memory and extra FLOPs are those of the merged model if it was, else of the unmerged one.
     """
 
     exact: bool
-    max_logit_difference: float | None = Field(None, description="merged to unmerged; none if merging is impossible")
-    tolerance: float | None = Field(None, description="largest difference that rounding explains in this precision")
+    max_logit_difference: float | None = Field(
+        None, description="merged versus unmerged; none if merging is impossible"
+    )
+    tolerance: float | None = Field(None, description="largest difference explained by rounding in this precision")
     why: str | None = Field(None, description="why it is not exact")
 
 
 class Merged(Noun):
-    """What a run would have found with its adapter merged into the base. Never what it is ranked by."""
+    """Scores of a run with its adapter merged into the base model. They are not used for ranking."""
 
     scores: dict[str, Score]
-    max_logit_difference: float = Field(description="to the unmerged model, after the first test prompts, at most 32")
+    max_logit_difference: float = Field(description="from the unmerged model, after at most 32 test prompts")
 
 
 class RunResult(Noun):
-    """What one run found. `scores` is by metric, on a 0 to 100 scale, the task's main metric first."""
+    """The result of one run. `scores` is by metric, on a scale from 0 to 100, with the task's main metric first."""
 
     result_schema: int = SCHEMA
     id: str
     spec: RunSpec
     status: Status
     scores: dict[str, Score] = {}
-    merging: Merging | None = Field(None, description="none: the method does not claim that it can be merged")
-    merged: Merged | None = Field(None, description="measured where `merge_fidelity` is asked for")
-    chance: float | None = Field(
-        None, description="main metric of the best answer that is the same for all test rows; none where text is free"
-    )
+    merging: Merging | None = Field(None, description="none: the method does not declare exact merging")
+    merged: Merged | None = Field(None, description="measured if `merge_fidelity` is set")
+    chance: float | None = Field(None, description="main metric of the best constant answer; none for free text")
     row_scores: str | None = Field(
         None,
-        description="main metric of each test row or group of rows, `nan` where it has none; of resamples, if it is no "
-        "mean of them: their mean is the score, the standard error of their mean its standard error",
+        description="main metric of each test row or group of rows, `nan` if it has none: their mean is the score, and "
+        "its standard error that of the score; of resamples, for a metric that is not a mean of rows",
     )
-    answers: dict[str, Any] = Field({}, description="labels, positive label, scale: what kept answers are scored by")
+    answers: dict[str, Any] = Field({}, description="labels, positive label, scale: used to score the stored answers")
     invalid_share: float | None = Field(None, description="share of answers outside the labels, choices or scale")
-    validation_loss: float | None = Field(None, description="at the best step, the one that was tested")
+    validation_loss: float | None = Field(None, description="at the best step, whose weights were tested")
     best_step: int | None = None
     steps: int | None = None
     learning_rate: float | None = None
     costs: Costs = Costs()
-    latency: tuple[Latency, ...] = Field((), description="for one row, then for the batch of evaluation")
+    latency: tuple[Latency, ...] = Field((), description="for one row, then for the evaluation batch size")
     curve: tuple[Point, ...] = ()
     data: DataFacts | None = None
     base: dict[str, Any] = Field({}, description="precision, attention implementation, commit of the Hub, checksum")
-    base_reloaded: bool = Field(False, description="the run changed the base, which was then loaded anew")
+    base_reloaded: bool = Field(False, description="the run changed the base model, which was then reloaded")
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}
     code: dict[str, dict[str, Any]] = Field({}, description="by package: commit, uncommitted changes, digest of source")

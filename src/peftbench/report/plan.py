@@ -74,16 +74,16 @@ def resolution_text(found: "Resolution") -> str:
     known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"
     worst = f"Based on {known}; worst case: accuracies of 50 % and independent errors over test rows."
     if found.pair > WIDEST:
-        return f"{found.model}, {found.size} training rows: no difference will be detected except by luck. {worst}"
+        return f"{found.model}, {found.size} training rows: no difference will be detected except by chance. {worst}"
     several = (
-        f", {found.board:.1f} among all {found.methods} methods" if found.board < WIDEST and found.methods > 2 else ""
+        f" ({found.board:.1f} among all {found.methods} methods)" if found.board < WIDEST and found.methods > 2 else ""
     )
     seeds = f"{found.seeds} seed{'' if found.seeds == 1 else 's'}"
-    alone = "" if found.seeds > 1 else " One seed does not show the spread over seeds: wins may be luck."
+    alone = "" if found.seeds > 1 else " One seed does not show the spread over seeds: wins may be due to chance."
     return (
         f"{found.model}, {found.size} training rows: with {seeds} and {rows} test rows on {tasks} "
-        f"task{'' if tasks == 1 else 's'}, differences of two methods under {found.pair:.1f} points will not be told "
-        f"apart (80 % of the time){several}; 1 point needs {found.needed_rows:,} test rows on each task and "
+        f"task{'' if tasks == 1 else 's'}, a difference of two methods of {found.pair:.1f} points{several} is detected "
+        f"80 % of the time, smaller ones less often; 1 point needs {found.needed_rows:,} test rows on each task and "
         f"{found.needed_seeds} seeds. {worst}{alone}"
     )
 

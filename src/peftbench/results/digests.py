@@ -1,7 +1,7 @@
-"""The seal of a run: SHA-256 digests by which any damage to its files is found.
+"""The seal of a run: SHA-256 digests that detect damage to its files.
 
-`result.json` lists every other file of its folder with size and digest (`files`), and ends with a digest of its own
-bytes (`digest`), which is computed with zeros in its place.
+`result.json` lists every other file of its folder with size and digest (`files`). Its last field, `digest`, is the
+digest of its own bytes, computed with zeros in place of the digest.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ SEALED_SINCE = 2
 """The first `result_schema` whose results have a seal."""
 
 Files = Mapping[str, Mapping[str, Any]]
-"""By path within the folder of a run: `bytes` and `sha256`."""
+"""Path within the folder of a run to `bytes` and `sha256`."""
 
 
 class DamagedError(ValueError):
-    """A file is not what it was when it was written. `path`: which one."""
+    """A file at `path` is missing, unreadable or changed since it was written."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path}: {why}")
@@ -30,23 +30,23 @@ class DamagedError(ValueError):
 
 
 def seal(content: Mapping[str, Any], folder: Path) -> bytes:
-    """The text of `result.json`: `content` (in JSON's types), the digests of the files in `folder`, and its own."""
+    """Return the bytes of `result.json`: `content` (JSON values), the digests of the files in `folder`, and its own."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != RESULT and not path.name.endswith(f".{RESULT}")
     }
     text = json.dumps({**content, "files": files, "digest": ZEROS}, indent=1, ensure_ascii=False) + "\n"
-    # From the right: the digest is the last field, and other fields may hold any text.
+    # From the right: the digest is the last field, and other fields may contain any text.
     before, _, after = text.rpartition(ZEROS)
     return f"{before}{hashlib.sha256(text.encode()).hexdigest()}{after}".encode()
 
 
 def unseal(path: Path, newest: int) -> tuple[dict[str, Any], Files]:
-    """The content of a `result.json` without its seal, and the digests it has of its folder's files.
+    """Return the content of a `result.json` without its seal, and the digests of the files in its folder.
 
-    `newest`: the greatest `result_schema` that can be read. Results written before there were seals have none, and no
-    digests. Raises `DamagedError`.
+    `newest` is the highest `result_schema` that can be read. Results older than `SEALED_SINCE` have no digests. Raises
+    `DamagedError` if the file is missing, unreadable, too new or changed.
     """
     try:
         raw = read_bytes(path)
@@ -61,20 +61,20 @@ def unseal(path: Path, newest: int) -> tuple[dict[str, Any], Files]:
         if digest is not None:
             before, found, after = raw.rpartition(str(digest).encode())
             if not found or hashlib.sha256(before + ZEROS.encode() + after).hexdigest() != digest:
-                raise ValueError("its content is not what was written")
+                raise ValueError("its content does not match its digest")
     except (OSError, TypeError, ValueError) as error:
         raise DamagedError(path, str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")) from error
     return content, files
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 digest of a file in hexadecimal digits."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check_files(folder: Path, files: Files) -> None:
-    """Read the files of a run. Raises `DamagedError` for the first that is missing, or not what was written."""
+    """Check the files of a run. Raises `DamagedError` for the first that is missing or changed."""
     for name, facts in files.items():
         path = folder / name
         try:
@@ -82,4 +82,4 @@ def check_files(folder: Path, files: Files) -> None:
         except (OSError, KeyError, TypeError) as error:
             raise DamagedError(path, f"it cannot be checked: {error}") from error
         if not whole:
-            raise DamagedError(path, "its content is not what was written" if path.exists() else "it is missing")
+            raise DamagedError(path, "its content does not match its digest" if path.exists() else "it is missing")

@@ -1,8 +1,7 @@
-"""What was read of a store, kept in the cache so that a command reads only the runs that have changed since.
+"""Index of a store in the cache folder, so that a command reads only the runs that have changed since the last one.
 
-One SQLite file per store. An entry is trusted while the size, modification time (ns) and inode of the files of its run
-are those of when it was read. No command needs the index: if it is lost, damaged or written by other code, the results
-are read anew.
+One SQLite file per store. An entry is valid while the size, modification time (ns) and inode of the files of its run
+are unchanged. If the index is missing, damaged or written by other code, the results are read again.
 """
 
 import contextlib
@@ -21,9 +20,9 @@ from peftbench.core.registry import UserError
 from peftbench.results.digests import RESULT
 
 BATCH = 500
-"""Results that are read between two writes to the index."""
+"""Number of results read between two writes to the index."""
 WAIT = 5.0
-"""Seconds to wait for another process that writes to it."""
+"""Seconds to wait for another process that writes to the index."""
 IN_MEMORY = ":memory:"
 TABLES = """
 create table if not exists entries
@@ -38,18 +37,18 @@ SHAPED_BY = (
     "results/store.py",
     "results/runs_table.py",
 )
-"""Source files that decide what the index holds."""
+"""Source files that determine the content of the index."""
 
 
 class DamagedIndexError(UserError):
-    """The index does not hold what was written to it. Its file was removed, and a new index can be made."""
+    """The index is damaged. Its file was removed, so a new index can be built."""
 
 
 class IndexEntry(NamedTuple):
-    """A result that was read and found whole.
+    """A result that was read and is undamaged.
 
-    `place`: its folder, relative to the store. `result` and `folder`: identities of the result file and of its folder;
-    `others`: JSON list of the names and identities of the other files.
+    `place` is its folder, relative to the store; `result` and `folder` are the identities of the result file and of its
+    folder; `others` is a JSON list of the names and identities of the other files.
     """
 
     place: str
@@ -62,7 +61,7 @@ class IndexEntry(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What tables need of a result: values of its row by column, its `row_scores`, and the points of its curve."""
+    """The parts of a result that tables need: its row by column, its `row_scores`, and the points of its curve."""
 
     row: dict[str, Any]
     row_scores: str | None
@@ -70,18 +69,18 @@ class Content(NamedTuple):
 
 
 def file_identity(path: str) -> str:
-    """Size, modification time (ns) and inode of a file or folder. Raises `OSError`."""
-    found = os.stat(path)  # noqa: PTH116 - many thousands of files
-    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    """Return size, modification time (ns) and inode of a file or folder. Raises `OSError`."""
+    status = os.stat(path)  # noqa: PTH116 - many thousands of files
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def identities(folder: str, names: Iterable[str]) -> str:
-    """JSON list of names and identities of files. Raises `OSError`."""
+    """Return a JSON list of the names and identities of files. Raises `OSError`."""
     return json.dumps([[name, file_identity(f"{folder}/{name}")] for name in names])
 
 
 def unchanged(entry: IndexEntry, folder: str, *, all_files: bool) -> bool:
-    """Whether a run is as it was read: its result file and its folder, and with `all_files` each of its files."""
+    """Return True if the result file and the folder of a run are unchanged; with `all_files`, check each file."""
     try:
         if file_identity(f"{folder}/{RESULT}") != entry.result:
             return False
@@ -93,7 +92,7 @@ def unchanged(entry: IndexEntry, folder: str, *, all_files: bool) -> bool:
 
 
 class Index:
-    """The index of a store. `entries` is what it holds, by place."""
+    """The index of a store. `entries` maps places to entries."""
 
     def __init__(self, root: Path) -> None:
         name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
@@ -101,7 +100,7 @@ class Index:
         self._database = _opened(self.path)
         for other in self.path.parent.glob(f"{name}-*"):
             if not other.name.startswith(self.path.name):
-                # Of other code, or the journal of such a file.
+                # An index of other code, or its journal.
                 with contextlib.suppress(OSError):
                     other.unlink()
         self._added: dict[str, tuple[IndexEntry, Content]] = {}
@@ -115,21 +114,21 @@ class Index:
         return {row[0]: IndexEntry._make(row) for row in self._database.execute("select * from entries")}
 
     def add(self, entry: IndexEntry, content: Content) -> None:
-        """Keep what was read of a run."""
+        """Add the entry and the content of a run."""
         self.entries[entry.place] = entry
         self._added[entry.place] = (entry, content)
         if len(self._added) >= BATCH:
             self.write()
 
     def keep_only(self, places: set[str]) -> None:
-        """Forget the runs that are not at these places, and write what was added."""
+        """Remove the runs that are not at these places, and write the added ones."""
         gone = self.entries.keys() - places
         for place in gone:
             del self.entries[place]
         self.write(gone)
 
     def write(self, gone: Iterable[str] = ()) -> None:
-        """Write what was added. If the file cannot be written, the index goes on in memory."""
+        """Write the added entries. If the file cannot be written, the index is moved to memory."""
         lost = [(place,) for place in gone]
         if not self._added and not lost:
             return
@@ -157,7 +156,7 @@ class Index:
             )
 
     def rows(self, entries: Iterable[IndexEntry]) -> list[tuple[dict[str, Any], str | None]]:
-        """The row and the row scores of each of these runs. Raises `DamagedIndexError`."""
+        """Return the row and the row scores of each of these runs. Raises `DamagedIndexError`."""
         with self._damage_found():
             return [
                 (json.loads(row), None if scores is None else zlib.decompress(scores).decode())
@@ -165,7 +164,7 @@ class Index:
             ]
 
     def curves(self, entries: Iterable[IndexEntry]) -> list[list[dict[str, Any]]]:
-        """The points of the curve of each of these runs. Raises `DamagedIndexError`."""
+        """Return the points of the curve of each of these runs. Raises `DamagedIndexError`."""
         with self._damage_found():
             return [
                 json.loads(zlib.decompress(curve))
@@ -175,10 +174,10 @@ class Index:
     def _held(self, question: str, entries: Iterable[IndexEntry]) -> Iterator[tuple[Any, ...]]:
         self.write()
         for entry in entries:
-            found = self._database.execute(question, (entry.place,)).fetchone()
-            if found is None:
-                raise ValueError(f"it lacks {entry.place}")
-            yield found
+            record = self._database.execute(question, (entry.place,)).fetchone()
+            if record is None:
+                raise ValueError(f"{entry.place} is missing")
+            yield record
 
     @contextlib.contextmanager
     def _damage_found(self) -> Iterator[None]:
@@ -187,7 +186,9 @@ class Index:
         except (sqlite3.DatabaseError, TypeError, ValueError, zlib.error) as error:
             self._database.close()
             self.path.unlink(missing_ok=True)
-            raise DamagedIndexError(f"{self.path}: {error}. It was removed: give the command again") from error
+            raise DamagedIndexError(
+                f"{self.path}: {error}. The damaged index was removed: run the command again"
+            ) from error
 
 
 def _packed(content: Content) -> tuple[str, bytes | None, bytes]:
@@ -196,7 +197,7 @@ def _packed(content: Content) -> tuple[str, bytes | None, bytes]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The database in a file, which is made anew if it is damaged; one in memory if the file cannot be used."""
+    """Open the database in a file, recreated if it is damaged; a database in memory if the file cannot be used."""
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

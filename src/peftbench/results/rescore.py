@@ -1,4 +1,4 @@
-"""Metrics of answers that are kept: in a store, or in a file."""
+"""Metrics of stored answers: in a store, or in a file."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ from peftbench.tasks._scoring import TaskScores, answers_from, facts_of_answers,
 
 @dataclass(frozen=True)
 class Rescored:
-    """A metric of the kept answers of a run: as the result has it (`None`: it has not), and as it is now."""
+    """A metric of the stored answers of a run: the stored score (`None` if there is none), and the new one."""
 
     id: str
     metric: str
@@ -27,7 +27,7 @@ class Rescored:
 
     @property
     def same(self) -> bool:
-        """Whether both have the same value; a metric that the result does not have cannot differ."""
+        """Whether both have the same value; True if no score is stored."""
         if self.stored is None or self.stored.value is None or self.now.value is None:
             return self.stored is None or self.stored.value == self.now.value
         return math.isclose(self.stored.value, self.now.value, rel_tol=1e-9, abs_tol=1e-9)
@@ -43,13 +43,13 @@ def score_answers(
     scale: tuple[float, float] | None = None,
     details: Sequence[Mapping[str, Any]] = (),
 ) -> Score:
-    """A metric of answers. Raises `UserError` for an unknown metric or rows that do not belong together."""
+    """Return a metric of answers. Raises `UserError` for an unknown metric or lists of different lengths."""
     _known([metric])
     if isinstance(predictions, str) or isinstance(references, str):
-        raise UserError("predictions and references are lists of texts, one a row")
+        raise UserError("predictions and references must be lists with one entry per row")
     for name, given in (("references", references), ("details", details or predictions)):
         if len(given) != len(predictions):
-            raise UserError(f"{len(predictions)} predictions, but {len(given)} {name}: give as many {name}")
+            raise UserError(f"{len(predictions)} predictions, but {len(given)} {name}: the numbers must be equal")
     rows = [
         {"prediction": given, "references": right, "details": more}
         for given, right, more in zip(predictions, references, details or [{}] * len(predictions), strict=True)
@@ -59,10 +59,10 @@ def score_answers(
 
 
 def score_file(path: Path, metrics: Sequence[str], facts: Mapping[str, Any]) -> dict[str, Score]:
-    """Metrics of the answers in a JSON-lines file, which may be compressed (`.gz`): `prediction` and `references` a
-    row, and `details` where a metric needs them. `facts`: `labels`, `positive` and `scale`, where there are any.
+    """Return the metrics of the answers in a JSON-lines file, which may be compressed (`.gz`).
 
-    Raises `UserError` for a file that cannot be read, a row that is no answer, or an unknown metric.
+    Each row has `prediction` and `references`, and `details` if a metric needs them. `facts` are `labels`, `positive`
+    and `scale`, if there are any. Raises `UserError` for an unreadable file, an invalid row, or an unknown metric.
     """
     _known(metrics)
     rows, where = [], ""
@@ -77,19 +77,19 @@ def score_file(path: Path, metrics: Sequence[str], facts: Mapping[str, Any]) -> 
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"answers {path}: {where}{why}") from error
     if not rows:
-        raise UserError(f"answers {path}: there are none")
+        raise UserError(f"answers {path}: the file has no rows")
     return score_all(metrics, _answers(rows, facts, f"answers {path}")).scores
 
 
 def rescore(store: Store, ids: Sequence[str], metrics: Sequence[str] = (), save: bool = False) -> list[Rescored]:
-    """Score the kept answers of runs again, by the metrics of each or by these; with `save`, put that into the results.
+    """Score the stored answers of runs again, by `metrics` or the metrics of each run; with `save`, update the results.
 
-    Raises `UserError` for an unknown metric, a run that is not there, or one whose answers cannot be scored.
+    Raises `UserError` for an unknown metric, an unknown run, or answers that cannot be scored.
     """
     _known(metrics)
-    found, held = [], store.results()
+    found, results = [], store.results()
     for id_ in ids:
-        result, folder = store.find(id_, held)
+        result, folder = store.find(id_, results)
         lines, scored = rescored(result, folder, metrics)
         found += lines
         if save and any(line.stored != line.now for line in lines):
@@ -100,7 +100,7 @@ def rescore(store: Store, ids: Sequence[str], metrics: Sequence[str] = (), save:
 
 
 def rescored(result: RunResult, folder: Path, metrics: Sequence[str] = ()) -> tuple[list[Rescored], TaskScores]:
-    """The kept answers of one run, scored by its own metrics or by these.
+    """Score the stored answers of one run by `metrics`, by default its own.
 
     Raises `UserError` for an unknown metric, or for answers that cannot be scored.
     """
@@ -123,7 +123,7 @@ def _kept(result: RunResult, folder: Path, task: Task) -> Answers:
         raise UserError(f"{where}: its answers cannot be read: {error}") from error
     if not rows:
         raise UserError(f"{where} ended as {result.status} and has no answers")
-    # Older results have not kept what their answers are scored by.
+    # Older results do not contain the facts for scoring their answers.
     return _answers(rows, result.answers or facts_of_answers(task), where)
 
 

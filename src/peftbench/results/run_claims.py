@@ -1,9 +1,9 @@
-"""Claims: which process is doing which run, so that several launchers can share a store.
+"""Claims: which process executes which run, so that several launchers can share a store.
 
-A claim is a file `<store>/.claims/<run id>` that names its owner. It is made by `link()` of a finished private file,
-which is atomic on local disks and on NFS, and renewed by its time stamp. A watcher takes a claim over when the owner is
-provably dead, or when the claim has not changed for `lease` seconds of the watcher's own monotonic clock, so clocks of
-machines need not agree.
+A claim is a file `<store>/.claims/<run id>` that names its owner. It is created by `link()` of a complete private file,
+which is atomic on local disks and on NFS, and renewed through its time stamp. A watcher takes a claim over when the
+owner is known to be dead, or when the claim has not changed for `lease` seconds of the watcher's own monotonic clock,
+so the clocks of machines need not agree.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEASE = 300.0
-"""Seconds without a sign of life after which the claim of a process on another machine may be taken over."""
+"""Seconds without renewal after which the claim of a process on another machine may be taken over."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-"""What file systems say that have no hard links."""
+"""Errors of file systems without hard links."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process. `boot` and `space` tell where its `pid` means anything: this start of the machine, this container."""
+    """A process. Its `pid` is valid within a boot of the machine (`boot`) and a PID namespace (`space`)."""
 
     token: str
     host: str
@@ -37,23 +37,23 @@ class Owner:
 
     @property
     def here(self) -> bool:
-        """Whether its `pid` can be looked up here."""
+        """Whether its `pid` can be looked up in this namespace."""
         return bool(self.boot) and (self.boot, self.space) == (_boot(), _space())
 
     @property
     def dead(self) -> bool:
-        """Whether it has provably ended; false where that cannot be known."""
+        """Whether it is known to have ended; False if that is unknown."""
         return self.here and _started(self.pid) != self.started
 
 
 def myself() -> Owner:
-    """This process, under a new token."""
+    """Return this process as an owner with a new token."""
     pid = os.getpid()
     return Owner(uuid.uuid4().hex[:12], socket.gethostname(), _boot(), _space(), pid, _started(pid))
 
 
 def read_owner(path: Path) -> Owner | None:
-    """The owner that a file names, if it does."""
+    """Return the owner in a file, `None` if the file contains none."""
     try:
         return Owner(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -61,7 +61,7 @@ def read_owner(path: Path) -> Owner | None:
 
 
 def write_owner(path: Path, owner: Owner) -> None:
-    """Name the owner in a file."""
+    """Write the owner to a file."""
     path.write_text(json.dumps(asdict(owner)), encoding="utf-8")
 
 
@@ -71,29 +71,29 @@ class Claims:
     def __init__(self, root: Path, owner: Owner, lease: float = LEASE) -> None:
         self.folder, self.owner, self.lease = root / ".claims", owner, lease
         self._seen: dict[str, tuple[object, float]] = {}
-        """By run: what a foreign claim looked like when it last changed, and when that was."""
+        """Run id to the last observed state of another owner's claim, and the time of that change."""
 
     def take(self, id_: str) -> bool:
-        """Claim a run; false if another process has it. Raises `OSError` where the store cannot be written."""
+        """Claim a run; return False if another process has it. Raises `OSError` if the store cannot be written."""
         path = self.folder / id_
         if self._make(path):
             return True
-        held = _look(path)
-        if held is None:
+        state = _look(path)
+        if state is None:
             return self._make(path)
         owner = read_owner(path)
         if owner is None or not owner.dead:
             now = time.monotonic()
             seen, since = self._seen.get(id_, (None, now))
-            if seen != held:
+            if seen != state:
                 since = now
-            self._seen[id_] = (held, since)
+            self._seen[id_] = (state, since)
             if now - since < self.lease:
                 return False
-        return self._take_over(path, held)
+        return self._take_over(path, state)
 
     def renew(self, id_: str) -> bool:
-        """Show that the run goes on; false if the claim is no longer ours."""
+        """Renew a claim; return False if it no longer belongs to this owner."""
         path = self.folder / id_
         if read_owner(path) != self.owner:
             return False
@@ -102,14 +102,14 @@ class Claims:
         return True
 
     def drop(self, id_: str) -> None:
-        """Give a run back, if it is ours."""
+        """Remove a claim if it belongs to this owner."""
         path = self.folder / id_
         if read_owner(path) == self.owner:
             with contextlib.suppress(OSError):
                 path.unlink()
 
     def clean(self) -> None:
-        """Remove the claims of processes that have provably died, and what else they left here."""
+        """Remove the claims and temporary files of processes that are known to be dead."""
         for path in list(self.folder.glob("*")):
             owner = read_owner(path)
             if owner is None or not owner.dead:
@@ -120,21 +120,22 @@ class Claims:
                 self.drop(path.name)
 
     def beside(self) -> int:
-        """How many runs are claimed by processes of this machine."""
+        """Return the number of runs claimed by processes on this machine."""
         try:
             owners = [read_owner(path) for path in self.folder.iterdir() if not path.name.startswith(".")]
         except OSError:
             return 0
         return sum(owner is not None and owner.boot == self.owner.boot and not owner.dead for owner in owners)
 
-    def _take_over(self, path: Path, held: object) -> bool:
-        """Of several watchers, the one whose rename of the old claim succeeds may claim the run.
+    def _take_over(self, path: Path, state: object) -> bool:
+        """Take over a claim last seen in `state`; return whether this succeeded.
 
-        Watchers take over one after the other, so that none renames the claim that another has just made. Where a file
-        cannot be locked, that is found out afterwards, and for a moment a third might claim the run.
+        The watcher whose rename of the old claim succeeds may claim the run. A lock prevents that a watcher renames the
+        claim that another has just created. If locks are not supported, such a rename is detected and undone, and in
+        between a third process could claim the run.
         """
         with self._alone():
-            return _look(path) in (held, None) and self._replace(path, held)
+            return _look(path) in (state, None) and self._replace(path, state)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -145,15 +146,15 @@ class Claims:
                 fcntl.flock(folder, fcntl.LOCK_EX)
             yield
 
-    def _replace(self, path: Path, held: object) -> bool:
+    def _replace(self, path: Path, state: object) -> bool:
         grave = self.folder / f".{path.name}.{self.owner.token}"
         try:
             path.rename(grave)
         except FileNotFoundError:
             return self._make(path)
         self._seen.pop(path.name, None)
-        if _look(grave) != held:
-            # It was renewed in between: give it back, unless somebody has claimed the run meanwhile.
+        if _look(grave) != state:
+            # It was renewed in between: restore it, unless another process has claimed the run.
             with contextlib.suppress(OSError):
                 os.link(grave, path)
             grave.unlink(missing_ok=True)
@@ -169,7 +170,7 @@ class Claims:
             os.link(private, path)
             return True
         except FileExistsError:
-            # NFS may have made the link and lost the answer.
+            # NFS may have created the link and lost the reply.
             return private.stat().st_nlink == 2
         except OSError as error:
             if error.errno not in NO_LINKS:
@@ -188,18 +189,18 @@ class Claims:
 
 
 def _look(path: Path) -> object:
-    """What changes when a claim is renewed or made anew; none if there is none."""
+    """Return the state of a claim, which changes when it is renewed or recreated; `None` without a claim."""
     try:
-        # Opening asks an NFS server for what is true now.
+        # Opening the file makes an NFS client fetch its current state.
         with path.open("rb") as claim:
-            found = os.fstat(claim.fileno())
-            return found.st_ino, found.st_mtime_ns, claim.read()
+            status = os.fstat(claim.fileno())
+            return status.st_ino, status.st_mtime_ns, claim.read()
     except FileNotFoundError:
         return None
 
 
 def _boot() -> str:
-    """This start of this machine's kernel; empty where it cannot be told."""
+    """Return the boot id of the kernel; empty if it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -207,15 +208,15 @@ def _boot() -> str:
 
 
 def _space() -> str:
-    """The space in which process numbers are unique."""
+    """Return the PID namespace of this process; empty if it is unknown."""
     try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (what it points to is no path)
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (the target is not a path)
     except OSError:
         return ""
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; empty if there is none, or only what is left of it."""
+    """Return the start time of a process in ticks since boot; empty if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether two runs of one spec found the same, to the bit, and what of their environments differs."""
+"""Bitwise comparison of two results of one spec, and the differences of their environments."""
 
 import json
 import re
@@ -12,16 +12,16 @@ AnswerRow = Mapping[str, Any]
 
 ENVIRONMENT = ("versions", "code", "machine", "settings", "base", "data", "seeds")
 APART = {*ENVIRONMENT, *"result_schema id spec curve row_scores base_reloaded notes error".split()}
-"""Parts of a result that are not found but given, compared in another way, or words."""
+"""Fields of a result that are not compared as values: inputs, free text, and fields compared separately."""
 OF_THE_MOMENT = {"seconds", "second", "ms", "latency", "joules", "energy", "source"}
-"""Words in the names of numbers that no two runs have alike, and of what is no number."""
+"""Words in the names of fields that vary from run to run, such as times, or are not numbers."""
 TRACKED = "tracked-tensors"
-"""The source of memory that is repeatable to the byte."""
+"""The memory source whose values are reproducible to the byte."""
 
 
 @dataclass(frozen=True)
 class FieldDiff:
-    """One thing that two runs found, or had: what it is, in words or numbers, and whether it is the same to the bit."""
+    """A compared field of two runs: its name, both values, and whether they are identical."""
 
     what: str
     first: Any
@@ -31,7 +31,7 @@ class FieldDiff:
 
 @dataclass(frozen=True)
 class RunDiff:
-    """Everything that was compared of two runs, and what of their environments differs. `id`: of the runs."""
+    """All compared fields of two runs with this `id`, and the differences of their environments."""
 
     id: str
     lines: tuple[FieldDiff, ...]
@@ -39,15 +39,16 @@ class RunDiff:
 
     @property
     def same(self) -> bool:
-        """Whether all that was compared is the same; the environment need not be."""
+        """Whether all compared fields are identical; the environment is ignored."""
         return all(line.same for line in self.lines)
 
 
 def compare_runs(
     first: RunResult, again: RunResult, answers: tuple[Sequence[AnswerRow], Sequence[AnswerRow]]
 ) -> RunDiff:
-    """Compare what was found, the learning curves without their seconds, the costs that time has no part in, and the
-    rows of `answers`, of the first run and of the other. What the first run did not record is not compared.
+    """Compare two results: scores, learning curves, reproducible costs, and `answers` (of the first and second run).
+
+    Times and energy are ignored, and so are fields that the first run did not record.
     """
     before, after = first.model_dump(mode="json"), again.model_dump(mode="json")
     curves = [[_lasting(point) for point in dump["curve"]] for dump in (before, after)]
@@ -63,10 +64,10 @@ def compare_runs(
 
 
 def _values(dump: AnswerRow) -> dict[str, Any]:
-    """What was found, by name, and the costs that two runs must have alike: memory is one where it is tracked."""
-    found = _lasting(_flat({name: value for name, value in dump.items() if name not in APART}))
+    """Return the reproducible fields by name; memory is included only if it was tracked."""
+    values = _lasting(_flat({name: value for name, value in dump.items() if name not in APART}))
     tracked = dump["costs"]["peak_memory_source"] == TRACKED
-    return {name: value for name, value in found.items() if tracked or "memory" not in name}
+    return {name: value for name, value in values.items() if tracked or "memory" not in name}
 
 
 def _lasting(values: AnswerRow) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _lasting(values: AnswerRow) -> dict[str, Any]:
 
 
 def _rows(what: str, kind: str, first: Sequence[AnswerRow], again: Sequence[AnswerRow]) -> FieldDiff:
-    """Two lists of rows in a line: how many there are, how many differ, and how the first of these does."""
+    """Compare two lists of rows: their lengths, the number of different rows, and the first difference."""
     one, other = (f"{len(rows):,} {kind}s" for rows in (first, again))
     if len(first) != len(again):
         return FieldDiff(what, one, other, False)
@@ -98,7 +99,7 @@ def _lines(first: AnswerRow, again: AnswerRow) -> Iterator[FieldDiff]:
 
 
 def _environments(first: AnswerRow, again: AnswerRow) -> Iterator[FieldDiff]:
-    """What differs; a part that one of the two did not record is one line."""
+    """Yield the differences of the environments; a part that only one run recorded gives one line."""
     for part in ENVIRONMENT:
         if not (first.get(part) and again.get(part)):
             before, after = ("recorded" if dump.get(part) else "not recorded" for dump in (first, again))
@@ -114,16 +115,16 @@ def _environments(first: AnswerRow, again: AnswerRow) -> Iterator[FieldDiff]:
 
 
 def _flat(values: AnswerRow, before: str = "") -> dict[str, Any]:
-    """Nested mappings as one, their names joined by dots; what is missing is left out."""
-    found: dict[str, Any] = {}
+    """Flatten nested mappings, with names joined by dots; `None` values are left out."""
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{name}.")
+            flat |= _flat(value, f"{before}{name}.")
         elif value is not None:
-            found[before + name] = value
-    return found
+            flat[before + name] = value
+    return flat
 
 
 def _same(first: Any, again: Any) -> bool:
-    """Equal to the bit: a NaN is a NaN, and 0.0 is not -0.0."""
+    """Return True if both are identical: NaN equals NaN, and 0.0 differs from -0.0."""
     return json.dumps(first, sort_keys=True) == json.dumps(again, sort_keys=True)

@@ -1,4 +1,4 @@
-"""A result as a row of the table of runs."""
+"""Conversion of a result to a row of the table of runs."""
 
 import json
 from itertools import zip_longest
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AS_FOUND = "status chance invalid_share validation_loss learning_rate best_step steps base_reloaded".split()
-"""Columns that are fields of a result."""
+"""Columns that are copied from fields of a result."""
 
 
 def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
-    """A result as a row of the table."""
+    """Return a result as a row of the table: values by column."""
     spec, scores = result.spec, result.scores
     main, score = next(iter(scores.items()), (None, Score()))
     return {
@@ -61,14 +61,14 @@ def table_row(result: RunResult, folder: Path) -> dict[str, Any]:
 
 
 def row_scores(text: str) -> "NDArray[np.float64]":
-    """The scores of test rows from the text that a result has of them."""
+    """Parse the `row_scores` of a result: one score per test row."""
     import numpy as np
 
     return np.array(text.split(), dtype=float)
 
 
 def _made(result: RunResult) -> dict[str, Any]:
-    """How the run was made: settings that are not found elsewhere, rows, precision, how many workers ran beside it."""
+    """Return the conditions of a run: batch settings, numbers of rows, precision, number of parallel workers."""
     train, counts = result.spec.train, ("train_rows", "validation_rows", "test_rows", "truncated_rows")
     return {
         "epochs": None if train.max_steps > 0 else train.num_train_epochs,
@@ -81,7 +81,7 @@ def _made(result: RunResult) -> dict[str, Any]:
 
 
 def _searched(spec: RunSpec) -> dict[str, Any]:
-    """Which trial of a search a run is, if it is one, and what the search gave to arguments of the method."""
+    """Return the number and the search of a trial, and the method arguments set by the search."""
     given = {name: spec.method.arguments.get(name, "default") for name in spec.method.tuned}
     number, search = (None, "") if spec.trial is None else (spec.trial.number, spec.trial.search)
     return {"trial": number, "search": search, "tuned": arguments_text(given)}
@@ -94,20 +94,20 @@ def _latencies(result: RunResult) -> dict[str, float | None]:
 
 
 def arguments_text(arguments: dict[str, Any]) -> str:
-    """Arguments as a column of the table has them: names and JSON values, in the order of the names."""
+    """Format arguments for a column of the table: names and JSON values, sorted by name."""
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(arguments.items()))
 
 
 def arguments(text: str) -> dict[str, Any]:
-    """The arguments in a column of the table: names and JSON values. Raises `ValueError` for another text."""
-    found: dict[str, Any] = {}
+    """Parse the text of `arguments_text`. Raises `ValueError` for any other text."""
+    parsed: dict[str, Any] = {}
     decoder, rest = json.JSONDecoder(), text
     while rest:
         name, sign, rest = rest.partition("=")
         if not (sign and name.isidentifier()):
             raise ValueError(f"not arguments: {text}")
-        found[name], end = decoder.raw_decode(rest)
+        parsed[name], end = decoder.raw_decode(rest)
         if rest[end : end + 2] not in ("", ", "):
             raise ValueError(f"not arguments: {text}")
         rest = rest[end + 2 :]
-    return found
+    return parsed

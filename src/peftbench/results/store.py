@@ -1,13 +1,13 @@
-"""Results on disk: what is there, what is missing, one table of all.
+"""The store of results on disk: reading, writing, missing runs, and the table of all runs.
 
     <store>/<machine class>/<model>/<method>/<task>/n<size>-s<seed>-<id>/
         spec.json  trace.jsonl  predictions.jsonl.gz  error.txt  output.txt  result.json  adapter/ (if kept)
-    <store>/.work/<id>-<owner>/    a run under way, or what a process that died left of it
-    <store>/.claims/<id>           which process is doing a run (`peftbench.results.run_claims`)
+    <store>/.work/<id>-<owner>/    a run in progress, or the remains of one whose process died
+    <store>/.claims/<id>           which process executes a run (`peftbench.results.run_claims`)
 
-A run is written in its work folder, which is then renamed to its place: a folder with `result.json` is whole, and its
-existence means done. It has digests of all files of the run (`peftbench.results.digests`), which are checked when
-results are read. Plain files diff, merge and survive.
+A run is written to its work folder, which is then renamed to its final place: a folder with `result.json` is complete.
+`result.json` contains digests of all files of the run (`peftbench.results.digests`), which are checked when results are
+read.
 """
 
 import contextlib
@@ -49,33 +49,33 @@ if TYPE_CHECKING:
 
 OWNER = "owner.json"
 OLD = ".old"
-"""How the name of a result's folder ends while its successor takes its place."""
+"""Suffix of a result's folder while it is being replaced."""
 FORGOTTEN = 86400.0
-"""Seconds after which a work folder is removed that nobody has written to, where its owner cannot be looked up."""
+"""Seconds without a write after which a work folder is removed if the state of its owner is unknown."""
 Stamps = frozenset[tuple[str, int, int]]
-"""Which undamaged results there are of a run: path of the result file, inode, time of writing."""
+"""The undamaged results of a run: path of the result file, inode, modification time in ns."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
-"""From the shape of a schema number to that of the next; applied in order to older results."""
+"""Functions that convert a result from one schema number to the next, applied in order to older results."""
 ROUNDING = 1e-5
-"""By how much the mean of row scores may differ from the score, relative to the largest of them."""
+"""Tolerance between the mean of the row scores and the score, relative to the largest row score."""
 ORDER = ("model", "task", "method", "method_arguments", "size", "seed", "id")
 """Columns by which the table of runs is sorted."""
 DEPTH = 5
-"""Folders from the store to that of a run: machine class, model, method, task, run."""
+"""Depth of a run's folder below the store: machine class, model, method, task, run."""
 NAME_LENGTH = 100
-"""Many arguments make a long name, and file systems take 255 bytes; the id tells runs apart."""
+"""Maximum length of a folder name. Many arguments make a long name, file systems allow 255 bytes, and the id is unique.
+"""
 
 
 Read = TypeVar("Read")
 
 
 class Store:
-    """A folder of results. Reading never writes. Of a run that several processes do, the first to finish is kept.
+    """A folder of results. Reading never writes to it. If several processes execute a run, the first result is kept.
 
-    `owner`: the process in whose name runs are written; by default this one. `snapshot`: look at the files once, for
-    commands that write no results. `result_files_only`: of runs that have not changed since they were read, look at
-    the result file and the folder alone, for commands that only tell what there is: damage within another file is
-    then left for the next command to find.
+    `owner` is the process that writes runs, by default this one. With `snapshot`, the files are examined only once; use
+    it in commands that write no results. With `result_files_only`, only the result file and the folder of a run are
+    checked for changes; use it in commands that list results, since it misses damage to other files.
     """
 
     def __init__(
@@ -85,12 +85,10 @@ class Store:
         self._index: Index | None = None
         self._kept: dict[str, IndexEntry] | None = None
         self.damaged: dict[Path, str] = {}
-        """Files that are not what was written, and why, found by the last look at the store. Their runs count as
-        missing.
-        """
+        """Damaged files with the reason, from the last scan of the store. Their runs count as missing."""
         self._owner = owner
         self._before: dict[Path, Stamps] = {}
-        """By work folder: the results of its run that were there when it was begun, which it replaces."""
+        """Work folder to the results that existed when its run began, which the run replaces."""
 
     @property
     def owner(self) -> Owner:
@@ -105,7 +103,7 @@ class Store:
         return self
 
     def open(self) -> None:
-        """Make the folder and prove that it can be written. Raises `UserError`."""
+        """Create the folder and check that it is writable. Raises `UserError`."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".probe-{self.owner.token}"
@@ -113,11 +111,11 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"store {self.root}: cannot be written: {error.strerror}. Give another with --store DIR or make room"
+                f"store {self.root}: cannot be written: {error.strerror}. Choose another --store or free disk space"
             ) from error
 
     def folder(self, spec: RunSpec, machine_class: str | None = None) -> Path:
-        """Where the result of a run is on a machine, by default on this one."""
+        """Return the folder of a run's result for a machine class, by default this machine's."""
         names = (spec.model_name, str(spec.method), str(spec.task))
         place = Path(
             machine_class or provenance.machine_class(), *(provenance.slug(name)[:NAME_LENGTH] for name in names)
@@ -125,11 +123,11 @@ class Store:
         return self.root / place / _leaf(spec)
 
     def work(self, spec: RunSpec) -> Path:
-        """Where this owner writes a run until it is done."""
+        """Return the folder in which this owner writes an unfinished run."""
         return self.root / ".work" / f"{spec.id}-{self.owner.token}"
 
     def begin(self, spec: RunSpec, keep: bool = False) -> Path:
-        """An empty work folder for a run, with its `spec.json`; with `keep`, what this owner has written stays."""
+        """Create an empty work folder for a run with its `spec.json`; with `keep`, existing files stay."""
         folder = self.work(spec)
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -146,10 +144,11 @@ class Store:
         predictions: Sequence[dict[str, Any]],
         machine_class: str | None = None,
     ) -> Path:
-        """Write predictions, then the result, and rename the work folder to its place, which is returned.
+        """Write predictions and result, rename the work folder to its final place, and return that folder.
 
-        What was there when the run was begun is replaced, and stays until the new result is there; a corrupt result is
-        kept beside, as `<folder>.<number>.corrupt`. A result that came meanwhile stays, and this one is removed.
+        A result that existed when the run began is replaced, and stays until the new one is complete. A corrupt result
+        is renamed to `<folder>.<number>.corrupt`. If another process has written a result meanwhile, this one is
+        removed.
         """
         target = self.folder(result.spec, machine_class)
         write_predictions(folder, predictions)
@@ -164,7 +163,7 @@ class Store:
         return target
 
     def _publish(self, folder: Path, target: Path, before: Stamps) -> bool:
-        """Rename a finished work folder to its place; false if something came between."""
+        """Rename a finished work folder to its place; return False if another process interfered."""
         old = target.with_name(target.name + OLD)
         if target.exists():
             there = self._stamps([target / RESULT])
@@ -192,11 +191,11 @@ class Store:
         return True
 
     def abandon(self, spec: RunSpec) -> None:
-        """Remove what this owner left of an unfinished run."""
+        """Remove the work folder of this owner's unfinished run."""
         shutil.rmtree(self.work(spec), ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove what processes that have died left of their runs."""
+        """Remove the work folders of dead processes."""
         for folder in self.root.glob(".work/*"):
             owner = read_owner(folder / OWNER)
             with contextlib.suppress(OSError):
@@ -205,7 +204,7 @@ class Store:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def stamps(self, spec: RunSpec) -> Stamps:
-        """The undamaged results of a run, of all machine classes."""
+        """Return the undamaged results of a run in all machine classes."""
         names = (provenance.slug(name)[:NAME_LENGTH] for name in (spec.model_name, str(spec.method), str(spec.task)))
         return self._stamps(self.root.glob("/".join(["*", *names, _leaf(spec), RESULT])))
 
@@ -219,7 +218,7 @@ class Store:
         return frozenset(found)
 
     def entries(self) -> dict[str, IndexEntry]:
-        """Every undamaged result by run id. Of several machine classes, the first that ended well."""
+        """Return the undamaged results by run id; of several machine classes, preferably one with status `ok`."""
         if self._kept is not None:
             return self._kept
         self.damaged = {}
@@ -228,17 +227,17 @@ class Store:
             if isinstance(entry, DamagedError):
                 self.damaged[entry.path] = entry.why
                 continue
-            held = found.get(entry.id)
-            if held is None or (held.status != "ok" and entry.status == "ok"):
+            other = found.get(entry.id)
+            if other is None or (other.status != "ok" and entry.status == "ok"):
                 found[entry.id] = entry
         if self.snapshot:
             self._kept = found
         return found
 
     def look(self) -> Iterator[IndexEntry | DamagedError]:
-        """Every result in the order of the paths, or what is wrong with it or another file of its folder.
+        """Yield each result in the order of the paths, or the error if it or another file of its folder is damaged.
 
-        Only results that have changed since an earlier look are read; see `peftbench.results.read_cache`.
+        Only results that have changed since they were indexed are read; see `peftbench.results.read_cache`.
         """
         index = self._index = self._index or Index(self.root)
         found = set()
@@ -258,25 +257,25 @@ class Store:
         index.keep_only(found)
 
     def results(self) -> "Mapping[str, tuple[RunResult, Path]]":
-        """Every undamaged result with its folder, by run id. A result is read when it is first asked for."""
+        """Return the undamaged results with their folders, by run id. Each is read on first access."""
         return ReadWhenAsked(self.entries(), self._read)
 
     def run_results(self, entries: Mapping[str, IndexEntry] | None = None) -> "Mapping[str, RunResult]":
-        """The results of these entries, by default of all, by run id. A result is read when it is first asked for."""
+        """Return the results of these entries, by default all, by run id. Each is read on first access."""
         return ReadWhenAsked(self.entries() if entries is None else entries, lambda entry: self._read(entry)[0])
 
     def _read(self, entry: IndexEntry) -> tuple[RunResult, Path]:
-        """The result of an entry, and its folder. Raises `UserError` if it has been damaged or removed since."""
+        """Return the result of an entry and its folder. Raises `UserError` if it was damaged or removed meanwhile."""
         folder = self.root / entry.place
         try:
             return _validated(folder / RESULT, unseal(folder / RESULT, SCHEMA)[0]), folder
         except DamagedError as error:
-            raise UserError(f"{error}: it changed while it was read; give the command again") from error
+            raise UserError(f"{error}: it changed while it was read; run the command again") from error
 
     def scan(self) -> Iterator[tuple[Path, RunResult | DamagedError]]:
-        """The path of every result file, with the result or what is wrong with it or another file of its folder.
+        """Yield the path of each result file, with the result, or the error if a file of its folder is damaged.
 
-        Every byte of every file is read.
+        All files are read completely.
         """
         for path in self.paths():
             try:
@@ -285,32 +284,32 @@ class Store:
                 yield path, error
 
     def paths(self) -> list[Path]:
-        """All result files, except damaged ones that were put aside."""
+        """Return all result files, except damaged ones that were renamed."""
         paths = (self.root / place / RESULT for place in self._places())
         return [path for path in paths if path.exists()]
 
     def _places(self) -> list[str]:
-        """Folders where results are, relative to the store, in order; without those that were put aside."""
-        found = [f"{name}/" for name in _folders(str(self.root)) if not name.startswith(".")]
+        """Return the folders of runs, relative to the store and sorted, without renamed damaged ones."""
+        places = [f"{name}/" for name in _folders(str(self.root)) if not name.startswith(".")]
         for _ in range(DEPTH - 1):
-            found = [f"{place}{name}/" for place in found for name in _folders(f"{self.root}/{place}")]
-        return [place[:-1] for place in found if not place.endswith(".corrupt/")]
+            places = [f"{place}{name}/" for place in places for name in _folders(f"{self.root}/{place}")]
+        return [place[:-1] for place in places if not place.endswith(".corrupt/")]
 
     def rescore(self, result: RunResult, folder: Path, scored: Mapping[str, Any]) -> None:
-        """Put other scores into the result of a run: fields of `RunResult` that scoring its answers gives."""
+        """Update the result of a run with `scored`, the fields of `RunResult` that scoring its answers gives."""
         _write_result(folder, result.model_copy(update=dict(scored)))
 
     def missing(self, specs: Iterable[RunSpec], retry: Sequence[str] = ()) -> list[RunSpec]:
-        """The specs without a result; with `retry`, also those whose result has one of these statuses."""
+        """Return the specs without a result; with `retry`, also those whose result has one of these statuses."""
         done = {id_ for id_, entry in self.entries().items() if entry.status not in retry}
         return [spec for spec in specs if spec.id not in done]
 
     def predictions(self, id_: str) -> list[dict[str, Any]]:
-        """The answers of a run: prediction and references, one a test row."""
+        """Return the answers of a run, one mapping per test row. Raises `UserError` and `DamagedError`."""
         return read_predictions(self.find(id_)[1])
 
     def find(self, prefix: str, results: Mapping[str, tuple[RunResult, Path]] | None = None) -> tuple[RunResult, Path]:
-        """The result whose id starts with `prefix`, in the store or among `results` that have been read from it.
+        """Return the result whose id starts with `prefix` and its folder, from the store or from given `results`.
 
         Raises `UserError` if there is none or more than one.
         """
@@ -319,7 +318,7 @@ class Store:
         if not found:
             for path, why in self.damaged.items():
                 if (id_ := self._id_of(path)).startswith(prefix):
-                    raise UserError(f"{path}: {why}. Run {id_} counts as missing: give the command of its grid again")
+                    raise UserError(f"{path}: {why}. Run {id_} counts as missing: run its grid again")
         if len(found) != 1:
             what = "no run" if not found else f"{len(found)} runs"
             hint = ", ".join(found[:3]) + ", ..." * (len(found) > 3) if found else _nearest(prefix, list(results))
@@ -327,11 +326,11 @@ class Store:
         return results[found[0]]
 
     def _id_of(self, path: Path) -> str:
-        """The id of the run that a file belongs to, by the name of its folder."""
+        """Return the id of the run that a file belongs to, from the name of its folder."""
         return path.relative_to(self.root).parts[4].rpartition("-")[2]
 
     def table(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
-        """One row per run: what was asked, status, score, every cost. All runs, or those of `ids`."""
+        """Return a table with one row per run (`peftbench.results.schema`), by default of all runs."""
         import pandas as pd
 
         rows = [
@@ -341,12 +340,12 @@ class Store:
         return pd.DataFrame(rows, columns=COLUMNS).sort_values(list(ORDER), ignore_index=True)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of the table of all runs, in its order, without `row_scores`. Quicker than `table`."""
+        """Return the rows of the table of all runs without `row_scores`, in the same order. Faster than `table`."""
         rows = (row for row, _ in self._from_index(Index.rows, self._chosen(None)))
         return sorted(rows, key=lambda row: [(isinstance(row[name], str), row[name]) for name in ORDER])
 
     def curves(self, ids: Iterable[str] | None = None) -> "pd.DataFrame":
-        """Learning curves: one row per validation, with the id of its run."""
+        """Return the learning curves: one row per validation, with the id of its run."""
         import pandas as pd
 
         chosen = self._chosen(ids)
@@ -362,7 +361,7 @@ class Store:
     def _from_index(
         self, read: "Callable[[Index, list[IndexEntry]], list[Read]]", entries: list[IndexEntry]
     ) -> "list[Read]":
-        """What the index holds of these runs, which were found by a look. A damaged index is made anew."""
+        """Read the index entries of these runs; rebuild the index if it is damaged. Call `look` first."""
         assert self._index is not None
         try:
             return read(self._index, entries)
@@ -374,7 +373,7 @@ class Store:
 
 
 class ReadWhenAsked(Mapping[str, Read]):
-    """What is read of results, by run id: each when it is first asked for."""
+    """A mapping by run id whose values are read on first access."""
 
     def __init__(self, entries: Mapping[str, IndexEntry], read: Callable[[IndexEntry], Read]) -> None:
         self._entries, self._read = entries, read
@@ -396,14 +395,16 @@ class ReadWhenAsked(Mapping[str, Read]):
 
 
 def _folders(path: str) -> list[str]:
-    """Names of the folders in a folder, in order; none if it is not there. Raises `UserError` if it cannot be read."""
+    """Return the sorted names of the folders in a folder, if it exists. Raises `UserError` if it is unreadable."""
     try:
         with os.scandir(path) as found:
             return sorted(one.name for one in found if one.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; its runs are not known to be missing") from error
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror}; it is unknown which of its runs are missing"
+        ) from error
 
 
 def _indexed(root: Path, place: str) -> tuple[IndexEntry, Content]:
@@ -411,9 +412,9 @@ def _indexed(root: Path, place: str) -> tuple[IndexEntry, Content]:
     folder = f"{root}/{place}"
     path = root / place / RESULT
     if not place.isprintable():
-        raise DamagedError(path, "the name of its folder is not one that peftbench writes")
+        raise DamagedError(path, "peftbench does not write folders with this name")
     try:
-        # Before they are read: what changes meanwhile is read again.
+        # Taken before reading, so that a file that changes meanwhile is read again.
         of_result, of_folder = file_identity(str(path)), file_identity(folder)
         content, files = unseal(path, SCHEMA)
         result = _validated(path, content)
@@ -429,9 +430,9 @@ def _indexed(root: Path, place: str) -> tuple[IndexEntry, Content]:
 
 
 def read_result(path: Path) -> RunResult:
-    """A result of any schema up to today's, checked against its digest; the other files of its run against theirs.
+    """Read a result of any supported schema, and check the digests of all files of its run.
 
-    Raises `DamagedError` for a file that is no result, or is not what was written.
+    Raises `DamagedError` if the file is not a result, or if a file has changed.
     """
     content, files = unseal(path, SCHEMA)
     result = _validated(path, content)
@@ -451,13 +452,13 @@ def _validated(path: Path, content: dict[str, Any]) -> RunResult:
 
 
 def check_consistent(result: RunResult) -> None:
-    """Raises `ValueError` for a result that contradicts itself.
+    """Check the consistency of a result. Raises `ValueError` if it is inconsistent.
 
-    Its id is that of its spec; scores are finite and within the bounds of their metric; the main score is the mean of
-    the scores of rows.
+    The id must match the spec; scores must be finite and within the bounds of their metric; the main score must be the
+    mean of the row scores.
     """
     if result.id != result.spec.id:
-        raise ValueError(f"its id is {result.id}, and that of its content is {result.spec.id}")
+        raise ValueError(f"its id is {result.id}, but the id of its spec is {result.spec.id}")
     for name, score in result.scores.items():
         lowest, highest = bounds(name)
         if score.value is not None and not (math.isfinite(score.value) and lowest <= score.value <= highest):
@@ -465,9 +466,9 @@ def check_consistent(result: RunResult) -> None:
     main = next(iter(result.scores.values()), None)
     if result.row_scores and main is not None and main.value is not None:
         rows = [row for row in map(float, result.row_scores.split()) if not math.isnan(row)]
-        # Written with six digits.
+        # Row scores are stored with six digits.
         if not rows or abs(sum(rows) / len(rows) - main.value) > ROUNDING * max(1.0, *map(abs, rows)):
-            raise ValueError(f"its score is {main.value}, and that of its rows is another")
+            raise ValueError(f"its score is {main.value}, which is not the mean of its row scores")
 
 
 def _write_result(folder: Path, result: RunResult) -> None:
@@ -475,16 +476,16 @@ def _write_result(folder: Path, result: RunResult) -> None:
 
 
 def write_predictions(folder: Path, predictions: Sequence[dict[str, Any]]) -> None:
-    """Write the answers of the run in a folder, one line a test row."""
+    """Write the answers of a run to its folder, one line per test row."""
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions)
-    # No time stamp: the same predictions are the same file.
+    # No time stamp, so that equal predictions give equal files.
     write_atomically(folder / "predictions.jsonl.gz", gzip.compress(lines.encode(), mtime=0))
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
-    """The answers of the run in a folder, one a test row: prediction, references and what else metrics need.
+    """Return the answers of a run from its folder, per test row: prediction, references and details for metrics.
 
-    Raises `DamagedError`.
+    Raises `DamagedError` if the file is missing or unreadable.
     """
     path = folder / "predictions.jsonl.gz"
     try:
@@ -501,4 +502,4 @@ def _leaf(spec: RunSpec) -> str:
 def _nearest(prefix: str, ids: list[str]) -> str:
     cut = {id_[: len(prefix)]: id_ for id_ in ids}
     near = difflib.get_close_matches(prefix, cut, n=1)
-    return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` has those there are"
+    return f"did you mean '{cut[near[0]]}'?" if near else "`peftbench list runs` lists all ids"

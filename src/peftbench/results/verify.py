@@ -1,4 +1,4 @@
-"""Every byte of a store, checked against what was written, and every result against itself."""
+"""Verification of a store: the digests of all files, and the consistency of all results."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from peftbench.results.store import Store
 
 @dataclass
 class Verification:
-    """What was found in a store.
+    """The state of a store.
 
-    `whole`: runs all of whose files are what was written. `unsealed`: those among them that were written before
-    results had digests, so that only their consistency could be checked. `damaged`: by file, what is wrong with it.
-    `again`: folders of runs with a damaged file, which count as missing and are run again with their grid.
+    `whole` is the number of undamaged runs; `unsealed` is the number of those without digests, for which only the
+    consistency was checked. `damaged` maps damaged files to reasons. `again` lists the folders of runs with a damaged
+    file; these runs count as missing and are run again with their grid.
     """
 
     whole: int = 0
@@ -32,10 +32,10 @@ class Verification:
 
 
 def verify_store(store: Store, found: Verification) -> Iterator[Path]:
-    """Check all runs and published figures of a store, and add what is found to `found`; yields each path when done.
+    """Check all runs and published results of a store, add the findings to `found`, and yield each path when done.
 
-    Every file is read whole, whatever was found before. See `peftbench.results.store.check_consistent` for what a
-    result must agree with; its kept answers must also have its scores, where the version of the metric is the same.
+    All files are read completely. `peftbench.results.store.check_consistent` describes the consistency of a result. Its
+    stored answers must also give its scores if the version of the metric is unchanged.
     """
     for path, result in store.scan():
         if isinstance(result, DamagedError):
@@ -52,19 +52,19 @@ def verify_store(store: Store, found: Verification) -> Iterator[Path]:
 
 
 def _wrong_scores(result: RunResult, folder: Path) -> Iterator[str]:
-    """What is wrong with scores that are not those of the kept answers."""
+    """Yield a message for each score that differs from the score of the stored answers."""
     if not result.scores:
         return
     try:
         lines, _ = rescored(result, folder)
     except (UserError, LookupError):
-        # The task or a metric is not known here, as of a plugin, or what it needs of each row was too large to keep.
+        # The task or a metric is from a plugin that is not installed, or the details of the rows were not stored.
         return
     for line in lines:
         stored = line.stored
         comparable = stored is not None and stored.value is not None and line.now.value is not None
         if stored is not None and comparable and stored.version == line.now.version and not line.same:
             yield (
-                f"its {line.metric} is {stored.value}, and that of its answers is {line.now.value}: "
-                f"`peftbench score --run {line.id} --save` puts that right"
+                f"its {line.metric} is {stored.value}, but its answers score {line.now.value}: "
+                f"`peftbench score --run {line.id} --save` corrects it"
             )

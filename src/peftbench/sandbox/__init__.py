@@ -1,11 +1,11 @@
-"""Running Python programs that nobody has read.
+"""Execution of untrusted Python programs.
 
-A program gets a box of its own, made by bubblewrap (`bwrap`): no network, no files but the system's own and Python's,
-read-only, one temporary folder of bounded size, no environment of ours, no sight of other processes; bounds on time,
-memory, processes, files and output; a filter of system calls. It sees the standard library alone. Where no box can be
-made, nothing is run (`RefusedError`), unless the user chose the weaker mode by name: with `PEFTBENCH_SANDBOX=rlimit` a
-program has the bounds and a folder of its own, but can read and write what the user can, and use the network.
-`docs/sandbox.md` says what each mode contains and what it does not.
+A program runs in a separate sandbox made by bubblewrap (`bwrap`): no network, only the files of the system and of
+Python, read-only, one temporary folder of limited size, none of our environment variables, no access to other
+processes; limits on time, memory, processes, files and output; a filter of system calls. It can import only the
+standard library. If no sandbox can be created, nothing is run (`NotContainedError`), unless the user chose the weaker
+mode: with `PEFTBENCH_SANDBOX=rlimit` a program has the limits and a separate folder, but can read and write the user's
+files and use the network. `docs/sandbox.md` describes what each mode contains and what it does not.
 """
 
 import fcntl
@@ -41,9 +41,10 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class ProgramOutcome:
-    """What became of a program. `ok`: it ended with exit status 0; `failed`: with another (128 and its number for a
-    signal), as when it ran out of memory or processor time; `timeout` and `overflow`: it was stopped, after too long a
-    time or for too much output, memory or files.
+    """The outcome of a program.
+
+    `ok`: exit status 0. `failed`: another exit status (128 plus the number of a signal), also when it ran out of memory
+    or CPU time. `timeout` and `overflow`: it was stopped because of its time, or its output, memory or files.
     """
 
     status: ProgramStatus
@@ -56,21 +57,21 @@ class ProgramOutcome:
 def run_program(
     program: str, stdin: str = "", limits: ResourceLimits | None = None, *, prelude: str = "", leave: bool = False
 ) -> ProgramOutcome:
-    """Run the text of a Python program. Raises `RefusedError` if it cannot be contained.
+    """Run the source of a Python program. Raises `NotContainedError` if it cannot be contained.
 
-    `prelude` is run before it, in its place; with `leave`, a `return` outside of functions ends it.
+    `prelude` is run before it in the same namespace; with `leave`, a `return` outside of functions ends the program.
     """
     how, given = mode(), {"program": program, "prelude": prelude, "leave": leave}
     return patiently(lambda: _run(how, given, stdin, limits or ResourceLimits()))
 
 
 def mode() -> Mode:
-    """How programs are contained here. Raises `RefusedError` if they cannot be."""
+    """Return the containment mode. Raises `NotContainedError` if programs cannot be contained."""
     wanted = os.environ.get(SWITCH, "bwrap")
     if wanted == "rlimit":
         return "rlimit"
     if wanted != "bwrap":
-        raise NotContainedError(f"{SWITCH} is '{wanted}': it may be bwrap or rlimit")
+        raise NotContainedError(f"{SWITCH} is '{wanted}': it must be bwrap or rlimit")
     if problem := _problem(shutil.which("bwrap")):
         raise NotContainedError(
             f"no program is run: {problem}. Install bubblewrap (apt install bubblewrap) where user namespaces are "
@@ -81,7 +82,7 @@ def mode() -> Mode:
 
 @lru_cache
 def _problem(bwrap: str | None) -> str | None:
-    """Why no box can be made, found out by making one."""
+    """Return why no sandbox can be created, determined by a trial, or `None`."""
     if bwrap is None:
         return "bubblewrap (bwrap) is not installed"
     try:
@@ -92,17 +93,17 @@ def _problem(bwrap: str | None) -> str | None:
 
 
 def patiently(attempt: Callable[[], tuple[Found, bool]]) -> Found:
-    """What an attempt finds. One that a busy machine may have spoilt, as it says itself, is made again, alone."""
-    found, spoilt = attempt()
-    if not spoilt:
-        return found
+    """Return the outcome of an attempt; if a busy machine may have affected it, repeat it exclusively."""
+    outcome, affected = attempt()
+    if not affected:
+        return outcome
     with _alone():
         return attempt()[0]
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Of all processes of this user on this machine, one at a time; where a file cannot be locked, nobody waits."""
+    """Exclude other processes of this user on this machine; without effect if a file cannot be locked."""
     path = Path(tempfile.gettempdir(), f"peftbench-sandbox-{os.getuid()}.lock")
     with ExitStack() as stack:
         with suppress(OSError):

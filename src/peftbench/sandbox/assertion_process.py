@@ -1,4 +1,4 @@
-"""The side of the tests: assertions on what a program defines that is in another box (`program_process.py`)."""
+"""The process of the tests: assertions on the names of a program in another sandbox (`program_process.py`)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 def test(given: dict[str, Any], _: Codes, report: int) -> None:
-    """Run assertions on the names of a program that is in another box, and report whether they hold.
+    """Run assertions on the names of a program in another sandbox, and report whether they hold.
 
-    Reported is `[true]`, or `[false, why]`, or `[null, why]` where they cannot be decided.
+    The report is `[true]`, `[false, why]`, or `[null, why]` if they cannot be decided.
     """
     channel = Channel(given["channel"], {})
 
     def called_back(function: Any, *arguments: Any, **named: Any) -> Any:
-        # The program may call what the tests gave it, and nothing else that is on this side.
+        # The program may only call the functions that the tests passed to it.
         if not any(function is held for held in channel.kept):
-            raise ValueError("not a function of the tests")
+            raise ValueError("not a function that the tests passed")
         return function(*arguments, **named)
 
     channel.answers["call"] = called_back
     text = given["tests"]
     module = type(sys)("__main__")
-    sys.modules["__main__"] = module  # where `unittest.main` looks for tests
+    sys.modules["__main__"] = module  # `unittest.main` collects tests from this module
     names = module.__dict__
     watch = AssertionLog()
     names |= {"__builtins__": builtins, COMPARE: _compare, COUNT: watch.count, NOTE: watch.note}
@@ -47,9 +47,9 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
         code = compile(ast.fix_missing_locations(Comparing().visit(tree)), "tests.py", "exec")
         wanted, modules = names_to_define(text)
     except (SyntaxError, ValueError, RecursionError) as error:
-        return report_to(report, [None, f"the tests are no Python: {error}"])
+        return report_to(report, [None, f"the tests are not valid Python: {error}"])
     if not wanted:
-        futile = "the tests use nothing that a program defines"
+        futile = "the tests do not use any name of the program"
     if futile:
         return report_to(report, [None, futile])
     try:
@@ -61,13 +61,13 @@ def test(given: dict[str, Any], _: Codes, report: int) -> None:
         watch.run_the_rest()
     except ImportError as error:
         if isinstance(error.__cause__, ProgramError):
-            return report_to(report, [False, "the program imports what is not there"])
-        return report_to(report, [None, f"the tests import what is not there: {error}"])
+            return report_to(report, [False, "the program imports a missing module"])
+        return report_to(report, [None, f"the tests import a missing module: {error}"])
     except BaseException as error:
         return report_to(report, [False, f"{type(error).__name__}: {error}"[:300]])
     if not watch.asserted and (watch.ran or asserts_at_top(plain)):
-        # A program must not leave itself out, as by an empty list where every item of it is asserted.
-        return report_to(report, [False, "no assertion of the tests was reached with what the program gave"])
+        # Otherwise a program could avoid all assertions, for example with an empty list whose items are asserted.
+        return report_to(report, [False, "no assertion of the tests was reached with the values of the program"])
     return report_to(report, [True] if watch.asserted else [None, NOTHING])
 
 
@@ -81,9 +81,10 @@ def _to_the_end(run: Callable[[], Any]) -> None:
 
 
 def names_to_define(text: str) -> tuple[list[str], list[str]]:
-    """The names that tests use and do not define: those that the program has to define, and those of modules.
+    """Return the names that tests use and do not define: those that the program must define, and those of modules.
 
-    A module of the standard library is the program's only if it is called; so is a built-in name, if there is no other.
+    A name of a standard module counts as the program's only if it is called. A built-in name does so only if it is
+    called and there is no other name.
     """
     table = symtable.symtable(text, "tests.py", "exec")
     own = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
@@ -111,7 +112,7 @@ NOTHING = "the tests assert nothing"
 
 
 def futility(tree: ast.AST) -> str:
-    """Why tests would pass every program, as their text shows; empty if it does not."""
+    """Return why tests would pass for every program, by their source; empty if they would not."""
     nodes = list(ast.walk(tree))
     if any(_always_true(node) for node in nodes):
         return "an assertion that is always true"
@@ -119,7 +120,7 @@ def futility(tree: ast.AST) -> str:
 
 
 def asserts_at_top(node: ast.AST) -> bool:
-    """Whether tests assert something outside of functions and classes, which nobody needs to call."""
+    """Return True if tests have an assertion outside of functions and classes."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             continue
@@ -131,7 +132,7 @@ def asserts_at_top(node: ast.AST) -> bool:
 
 
 def _always_true(node: ast.AST) -> bool:
-    """Whether a node asserts a container that is written out: a tuple of a condition and a message, most often."""
+    """Return True if a node asserts a literal container, usually a tuple of a condition and a message."""
     if isinstance(node, ast.Call) and _of_unittest(node.func) and node.func.attr in ("assertTrue", "assert_"):
         asserted = node.args[0] if node.args else None
     else:
@@ -150,7 +151,7 @@ def _asserts(name: str) -> bool:
 
 
 class AssertionLog:
-    """What tests have defined, run and asserted so far."""
+    """The tests that were defined and run, and the assertions reached so far."""
 
     def __init__(self) -> None:
         self.asserted = 0
@@ -163,7 +164,7 @@ class AssertionLog:
         self.asserted += 1
 
     def note(self, defined: Any) -> Any:
-        """What a function or class of the tests becomes: a test without arguments remembers that it was run."""
+        """Wrap a function or class of the tests: a test without arguments records that it was run."""
         if isinstance(defined, type):
             self.cases.append(defined)
         if not isinstance(defined, type(_asserts)) or not _is_test(defined):
@@ -178,7 +179,7 @@ class AssertionLog:
         return noted
 
     def run_the_rest(self) -> None:
-        """Run the tests that were defined and not run. Raises what went wrong in any of them."""
+        """Run the tests that were defined and not yet run. Raises the error of the first that fails."""
         for test in self.tests:
             if test not in self.ran:
                 _to_the_end(test)
@@ -191,14 +192,14 @@ class AssertionLog:
 
 
 def _is_test(function: Any) -> bool:
-    """Whether a function is of the module, no method, and can be called without arguments."""
+    """Return True if a function is defined in the module, is not a method, and can be called without arguments."""
     needed = function.__code__.co_argcount - len(function.__defaults__ or ())
     named = function.__code__.co_kwonlyargcount - len(function.__kwdefaults__ or ())
     return needed <= 0 and named <= 0 and "." not in function.__qualname__
 
 
 def watch_unittest(watch: AssertionLog) -> None:
-    """Make `unittest` tell what it runs and what fails, whoever runs it, and compare values as bare assertions do."""
+    """Patch `unittest` to record the tests that run and fail, and to compare values like plain assertions."""
     unittest: Any = importlib.import_module("unittest")
     case, result = unittest.TestCase, unittest.TestResult
     unittest.main = functools.partial(unittest.main, exit=False)
@@ -209,7 +210,7 @@ def watch_unittest(watch: AssertionLog) -> None:
         return object.__getattribute__(self, name)
 
     def failed(*told: Any) -> None:
-        if told[-1] is not None:  # else a part of a test has not failed
+        if told[-1] is not None:  # otherwise a subtest would not count as failed
             watch.problems.append(told[-1][1])
 
     def succeeded(_: Any) -> None:
@@ -268,7 +269,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "In": _within,
     "NotIn": lambda left, right: not _within(left, right),
 }
-"""By the names that `ast` has for them."""
+"""Comparisons by their class names in `ast`."""
 
 
 def _same_items(first: Iterable[Any], second: Iterable[Any]) -> bool:
@@ -292,18 +293,18 @@ STRICT: dict[str, tuple[Callable[[Any, Any], bool], bool]] = {
     "assertIn": (_within, False),
     "assertNotIn": (lambda left, right: not _within(left, right), False),
 }
-"""What the assertions of `unittest` ask for here, and whether what they ask for themselves has to hold too."""
+"""The comparisons for assertions of `unittest`, and whether the original assertion must hold too."""
 
 
 class Comparing(ast.NodeTransformer):
-    """Makes every comparison of tests one of values (`same`), and the tests tell what they define and assert."""
+    """Rewrites comparisons of tests to compare values (`same`), and records definitions and assertions."""
 
     def visit_Assert(self, node: ast.Assert) -> ast.AST | list[ast.AST]:
         self.generic_visit(node)
         return node if isinstance(node.test, ast.Constant) else [_count(node), node]
 
     def _may_refuse(self, node: ast.AST) -> ast.AST | list[ast.AST]:
-        """A statement that refuses what is wrong, with no assertion to be reached when all is right."""
+        """Record reaching a statement that may reject wrong values by `raise`, which is not an assertion."""
         refuses = any(isinstance(one, ast.Raise) or _refuses(one) for one in ast.walk(node))
         self.generic_visit(node)
         return [_count(node), node] if refuses else node

@@ -1,4 +1,4 @@
-"""How a Python is started that can do no harm: the command, its limits, and where there is none."""
+"""The command that starts a contained Python process, and its limits."""
 
 import os
 import secrets
@@ -20,17 +20,17 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"
 
 
 class NotContainedError(Exception):
-    """No program was run, because it could not be contained; the message says why and what to do."""
+    """No program was run, because it could not be contained; the message gives the reason and a remedy."""
 
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """Bounds on a program.
+    """Limits of a program.
 
-    `seconds` by the clock, without the time in which the program was ready to run and others had the processor;
-    `cpu_seconds` of a processor, of each process and of all together; `memory_bytes` of address space of each process;
-    `resident_bytes` of memory of all processes together; `processes` with their threads; `file_bytes` of the temporary
-    folder as a whole and of each file; `files` in that folder; `output_bytes` printed.
+    `seconds`: wall-clock time, without the time in which the program waited for a CPU. `cpu_seconds`: CPU time, of each
+    process and of all together. `memory_bytes`: address space of each process. `resident_bytes`: resident memory of all
+    processes together. `processes`: processes and threads. `file_bytes`: size of the temporary folder, and of each
+    file. `files`: number of files in that folder. `output_bytes`: size of the output.
     """
 
     seconds: float = 12.0
@@ -44,7 +44,7 @@ class ResourceLimits:
 
 
 def command(how: Mode, limits: ResourceLimits) -> tuple[list[str], dict[str, Any]]:
-    """The command of a Python that runs `inside.py`, and what that is given to contain itself."""
+    """Return the command that runs `inside.py`, and the parameters by which it sets its limits."""
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     flags = ["-P", "-s", "-S", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
     bounds = {
@@ -61,7 +61,7 @@ def command(how: Mode, limits: ResourceLimits) -> tuple[list[str], dict[str, Any
 
 
 def _filter(how: Mode) -> bytes:
-    """The filter of system calls; none where the weaker mode was chosen on a machine that has no list of them."""
+    """Return the filter of system calls; empty in the weaker mode on a machine without a list of system calls."""
     try:
         return filter_of(os.uname().machine)
     except ValueError as error:
@@ -71,7 +71,7 @@ def _filter(how: Mode) -> bytes:
 
 
 def _tasks_of_user() -> int:
-    """Threads that this user runs already: outside a box the limit counts them too."""
+    """Return the number of threads that this user runs, which the limit includes outside bubblewrap."""
     count = 0
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -80,12 +80,12 @@ def _tasks_of_user() -> int:
 
 
 def _bubblewrap(limits: ResourceLimits) -> list[str]:
-    """The command of a bubblewrap that shows the system's files and Python's, read-only, and a temporary folder."""
+    """Return the bubblewrap command with read-only files of the system and of Python, and a temporary folder."""
     program = shutil.which("bwrap") or "bwrap"
     alone = ["--unshare-all"]
     after: list[str] = []
     if is_machine_root():
-        # The limit on processes counts by user and does not bind root, so the program is run by a user of its own.
+        # The limit on processes is per user and does not apply to root, so the program is run by a separate user.
         user = secrets.randbelow(1 << 30) + (1 << 30)
         alone = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
         alone += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -111,7 +111,7 @@ def _bubblewrap(limits: ResourceLimits) -> list[str]:
 
 @lru_cache
 def _knows(program: str, option: str) -> bool:
-    """Whether the installed bubblewrap has an option; older ones do without, behind the filter of system calls."""
+    """Return True if the installed bubblewrap has an option; older versions rely on the filter of system calls."""
     try:
         return (
             option
@@ -122,5 +122,5 @@ def _knows(program: str, option: str) -> bool:
 
 
 def is_machine_root() -> bool:
-    """Root of the machine itself, not of a container that calls another user so."""
+    """Return True for root of the machine itself, False for root of a user namespace."""
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]

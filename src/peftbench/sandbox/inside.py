@@ -1,8 +1,7 @@
-"""Run inside the sandbox, as `python -c THIS GIVEN REPORT`: sets its limits, then becomes the program.
+"""Code that runs inside the sandbox, as `python -c THIS GIVEN REPORT`: it sets its limits, then runs the program.
 
-GIVEN and REPORT are numbers of open files. The first holds a JSON object: the text of the program, the part that it
-plays and what is needed for that. To the second a byte is written when all limits are set; a part that has something to
-say writes it there afterwards.
+GIVEN and REPORT are file descriptors. The first contains a JSON object: the source of the program, its role, and the
+parameters of the role. When all limits are set, a byte is written to the second; a role writes its report after it.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def _contain(bounds: dict[str, int], steps: bytes) -> None:
-    """Limits, a keyring of its own and the filter of system calls: for this process and all that it starts."""
+    """Set limits, a new keyring and the filter of system calls for this process and its children."""
     import ctypes
     import os
     import resource
 
     with open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123 (`pathlib` is slow to import)
-        score.write("1000")  # if memory runs out all the same, this goes first
+        score.write("1000")  # if memory runs out, the kernel kills this process first
     for name, bound in bounds.items():
         limit = getattr(resource, name)
         hard = resource.getrlimit(limit)[1]
@@ -35,7 +34,7 @@ def _contain(bounds: dict[str, int], steps: bytes) -> None:
 
     libc = ctypes.CDLL(None, use_errno=True)
     keyctl, join_session_keyring = {"x86_64": 250, "aarch64": 219}[os.uname().machine], 1
-    libc.syscall(keyctl, join_session_keyring, None)  # a kernel without keys has nothing to hide
+    libc.syscall(keyctl, join_session_keyring, None)  # a kernel without keys needs no keyring
     no_new_privileges, set_seccomp, by_filter = 38, 22, 2
     given = ctypes.byref(Filter(len(steps) // 8, steps))
     if libc.prctl(no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, by_filter, given, 0, 0):
@@ -44,7 +43,7 @@ def _contain(bounds: dict[str, int], steps: bytes) -> None:
 
 
 def _given() -> tuple[dict[str, Any], int]:
-    """What is to be done, and the open file for reports; from here on the process is contained."""
+    """Return the parameters and the file descriptor for reports; after this call the process is contained."""
     import _sitebuiltins
     import builtins
     import json
@@ -53,7 +52,7 @@ def _given() -> tuple[dict[str, Any], int]:
 
     text, report = map(int, sys.argv[1:])
     sys.argv[:] = ["program.py"]
-    for name in ("exit", "quit"):  # without the packages of this machine, which come with them
+    for name in ("exit", "quit"):  # `site` would define them, and add installed packages
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     with open(text, encoding="utf-8") as file:  # noqa: PTH123 (an open file has no path)
         given: dict[str, Any] = json.load(file)
@@ -63,7 +62,7 @@ def _given() -> tuple[dict[str, Any], int]:
 
 
 def _compiled(given: dict[str, Any]) -> Iterator[CodeType]:
-    """What is imported for a program, then the program. With `leave`, a `return` outside of functions ends it."""
+    """Run the prelude, then the program. With `leave`, a `return` outside of functions ends it."""
     if given["prelude"]:
         yield compile(given["prelude"], "prelude.py", "exec", dont_inherit=True)
     try:
@@ -88,7 +87,7 @@ def _compiled(given: dict[str, Any]) -> Iterator[CodeType]:
 
 
 def _play() -> None:
-    """Play the part that is given, to its end."""
+    """Execute the given role."""
     import os
     import sys
 
@@ -97,7 +96,7 @@ def _play() -> None:
         sys.set_int_max_str_digits(0)
     codes = _compiled(given)
     names = globals()
-    # The program finds the module `__main__` as it would be alone, without a trace of this.
+    # The program gets a module `__main__` without the names of this file.
     for name in [name for name in names if name[:2] != "__"]:
         del names[name]
     if given["part"] == "program":
@@ -105,7 +104,7 @@ def _play() -> None:
         for code in codes:
             exec(code, names)  # noqa: S102 (this is the inside of the box)
     else:
-        for name, text in given["modules"].items():  # no package can be seen from here
+        for name, text in given["modules"].items():  # packages cannot be imported here
             module = type(sys)(name)
             if given["part"] == "test":
                 sys.modules[name] = module

@@ -1,4 +1,4 @@
-"""Contained processes: started, attended until they end or have to be stopped, and gone with all that they started."""
+"""Contained processes: starting them, watching them until they end or are stopped, and killing all their children."""
 
 import fcntl
 import json
@@ -25,16 +25,16 @@ MODULES = {
     "serve": ("program_process",),
     "test": ("program_process", "assertion_process"),
 }
-"""Files of this folder whose text a part is given; the last one plays it."""
+"""Files of this folder whose source a role needs; the last one implements it."""
 PATIENCE = 10
-"""So many times its seconds a program may take while others have the processor."""
+"""Maximum wall-clock time as a multiple of the limit, for a program that waits for a CPU."""
 FIRST_LOOK, LAST_LOOK = 0.1, 0.5
-"""Seconds between two looks at what processes use; they grow with the time that a program takes."""
+"""Seconds between two checks of resource usage, increasing with the run time of the program."""
 
 
 @dataclass
 class Contained:
-    """A process in a box; `printed` by "out", "err" and "report", whose first byte says that all limits were set."""
+    """A contained process. `printed` has "out", "err" and "report", whose first byte confirms that limits are set."""
 
     process: subprocess.Popen[bytes]
     streams: Mapping[str, IO[bytes]]
@@ -48,7 +48,7 @@ class Contained:
 
     @property
     def report(self) -> Any:
-        """What it has reported, in JSON's types; `None` if that is nothing or no JSON."""
+        """The report as a JSON value; `None` if it is empty or invalid."""
         line, end, _ = self.printed["report"][1:].partition(b"\n")
         try:
             return json.loads(line) if end else None
@@ -64,10 +64,12 @@ class Contained:
         return self.printed[stream].decode("utf-8", "replace")
 
     def check_started(self) -> None:
-        """Raises `RefusedError` for a process that never got so far as to be contained."""
+        """Raise `NotContainedError` if the process ended before its limits were set."""
         if not self.printed["report"]:
-            said = " ".join(self.text("err").split())[-300:]
-            raise NotContainedError(f"the sandbox did not start: {said or 'it was too slow, or ended without a word'}")
+            why = " ".join(self.text("err").split())[-300:]
+            raise NotContainedError(
+                f"the sandbox did not start: {why or 'it was too slow, or ended without a message'}"
+            )
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def contained(
     *,
     channel: int | None = None,
 ) -> Iterator[Contained]:
-    """A process that plays a part (`inside.py`) with what is given; when the context is left, nothing of it is left."""
+    """Start a process with a role (`inside.py`) and its parameters; at exit, it and its children are killed."""
     line, facts = command(how, limits)
     modules = {f"{__package__}.{name}": _text_of(name) for name in MODULES[part]}
     whole = {"program": "", "prelude": "", "leave": False, "modules": modules, "part": part, "channel": channel}
@@ -112,8 +114,8 @@ def contained(
             try:
                 yield Contained(process, {"out": process.stdout, "err": process.stderr, "report": report}, limits)
             finally:
-                # A group of its own, before it is waited for and its number may be another's; a box ends with its
-                # keeper.
+                # Kill the process group before waiting, since its id may be reused afterwards; a sandbox ends with
+                # its bubblewrap process.
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
@@ -124,9 +126,9 @@ def _text_of(name: str) -> str:
 
 
 def _sealed(text: str) -> IO[bytes]:
-    """A file in memory which can be read and no longer written, by nobody.
+    """Return a sealed file in memory, which can only be read.
 
-    A pipe would have to be fed while output is read; a file on disk could be opened again for writing, through `/proc`.
+    A pipe would have to be fed while output is read; a file on disk could be reopened for writing through `/proc`.
     """
     file = os.fdopen(os.memfd_create("given", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
     file.write(text.encode("utf-8", "replace"))
@@ -136,9 +138,9 @@ def _sealed(text: str) -> IO[bytes]:
 
 
 def attend(first: Contained, *others: Contained) -> tuple[ProgramStatus | None, bool]:
-    """Read what processes print until the first has ended, or reported a line, or any has to be stopped.
+    """Read the output of processes until the first has ended or reported a line, or one exceeds a limit.
 
-    Returns why it was stopped, if it was, and whether that may be the fault of a busy machine.
+    Return why they were stopped, if they were, and whether a busy machine may be the cause.
     """
     together, look = (first, *others), Look(first.limits, first.started)
     with selectors.DefaultSelector() as selector:
@@ -163,7 +165,7 @@ def attend(first: Contained, *others: Contained) -> tuple[ProgramStatus | None, 
 
 @dataclass
 class Look:
-    """When to look at what processes use, and what it means."""
+    """The schedule of checks of resource usage, and their evaluation."""
 
     limits: ResourceLimits
     started: float
@@ -171,7 +173,7 @@ class Look:
     waited: float | None = 0.0
 
     def pause(self, waiting: bool) -> float:
-        """Seconds until the next look; with nothing to be read, the end of a process is waited for in short steps."""
+        """Return the seconds until the next check; short if there is no output to read and a process may end."""
         left = max(0.0, self.started + self.next - time.monotonic())
         return left if waiting else min(left, FIRST_LOOK / 10)
 
@@ -179,7 +181,7 @@ class Look:
         return time.monotonic() >= self.started + self.next
 
     def at(self, processes: Sequence[Contained]) -> ProgramStatus | None:
-        """Why they have to be stopped, if they have."""
+        """Return why the processes must be stopped, or `None`."""
         elapsed = time.monotonic() - self.started
         each = [usage(one.process.pid, TEMPORARY) for one in processes]
         self.next = elapsed + min(LAST_LOOK, max(FIRST_LOOK, elapsed / 5))
@@ -188,7 +190,7 @@ class Look:
         )
         if status := next((found for one in each if (found := self._excess(one))), None):
             return status
-        # What was ready to run and did not is the machine's affair, up to a point.
+        # Time spent waiting for a CPU is not counted, up to a maximum.
         own = elapsed - min(self.waited or 0.0, elapsed)
         return "timeout" if own > self.limits.seconds or elapsed > PATIENCE * self.limits.seconds else None
 
@@ -201,5 +203,5 @@ class Look:
 
     @property
     def starved(self) -> bool:
-        """Whether processes waited for a processor for a good part of their time, or it is not known."""
+        """Return True if processes waited for a CPU for a large part of their time, or if that is unknown."""
         return self.waited is None or self.waited > 0.1 * self.limits.seconds

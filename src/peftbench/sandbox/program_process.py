@@ -1,9 +1,9 @@
-"""What runs inside the sandbox when a program is tried: the program's side, and values and calls as JSON.
+"""The process of the program inside the sandbox, and the encoding of values and calls as JSON.
 
-The program and its tests are two processes, each in a box of its own. The tests (`assertion_process.py`) send one call
-at a time and get values back, never objects: what a program returns cannot answer for itself whether it is what was
-wanted. Nothing of the tests but the arguments of a call is ever where the program is. This file imports little, and of
-the standard library alone: the boxes are given its text.
+The program and its tests are two processes in separate sandboxes. The tests (`assertion_process.py`) send one call at a
+time and receive values, never objects, so a returned object cannot influence its own comparison. The program only
+receives the arguments of calls. This file imports few modules, all from the standard library, since the sandboxes get
+its source.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 written, read, write = json.JSONEncoder().encode, json.JSONDecoder().decode, os.write
 show_error = sys.excepthook
-"""Held here, as a program may put others in the place of what a module has."""
+"""References to functions, since a program may replace the attributes of modules."""
 LONG = 1 << 63
-"""Whole numbers from here on are told in hexadecimal digits, which are read in linear time."""
+"""Integers from here on are encoded in hexadecimal digits, which are parsed in linear time."""
 
 
 def _integer(value: int, _: Inner) -> Any:
@@ -56,15 +56,15 @@ TOLD: tuple[tuple[Any, Tell], ...] = (
     (bytearray, lambda value, _: {"bytearray": bytearray.hex(value)}),
     (complex, lambda value, _: {"complex": complex.__repr__(value)}),
 )
-"""How values are told, by their class or one that it is derived from."""
+"""Encodings of values by their class or a base class."""
 IMPORTED = {"Fraction": "fractions", "Decimal": "decimal"}
-"""Classes whose values are told as texts, and their modules: who has not imported them has no such values."""
+"""Classes whose values are encoded as text, and their modules; without the module there are no such values."""
 
 
 def encode_value(value: Any, keep: Keep) -> Any:
-    """A value in JSON's types. What equals what in Python stays so: a list is no tuple, and `True` is told from 1.
+    """Encode a value as JSON. Equality in Python is preserved: a list differs from a tuple, and `True` from 1.
 
-    A value of a class derived from a built-in one becomes a plain value of that. `keep` tells of all other objects.
+    A value of a subclass of a built-in class becomes a value of that class. `keep` encodes all other objects.
     """
     if value is None or value is True or value is False:
         return value
@@ -87,7 +87,7 @@ def encode_value(value: Any, keep: Keep) -> Any:
 
 
 def decode(told: Any, meet: Callable[[Any], Any]) -> Any:
-    """The value that JSON tells of; `meet` makes something of an object on the other side. Raises `ValueError`."""
+    """Decode a value from JSON; `meet` decodes objects of the other process. Raises `ValueError` if it is invalid."""
     if isinstance(told, list):
         return [decode(one, meet) for one in told]
     if not isinstance(told, dict):
@@ -117,11 +117,11 @@ READ: dict[str, Tell] = {
     "error": lambda content, _: _error_class(content),
     "object": lambda content, _: content,
 }
-"""How values are read, by the name that they are told under."""
+"""Decoders of values by the name of the encoding."""
 
 
 def _type(name: str) -> type:
-    """A built-in type; what else is built in, such as `exec`, is nothing that one side gives to the other."""
+    """Return a built-in type; other built-in objects, such as `exec`, are never passed between the processes."""
     found = getattr(builtins, name)
     if not isinstance(found, type) or name.startswith("_"):
         raise ValueError("not a type")
@@ -129,11 +129,11 @@ def _type(name: str) -> type:
 
 
 ERRORS: dict[str, type[Exception]] = {}
-"""Classes that stand for exceptions of the other side, by name."""
+"""Classes for exceptions of the other process, by name."""
 
 
 def _error_class(names: Sequence[str]) -> type[Exception]:
-    """A class for an exception of the other side, derived from the built-in one that it is derived from."""
+    """Return a class for an exception of the other process, derived from its built-in base class."""
     base = next(filter(None, map(_built_in_error, names)), Exception)
     return ERRORS.setdefault(names[0], type(names[0], (base,), {}))
 
@@ -144,7 +144,7 @@ def _built_in_error(name: str) -> type[Exception] | None:
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Whether two values are equal in Python, but for truth values, which are no numbers here: `True` is not 1."""
+    """Return True if two values are equal in Python, except that truth values are not numbers: `True` is not 1."""
     if isinstance(left, bool) != isinstance(right, bool):
         return not isinstance(left, int | float | complex) and bool(left == right)
     if type(left) is type(right) and isinstance(left, list | tuple):
@@ -161,7 +161,7 @@ def same_value(left: Any, right: Any) -> bool:
 
 
 class Channel:
-    """Questions and answers over a socket, one JSON text a line; while one side waits, it may be asked itself."""
+    """Requests and responses over a socket, one JSON text per line; a process that waits also answers requests."""
 
     def __init__(self, descriptor: int, answers: dict[str, Callable[..., Any]]) -> None:
         self.incoming, self.outgoing = os.fdopen(descriptor, "rb"), os.fdopen(os.dup(descriptor), "wb")
@@ -169,7 +169,7 @@ class Channel:
         self.kept: list[Any] = []
 
     def keep(self, value: Any) -> Any:
-        """The number by which the other side knows an object of this one, or that it gave to one of its own."""
+        """Return the number that identifies an object of this process, or of the other one."""
         if isinstance(value, Remote):
             return {"yours": object.__getattribute__(value, "_number")}
         for number, held in enumerate(self.kept):
@@ -186,7 +186,7 @@ class Channel:
         self.outgoing.flush()
 
     def ask(self, what: str, *arguments: Any, **named: Any) -> Any:
-        """An answer of the other side. Raises what it raised, if that is a built-in exception, else `ProgramError`."""
+        """Return a response of the other process. Raises its exception if it is built in, else `ProgramError`."""
         self.send(
             {
                 "ask": what,
@@ -204,7 +204,7 @@ class Channel:
         return decode(told["value"], self.meet)
 
     def attend(self) -> dict[str, Any] | None:
-        """Answer questions until an answer comes; `None` when the other side has ended."""
+        """Answer requests until a response arrives; return `None` if the other process has ended."""
         for line in self.incoming:
             told = read(line.decode())
             if "ask" not in told:
@@ -227,7 +227,7 @@ class Channel:
 
 
 class ProgramError(Exception):
-    """The program raised something that is no built-in exception."""
+    """The program raised an exception that is not built in."""
 
 
 class EndedError(ProgramError):
@@ -235,14 +235,14 @@ class EndedError(ProgramError):
 
 
 def _error(names: Sequence[str]) -> Exception:
-    """The nearest exception that this side knows; what would end a process is an error like any other here."""
+    """Return the nearest known exception; one that would end the process becomes an ordinary error."""
     cause = ProgramError(", ".join(names[:1]))
     for name in names:
         kind = ERRORS.get(name) or _built_in_error(name)
         if kind is not None and kind is not Exception:
             try:
                 error = kind()
-            except TypeError:  # it cannot be made of nothing
+            except TypeError:  # it cannot be created without arguments
                 break
             error.__cause__ = cause
             return error
@@ -250,7 +250,7 @@ def _error(names: Sequence[str]) -> Exception:
 
 
 def _become(held: Any, now: Any) -> None:
-    """Give a container the content that it has after a call on the other side."""
+    """Update a container to its content after a call in the other process."""
     if isinstance(held, list | bytearray):
         held[:] = now
     elif isinstance(held, dict | set):
@@ -262,7 +262,7 @@ def _become(held: Any, now: Any) -> None:
 
 
 class Remote:
-    """An object of the other side. It can be called and looked into, and equals nothing but others of its kind."""
+    """An object of the other process. It can be called and inspected, and equals only objects of its kind."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         object.__setattr__(self, "_channel", channel)
@@ -272,7 +272,7 @@ class Remote:
         return object.__getattribute__(self, "_channel").ask(what, self, *arguments, **named)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        # Not through `_ask`: what a call changes in its arguments is told by their places.
+        # Not through `_ask`: changed arguments of a call are returned by position.
         return object.__getattribute__(self, "_channel").ask("call", self, *arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -321,7 +321,7 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def _module(codes: Codes) -> dict[str, Any]:
-    """The names of a program that has been run as a module, not as `__main__`: it is there to be called."""
+    """Run a program as a module, not as `__main__`, and return its names."""
     module = type(sys)("program")
     sys.modules["program"] = module
     for code in codes:
@@ -338,7 +338,7 @@ def call(given: dict[str, Any], codes: Codes, report: int) -> None:
 
 
 def serve(given: dict[str, Any], codes: Codes, report: int) -> None:
-    """Let the other side use what the program defines, until it has ended."""
+    """Serve the names of the program to the other process until that has ended."""
     os.close(report)
     channel = Channel(given["channel"], {})
     names = _module(codes)

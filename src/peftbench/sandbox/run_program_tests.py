@@ -1,8 +1,8 @@
-"""Programs against their tests.
+"""Running programs against their tests.
 
-The tests are never where the program is. Printed text and values of calls are compared here; assertions, which are code
-of a data set, run in a box of their own and reach the program by calls (`program_process.py`). The first test that
-fails decides.
+The program has no access to its tests. Printed text and values of calls are compared in this process. Assertions, which
+are code of a data set, run in a separate sandbox and call the program (`program_process.py`). The first failing test
+determines the verdict.
 """
 
 import json
@@ -20,11 +20,11 @@ from peftbench.sandbox.program_process import encode_value, same_value
 Tests = Mapping[str, Any] | Sequence[str]
 """`inputs` and `outputs`, of a program or, with `fn_name`, of a function; or assertions on what a program defines.
 
-A mapping may name the data set whose own program says what is equal, as `comparison`: one of `COMPARISONS`.
+A mapping may have `comparison`, one of `COMPARISONS`: the data set whose official program defines equality.
 """
 COMPARISONS = ("exact", "apps")
 
-# Solutions of competitions are written to be run after such imports.
+# Solutions of programming contests expect these imports.
 PRELUDE = """
 import collections, copy, fractions, functools, heapq, itertools, math, random, re, string, sys, time
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
@@ -38,9 +38,9 @@ from typing import *
 
 
 class ProgramVerdict(NamedTuple):
-    """Whether a program passes its tests; `None` if the tests cannot tell, and why.
+    """Whether a program passes its tests, and `why`; `passed` is `None` if the tests cannot decide.
 
-    A program that fails has a reason too if it imports what the sandbox does not have.
+    A program that fails because of a module that the sandbox lacks also has a reason.
     """
 
     passed: bool | None
@@ -48,8 +48,9 @@ class ProgramVerdict(NamedTuple):
 
 
 def passes(program: str, tests: Tests, limits: ResourceLimits | None = None) -> bool | None:
-    """Whether a program passes all of its tests; `None` if they cannot tell. Raises `RefusedError` if it cannot be
-    contained.
+    """Return True if a program passes all of its tests, `None` if they cannot decide.
+
+    Raises `NotContainedError` if the program cannot be contained.
     """
     return judge_program(program, tests, limits).passed
 
@@ -62,12 +63,12 @@ def judge_program(program: str, tests: Tests, limits: ResourceLimits | None = No
         return _holds(program, text, limits) if text.strip() else ProgramVerdict(None, "there are no tests")
     comparison = tests.get("comparison", "exact")
     if comparison not in COMPARISONS:
-        return ProgramVerdict(None, f"the comparison '{comparison}' is none of {', '.join(COMPARISONS)}")
+        return ProgramVerdict(None, f"the comparison '{comparison}' is not one of {', '.join(COMPARISONS)}")
     inputs, outputs, name = tests.get("inputs") or [], tests.get("outputs") or [], tests.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list):
-        return ProgramVerdict(None, "inputs and outputs are no lists")
+        return ProgramVerdict(None, "inputs and outputs must be lists")
     if name and not all(isinstance(given, list) for given in inputs):
-        return ProgramVerdict(None, "an input is no list of arguments")
+        return ProgramVerdict(None, "each input must be a list of arguments")
     if len(inputs) != len(outputs):
         return ProgramVerdict(None, f"there are {len(inputs)} inputs and {len(outputs)} outputs")
     if not inputs:
@@ -87,7 +88,7 @@ LACKING = re.compile(r"^ModuleNotFoundError: No module named '(.+?)'", re.MULTIL
 
 
 def _lacking(stderr: str) -> str:
-    """What is to be said of a program that failed for an import, by what it printed; else nothing."""
+    """Return a message if a program failed because of an import, by its error output; else an empty text."""
     names = LACKING.findall(stderr)
     return f"the program imports {names[-1]}, which the sandbox does not have" if names else ""
 
@@ -108,7 +109,7 @@ def _text(given: object) -> str:
 
 
 def alike_exactly(printed: str, wanted: str) -> bool:
-    """The same lines; white space at their ends does not count, nor whether the last one ends with a line feed."""
+    """Return True if the lines are equal, ignoring trailing white space and a final line feed."""
     return _ended(printed) == _ended(wanted)
 
 
@@ -118,8 +119,9 @@ def _ended(text: str) -> list[str]:
 
 
 def alike_in_apps(printed: str, wanted: str) -> bool:
-    """As in the program of the authors of APPS (arXiv:2105.09938): empty lines and the width of white space do not
-    count, and where all lines are numbers, they need to be close.
+    """Compare as the program of the authors of APPS does (arXiv:2105.09938).
+
+    Empty lines and the width of white space are ignored; if all lines are numbers, they must be close.
     """
     left, right = nonempty_lines(printed), nonempty_lines(wanted)
     if left == right:
@@ -132,7 +134,7 @@ def alike_in_apps(printed: str, wanted: str) -> bool:
 
 
 def nonempty_lines(text: str) -> list[str]:
-    """The lines of a text that are not empty, white space reduced to single blanks."""
+    """Return the lines of a text that are not empty, with white space reduced to single blanks."""
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
@@ -142,11 +144,10 @@ def nonempty_lines(text: str) -> list[str]:
 def _returns(
     program: str, name: str, given: Sequence[object], wanted: object, limits: ResourceLimits, *, apps: bool
 ) -> ProgramVerdict:
-    """Whether a function, or a method of the class `Solution`, returns what is wanted, as JSON has it: a tuple is a
-    list there, keys are text, and `true` is no number.
+    """Check whether a function, or a method of the class `Solution`, returns the expected value.
 
-    The program of the authors of APPS also takes keys that are digits for numbers, and the first of a list of wanted
-    values for the list.
+    Values are compared as JSON: a tuple equals a list, keys are text, and `true` is not a number. The program of the
+    authors of APPS also converts keys of digits to numbers, and accepts the first of a list of expected values.
     """
     arguments = [_numbered(one) if apps else one for one in given]
     part = {"program": program, "prelude": PRELUDE, "leave": apps, "name": name}
@@ -163,7 +164,7 @@ def _returns(
 
 
 def _called(part: dict[str, Any], limits: ResourceLimits) -> tuple[tuple[bytes, str], bool]:
-    """What the program's side reported, a line of JSON, empty if there was nothing; and what it printed as errors."""
+    """Return the report of the program's process, a line of JSON or empty, and its error output."""
     with contained(mode(), "call", part, limits) as process:
         status, spoilt = attend(process)
     process.check_started()
@@ -172,7 +173,7 @@ def _called(part: dict[str, Any], limits: ResourceLimits) -> tuple[tuple[bytes, 
 
 
 def _plain(told: Any) -> Any:
-    """A value in JSON's types. Raises `ValueError` for one that JSON has not."""
+    """Convert a value to JSON types. Raises `ValueError` if that is impossible."""
     if isinstance(told, list):
         return [_plain(one) for one in told]
     if not isinstance(told, dict):
@@ -194,7 +195,7 @@ def _key(told: Any) -> str:
 
 
 def _numbered(one: object) -> object:
-    """A mapping whose keys are digits, with numbers as keys: JSON made text of them."""
+    """Convert keys of digits to numbers, since JSON has turned them into text."""
     if isinstance(one, dict) and all(key.lstrip("-").isdecimal() for key in one):
         return {int(key): value for key, value in one.items()}
     return one
@@ -215,7 +216,7 @@ def _asserted(program: str, assertions: str, limits: ResourceLimits) -> tuple[tu
         tester = contained(how, "test", {"tests": assertions}, limits, channel=ours.fileno())
         tried = contained(how, "serve", {"program": program}, limits, channel=theirs.fileno())
         with tester as tests, tried as subject:
-            # Both ends are elsewhere now: when one process ends, the other hears of it.
+            # Only the two processes keep an end, so that each notices when the other ends.
             ours.close()
             theirs.close()
             status, spoilt = attend(tests, subject)

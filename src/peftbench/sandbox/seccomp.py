@@ -1,19 +1,19 @@
-"""The system calls that a program in the sandbox may not make, as a filter for the kernel (seccomp, classic BPF).
+"""The system calls that a program in the sandbox must not make, as a kernel filter (seccomp, classic BPF).
 
-The filter is a list of refusals: what a program of the standard library needs stays. Refused are ways to memory and
-folders that no limit counts, to other processes, to the machine's keys, and parts of the kernel that programs under
-test do not use and in which most of its faults are found.
+The filter is a deny list; calls that the standard library needs are allowed. Denied are access to memory and folders
+without a limit, to other processes and to the machine's keys, and parts of the kernel that programs under test do not
+use and that contain most of its vulnerabilities.
 """
 
 import errno
 import struct
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-"""The kernel's numbers (`AUDIT_ARCH_*`) of the machines whose numbers of calls are below."""
+"""The kernel's constants (`AUDIT_ARCH_*`) of the supported machines."""
 
 # Number on x86_64, number on aarch64; None where the call does not exist.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # Namespaces and mounts: a nested user namespace could mount a folder without a bound.
+    # Namespaces and mounts: a nested user namespace could mount a folder without a size limit.
     "unshare": (272, 97),
     "setns": (308, 268),
     "mount": (165, 40),
@@ -28,7 +28,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fspick": (433, 433),
     "mount_setattr": (442, 442),
     "open_tree_attr": (467, 467),
-    # Memory that belongs to no process: bounds on processes do not see it.
+    # Memory that does not belong to a process: limits on processes do not include it.
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
@@ -84,11 +84,11 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 }
 SOCKET, CLONE, CLONE3 = (41, 198), (56, 220), (435, 435)
 FAMILIES = (1, 2, 10)
-"""Sockets that may be made: of Unix and of the internet, which ends at the box. Others, such as vsock, reach out."""
+"""Allowed socket families: Unix and internet, which the sandbox isolates. Others, such as vsock, are not isolated."""
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that make namespaces."""
 X32 = 0x40000000
-"""From here on x86_64 has its calls a second time."""
+"""Start of the second set of call numbers on x86_64 (x32)."""
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16
 ALLOW, KILL = 0x7FFF0000, 0x80000000
@@ -99,11 +99,11 @@ def _refuse(error: int) -> int:
 
 
 def filter_of(machine: str) -> bytes:
-    """The filter for a machine (`os.uname().machine`), as `struct sock_filter[]`. Raises `ValueError`."""
+    """Return the filter for a machine (`os.uname().machine`) as `struct sock_filter[]`. Raises `ValueError`."""
     if machine not in ARCHITECTURES:
         raise ValueError(f"there is no list of system calls for {machine}: {' and '.join(ARCHITECTURES)} have one")
     place = list(ARCHITECTURES).index(machine)
-    # Each step: code, what it compares or returns, how many steps to skip if so, and if not.
+    # Each step: opcode, operand, number of steps to skip if true, and if false.
     steps = [(LOAD, ARCHITECTURE, 0, 0), (EQUAL, ARCHITECTURES[machine], 1, 0), (RETURN, KILL, 0, 0)]
     steps += [(LOAD, NUMBER, 0, 0)]
     if machine == "x86_64":
@@ -112,7 +112,7 @@ def filter_of(machine: str) -> bytes:
         number = numbers[place]
         if number is not None:
             steps += [(EQUAL, number, 0, 1), (RETURN, _refuse(errno.EPERM), 0, 0)]
-    # Its flags are in memory, where a filter cannot look; the C library goes on with `clone` where it is missing.
+    # Its flags are in memory, which a filter cannot read; the C library falls back to `clone`.
     steps += [(EQUAL, CLONE3[place], 0, 1), (RETURN, _refuse(errno.ENOSYS), 0, 0)]
     steps += [(EQUAL, CLONE[place], 0, 4), (LOAD, FIRST_ARGUMENT, 0, 0), (ANY_BIT, NEW_NAMESPACES, 0, 1)]
     steps += [(RETURN, _refuse(errno.EPERM), 0, 0), (RETURN, ALLOW, 0, 0)]

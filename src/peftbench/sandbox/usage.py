@@ -1,4 +1,4 @@
-"""What the processes of a box have used, as the kernel tells it from outside (`/proc`)."""
+"""Resource usage of the processes of a sandbox, read from outside through `/proc`."""
 
 import os
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Of all processes together: seconds of a processor, seconds of waiting for one (`None`: the kernel does not tell),
-    bytes of memory; and the number of files in the temporary folder.
+    """Totals over all processes: CPU seconds, seconds of waiting for a CPU (`None`: unknown), bytes of memory.
+
+    Also the number of files in the temporary folder.
     """
 
     cpu_seconds: float
@@ -22,12 +23,12 @@ class Usage:
 
 
 def usage(pid: int, folder: str) -> Usage:
-    """What a process and all below it have used so far; processes that have ended count by what their parents know."""
+    """Return the usage of a process and its descendants; ended processes are counted through their parents."""
     cpu, waited, memory, files = 0.0, 0.0, 0, 0
     told = True
     for place in map(Path, (f"/proc/{each}" for each in _family(pid))):
         with suppress(OSError, ValueError):
-            # Own and ended children's times follow the name, which may have blanks and brackets.
+            # The times follow the name of the process, which may contain blanks and brackets.
             fields = (place / "stat").read_text().rpartition(")")[2].split()
             cpu += sum(map(int, fields[11:15])) / TICKS
         with suppress(OSError, ValueError):
@@ -48,7 +49,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _files(inside: Path, ours: Path) -> int:
-    """Files and folders in a temporary folder of the box's own; while the box is made, and without one, it is ours."""
+    """Return the number of files and folders in the sandbox's temporary folder, if it has a separate one."""
     if inside.stat().st_dev == ours.stat().st_dev:
         return 0
     found = os.statvfs(inside)
@@ -56,7 +57,7 @@ def _files(inside: Path, ours: Path) -> int:
 
 
 def _memory(place: Path) -> int:
-    """A process's share of the memory that it uses, where that can be read; else all of it."""
+    """Return a process's proportional share of its memory if it can be read, else its whole resident memory."""
     with suppress(OSError):
         for line in (place / "smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -65,10 +66,10 @@ def _memory(place: Path) -> int:
 
 
 def _waited(place: Path) -> float | None:
-    """Seconds that the threads of a process were ready to run and did not, together; 0 of a process that has ended."""
+    """Return the total seconds that the threads of a process waited for a CPU; 0 if the process has ended."""
     found = []
     with suppress(OSError):
         for task in (place / "task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends meanwhile
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
                 found.append(int((task / "schedstat").read_text().split()[1]) / 1e9)
     return sum(found) if found or not place.exists() else None

@@ -1,1 +1,1 @@
-"""Pure statistics over arrays and named tuples; nothing here knows a table of runs."""
+"""Statistics over arrays and named tuples, as pure functions independent of the table of runs."""

@@ -1,15 +1,15 @@
-"""95 % intervals of mean scores and of paired differences, in closed form, and the p-values that belong to them.
+"""95 % intervals of mean scores and of paired differences, in closed form, and the corresponding p-values.
 
-Two things make a score uncertain: the seed of the run and the sample of test rows. The seeds of a cell share their
-test rows, so more seeds make the first smaller and leave the second as it is: the variance of a cell's mean is s²/n
-over its n seeds plus the mean of the squared standard errors over rows.
+A score has two sources of uncertainty: the seed of the run and the sample of test rows. The seeds of a cell share their
+test rows, so more seeds reduce only the first: the variance of a cell's mean is s²/n over its n seeds plus the mean of
+the squared standard errors over rows.
 
-Half of an interval is the root of the sum of the squares of two halves: Student's t for the part of the seeds, with
-degrees of freedom by Welch (1947) and Satterthwaite (1946) over the tasks, and the normal quantile for the part of the
-rows, which is an estimate from many rows and counts as known (Howe 1974; Zou and Donner 2008). To give the sum of both
-one number of degrees of freedom is too bold: with two seeds of one task it covers 87 % for a nominal 95 %, as seeds
-that happen to agree make their own spread look known. Simulated (`tests/test_stats_simulated.py`), these intervals
-cover 93 to 98 % with three seeds or more, and 94 to 99 % with two.
+The half-width of an interval is the root of the sum of two squared half-widths: Student's t for the part of the seeds,
+with degrees of freedom by Welch (1947) and Satterthwaite (1946) over the tasks, and the normal quantile for the part of
+the rows, which is estimated from many rows and treated as known (Howe 1974; Zou and Donner 2008). A single number of
+degrees of freedom for the sum would be too optimistic: with two seeds of one task it covers 87 % for a nominal 95 %,
+because seeds that agree by chance make their spread look well known. In simulations (`tests/test_stats_simulated.py`),
+these intervals cover 93 to 98 % with three seeds or more, and 94 to 99 % with two.
 """
 
 import math
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 Bounds = tuple[float, float]
-"""The least and the greatest value that a score, or a difference of scores, can have."""
+"""The smallest and the largest possible value of a score, or of a difference of scores."""
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 
 class Run(NamedTuple):
-    """What one run says: its score, the standard error of that over test rows (NaN: unknown), and their own scores.
+    """The score of one run, its standard error over test rows (NaN: unknown), and the scores of the rows.
 
-    `rows` (`peftbench.metrics.Measured`) belong together, number by number, with those of runs on the same test rows.
+    `rows` (`peftbench.metrics.Measured`) are paired by position with those of other runs on the same test rows.
     `bounds` are those of the metric.
     """
 
@@ -45,16 +45,16 @@ class Run(NamedTuple):
 Runs = Mapping[int, Run]
 """The runs of one cell, by seed."""
 Scores = dict[str, dict[int, Run]]
-"""The runs of a method that have a score, by task and seed."""
+"""The runs with a score of a method, by task and seed."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval, in points of score. `low` and `high` are `None` where the row error is unknown.
+    """A mean with its interval, in points of score. `low` and `high` are `None` if the row error is unknown.
 
-    They end where the scale of the metric does; `standard_error` is that of the mean, whatever the scale. `df` are the
-    degrees of freedom of the part of the seeds, infinite where they have no spread. `seeds` is the fewest seeds of any
-    cell in it; with 1 the interval holds the row error alone.
+    They are clipped to the scale of the metric; `standard_error` is not. `df` are the degrees of freedom of the part of
+    the seeds, infinite without spread. `seeds` is the smallest number of seeds of a cell; with 1 the interval covers
+    only the row error.
     """
 
     mean: float
@@ -66,7 +66,7 @@ class Interval:
 
     @property
     def sides(self) -> tuple[float, float]:
-        """How far the interval goes below and above the mean; 0 where that is not known."""
+        """The distances of the mean to the lower and the upper end; 0 if unknown."""
         if self.low is None or self.high is None:
             return 0.0, 0.0
         return max(self.mean - self.low, 0.0), max(self.high - self.mean, 0.0)
@@ -74,9 +74,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the independent parts of its variance, each as (variance, degrees of freedom); none: unknown.
+    """A mean and the independent parts of its variance, each as (variance, degrees of freedom); `None`: unknown.
 
-    A part with finite degrees of freedom is of seeds, one with infinite of rows. The mean cannot lie outside `bounds`.
+    Parts with finite degrees of freedom are of seeds, those with infinite ones of rows. The mean is within `bounds`.
     """
 
     mean: float
@@ -86,7 +86,7 @@ class Estimate:
 
     @property
     def variances(self) -> tuple[float, float, float]:
-        """The variance by seeds, its degrees of freedom (infinite without spread), and the variance by rows."""
+        """The variance over seeds, its degrees of freedom (infinite without spread), and the variance over rows."""
         seeds = [(v, df) for v, df in self.parts if math.isfinite(df)]
         total = sum(v for v, _ in seeds)
         spread = sum(v * v / df for v, df in seeds)
@@ -94,7 +94,7 @@ class Estimate:
         return total, total * total / spread if spread else math.inf, rows
 
     def interval(self, level: float = 0.95) -> Interval:
-        """The interval that covers the true mean with probability `level`, as far as the scale goes."""
+        """Return the interval that covers the true mean with probability `level`, clipped to the scale."""
         from scipy.special import ndtri, stdtrit
 
         seeds, df, rows = self.variances
@@ -107,7 +107,7 @@ class Estimate:
 
 
 def p_values(estimates: Sequence[Estimate]) -> "NDArray[np.float64]":
-    """The two-sided p-value of each mean against 0: the interval of level 1 − p just touches 0. NaN where unknown."""
+    """Return the two-sided p-value of each mean against 0, NaN if unknown. The interval of level 1 − p ends at 0."""
     if not estimates:
         return np.zeros(0)
     parts = np.array([(e.mean, *e.variances) for e in estimates]).T
@@ -117,9 +117,9 @@ def p_values(estimates: Sequence[Estimate]) -> "NDArray[np.float64]":
 def p_of(
     mean: "NDArray[np.float64]", seeds: "NDArray[np.float64]", df: "NDArray[np.float64]", rows: "NDArray[np.float64]"
 ) -> "NDArray[np.float64]":
-    """The p-values of means against 0 from the two variances and the degrees of freedom of the first, of one shape.
+    """Return p-values of means against 0, from both variances and the degrees of freedom of the first, of equal shape.
 
-    By bisection of the logarithm to about 1e-9 of the value; none is below 1e-100.
+    Computed by bisection of the logarithm to a relative accuracy of about 1e-9, not below 1e-100.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -133,7 +133,7 @@ def p_of(
 
 
 def cell(runs: Runs) -> Estimate:
-    """The mean score of one cell over its seeds. Raises `ValueError` without runs."""
+    """Return the mean score of one cell over its seeds. Raises `ValueError` without runs."""
     if not runs:
         raise ValueError("a cell needs at least one run")
     scores = [run.score for run in runs.values()]
@@ -145,12 +145,12 @@ def cell(runs: Runs) -> Estimate:
 
 
 def difference(first: Runs, second: Runs) -> Estimate:
-    """`first` minus `second` on one task, paired by seed and by test row. Raises `ValueError` if their seeds differ.
+    """Return `first` minus `second` on one task, paired by seed and test row. Raises `ValueError` if the seeds differ.
 
-    Both answered the same test rows (for the caller to know). The error over rows is that of the rows' own differences,
-    averaged over the seeds first, as rows are what is drawn: what makes a row hard for both does not count. Where a run
-    has no scores of rows, or of other ones, the variances are added, as of different rows: rather too much. Where the
-    error of a run is not known, that of the difference is not either.
+    The caller must ensure that both answered the same test rows. The error over rows is that of the differences per
+    row, averaged over the seeds first, because rows are the sample: the common difficulty of a row cancels. If the row
+    scores are missing or not paired, the variances are added as for different rows, which is conservative. If the error
+    of a run is unknown, so is that of the difference.
     """
     if first.keys() != second.keys():
         raise ValueError(f"not paired: seeds {sorted(first)} and {sorted(second)}")
@@ -165,15 +165,15 @@ def difference(first: Runs, second: Runs) -> Estimate:
 
 
 def _apart(first: Bounds, second: Bounds) -> Bounds:
-    """The bounds of a difference."""
+    """Return the bounds of a difference."""
     return first[0] - second[1], first[1] - second[0]
 
 
 def _shared_rows(first: Runs, second: Runs) -> float | None:
-    """The standard error over rows of the mean difference; `None` without scores of the same rows, two or more.
+    """Return the standard error over rows of the mean difference; `None` without scores of two or more common rows.
 
-    Rows that are right or wrong get two more, on which one of the two methods alone is right: of few rows on which they
-    differ, or none, the error would come out too small (Agresti and Min 2005, doi 10.1002/sim.1781).
+    For binary row scores, two rows are added on which only one of the methods is right: with few or no rows on which
+    the methods differ, the error would be too small (Agresti and Min 2005, doi 10.1002/sim.1781).
     """
     held = [run.rows for runs in (first, second) for run in runs.values()]
     rows = [each[~np.isnan(each)] for each in held if each is not None]
@@ -188,9 +188,9 @@ def _shared_rows(first: Runs, second: Runs) -> float | None:
 
 
 def minus(first: Estimate, second: Estimate, rows: float) -> Estimate:
-    """`first` minus `second`, whose seeds are independent; `rows` is the variance of the difference by test rows.
+    """Return `first` minus `second` for independent seeds; `rows` is the variance of the difference over test rows.
 
-    Unknown as soon as one of the two is.
+    The result is unknown if one of the two is.
     """
     seeds = tuple(part for part in (*first.parts, *second.parts) if math.isfinite(part[1]))
     parts = (*seeds, (rows, math.inf)) if first.parts and second.parts else ()
@@ -199,7 +199,7 @@ def minus(first: Estimate, second: Estimate, rows: float) -> Estimate:
 
 
 def over_tasks(estimates: Sequence[Estimate]) -> Estimate:
-    """The unweighted mean of independent estimates, one per task; unknown as soon as one of them is."""
+    """Return the unweighted mean of independent estimates, one per task; unknown if one of them is."""
     n = len(estimates)
     known = all(e.parts for e in estimates)
     parts = tuple((v / n**2, df) for e in estimates for v, df in e.parts) if known else ()

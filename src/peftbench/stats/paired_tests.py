@@ -1,12 +1,12 @@
-"""Who beats whom: every pair of methods, with the number of pairs taken into account.
+"""Pairwise comparisons of methods, corrected for the number of pairs.
 
-Of 45 pairs of ten equal methods two would be "different" at 95 % by luck alone. Verdicts are therefore by p-values
-adjusted by Holm (1979) over all pairs that are compared: the chance of any false win at all is then at most 5 %, as
-far as variances of few seeds are what they seem (measured: docs/measures/statistics.md).
+Of 45 pairs of ten equal methods, two would be "different" at 95 % by chance. Verdicts therefore use p-values adjusted
+by Holm (1979) over all compared pairs: the probability of any false win is then at most 5 %, if variances from few
+seeds are accurate (measured: docs/measures/statistics.md).
 
-With `moderation.FEWEST` methods or more, variances by seeds are moderated by each other, and a difference has the sum
-of its two; what the pairing of seeds would save is forgone, for degrees of freedom. With fewer it is paired by seed.
-Test rows are paired in both.
+With `variance_shrinkage.FEWEST` methods or more, variances over seeds are moderated by those of the other methods, and
+the variance of a difference is the sum of two: seeds are not paired, in exchange for more degrees of freedom. With
+fewer methods, seeds are paired. Test rows are always paired.
 """
 
 import math
@@ -30,11 +30,12 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two methods on the same tasks and seeds; the verdict is on the first.
+    """The comparison of two methods on the same tasks and seeds, with the verdict on the first.
 
-    `difference` is `first` minus `second` with its own 95 % interval, not corrected, and `variances` are its two, by
-    seeds and by test rows. `p` belongs to that interval, `adjusted` is Holm's over all pairs. `tie`: not shown to
-    differ, as where a row error is unknown, and then `p`, `adjusted` and `variances` are `None`.
+    `difference` is `first` minus `second` with its uncorrected 95 % interval; `variances` are those of the difference,
+    over seeds and over test rows. `p` corresponds to that interval, `adjusted` is Holm's over all pairs. The verdict
+    `tie` means not shown to differ. If a row error is unknown, it is a tie, and `p`, `adjusted` and `variances` are
+    `None`.
     """
 
     first: str
@@ -49,10 +50,10 @@ class Comparison:
 def compare_pairs(
     methods: Mapping[str, Scores], alpha: float = ALPHA, fixed: Collection[str] = ()
 ) -> tuple[Comparison, ...]:
-    """Every pair of methods, which all have the same tasks and seeds; in the order given.
+    """Compare every pair of methods on the same tasks and seeds, in the given order.
 
-    `fixed` are those that train nothing, whose seeds have no spread to learn from. Raises `ValueError` for methods
-    that do not have the same cells, and names the tasks.
+    `fixed` are methods that train nothing; their seeds have no spread and are not used for moderation. Raises
+    `ValueError`, with the tasks, for methods that do not have the same cells.
     """
     pairs = list(combinations(methods, 2))
     found = [_difference((a, methods[a]), (b, methods[b])) for a, b in pairs]
@@ -72,7 +73,7 @@ def _variances(estimate: Estimate) -> tuple[float, float] | None:
 
 
 class Judged(NamedTuple):
-    """A difference's p-value, that by Holm over all that were judged together, and what is said: a tie if not known."""
+    """The p-value of a difference, Holm's adjusted p-value, and the verdict: a tie if they are unknown."""
 
     p: float | None
     adjusted: float | None
@@ -80,7 +81,7 @@ class Judged(NamedTuple):
 
 
 def judge_differences(differences: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
-    """Which differences are significant, all of them together."""
+    """Judge the significance of differences, corrected for their number."""
     p = p_values(differences)
     adjusted = holm(np.where(np.isnan(p), 1.0, p))
     found = []
@@ -99,13 +100,13 @@ def _difference(first: tuple[str, Scores], second: tuple[str, Scores]) -> Estima
 
 
 def verdicts(compared: Sequence[Comparison], method: str) -> dict[str, Verdict]:
-    """What is said of `method` against each of the others."""
+    """Return the verdicts on `method` against each of the others."""
     found = {c.second: c.verdict for c in compared if c.first == method}
     return found | {c.first: OPPOSITE[c.verdict] for c in compared if c.second == method}
 
 
 def holm(p: "NDArray[np.float64] | Sequence[float]") -> "NDArray[np.float64]":
-    """p-values adjusted for their number by Holm's step-down; any below alpha is significant together with the rest."""
+    """Return p-values adjusted for their number by Holm's step-down method."""
     values = np.asarray(p, dtype=float)
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
@@ -115,14 +116,14 @@ def holm(p: "NDArray[np.float64] | Sequence[float]") -> "NDArray[np.float64]":
 
 
 def wilcoxon(differences: Sequence[float]) -> float:
-    """The exact two-sided p-value of Wilcoxon's signed-rank test (1945); zeros are dropped, ties share their ranks.
+    """Return the exact two-sided p-value of Wilcoxon's signed-rank test (1945); 1 if all differences are 0.
 
-    The distribution is that of the ranks at hand over all signs. 1 where all differences are 0.
+    Zeros are dropped, ties get mean ranks, and the distribution is over all signs of the given ranks.
     """
     from scipy.stats import rankdata
 
     kept = np.array([d for d in differences if d != 0.0])
-    ranks = np.rint(2 * rankdata(np.abs(kept))).astype(int)  # twice, so that shared ranks are whole numbers
+    ranks = np.rint(2 * rankdata(np.abs(kept))).astype(int)  # doubled, so that mean ranks are integers
     ways = np.ones(1)
     for rank in ranks:
         longer = np.zeros(len(ways) + rank)

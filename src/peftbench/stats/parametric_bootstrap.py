@@ -1,7 +1,7 @@
-"""A parametric bootstrap (Efron and Tibshirani 1993, chapter 6.5): estimates drawn anew from what is known of them.
+"""A parametric bootstrap of estimates (Efron and Tibshirani 1993, chapter 6.5).
 
-The spread of the seeds is drawn with Student's t, the error of the test rows as normal. Drawing the seeds themselves
-again is no way: three seeds have ten different draws, and the spread of their means comes out too small.
+Deviations over seeds are drawn from Student's t, errors over test rows from a normal distribution. Resampling the seeds
+is not suitable: three seeds have only ten different resamples, and the spread of their means is too small.
 """
 
 import math
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from peftbench.stats.intervals import Estimate
 
 DRAWS = 4000
-"""The ends of a 95 % interval then lie within about one percent of coverage of where they belong."""
+"""Number of draws; the coverage of a 95 % interval is then accurate to about one percent."""
 
 Floats = NDArray[np.float64]
 
 
 def noise(estimate: Estimate, generator: np.random.Generator) -> Floats:
-    """`DRAWS` deviations from the mean; zeros where the uncertainty is not known."""
+    """Return `DRAWS` deviations from the mean; zeros if the uncertainty is unknown."""
     drawn = np.zeros(DRAWS)
     for variance, df in estimate.parts:
         deviates = generator.standard_normal(DRAWS) if math.isinf(df) else generator.standard_t(df, DRAWS)
@@ -27,6 +27,6 @@ def noise(estimate: Estimate, generator: np.random.Generator) -> Floats:
 
 
 def ends(drawn: Floats) -> tuple[float, float]:
-    """The middle 95 %."""
+    """Return the ends of the central 95 %."""
     low, high = np.quantile(drawn, (0.025, 0.975))
     return float(low), float(high)

@@ -1,8 +1,8 @@
-"""The smallest difference that a grid will find, before it is run, and what would be needed to see a smaller one.
+"""The smallest difference that a grid can detect, before it is run, and what a smaller one would need.
 
-What is foreseen is the interval of the difference of two methods (`peftbench.stats.paired_tests`) as if each had
-rows of its own: how much they share is not known before. The degrees of freedom of the seeds' part are those that are
-to be expected, of two methods alone or of a board of methods that moderate each other's variances and spread alike.
+The prediction is the interval of the difference of two methods (`peftbench.stats.paired_tests`) with independent test
+rows, since the correlation over rows is unknown in advance. The degrees of freedom of the part of the seeds are the
+expected ones, for two methods or for a board of methods with equal spread that moderate each other's variances.
 """
 
 import math
@@ -12,18 +12,19 @@ from dataclasses import dataclass, replace
 from peftbench.stats.variance_shrinkage import expected_df
 
 SPREAD = 2.0
-"""Points of score by which seeds are assumed to spread (standard deviation) where nothing is known."""
+"""Assumed standard deviation over seeds in points, if it was not measured."""
 WORST = 0.5
 """The accuracy at which the error over rows is largest."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """What a comparison of two methods will rest on: seeds, and the test rows of each task.
+    """The design of a comparison of two methods: seeds, and the test rows of each task.
 
-    `accuracy` (0 to 1) is what is expected; `spread` the standard deviation over seeds in points; `pairs` by how many
-    comparisons the 5 % are to be shared (Holm's first step), 1 for a pair chosen before; `methods` the board has.
-    `row_variance` in squared points is that of the score of one test row of one method; without it, that of `accuracy`.
+    `accuracy` (0 to 1) is the expected one; `spread` is the standard deviation over seeds in points; `pairs` is the
+    number of comparisons that share the 5 % (Holm's first step), 1 for a pair chosen in advance; `methods` is the size
+    of the board. `row_variance` is the variance of the score of one test row in squared points; by default it follows
+    from `accuracy`.
     """
 
     seeds: int
@@ -35,7 +36,7 @@ class Design:
     row_variance: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` for what no grid can have."""
+        """Validate the design. Raises `ValueError` for impossible values."""
         if self.seeds < 1 or not self.rows or min(self.rows) < 1 or self.pairs < 1:
             raise ValueError(f"a design needs seeds, test rows and pairs of at least 1: {self}")
         if self.spread < 0 or not 0 <= self.accuracy <= 1:
@@ -43,10 +44,10 @@ class Design:
 
 
 def detectable(design: Design, power: float = 0.8, level: float = 0.95) -> float:
-    """Points: the difference of two methods that is called a win with probability `power`.
+    """Return the difference of two methods, in points, that is significant with probability `power`.
 
-    Simulated, 80 % are 74 to 86 % with three seeds or more, and 70 % with two, whose degrees of freedom vary most.
-    With one seed the spread of seeds is not measured, so the difference is found by rows alone, wrongly at times.
+    In simulations, a nominal 80 % is 74 to 86 % with three seeds or more, and 70 % with two. With one seed the spread
+    over seeds is not measured, so verdicts use the row error only and can be wrong.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -61,9 +62,9 @@ def detectable(design: Design, power: float = 0.8, level: float = 0.95) -> float
 
 
 def _expected_df(seeds: int, tasks: int, methods: int) -> float:
-    """Welch and Satterthwaite's degrees of freedom as estimates make them: expectation over expectation.
+    """Return the expected degrees of freedom by Welch and Satterthwaite, as a ratio of expectations.
 
-    Moderated, those of the two methods and of what the others say of each.
+    With moderation, they include those contributed by the other methods.
     """
     f = seeds - 1
     own = f * (f * tasks + 2) / (f + 2)
@@ -72,12 +73,13 @@ def _expected_df(seeds: int, tasks: int, methods: int) -> float:
 
 
 def seeds_and_rows_needed(design: Design, gap: float = 1.0) -> tuple[int, int]:
-    """Seeds, and test rows on each task, that find a difference of `gap` points; no fewer than the design has.
+    """Return seeds, and test rows per task, that detect a difference of `gap` points, at least those of the design.
 
-    Of many ways: seeds enough for half of the variance, then rows for the rest. Raises `ValueError` for no gap.
+    Of the possible combinations, seeds are chosen for half of the variance and rows for the rest. Raises `ValueError`
+    unless `gap` is above 0.
     """
     if gap <= 0:
-        raise ValueError(f"a difference to be found is above 0, not {gap:g}")
+        raise ValueError(f"the difference to detect must be above 0, not {gap:g}")
     whole = replace(design, rows=(10**12,) * len(design.rows))
     seeds = _least(max(2, design.seeds), lambda n: detectable(replace(whole, seeds=n)) <= gap / math.sqrt(2))
 
@@ -89,14 +91,14 @@ def seeds_and_rows_needed(design: Design, gap: float = 1.0) -> tuple[int, int]:
 
 
 MOST = 1000
-"""Seeds, and thousands of test rows on a task, beyond which nobody will go."""
+"""Upper limit of suggested seeds, and of suggested test rows per task in thousands."""
 
 
 @dataclass(frozen=True)
 class Needed:
-    """Seeds, or test rows on each task, or both, that would show an observed difference 80 % of the time.
+    """Seeds, or test rows per task, or both, that would show an observed difference with a probability of 80 %.
 
-    `None`: as many as there are.
+    `None`: unchanged.
     """
 
     seeds: int | None
@@ -104,20 +106,20 @@ class Needed:
 
     @property
     def text(self) -> str:
-        """In words."""
+        """The numbers as text."""
         seeds = f"{self.seeds:,} seeds" if self.seeds else ""
         rows = f"{self.rows:,} test rows on each task" if self.rows else ""
         return " and ".join(filter(None, (seeds, rows)))
 
 
 def to_show(gap: float, variances: tuple[float, float], design: Design) -> Needed | str:
-    """What would show a difference of `gap` points that was observed and not shown to be one, or why that is not known.
+    """Return what would show an observed, not significant difference of `gap` points, or why that is unknown.
 
-    More seeds, if they alone are enough; else more test rows, if those are; else both. `variances` are those of the
-    observed difference, by its seeds and by its test rows, in squared points; `design` is what it was observed with.
+    More seeds if they suffice alone; else more test rows if they do; else both. `variances` are those of the observed
+    difference over seeds and over test rows, in squared points; `design` is the design of the observation.
     """
     if design.seeds < 2:
-        return "one seed does not show how far seeds spread"
+        return "one seed does not show the spread over seeds"
     if not gap:
         return "no difference was observed"
     tasks = len(design.rows)
@@ -141,7 +143,7 @@ def to_show(gap: float, variances: tuple[float, float], design: Design) -> Neede
 
 
 def _least(start: int, enough: Callable[[int], bool]) -> int:
-    """The least number from `start` that is enough, if every greater one is too."""
+    """Return the smallest sufficient number from `start`, if every larger one is sufficient too."""
     if enough(start):
         return start
     high = start

@@ -1,10 +1,10 @@
-"""A power law of errors in the number of training rows, and its prediction for the largest number, to be checked.
+"""A power law of errors in the number of training rows, and its prediction for the largest number, to be verified.
 
-error = a · rows^-b with error = 100 - score describes how errors fall with data once there is enough of it (Hestness
-et al. 2017, arXiv 1712.00409). It is fitted to all sizes but the largest, as a line through logarithms, every size
-counting alike. It has no floor of errors that no data removes and no plateau of too few data (Rosenfeld et al. 2020,
-arXiv 1909.12673): grids have four sizes or so, and three parameters go through any three points. Where one is near,
-the prediction fails, which is what it is checked for.
+error = a · rows^-b with error = 100 - score describes the decrease of errors with enough data (Hestness et al. 2017,
+arXiv 1712.00409). It is fitted to all sizes except the largest, as a line through logarithms with equal weights. It has
+no irreducible error and no plateau for too few data (Rosenfeld et al. 2020, arXiv 1909.12673), because grids have about
+four sizes, and three parameters fit any three points. Near such a plateau the prediction fails, which the verification
+shows.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from peftbench.stats.intervals import Estimate
 from peftbench.stats.parametric_bootstrap import ends, noise
 
 FEWEST_SIZES = 3
-"""Two for a line, and one to hold it against."""
+"""Two sizes for the line, and one for verification."""
 WORST = 200.0
-"""The error of a score of -100, below which no metric goes."""
+"""The error of a score of -100, the minimum of all metrics."""
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """A power law, and what it predicts for a size that it was not fitted to.
+    """A power law, and its prediction for a size that was not used for the fit.
 
-    `low` to `high` is where 95 % of measurements with as many seeds and test rows would lie if the law held. These and
-    the ends of `b` are `None` where the error over test rows is not known.
+    `low` to `high` is the 95 % prediction interval for measurements with equally many seeds and test rows. These and
+    the ends of `b` are `None` if the error over test rows is unknown.
     """
 
     a: float
@@ -41,12 +41,12 @@ class PowerLaw:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the measurement lies in the interval; `None`: there is none."""
+        """Whether the measurement is in the interval; `None` without an interval."""
         return None if self.low is None or self.high is None else self.low <= self.measured <= self.high
 
 
 def power_law(rows: Sequence[int], scores: Sequence[Estimate], generator: np.random.Generator) -> PowerLaw | str:
-    """The law of scores by number of rows, fewest first, or why there is none."""
+    """Return the power law of scores by number of rows, fewest first, or why there is none."""
     if len(rows) < FEWEST_SIZES:
         return f"fewer than {FEWEST_SIZES} sizes"
     errors = np.array([100 - score.mean for score in scores])
@@ -69,7 +69,7 @@ def power_law(rows: Sequence[int], scores: Sequence[Estimate], generator: np.ran
     if not all(score.parts for score in scores):
         return law
     drawn = np.array([noise(score, generator) for score in scores])
-    # To first order a deviation of a score is one of the logarithm by its share of the error; it keeps errors positive.
+    # To first order, the logarithm deviates by the deviation of the score over the error; errors stay positive.
     logs = y[:-1, None] - drawn[:-1] / errors[:-1, None]
     would_be = 100 - np.exp(np.minimum(reach @ logs, np.log(WORST))) + drawn[-1]
     (low, high), (b_low, b_high) = ends(would_be), ends(-slope @ logs)

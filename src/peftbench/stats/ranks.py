@@ -1,7 +1,7 @@
-"""Methods compared by their ranks on the tasks: Friedman's test, Nemenyi's critical difference (Demšar 2006).
+"""Comparison of methods by their ranks on the tasks: Friedman's test, Nemenyi's critical difference (Demšar 2006).
 
-Ranks ask only which method is better on a task, not by how much, and take each task as one observation: what is found
-holds for tasks like these, and a few tasks find little.
+Ranks ignore the size of differences, and each task is one observation: results generalise to similar tasks, and few
+tasks have little power.
 """
 
 import math
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 FEW = 6
-"""Fewer tasks than this say little: Wilcoxon's test cannot reach 5 % with five."""
+"""Number of tasks below which the power is low: Wilcoxon's test cannot reach 5 % with five tasks."""
 
 
 @dataclass(frozen=True)
 class Ranks:
     """Mean rank of each method over the tasks (1 is best; ties share), best first.
 
-    `statistic` and `p` are Friedman's, corrected for ties; `critical` is the difference of two mean ranks from which
-    they differ by Nemenyi's test. `groups` are methods, next to each other, of which no two differ by it.
+    `statistic` and `p` are Friedman's, corrected for ties; `critical` is Nemenyi's critical difference of two mean
+    ranks. `groups` are consecutive methods of which no two differ significantly.
     """
 
     mean: Mapping[str, float]
@@ -31,9 +31,9 @@ class Ranks:
 
 
 def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05) -> Ranks:
-    """Ranks of methods from their mean scores by task.
+    """Return the ranks of methods from their mean scores by task.
 
-    Raises `ValueError` for fewer than three methods, or two tasks, and for methods that lack tasks, by their names.
+    Raises `ValueError` for fewer than three methods or two tasks, and for methods that lack tasks.
     """
     from scipy.stats import rankdata
 
@@ -41,7 +41,7 @@ def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05)
     lacking = {method: sorted(set(tasks) - held.keys()) for method, held in scores.items()}
     if any(lacking.values()):
         named = "; ".join(f"{method} lacks {', '.join(names)}" for method, names in lacking.items() if names)
-        raise ValueError(f"ranks are over the same tasks: {named}")
+        raise ValueError(f"ranks need the same tasks: {named}")
     if len(scores) < 3 or len(tasks) < 2:
         raise ValueError(f"ranks need three methods and two tasks, not {len(scores)} and {len(tasks)}")
     table = np.array([[held[task] for held in scores.values()] for task in tasks])
@@ -53,7 +53,7 @@ def rank_methods(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05)
 
 
 def friedman(ranks: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tuple[float, float]:
-    """Friedman's statistic (1937) and its p-value by the chi-squared distribution, from ranks [task, method]."""
+    """Return Friedman's statistic (1937) and its p-value by the chi-squared distribution, from ranks [task, method]."""
     from scipy.stats import friedmanchisquare
 
     if (ranks == ranks[:, :1]).all():
@@ -63,7 +63,7 @@ def friedman(ranks: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tupl
 
 
 def nemenyi(methods: int, tasks: int, alpha: float = 0.05) -> float:
-    """The difference of two mean ranks that is significant for so many methods and tasks (Nemenyi 1963)."""
+    """Return the critical difference of two mean ranks for these numbers of methods and tasks (Nemenyi 1963)."""
     from scipy.stats import studentized_range
 
     q = float(studentized_range.ppf(1 - alpha, methods, math.inf)) / math.sqrt(2)

@@ -1,9 +1,9 @@
-"""Bootstrap intervals over the runs of a method (Agarwal et al. 2021, arXiv 2108.13264), driven by a generator.
+"""Bootstrap intervals over the runs of a method (Agarwal et al. 2021, arXiv 2108.13264), with a given generator.
 
-Runs are drawn anew within each task, as many as there are; the error over test rows, which the seeds of a task share,
-is added as one normal shift of all its runs. Drawing from two to five seeds shows too little of their spread: a nominal
-95 % covers 48 % with two seeds of one task, 84 % with five (`tests/test_stats_simulated.py`). These intervals describe;
-no verdict rests on them.
+Runs are resampled within each task; the error over test rows, which the seeds of a task share, is added as one normal
+shift of all its runs. Resampling two to five seeds underestimates their spread: a nominal 95 % covers 48 % with two
+seeds of one task, 84 % with five (`tests/test_stats_simulated.py`). These intervals are descriptive and are not used
+for verdicts.
 """
 
 import math
@@ -18,13 +18,13 @@ from peftbench.stats.intervals import Scores
 
 FloatArray = npt.NDArray[np.float64]
 Sample = list[FloatArray]
-"""For each task the scores of its runs: [resample, run]."""
+"""The scores of the runs of each task, of shape [resample, run]."""
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A statistic of the runs, and the ends of its interval; `None` where a row error is unknown."""
+    """A statistic of the runs, and the ends of its interval; `None` if a row error is unknown."""
 
     value: float
     low: float | None
@@ -32,12 +32,12 @@ class Resampled:
 
 
 def mean(sample: Sample) -> FloatArray:
-    """The unweighted mean of the tasks' means, of each resample."""
+    """Return the unweighted mean of the tasks' means for each resample."""
     return np.asarray(np.mean([task.mean(1) for task in sample], axis=0))
 
 
 def interquartile_mean(sample: Sample) -> FloatArray:
-    """The mean of the middle half of all runs of all tasks, of each resample: a quarter is cut off at each end."""
+    """Return the interquartile mean of all runs of all tasks for each resample."""
     runs = np.sort(np.concatenate(sample, axis=1), axis=1)
     cut = runs.shape[1] // 4
     return np.asarray(runs[:, cut : runs.shape[1] - cut].mean(1))
@@ -49,7 +49,7 @@ def bootstrap(
     generator: np.random.Generator,
     level: float = 0.95,
 ) -> Resampled:
-    """A statistic of one method's runs with its percentile interval: same generator, same interval.
+    """Return a statistic of one method's runs with its percentile interval, reproducible by the generator.
 
     Raises `ValueError` without runs.
     """
@@ -60,9 +60,9 @@ def bootstrap(
 
 
 def improvement(first: Scores, second: Scores, generator: np.random.Generator, level: float = 0.95) -> Resampled:
-    """The probability that a run of `first` scores higher than one of `second` on the same task, mean over the tasks.
+    """Return the probability that a run of `first` scores higher than one of `second` on a task, averaged over tasks.
 
-    Equal scores count a half; 0.5 is no difference. Raises `ValueError` where they do not have the same tasks, by name.
+    Equal scores count one half; 0.5 means no difference. Raises `ValueError` if they do not have the same tasks.
     """
     if not first or first.keys() != second.keys():
         lacking = ", ".join(sorted(first.keys() ^ second.keys())) or "there are none"
@@ -86,7 +86,7 @@ def _once(scores: Scores) -> Sample:
 
 
 def _drawn(scores: Scores, generator: np.random.Generator) -> Sample:
-    """Resamples of the runs; all NaN for a task whose row error is unknown."""
+    """Return resamples of the runs; all NaN for a task with an unknown row error."""
     sample = []
     for runs in scores.values():
         held = np.array([run.score for run in runs.values()])

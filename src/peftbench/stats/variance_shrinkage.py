@@ -1,15 +1,14 @@
-"""Variances of few seeds, moderated by those of the other methods of a board (Smyth 2004, 10.2202/1544-6115.1027).
+"""Variances over few seeds, moderated by those of the other methods of a board (Smyth 2004, 10.2202/1544-6115.1027).
 
-A method's variance by seeds is an estimate with one to a few degrees of freedom. Those of the other methods say what is
-usual: a variance s0² worth d0 degrees of freedom. The moderated one is the mean of the two, weighted by their degrees
-of freedom. d0 comes from how much the logarithms of the variances differ beyond what chance makes of equal ones: where
-methods are unlike, it is low, and each keeps to its own runs.
+A method's variance over seeds is an estimate with one to a few degrees of freedom. The other methods give a prior: a
+variance s0² with d0 degrees of freedom. The moderated variance is the mean of both, weighted by their degrees of
+freedom. d0 follows from the excess of the spread of the log variances over that of equal variances: if methods differ,
+d0 is low, and each method mainly uses its own runs.
 
-Three things differ from limma, all towards caution. Ten methods tell little about d0, so their excess is taken half a
-standard error larger than it is found; otherwise one unstable method among nine would often pass for stable. d0 is
-no more than all methods' degrees of freedom together (as there). And the two parts stay two parts for Welch and
-Satterthwaite, so a method that spreads far more than the others gets hardly more degrees of freedom than its own,
-not d0 on top.
+The implementation is more cautious than limma. Ten methods determine d0 poorly, so the excess is increased by half a
+standard error; otherwise one unstable method among nine would often be judged stable. d0 is at most the sum of all
+methods' degrees of freedom (as in limma). Both parts stay separate for Welch and Satterthwaite, so a method with a much
+larger spread than the others gets hardly more degrees of freedom than its own.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,18 +23,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CAUTION = 0.5
-"""Standard errors by which the excess of the log variances is taken larger than found."""
+"""Number of standard errors added to the estimated excess of the log variances."""
 FLOOR = 0.01
-"""Shares of the mean variance by rows: seed variances below, 0 among them, count as this one in the search for d0."""
+"""Lower limit of seed variances in the estimation of d0, as a share of the mean variance over rows."""
 FEWEST = 5
-"""Trained methods below which each is judged by its own seeds: of fewer, single tasks had too many false wins."""
+"""Minimum number of trained methods for moderation; with fewer, single tasks had too many false wins."""
 
 
 def moderated(methods: Mapping[str, Estimate], fixed: Collection[str] = ()) -> dict[str, Estimate]:
-    """The estimates of all methods of one board, of a task or over the same tasks, with moderated parts of the seeds.
+    """Return the estimates of all methods of one board, on a task or over the same tasks, with moderated seed parts.
 
-    Those in `fixed`, which train nothing and have no spread, stay as they are and tell nothing about the others; so do
-    those of one seed or with an unknown error. All stay as they are if fewer than `FEWEST` are left.
+    Methods in `fixed`, which train nothing and have no spread, are neither moderated nor used for the prior; nor are
+    those with one seed or an unknown error. If fewer than `FEWEST` methods remain, all are unchanged.
     """
     found = {m: e.variances for m, e in methods.items() if m not in fixed and any(np.isfinite(df) for _, df in e.parts)}
     own = np.array([each[0] for each in found.values()])
@@ -48,9 +47,10 @@ def moderated(methods: Mapping[str, Estimate], fixed: Collection[str] = ()) -> d
 
 
 def prior(variances: "NDArray[np.float64]", df: "NDArray[np.float64]") -> "tuple[NDArray[np.float64], ...]":
-    """The usual variance s0² and the degrees of freedom d0 it is worth, of variances [..., method] > 0; zeros left out.
+    """Return the prior variance s0² and its degrees of freedom d0 from variances [..., method] > 0, without zeros.
 
-    By the mean and the variance of log(variance), as limma's `fitFDist`; d0 with `CAUTION`, at most the sum of `df`.
+    Estimated from the mean and the variance of log(variance), as in limma's `fitFDist`; d0 with `CAUTION`, at most the
+    sum of `df`.
     """
     from scipy.special import digamma, polygamma
 
@@ -65,7 +65,7 @@ def prior(variances: "NDArray[np.float64]", df: "NDArray[np.float64]") -> "tuple
 
 
 def expected_df(df: float, methods: int) -> float:
-    """The degrees of freedom d0 of `methods` that spread alike, with `df` each: what a plan can count on; 0 of few."""
+    """Return the expected d0 for `methods` with equal spread and `df` each, for planning; 0 for too few methods."""
     from scipy.special import polygamma
 
     if methods < FEWEST:
@@ -75,7 +75,7 @@ def expected_df(df: float, methods: int) -> float:
 
 
 def inverse_trigamma(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Where trigamma has these values > 0, by Newton's method on its reciprocal, which is convex (Smyth 2004)."""
+    """Return the inverse of trigamma for values > 0, by Newton's method on its convex reciprocal (Smyth 2004)."""
     from scipy.special import polygamma
 
     at = 0.5 + 1 / np.asarray(values, dtype=float)
@@ -86,7 +86,7 @@ def inverse_trigamma(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
 
 def _own_df(estimate: Estimate) -> float:
-    """Degrees of freedom of the seeds; their sum where no seed differs from another, of which no part is largest."""
+    """Return the degrees of freedom of the seeds; the sum over the parts if no seed differs from another."""
     finite = [(v, df) for v, df in estimate.parts if np.isfinite(df)]
     return estimate.variances[1] if any(v for v, _ in finite) else sum(df for _, df in finite)
 

@@ -142,7 +142,7 @@ def of(channel: EncodingChannel, field: str) -> EncodingChannel:
 
 
 def tall_enough(methods: Iterable[str]) -> int:
-    """Return the height in pixels of a plot with a legend of these methods beside it."""
+    """Return the height in pixels of a plot with a legend of these methods next to it."""
     return max(HEIGHT, ROW * len(set(methods)))
 
 

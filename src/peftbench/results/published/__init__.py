@@ -1,9 +1,9 @@
-"""Figures that others published, as data with their sources: to stand beside one's own rows, never among them.
+"""Results published by others, with their sources. They are shown separately from measured results.
 
     <store>/published/<name>.csv
 
-A file has one row a score, with the fields of `Published` as columns. Those in this folder come with the package; the
-results of the method comparison of `peft` are read by `peftbench.results.published.peft_results`.
+A file has one row per score, with the fields of `Published` as columns. The files in this folder are part of the
+package; `peftbench.results.published.peft_results` reads the results of the method comparison of `peft`.
 """
 
 import csv
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "published"
-"""Where a store keeps them, and the status of their rows in a table."""
+"""Subfolder of a store for published results, and the status of their rows in a table."""
 HERE = Path(__file__).parent
 
 
 class Published(Noun):
     """One published score. `None` or empty: not published.
 
-    Costs under the names of `peftbench.core.spec.Costs` are the same thing, measured by others; what they define
-    otherwise has a name of its own.
+    Costs with the names of `peftbench.core.spec.Costs` have the same definition; costs with another definition have
+    another name.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     source: str = Field(min_length=1, description="where it was published")
     model: str = Field(min_length=1)
-    method: str = Field(min_length=1, description="our name where it is the same thing, else theirs")
-    method_arguments: str = Field("", description="as in the table of runs, where known")
-    published_as: str = Field("", description="what the source calls the method or the experiment")
-    task: str = Field(min_length=1, description="our name where it is the same test, else theirs")
-    metric: str = Field(min_length=1, description="in the words of the source")
-    score: float = Field(ge=-100, le=100, description="on a 0 to 100 scale")
-    train_data: str = Field("", description="where it is other than the task's own")
+    method: str = Field(min_length=1, description="peftbench's name if the method is the same, else the source's")
+    method_arguments: str = Field("", description="as in the table of runs, if known")
+    published_as: str = Field("", description="name of the method or experiment in the source")
+    task: str = Field(min_length=1, description="peftbench's name if the test is the same, else the source's")
+    metric: str = Field(min_length=1, description="as named by the source")
+    score: float = Field(ge=-100, le=100, description="on a scale from 0 to 100")
+    train_data: str = Field("", description="training data, if it is not the task's own")
     seed: int | None = None
     learning_rate: float | None = None
     machine: str = ""
@@ -56,10 +56,10 @@ class Published(Noun):
     trainable_parameters: int | None = None
     total_parameters: int | None = None
     extra_forward_flops_512: int | None = None
-    train_seconds: float | None = Field(None, description="sum of training steps alone")
-    train_phase_seconds: float | None = Field(None, description="all of their training phase but validation")
+    train_seconds: float | None = Field(None, description="sum over the training steps, without validation")
+    train_phase_seconds: float | None = Field(None, description="the whole training phase except validation")
     peak_memory_bytes: int | None = None
-    memory_reserved_max_bytes: int | None = Field(None, description="by the GPU's allocator, in the whole run")
+    memory_reserved_max_bytes: int | None = Field(None, description="reserved by the GPU's allocator, whole run")
     memory_reserved_p99_bytes: int | None = Field(None, description="99th percentile over training steps")
     adapter_bytes: int | None = None
     forgetting_loss: float | None = Field(None, description="rise of the loss on general text")
@@ -72,20 +72,21 @@ class Published(Noun):
 
 @dataclass
 class Gathered:
-    """What was found to import: rows by the name of the file that will hold them, and why others were left out."""
+    """Results to import: rows by the name of their file in the store, and the reasons for omitted files."""
 
     rows: dict[str, list[Published]] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 
 def bundled() -> dict[str, Path]:
-    """The files that come with the package, by name."""
+    """Return the files that are part of the package, by name."""
     return {path.stem: path for path in sorted(HERE.glob("*.csv"))}
 
 
 def gather(names: Iterable[str]) -> Gathered:
-    """Read figures: by the name of a bundled file, from a CSV of `Published`, from results of `peft`, or from a folder
-    of either. Nothing is written. Raises `UserError` for what is none of these.
+    """Read published results: bundled files (by name), CSV files of `Published`, result files of `peft`, or folders.
+
+    Nothing is written. Raises `UserError` for any other name or file.
     """
     found = Gathered()
     for name in names:
@@ -104,19 +105,19 @@ def _files(name: str) -> list[Path]:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".csv", ".json"))
         if not files:
-            raise UserError(f"{path} has no .json or .csv: give the folder of the results themselves")
+            raise UserError(f"{path} contains no .json or .csv file: give the folder with the result files")
         return files
     if path.is_file():
         return [path]
     if path.suffix or path.parent != Path():
-        raise UserError(f"{path} is not there")
+        raise UserError(f"{path} does not exist")
     raise did_you_mean("published evidence", name, list(bundled()))
 
 
 def _add_file(path: Path, found: Gathered) -> None:
     rows, name = read_published(path), slug(path.stem)
     if found.rows.get(name, rows) != rows:
-        raise UserError(f"{path}: another file of this name is imported as well, with other figures: rename one")
+        raise UserError(f"{path}: another imported file has the same name and different rows: rename one")
     found.rows[name] = rows
 
 
@@ -128,9 +129,9 @@ def _add_result(path: Path, found: Gathered) -> None:
         found.left_out.append(f"{path}: {row}")
         return
     name = _result_name(row)
-    held = found.rows.get(name, [row])[0]
-    # Results of several dates may lie side by side; in whatever order they are read, the latest stands.
-    found.rows[name] = [max(held, row, key=lambda one: one.date)]
+    other = found.rows.get(name, [row])[0]
+    # A folder may contain results of several dates; the latest is kept, independent of the order.
+    found.rows[name] = [max(other, row, key=lambda one: one.date)]
 
 
 def _result_name(row: Published) -> str:
@@ -139,7 +140,7 @@ def _result_name(row: Published) -> str:
 
 
 def read_published(path: Path) -> list[Published]:
-    """The rows of a CSV of `Published`. Raises `UserError` with the line that is wrong."""
+    """Return the rows of a CSV file of `Published`. Raises `UserError` with the number of an invalid row."""
     try:
         lines = list(csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True))
         rows = []
@@ -158,11 +159,11 @@ def read_published(path: Path) -> list[Published]:
 
 def _unreadable(path: Path, why: str) -> UserError:
     columns = ", ".join(name for name, one in Published.model_fields.items() if one.is_required())
-    return UserError(f"{path} is no file of published figures: {why}. It needs the columns {columns}")
+    return UserError(f"{path} is not a file of published results: {why}. It needs the columns {columns}")
 
 
 def as_csv(rows: Iterable[Published]) -> str:
-    """Rows as the text of a file; columns that no row fills are left out."""
+    """Return rows as CSV text; columns that are empty in all rows are left out."""
     plain = [row.model_dump(exclude_none=True, exclude_defaults=True) for row in rows]
     used = [name for name in Published.model_fields if any(name in row for row in plain)]
     text = io.StringIO()
@@ -173,7 +174,7 @@ def as_csv(rows: Iterable[Published]) -> str:
 
 
 def keep_published(store: Path, found: Gathered) -> list[Path]:
-    """Write what was gathered into a store, each file by atomic rename; the same again changes nothing."""
+    """Write gathered rows to a store, each file atomically, and return the paths. Repeating it changes nothing."""
     folder = Path(store) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -185,7 +186,7 @@ def keep_published(store: Path, found: Gathered) -> list[Path]:
 
 
 def kept_published(store: Path) -> tuple[list[Published], dict[Path, str]]:
-    """All published rows of a store, in the order of their files; and why, by file, those that cannot be read."""
+    """Return all published rows of a store, in the order of their files, and the reasons for unreadable files."""
     rows, damaged = list[Published](), dict[Path, str]()
     for path in sorted((Path(store) / FOLDER).glob("*.csv")):
         try:
@@ -196,7 +197,7 @@ def kept_published(store: Path) -> tuple[list[Published], dict[Path, str]]:
 
 
 def published_frame(rows: Iterable[Published]) -> "pd.DataFrame":
-    """The rows in the columns of `Store.table`, status `published`, with those columns that runs do not have."""
+    """Return the rows with the columns of `Store.table` and `Published`, and the status `published`."""
     import pandas as pd
 
     lines = [_line(row) for row in rows]
@@ -206,5 +207,5 @@ def published_frame(rows: Iterable[Published]) -> "pd.DataFrame":
 
 def _line(row: Published) -> dict[str, Any]:
     digest = hashlib.sha256(row.model_dump_json().encode()).hexdigest()[:12]
-    told = {"id": f"{FOLDER}-{digest}", "status": FOLDER, "machine_class": slug(row.machine) if row.machine else None}
-    return row.model_dump() | told
+    added = {"id": f"{FOLDER}-{digest}", "status": FOLDER, "machine_class": slug(row.machine) if row.machine else None}
+    return row.model_dump() | added

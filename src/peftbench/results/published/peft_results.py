@@ -1,7 +1,8 @@
-"""The result files of peft's own method comparison: read as published figures, and written of our runs.
+"""The result files of peft's method comparison: reading them as published results, and writing runs in their schema.
 
-One JSON a run with the parts `run_info`, `train_info` and `meta_info`, as `method_comparison/MetaMathQA/run.py` of the
-repository huggingface/peft writes them. The names of memory changed once, from `cuda_` to `accelerator_`.
+One JSON file per run with the parts `run_info`, `train_info` and `meta_info`, as written by
+`method_comparison/MetaMathQA/run.py` of the repository huggingface/peft. The prefix of memory fields changed from
+`cuda_` to `accelerator_`.
 """
 
 import json
@@ -18,15 +19,15 @@ from peftbench.results.published.peft_methods import config_of, method_of
 PARTS = ("run_info", "train_info", "meta_info")
 SOURCE = "huggingface/peft method_comparison"
 TRAINED_ON = {"metamath": "MetaMathQA"}
-"""Data sets that are trained on and never tested on, beside the one of the test."""
+"""Data sets that are only used for training."""
 ACCURACY = ("accuracy", "final_number")
-"""Our metrics that are what the schema calls `test accuracy`: the share of right answers."""
+"""Metrics of peftbench that correspond to `test accuracy` of the schema: the share of correct answers."""
 
 
 def read_result_file(path: Path) -> Published | str:
-    """The figures of a result file, or in words why it has none: its run did not end well.
+    """Return the published score of a result file, or the reason why it has none: its run did not succeed.
 
-    Raises `UserError` for a file that is no such result.
+    Raises `UserError` if the file is not such a result.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -41,7 +42,7 @@ def read_result_file(path: Path) -> Published | str:
         why = f"it has no {error}"
     except (OSError, AttributeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
-    raise UserError(f"{path} is no result of peft's method comparison: {why}")
+    raise UserError(f"{path} is not a result of peft's method comparison: {why}")
 
 
 def _published(run: dict[str, Any], train: dict[str, Any], meta: dict[str, Any]) -> Published:
@@ -80,7 +81,7 @@ def _memory(train: dict[str, Any], name: str) -> Any:
 
 
 def _score(last: dict[str, Any]) -> tuple[str, float]:
-    """The first score of the test that there is, by its name; theirs is the only one, ours stand in our order."""
+    """Return the name and value of the first test score. peft writes one; peftbench writes the main metric first."""
     for name, value in last.items():
         if name.startswith("test ") and value is not None:
             return name.removeprefix("test "), float(value)
@@ -88,17 +89,17 @@ def _score(last: dict[str, Any]) -> tuple[str, float]:
 
 
 def _data(names: list[str]) -> tuple[str, str]:
-    """The task that was tested and, if it is another, what was trained on."""
+    """Return the tested task and the training data, empty if it is the task's own."""
     tested = [name for name in names if name not in TRAINED_ON]
     if len(tested) != 1:
-        raise ValueError(f"which of its data sets was tested is not known: {', '.join(names) or 'none is named'}")
+        raise ValueError(f"it is unknown which data set was tested: {', '.join(names) or 'none is named'}")
     return tested[0], ", ".join(TRAINED_ON[name] for name in names if name in TRAINED_ON)
 
 
 def peft_result(result: RunResult) -> dict[str, Any]:
-    """A run of ours in the schema. What it wants and we did not measure is `None`."""
+    """Return a run of peftbench in the schema. Fields that were not measured are `None`."""
     spec, costs = result.spec, result.costs
-    # A name of theirs has one slash, after the method.
+    # Experiment names of the schema have one slash, after the method.
     model = spec.model_name.replace("/", "--")
     name = f"{spec.method.name}/{model}-{spec.task}-n{spec.size}-s{spec.seed}-{result.id}"
     return {
@@ -147,7 +148,7 @@ def _train_config(result: RunResult) -> dict[str, Any]:
 
 
 def _curve(result: RunResult) -> list[dict[str, Any]]:
-    """Validations; the times between them add up to `train_seconds`."""
+    """Return the validations; the times between them add up to `train_seconds`."""
     until = [point.seconds for point in result.curve]
     if until and result.costs.train_seconds is not None:
         until[-1] = result.costs.train_seconds
@@ -189,7 +190,7 @@ def _test(result: RunResult) -> dict[str, Any]:
 
 
 def _meta(result: RunResult) -> dict[str, Any]:
-    # A mirror without a manifest knows no commit and says "mirror".
+    # A mirror without a manifest has the revision "mirror" instead of a commit.
     revision = result.data.revision if result.data and result.data.revision != "mirror" else None
     gpus = result.machine.get("gpus") or [None]
     packages = ("transformers", "peft", "datasets", "bitsandbytes", "torch")
