@@ -58,7 +58,7 @@ def line(base: Base, name: str, method: Any) -> str:
     step = told.at(ROWS)
     torch.manual_seed(0)
     adapted = adapt(base, METHODS[spec.method.name], spec)
-    trainer = Trainer(adapted, spec.train, 1e-5, base.precision_used, 0)
+    trainer = Trainer(adapted, spec.train, 1e-5, base.precision, 0)
     # One row shorter than the others, as in life: so attention has its mask.
     whole = Encoded([1] * ROWS[0], [1] * ROWS[1])
     batch = [Encoded([1] * (ROWS[0] - 1), whole.target), *[whole] * (trainer.step_rows - 1)]
@@ -79,7 +79,7 @@ def line(base: Base, name: str, method: Any) -> str:
     base.restore()
     took, expected = float(np.median(seconds[2:])), find_device().seconds(step.counts)
     cells = [
-        *("pocket" if name == "pocket" else f"63 M, {base.precision_used}", str(spec.method)),
+        *("pocket" if name == "pocket" else f"63 M, {base.precision}", str(spec.method)),
         f"{told.trainable_parameters:,}" + ("" if told.trainable_parameters == trained else f" (is {trained:,})"),
         f"{step.counts.flops / 1e9:.2f}",
         f"{100 * (step.counts.flops / counter.get_total_flops() - 1):+.2f} %",

@@ -64,13 +64,6 @@ def test_a_cpu_has_no_allocator_that_counts(ask: Callable[[], Any]) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-@pytest.mark.parametrize("has", [True, False])
-def test_bfloat16_of_a_cpu_is_that_of_amx(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has)
-    assert device.supports_bf16() is has
-
-
-@pytest.mark.usefixtures("without_gpu")
 def test_products_are_cast_only_where_that_is_enabled() -> None:
     matrix = torch.ones(2, 2)
     for enabled, dtype in ((True, torch.bfloat16), (False, torch.float32)):

@@ -1,7 +1,7 @@
 """One run, from what was asked to what was found. Read this first."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from peftbench.engine.exceptions import DivergedError, PrunedError, check_weight
 from peftbench.engine.generation import answer_rows, check_fits, decoding, is_ranked
 from peftbench.engine.merging import decide
 from peftbench.engine.phase_meter import Meter
+from peftbench.engine.precision import Precision
 from peftbench.engine.tokenization import (
     Encoded,
     Encoder,
@@ -65,11 +66,14 @@ class BrokenMethodError(UserError):
 class Worker:
     """What stays between the runs of one process: the resident base model, and where data is.
 
+    `precisions`: what the launcher chose for runs whose precision is "auto", by the name of the model; else fp32.
+
     `broken`: only a new process mends what has happened: the GPU has failed, or a run has changed the process.
     """
 
     data: Path | None = None
     keep_adapters: bool = False
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
     base: Base | None = None
     broken: bool = False
     process: ProcessState | None = None
@@ -86,7 +90,9 @@ class Worker:
         if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
         with refusing():
-            wanted = (ref, spec.train.precision, base_quantisation(spec))
+            asked = spec.train.precision
+            precision = self.precisions.get(spec.model.name, "fp32") if asked == "auto" else asked
+            wanted = (ref, precision, base_quantisation(spec))
         if self.base is None or (self.base.ref, self.base.precision, self.base.quantise) != wanted:
             self.base = None
             self.base = Base(*wanted)
@@ -213,7 +219,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
 
         # Train, and go back to the best step.
         if found.learning_rate is not None:
-            trainer = Trainer(adapted, spec.train, found.learning_rate, base.precision_used, spec.seed)
+            trainer = Trainer(adapted, spec.train, found.learning_rate, base.precision, spec.seed)
             found.trained = trainer.trained
             trainer.fit(train, validation, meter, report, spec.trial)
 

@@ -72,12 +72,10 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def supports_bf16() -> bool:
-    """Return True if the device has instructions for products of bfloat16 matrices (AMX on a CPU)."""
+    """Return True if there is a GPU with instructions for bfloat16. Of a CPU, see `peftbench.engine.precision`."""
     import torch
 
-    if has_gpu():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported())
+    return has_gpu() and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def autocast(enabled: bool) -> AbstractContextManager[Any]:

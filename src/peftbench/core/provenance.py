@@ -49,7 +49,7 @@ def machine_facts() -> dict[str, Any]:
     gpus = device.gpus()
     return _known(
         {
-            "cpu": _cpu_name(),
+            "cpu": cpu_name(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cores": os.cpu_count(),
             "memory_bytes": memory_bytes(),
@@ -200,7 +200,8 @@ def _driver() -> str | None:
     return found[1] if found else None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         names = re.findall(r"model name\s*: (.+)", info.read_text())

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -12,8 +12,10 @@ from peftbench.core import device
 from peftbench.core.registry import UserError
 from peftbench.engine.base_integrity import ModelState, model_checksum, tensor_digest
 from peftbench.engine.decode_strategy import Decoding
-from peftbench.engine.families import max_positions, model_family, text_config
+from peftbench.engine.families import max_positions, model_family
+from peftbench.engine.precision import Precision
 from peftbench.engine.quantization import Quantise, keep_exact, loading
+from peftbench.engine.short_attention import use_short_attention
 from peftbench.engine.tokenization import Encoded, Encoder
 from peftbench.methods import Adapted
 from peftbench.models import Model, is_commit
@@ -25,14 +27,6 @@ logging.disable_progress_bar()
 
 ANSWERS = "what it says"
 """Of a model of which nothing else is known to have changed."""
-SMALL_HIDDEN = 512
-"""Below this width bfloat16 does not pay on a CPU (docs/measures/training.md)."""
-
-
-def has_fast_bf16(config: Any) -> bool:
-    """Whether this hardware is good at bfloat16 for a model of this width."""
-    wide_enough = device.has_gpu() or int(text_config(config).hidden_size) >= SMALL_HIDDEN
-    return wide_enough and device.supports_bf16()
 
 
 class NotRestoredError(Exception):
@@ -47,9 +41,7 @@ class Base:
     to fixed tokens, if it says the same twice.
     """
 
-    def __init__(
-        self, ref: Model, precision: Literal["auto", "fp32", "bf16"] = "auto", quantise: Quantise | None = None
-    ) -> None:
+    def __init__(self, ref: Model, precision: Precision = "fp32", quantise: Quantise | None = None) -> None:
         self.ref, self.precision, self.quantise = ref, precision, quantise
         asked: dict[str, Any] = {"revision": ref.revision, "trust_remote_code": False}
         try:
@@ -60,9 +52,7 @@ class Base:
         self.shape = model_family(self.config)
         if type(self.config) not in self.shape.auto._model_mapping:
             raise UserError(f"model {ref.name}: transformers has no language model of type '{self.config.model_type}'")
-        bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(self.config))
-        self.dtype = torch.bfloat16 if bf16 else torch.float32
-        self.precision_used = "bf16" if bf16 else "fp32"
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         if self.tokenizer.eos_token_id is None:
             raise UserError(f"model {ref.name}: its tokenizer has no end-of-sequence token, so no answer could end")
         self.load_seconds = 0.0
@@ -83,6 +73,8 @@ class Base:
         model = read_network(self.shape.auto, self.ref.source, self.config, f"model {self.ref.name}", **asked)
         model = (model if quantised else model.to(device.current_device())).requires_grad_(False).eval()
         keep_exact(model)
+        if self.dtype == torch.bfloat16 and not device.has_gpu():
+            use_short_attention(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address
         self.load_seconds = time.perf_counter() - started
@@ -96,7 +88,7 @@ class Base:
         """What a result should say of the model it was made with."""
         return {
             "checksum": self.checksum,
-            "precision": self.precision_used,
+            "precision": self.precision,
             **({"quantised": self.quantise} if self.quantise else {}),
             "attention": self.model.config._attn_implementation,
             "commit": self.ref.revision if is_commit(self.ref.revision) else getattr(self.config, "_commit_hash", None),

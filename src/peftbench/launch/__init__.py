@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.core.spec import RunResult, RunSpec
+from peftbench.engine.precision import Precision
 from peftbench.results.store import Stamps, Store
 
 
@@ -38,7 +39,8 @@ class Options:
 
     `threads` of each worker: one suits small models, and another number changes the last digits of results on a CPU.
     `timeout`: seconds that a run may take; by default `peftbench.launch.time_limits` decides. `replace`: by run id, the
-    results that are there and are to be replaced.
+    results that are there and are to be replaced. `precisions`: by model name, that of runs which ask for "auto"; by
+    default the launcher chooses (`peftbench.engine.precision`).
     """
 
     data: Path | None = None
@@ -48,6 +50,7 @@ class Options:
     plugins: tuple[Path, ...] = ()
     timeout: float | None = None
     replace: Mapping[str, Stamps] = field(default_factory=dict)
+    precisions: Mapping[str, Precision] = field(default_factory=dict)
 
 
 After = Callable[[RunResult], Sequence[RunSpec]]

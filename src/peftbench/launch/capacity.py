@@ -1,12 +1,20 @@
-"""How many workers a machine suits."""
+"""How many workers a machine suits, and in which precision they compute: chosen before any of them starts."""
 
-from collections.abc import Iterable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from peftbench.core import device, machine_resources
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.models import find
+from peftbench.engine.precision import Precision, Shape, decided_precision, layer_shape
+from peftbench.launch import Options
+from peftbench.launch.worker_process import python_path
+from peftbench.models import at, find
+from peftbench.models.hub_commit import config_of
 from peftbench.models.saved_model_files import weight_bytes
 
 WORKER_BYTES = 1_500_000_000
@@ -31,3 +39,39 @@ def _weights(name: str) -> int:
         return weight_bytes(directory) if directory else 0
     except (OSError, UserError):
         return 0
+
+
+def chosen_precisions(specs: Sequence[RunSpec], options: Options) -> dict[str, Precision]:
+    """Return the precision of each model of the runs that leave it open, by name; `options` may fix some.
+
+    What is not known of this machine is measured, in a process of its own. Raises `UserError` if that fails.
+    """
+    chosen: dict[str, Precision] = dict(options.precisions)
+    for name, version in {(spec.model.name, spec.model.version) for spec in specs if spec.train.precision == "auto"}:
+        if name in chosen or (shape := _shape(name, version)) is None:
+            continue
+        known = None if device.visible_gpus() else decided_precision(shape, options.threads)
+        chosen[name] = known or _measured(shape, options.threads)
+    return chosen
+
+
+def _shape(name: str, version: int | str) -> Shape | None:
+    """The shape of a model's layers; none if its configuration cannot be read, as a run will say."""
+    try:
+        model = at(name, version)
+        if model.directory is not None:
+            return layer_shape(json.loads((model.directory / "config.json").read_bytes()))
+        return layer_shape(config_of(model.source, model.revision) or model.config or {})
+    except (OSError, ValueError, UserError):
+        return None
+
+
+def _measured(shape: Shape, threads: int) -> Precision:
+    command = [sys.executable, "-P", "-m", "peftbench.engine.precision", *map(str, (*shape, threads))]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": python_path()}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    found = done.stdout.strip()
+    if done.returncode or found not in ("fp32", "bf16"):
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(f"the precision could not be measured: {reason}. Set precision in [train] to fp32 or bf16")
+    return "bf16" if found == "bf16" else "fp32"

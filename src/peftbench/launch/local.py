@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -26,6 +26,7 @@ from peftbench.core.machine_faults import died_of_environment
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import Choice, RunResult, RunSpec
 from peftbench.launch import After, Event, InterruptedBySignal, Options, StoppedError, Watch
+from peftbench.launch.capacity import chosen_precisions
 from peftbench.launch.capacity import default_workers as default_workers
 from peftbench.launch.pickle_user_code import UserUnits, user_units
 from peftbench.launch.time_limits import LEAST, Forecasts, TimeLimit, time_text
@@ -67,6 +68,7 @@ def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watc
     if not specs:
         return
     units = user_units(specs, options.plugins)
+    options = replace(options, precisions=chosen_precisions(specs, options))
     pool = _Pool(deque(specs), store, options, units, (watch, after))
     with _stopped_by_signals():
         pool.run(options.workers or default_workers(specs))

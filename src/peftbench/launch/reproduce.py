@@ -1,5 +1,6 @@
 """A run done again, to see whether it finds the same."""
 
+from dataclasses import replace
 from typing import Any
 
 from peftbench.core.registry import UnknownNameError, UserError
@@ -30,7 +31,8 @@ def reproduce_run(first: RunResult, store: Store, again: Store, options: Options
     if first.spec.id in again.entries():
         raise UserError(f"store {again.root} has a run {first.spec.id}, which this would replace: name another folder")
     threads = first.settings.get("threads") or first.machine.get("threads") or options.threads
-    launch([first.spec], again, Options(options.data, 1, threads, plugins=options.plugins), watch)
+    precisions = {first.spec.model.name: first.base.get("precision", "fp32")}
+    launch([first.spec], again, replace(options, workers=1, threads=threads, precisions=precisions), watch)
     second, _ = again.find(first.spec.id)
     if second.status not in COMPARABLE:
         raise _impossible(first, f"{second.status}: {second.error}")

@@ -88,7 +88,7 @@ def _prepared(setup: Setup) -> Any:
     setup.units.load()
     # While it is what was imported: files may change before the last run is done.
     provenance.code()
-    return Worker(setup.options.data, setup.options.keep_adapters)
+    return Worker(setup.options.data, setup.options.keep_adapters, setup.options.precisions)
 
 
 def _one(job: Job, worker: Any, store: Store, pipe: Connection) -> tuple[str, dict[str, Any]]:

@@ -57,17 +57,21 @@ class _Started:
             os.killpg(self.process.pid, number)
 
 
+def python_path() -> str:
+    """Return PYTHONPATH for a process that imports this package, wherever it is imported from here."""
+    return os.pathsep.join([str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def start_worker(theirs: Connection) -> WorkerProcess:
     """Start a worker at the other end of a pipe, with the environment as it is now."""
     number = theirs.fileno()
-    paths = [str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         # -P: a file beside the user's script must not pass for a module of ours.
         [sys.executable, "-P", "-m", "peftbench.launch.worker", str(number), str(os.getpid())],
         pass_fds=[number],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=os.environ | {"PYTHONPATH": python_path()},
         process_group=0,
     )
     return _Started(process)

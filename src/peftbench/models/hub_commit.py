@@ -1,7 +1,9 @@
 """Which commit of the Hugging Face Hub a model is."""
 
+import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from peftbench.core.registry import UserError, error_line
 
@@ -61,3 +63,11 @@ def _cached(source: str, revision: str | None) -> str | None:
         return _fetched(source, revision, local=True)
     except (LocalEntryNotFoundError, OSError, ValueError):
         return None
+
+
+def config_of(source: str, revision: str | None) -> dict[str, Any] | None:
+    """Return the configuration of a model that the Hub's client has in its cache; none if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(source, "config.json", revision=revision)
+    return dict(json.loads(Path(path).read_bytes())) if isinstance(path, str) else None

@@ -1,6 +1,7 @@
 """What a method costs on a model as a function of the length of rows, from the configuration alone."""
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
@@ -24,14 +25,14 @@ from peftbench.core.files import read_bytes, write_atomically
 from peftbench.core.provenance import source_digests
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.engine.base_model import has_fast_bf16
 from peftbench.engine.merging import is_possible
 from peftbench.engine.peak_memory import Memory
+from peftbench.engine.precision import decide_precision, layer_shape
 from peftbench.engine.quantization import packed_bytes
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.models import at
-from peftbench.profiling.dry_run import Autocast, BatchShape, Counts, Rehearsal, fused, glance, rehearse
+from peftbench.profiling.dry_run import FUSED, SHORT, Autocast, BatchShape, Counts, Rehearsal, fused, glance, rehearse
 from peftbench.profiling.parameters_and_flops import configuration, on_meta, rebuilt
 
 LARGE = 1e9
@@ -132,8 +133,8 @@ def _kept_at(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: boo
     asked = [config.to_json_string(use_diff=False), spec.method.model_dump_json(), spec.train.model_dump_json()]
     of_model = {"model": spec.model.model_dump_json()}
     libraries = {name: version(name) for name in ("torch", "transformers", "peft")}
-    low = has_fast_bf16(config) if bf16 is None else bf16
-    text = json.dumps([asked, of_model, libraries, source_digests(), sorted(set(shapes)), low])
+    low = _low_precision(spec, config, bf16)
+    text = json.dumps([asked, of_model, libraries, source_digests(), sorted(set(shapes)), low, bf16 is None])
     return cache_directory() / "profiles" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
@@ -142,6 +143,9 @@ def _profile(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: boo
     packing = base_quantisation(spec)
     check_possible(method, spec, packing is not None)
     low = _low_precision(spec, config, bf16)
+    if low and bf16 is None and config._attn_implementation == FUSED:
+        config = copy.deepcopy(config)
+        config._attn_implementation = SHORT
     dtype = torch.bfloat16 if low else torch.float32
     adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
@@ -191,7 +195,10 @@ def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
 def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
     if spec.train.precision != "auto":
         return spec.train.precision == "bf16"
-    return has_fast_bf16(config) if bf16 is None else bf16
+    if bf16 is not None:
+        return bf16
+    shape = layer_shape(config.to_dict())
+    return shape is not None and decide_precision(shape, threads=1) == "bf16"
 
 
 def _lighter(found: Rehearsal, saved: int) -> Rehearsal:

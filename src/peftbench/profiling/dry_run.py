@@ -21,6 +21,7 @@ from peftbench.core.spec import Training
 from peftbench.engine.families import model_family
 from peftbench.engine.model_without_weights import FORMULAS, over
 from peftbench.engine.peak_memory import Memory, TensorTracker, states, tracked
+from peftbench.engine.short_attention import LONGEST, by_products
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import Adapted
@@ -28,7 +29,7 @@ from peftbench.profiling.parameters_and_flops import LENGTH
 
 BatchShape = tuple[int, int]
 """Tokens of a row's prompt and of its target."""
-FUSED = "peftbench_fused"
+FUSED, SHORT = "peftbench_fused", "peftbench_short"
 """The name by which `transformers` knows `_fused`."""
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -188,4 +189,16 @@ def _fused(
     return out[..., :width].transpose(1, 2).contiguous(), None
 
 
+def _short(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **asked: Any
+) -> tuple[Tensor, None]:
+    """As `peftbench.engine.short_attention`, of which `_fused` is the part for long rows."""
+    if key.shape[2] > LONGEST:
+        return _fused(module, query, key, value, mask, **asked)
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    return by_products(query, key, value, mask, asked.get("scaling"), causal=True), None
+
+
 AttentionInterface.register(FUSED, _fused)
+AttentionInterface.register(SHORT, _short)
