@@ -6,6 +6,7 @@ version of torch and shape, so that all runs of a machine agree. As a program, i
 `python -m peftbench.engine.precision HIDDEN INNER THREADS`.
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -26,7 +27,7 @@ Shape = tuple[int, int]
 """Width of the hidden states, and of the feed-forward layer."""
 SPEED_UP = 1.3
 """bfloat16 is chosen from this ratio of times on: casts outside the measured layer cost some."""
-REPEATS = 6
+REPEATS = 10
 ROWS, LENGTH, WIDE = 8, 64, 512
 """A batch of the measurement. Of models wider than `WIDE` it has fewer rows: their products take most of the time."""
 WIDEST = 1024
@@ -58,9 +59,10 @@ def decide_precision(shape: Shape, threads: int) -> Precision:
     if (known := decided_precision(shape, threads)) is not None:
         return known
     found: Precision = "bf16" if bf16_speed_up(shape) >= SPEED_UP else "fp32"
-    path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(_decisions() | {_key(shape, threads): found}, indent=1).encode())
+    # Without a cache it is measured anew for each grid.
+    with contextlib.suppress(OSError):
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_file(), json.dumps(_decisions() | {_key(shape, threads): found}, indent=1).encode())
     return found
 
 

@@ -1,0 +1,174 @@
+"""Which precision runs have, and that attention in bfloat16 on a CPU is the same function."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+import peftbench
+from peftbench.core import device
+from peftbench.core.spec import RunSpec
+from peftbench.engine import precision, short_attention
+from peftbench.engine.base_model import Base
+from peftbench.engine.precision import bf16_speed_up, decide_precision, decided_precision, layer_shape
+from peftbench.launch import Options, capacity
+from peftbench.models import find, known_models
+
+GRID: dict[str, Any] = {
+    "methods": ["none", "bitfit"],
+    "tasks": ["pocket_sentiment"],
+    "sizes": [8],
+    "train": {"max_steps": 2, "validation_rows": 4},
+    "eval": {"test_rows": 4},
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache."""
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def decide(cache: Path, shape: tuple[int, int], what: str) -> None:
+    """Write a decision into the cache."""
+    cache.mkdir(exist_ok=True)
+    (cache / "precision.json").write_text(json.dumps({precision._key(shape, 1): what}))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 3),
+    length=st.integers(1, 12),
+    before=st.integers(0, 5),
+    groups=st.sampled_from([1, 2]),
+    mask=st.sampled_from(["none", "boolean", "added"]),
+    seed=st.integers(0, 99),
+)
+def test_short_attention_is_the_function_of_torch(
+    rows: int, length: int, before: int, groups: int, mask: str, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    # Without a mask `transformers` has keys before the queries in decoding alone, where each is seen.
+    before = before if mask != "none" or length == 1 else 0
+    module: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=True)
+    query = torch.randn(rows, 4, length, 8)
+    key, value = (torch.randn(rows, 4 // groups, before + length, 8) for _ in range(2))
+    seen = torch.ones(length, before + length, dtype=torch.bool).tril(before).expand(rows, 1, -1, -1).clone()
+    given_mask = {"none": None, "boolean": seen, "added": torch.where(seen, 0.0, -1e9).bfloat16()}[mask]
+    found = []
+    for attend in (short_attention.short_attention, sdpa_attention_forward):
+        inputs = [x.bfloat16().requires_grad_() for x in (query, key, value)]
+        q, k, v = inputs
+        out, _ = attend(module, q, k, v, given_mask, scaling=0.3)
+        out.float().square().sum().backward()
+        found.append([out.float(), *(x.grad.float() for x in inputs if x.grad is not None)])
+    assert len(found[0]) == 4
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "more"),
+    [(torch.float32, 4, {}), (torch.bfloat16, short_attention.LONGEST + 1, {}), (torch.bfloat16, 4, {"dropout": 0.5})],
+)
+def test_what_is_not_short_attention_in_bfloat16_goes_to_torch(
+    dtype: torch.dtype, length: int, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(short_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
+    x = torch.randn(1, 2, length, 8, dtype=dtype)
+    assert short_attention.short_attention(SimpleNamespace(), x, x, x, None, **more)[0] == "torch's"
+
+
+def test_an_argument_that_is_not_known_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a model of tomorrow asks of its attention is not left out."""
+    monkeypatch.setattr(short_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
+    x = torch.randn(1, 2, 4, 8, dtype=torch.bfloat16)
+    assert short_attention.short_attention(SimpleNamespace(), x, x, x, None, position_bias=x)[0] == "torch's"
+
+
+def test_every_known_model_tells_its_shape() -> None:
+    for name, model in known_models().items():
+        config = model.config or json.loads((Path(model.source) / "config.json").read_text())
+        assert layer_shape(config), name
+    assert layer_shape({"n_embd": 64, "n_inner": None}) == (64, 256)
+    assert layer_shape({"text_config": {"hidden_size": 32, "intermediate_size": 48}}) == (32, 48)
+    assert layer_shape({"hidden_size": 4096, "intermediate_size": 14336}) == (1024, 3584)
+    assert layer_shape({}) is None
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.29, "fp32"), (1.31, "bf16")])
+def test_a_shape_is_measured_once(ratio: float, expected: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    monkeypatch.setattr(precision, "bf16_speed_up", lambda _shape: ratio)
+    assert decided_precision((64, 96), 1) is None
+    assert decide_precision((64, 96), 1) == expected
+    monkeypatch.setattr(precision, "bf16_speed_up", lambda _shape: 1 / 0)
+    assert decide_precision((64, 96), 1) == decided_precision((64, 96), 1) == expected
+    assert decided_precision((64, 96), 2) is None, "other threads are another question"
+    (cache / "precision.json").write_text("no JSON")
+    assert decided_precision((64, 96), 1) is None
+
+
+def test_the_measurement_is_a_ratio_of_times() -> None:
+    assert 0.05 < bf16_speed_up((64, 96)) < 50
+
+
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_the_launcher_chooses_for_every_worker(
+    chosen: str, cache: Path, tmp_path: Path, tiny_models: dict[str, Path]
+) -> None:
+    decide(cache, (64, 96), chosen)
+    grid = GRID | {"models": [str(tiny_models["llama"])]}
+    table = peftbench.run(grid, tmp_path / "store", workers=1, progress=False)
+    assert list(table["status"]) == ["ok", "ok"]
+    assert set(table["precision"]) == {chosen}
+    # Said by the run, so that it is done again in the same precision, whatever is chosen now.
+    decide(cache, (64, 96), "fp32" if chosen == "bf16" else "bf16")
+    assert peftbench.reproduce(table["id"][0], tmp_path / "store", progress=False).same
+
+
+def test_what_a_grid_says_is_not_asked_of_the_machine(
+    cache: Path, tmp_path: Path, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "_measured", lambda *_: pytest.fail("measured"))
+    decide(cache, (64, 96), "bf16")
+    grid = GRID | {"models": [str(tiny_models["llama"])], "methods": ["none"]}
+    grid["train"] = {**GRID["train"], "precision": "fp32"}
+    assert set(peftbench.run(grid, tmp_path / "store", workers=1, progress=False)["precision"]) == {"fp32"}
+
+
+def specs(model: Path) -> list[RunSpec]:
+    return list(peftbench.plan(GRID | {"models": [str(model)]}, "nowhere")["specs"])
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_measurement_that_fails_says_what_to_do(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(peftbench.UserError, match=r"could not be measured: exit code 1\. Set precision in \[train\]"):
+        capacity.chosen_precisions(specs(tiny_models["llama"]), Options())
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_real_measurement_is_kept(tiny_models: dict[str, Path]) -> None:
+    chosen = capacity.chosen_precisions(specs(tiny_models["llama"]), Options())
+    assert chosen == {str(tiny_models["llama"]): decided_precision((64, 96), 1)}
+
+
+def test_a_base_in_bfloat16_has_short_attention_on_a_cpu(
+    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    found = {how: Base(find(str(tiny_models["llama"])), how) for how in ("fp32", "bf16")}
+    assert {how: base.facts()["attention"] for how, base in found.items()} == {
+        "fp32": "sdpa",
+        "bf16": short_attention.NAME,
+    }
