@@ -7,7 +7,10 @@ adapter settings, keep the step of the lowest validation loss, and have one thre
 - `peftbench`: the command `peftbench run` with its defaults, and with one worker;
 - `trainer, one process`: `Trainer` with checkpoints and `load_best_model_at_end`, then `generate` in batches of 8; the
   model is loaded for each cell;
-- `trainer, a process a cell`: the same with a new interpreter for each cell, as scripts of benchmarks do.
+- `trainer, a process a cell`: the same with a new interpreter for each cell, as scripts of benchmarks do;
+- `peft-factory`: the LoRA cells by the program `peftfactory-cli` of PEFT-Factory, if the variable PEFT_FACTORY has its
+  path (`pip install peftfactory==0.9.4.8 transformers==4.51.3 "pyarrow<22" jieba nltk rouge_chinese` in an environment
+  of its own): a process a cell, without validations, as it has none by default.
 
 The rows come to `Trainer` as token ids, so it has no tokenizing to do. The ways take turns; the table has the medians
 over the repeats and the ranges, the mean score over all cells, and this machine's facts.
@@ -15,6 +18,7 @@ over the repeats and the ranges, the mean score over all cells, and this machine
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -174,6 +178,67 @@ def by_trainer(chosen: list[dict[str, Any]], folder: Path, *, a_process_each: bo
     return statistics.fmean(score(cell, found) for cell, found in zip(chosen, answers, strict=True))
 
 
+def by_peft_factory(chosen: list[dict[str, Any]], folder: Path, program: str) -> float:
+    """Do cells of LoRA with PEFT-Factory, a process each; the mean score."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chosen[0]["model"])
+    model = Path(shutil.copytree(chosen[0]["model"], folder / "model"))
+    # As its version of transformers wrote them.
+    known = {"eos_token": tokenizer.eos_token, "pad_token": tokenizer.pad_token, "model_max_length": 2048}
+    (model / "tokenizer_config.json").write_text(json.dumps(known | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    config = json.loads((model / "config.json").read_text())
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    (model / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+    scores = []
+    for number, cell in enumerate(chosen):
+        place = folder / str(number)
+        place.mkdir()
+        for part in ("train", "test"):
+            rows = [
+                {"instruction": tokenizer.decode(prompt), "input": "", "output": tokenizer.decode(target)}
+                for prompt, target in cell[part]
+            ]
+            (place / f"{part}.json").write_text(json.dumps(rows))
+        files = {part: {"file_name": f"{part}.json"} for part in ("train", "test")}
+        (place / "dataset_info.json").write_text(json.dumps(files))
+        asked = {
+            "model_name_or_path": str(model),
+            "stage": "sft",
+            "do_train": True,
+            "do_predict": True,
+            "predict_with_generate": True,
+            "finetuning_type": "lora",
+            "lora_rank": 16,
+            "lora_alpha": 16,
+            "lora_dropout": 0.05,
+            "lora_target": "k_proj,v_proj,down_proj",
+            "dataset": "train",
+            "eval_dataset": "test",
+            "dataset_dir": str(place),
+            "template": "empty",
+            "cutoff_len": 512,
+            "output_dir": str(place / "out"),
+            "per_device_train_batch_size": BATCH,
+            "per_device_eval_batch_size": BATCH,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": cell["rate"],
+            "max_steps": STEPS,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 3,
+            "max_new_tokens": cell["new_tokens"],
+            "do_sample": False,
+            "seed": cell["seed"],
+            "report_to": "none",
+        }
+        (place / "run.json").write_text(json.dumps(asked))
+        run([program, "train", str(place / "run.json")])
+        lines = (place / "out" / "generated_predictions.jsonl").read_text().splitlines()
+        answers = [json.loads(line)["predict"].removesuffix(tokenizer.eos_token).strip() for line in lines]
+        scores.append(score(cell, answers))
+    return statistics.fmean(scores)
+
+
 def score(cell: dict[str, Any], answers: list[str]) -> float:
     """The main score of answers to the test rows of a cell."""
     from peftbench.tasks import TASKS as UNITS
@@ -216,6 +281,11 @@ def main(repeats: int) -> None:
         "trainer, one process": lambda folder: by_trainer(chosen, folder, a_process_each=False),
         "trainer, a process a cell": lambda folder: by_trainer(chosen, folder, a_process_each=True),
     }
+    counts = dict.fromkeys(ways, len(chosen))
+    if program := os.environ.get("PEFT_FACTORY"):
+        of_lora = [cell for cell in chosen if cell["method"] == "lora"]
+        ways["peft-factory, LoRA"] = lambda folder: by_peft_factory(of_lora, folder, program)
+        counts["peft-factory, LoRA"] = len(of_lora)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     scores: dict[str, float] = {}
     for _ in range(repeats):
@@ -223,7 +293,7 @@ def main(repeats: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 started = time.perf_counter()
                 scores[name] = way(Path(folder))
-                seconds[name].append((time.perf_counter() - started) / len(chosen))
+                seconds[name].append((time.perf_counter() - started) / counts[name])
     first = statistics.median(seconds["peftbench, defaults"])
     lines = [
         f"{len(chosen)} cells, {repeats} repeats, {machine_facts()['cpu']}, {machine_facts()['cores']} cores",

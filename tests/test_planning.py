@@ -20,6 +20,7 @@ from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import save_checkpoint
 from peftbench.engine.model_without_weights import FORMULAS
 from peftbench.engine.peak_memory import Memory
+from peftbench.engine.precision import Precision
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, longest_rows
 from peftbench.grid.expand import expand
@@ -59,8 +60,9 @@ def spec(method: str, model: str = "pocket", **changes: Any) -> RunSpec:
 
 
 @pytest.fixture(scope="module")
-def bases() -> dict[str, Base]:
-    return {name: Base(find(name), "fp32") for name in ("pocket", "pocket-t5")}
+def bases() -> dict[tuple[str, Precision], Base]:
+    asked: list[tuple[str, Precision]] = [("pocket", "fp32"), ("pocket", "bf16"), ("pocket-t5", "fp32")]
+    return {(name, precision): Base(find(name), precision) for name, precision in asked}
 
 
 def data(base: Base, count: int = 24) -> list[Encoded]:
@@ -69,23 +71,31 @@ def data(base: Base, count: int = 24) -> list[Encoded]:
 
 
 @pytest.mark.parametrize(
-    ("method", "model"),
+    ("method", "model", "precision"),
     [
-        *((method, "pocket") for method in FIRST),
-        ("lora", "pocket-t5"),
-        *(pytest.param(method, "pocket", marks=pytest.mark.slow) for method in TEN if method not in FIRST),
-        pytest.param("full", "pocket-t5", marks=pytest.mark.slow),
+        *((method, "pocket", "fp32") for method in FIRST),
+        ("lora", "pocket-t5", "fp32"),
+        ("lora", "pocket", "bf16"),
+        *(
+            pytest.param(method, "pocket", precision, marks=pytest.mark.slow)
+            for method in TEN
+            for precision in ("fp32", "bf16")
+            if (method in FIRST) == (precision == "bf16") and (method, precision) != ("lora", "bf16")
+        ),
+        pytest.param("full", "pocket-t5", "fp32", marks=pytest.mark.slow),
     ],
 )
-def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str, Base], tmp_path: Path) -> None:
+def test_a_step_is_as_it_was_rehearsed(
+    method: str, model: str, precision: Precision, bases: dict[tuple[str, Precision], Base], tmp_path: Path
+) -> None:
     """Parameters and bytes of the adapter exactly, operations within 1 %, each part of the peak within 5 % of it."""
-    base, asked = bases[model], spec(method, model)
+    base, asked = bases[model, precision], spec(method, model, train={"precision": precision})
     batch = longest_rows(data(base), 8)
     shape = (max(len(row.prompt) + len(row.target) for row in batch) - 2, 2)
     told = profile(asked, [shape])
     torch.manual_seed(0)
     adapted = adapt(base, METHODS[method], asked)
-    trainer = Trainer(adapted, asked.train, 1e-4, "fp32", 0)
+    trainer = Trainer(adapted, asked.train, 1e-4, precision, 0)
     found = trainer._probe(batch)
     optimizer, scheduler = trainer.optimizer(1)
     mapping = {op: inspect.unwrap(formula) for op, formula in FORMULAS.items() if "for_cpu" in str(op)}
@@ -109,7 +119,8 @@ def test_a_step_is_as_it_was_rehearsed(method: str, model: str, bases: dict[str,
 
 @pytest.mark.slow
 def test_lengths_between_those_rehearsed() -> None:
-    asked = spec("lora")
+    # In bfloat16 attention is computed otherwise above a length.
+    asked = spec("lora", train={"precision": "fp32"})
     told = profile(asked, [(20, 4), (50, 2), (100, 8), (150, 40), (250, 6), (400, 30)])
     assert len(told.shapes) == 4
     for shape in ((100, 8), (200, 20)):
@@ -210,13 +221,14 @@ def test_lower_precision_takes_less() -> None:
     )
     assert half.peak.weights < 0.6 * full.peak.weights
     assert half.peak.activations < full.peak.activations
-    assert half.counts.flops == full.counts.flops
+    # The backward pass of fused attention computes the scores again.
+    assert 0.95 * full.counts.flops < half.counts.flops <= full.counts.flops
 
 
 def test_a_quantised_base_is_packed() -> None:
     pytest.importorskip("bitsandbytes")
     for quantise in ("nf4", "int8"):
-        (asked,) = grid(models=[{"use": "pocket", "quantise": quantise}], seeds=[0])
+        (asked,) = grid(models=[{"use": "pocket", "quantise": quantise}], seeds=[0], train={"precision": "fp32"})
         base = Base(find("pocket"), "fp32", quantise)
         adapted = adapt(base, METHODS["lora"], asked)
         found = Trainer(adapted, asked.train, 1e-4, "fp32", 0)._probe(longest_rows(data(base), 8))

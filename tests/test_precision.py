@@ -16,8 +16,10 @@ from peftbench.core import device
 from peftbench.core.spec import RunSpec
 from peftbench.engine import precision, short_attention
 from peftbench.engine.base_model import Base
-from peftbench.engine.precision import bf16_speed_up, decide_precision, decided_precision, layer_shape
+from peftbench.engine.precision import Precision, bf16_speed_up, decide_precision, decided_precision, layer_shape
+from peftbench.engine.tokenization import Encoded
 from peftbench.launch import Options, capacity
+from peftbench.methods import Adapted
 from peftbench.models import find, known_models
 
 GRID: dict[str, Any] = {
@@ -163,12 +165,27 @@ def test_the_real_measurement_is_kept(tiny_models: dict[str, Path]) -> None:
     assert chosen == {str(tiny_models["llama"]): decided_precision((64, 96), 1)}
 
 
-def test_a_base_in_bfloat16_has_short_attention_on_a_cpu(
-    tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2"])
+def test_a_base_in_bfloat16_uses_short_attention_on_a_cpu(
+    architecture: str, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: False)
-    found = {how: Base(find(str(tiny_models["llama"])), how) for how in ("fp32", "bf16")}
-    assert {how: base.facts()["attention"] for how, base in found.items()} == {
-        "fp32": "sdpa",
-        "bf16": short_attention.NAME,
-    }
+    used: list[torch.Tensor] = []
+    by_products = short_attention.by_products
+
+    def watched(query: torch.Tensor, *others: Any, causal: bool) -> torch.Tensor:
+        used.append(query)
+        return by_products(query, *others, causal=causal)
+
+    monkeypatch.setattr(short_attention, "by_products", watched)
+    rows = [Encoded([5, 6, 7, 8], [9, 1]), Encoded([5, 6], [9, 1])]
+    found = {}
+    asked: list[tuple[Precision, str]] = [("fp32", "sdpa"), ("bf16", short_attention.NAME)]
+    for how, attention in asked:
+        base = Base(find(str(tiny_models[architecture])), how)
+        assert base.facts()["attention"] == attention
+        used.clear()
+        with torch.no_grad(), device.autocast(how == "bf16"):
+            found[how] = base.shape.target_logits(Adapted(base.model, base.model), rows).float()
+        assert len(used) == (2 if how == "bf16" else 0), "one call a layer"
+    torch.testing.assert_close(found["bf16"], found["fp32"], rtol=0.1, atol=0.1 * float(found["fp32"].abs().max()))

@@ -389,7 +389,7 @@ def test_tuned_runs_have_ids_of_their_own_and_plain_runs_those_they_had() -> Non
         ({"methods": [{"use": "lora", "rank": {"low": 8, "high": 8}}]}, "low = 8 is not below"),
         ({"methods": [{"use": "lora", "rank": {"low": 2, "high": 8, "logs": True}}]}, "did you mean 'log'"),
         ({"methods": [{"use": "lora", "rank": {"low": 0, "high": 8, "log": True}}]}, "no logarithm"),
-        ({"methods": [{"use": "lora", "rank": {"among": [4]}}]}, "two values or more"),
+        ({"methods": [{"use": "lora", "rank": {"among": [4]}}]}, "two or more different values"),
         ({"methods": [{"use": "lora", "rank": {"among": [4, "many"]}}]}, "rank"),
         ({"methods": [{"use": "lora", "rnak": {"low": 2, "high": 8}}]}, "did you mean 'rank'"),
         ({"methods": [{"use": "lora", "max_length": {"low": 64, "high": 128}}]}, "cannot be searched"),

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 NAME = "short_attention"
 LONGEST = 256
 """Positions of keys up to which the products are used."""
-KNOWN = {"scaling", "is_causal", "position_ids", "sliding_window", "use_cache", "cache_position"}
+KNOWN = {"dropout", "scaling", "is_causal", "position_ids", "sliding_window", "use_cache", "cache_position"}
 """Arguments that are used here, or that change nothing: windows and padding are in the mask."""
 
 

@@ -14,7 +14,7 @@ from peftbench.engine.precision import Precision, Shape, decided_precision, laye
 from peftbench.launch import Options
 from peftbench.launch.worker_process import python_path
 from peftbench.models import at, find
-from peftbench.models.hub_commit import config_of
+from peftbench.models.hub_commit import cached_config
 from peftbench.models.saved_model_files import weight_bytes
 
 WORKER_BYTES = 1_500_000_000
@@ -61,7 +61,7 @@ def _shape(name: str, version: int | str) -> Shape | None:
         model = at(name, version)
         if model.directory is not None:
             return layer_shape(json.loads((model.directory / "config.json").read_bytes()))
-        return layer_shape(config_of(model.source, model.revision) or model.config or {})
+        return layer_shape(cached_config(model.source, model.revision) or model.config or {})
     except (OSError, ValueError, UserError):
         return None
 

@@ -65,7 +65,7 @@ def _cached(source: str, revision: str | None) -> str | None:
         return None
 
 
-def config_of(source: str, revision: str | None) -> dict[str, Any] | None:
+def cached_config(source: str, revision: str | None) -> dict[str, Any] | None:
     """Return the configuration of a model that the Hub's client has in its cache; none if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
