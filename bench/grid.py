@@ -1,8 +1,8 @@
 """Seconds a cell of a grid of small runs, side by side with `transformers.Trainer`: `python bench/grid.py [REPEATS]`.
 
-The grid: three methods on three tasks with two seeds; 256 training rows, 40 steps of 8 rows, 20 validations, answers of
-64 test rows generated greedily. All ways get the same training, validation and test rows, learning rates, schedule and
-adapter settings, keep the step of the lowest validation loss, and have one thread a process:
+The grid: three methods on three tasks with two seeds; 256 training rows, 40 steps of 8 rows, 4 validations of 32 rows,
+answers of 64 test rows generated greedily. All ways get the same training, validation and test rows, learning rates,
+schedule and adapter settings, keep the step of the lowest validation loss, and have one thread a process:
 
 - `peftbench`: the command `peftbench run` with its defaults, and with one worker;
 - `trainer, one process`: `Trainer` with checkpoints and `load_best_model_at_end`, then `generate` in batches of 8; the
@@ -27,11 +27,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-METHODS = {"lora": 2e-3, "ia3": 0.1, "prefix-tuning": 1e-2}
+METHODS = {"lora": 2e-3, "ia3": 0.1, "lntuning": 3e-2}
 """With the learning rate of each."""
 TASKS = ("pocket_topic", "pocket_arithmetic", "pocket_data_to_text")
 SEEDS = (0, 1)
-ROWS, STEPS, BATCH, TEST_ROWS, VALIDATIONS = 256, 40, 8, 64, 20
+ROWS, STEPS, BATCH, TEST_ROWS, VALIDATIONS, VALIDATION_ROWS = 256, 40, 8, 64, 4, 32
 GRID = f"""
 methods = [{", ".join(f'{{ use = "{name}", learning_rate = {rate} }}' for name, rate in METHODS.items())}]
 tasks = {json.dumps(TASKS)}
@@ -41,6 +41,7 @@ seeds = {list(SEEDS)}
 max_steps = {STEPS}
 per_device_train_batch_size = {BATCH}
 eval_steps = {STEPS // VALIDATIONS}
+validation_rows = {VALIDATION_ROWS}
 [eval]
 answer = "generate"
 test_rows = {TEST_ROWS}
@@ -61,7 +62,7 @@ def cells(model: str) -> list[dict[str, Any]]:
     made = []
     for task in TASKS:
         for seed in SEEDS:
-            splits = split(UNITS[task], {}, ROWS, seed, RowLimits(1000, TEST_ROWS), root=None)
+            splits = split(UNITS[task], {}, ROWS, seed, RowLimits(VALIDATION_ROWS, TEST_ROWS), root=None)
             encoder = Encoder(tokenizer, UNITS[task].facts, 512)
             rows = {
                 part: [[row.prompt, row.target] for row in encode_examples(encoder, getattr(splits, part))]
@@ -85,7 +86,7 @@ def cells(model: str) -> list[dict[str, Any]]:
 def with_trainer(cell: dict[str, Any]) -> list[str]:
     """Train and answer one cell with the library alone; the answers as text."""
     import torch
-    from peft import IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
+    from peft import IA3Config, LNTuningConfig, LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
     set_seed(cell["seed"])
@@ -93,9 +94,7 @@ def with_trainer(cell: dict[str, Any]) -> list[str]:
     configs: dict[str, Any] = {
         "lora": LoraConfig(r=16, lora_alpha=16, lora_dropout=0.05, target_modules=modules, task_type="CAUSAL_LM"),
         "ia3": IA3Config(target_modules=modules, feedforward_modules=["down_proj"], task_type="CAUSAL_LM"),
-        "prefix-tuning": PrefixTuningConfig(
-            num_virtual_tokens=32, prefix_projection=True, encoder_hidden_size=512, task_type="CAUSAL_LM"
-        ),
+        "lntuning": LNTuningConfig(task_type="CAUSAL_LM"),
     }
     tokenizer = AutoTokenizer.from_pretrained(cell["model"])
     base = AutoModelForCausalLM.from_pretrained(cell["model"], dtype=torch.float32)
@@ -246,7 +245,7 @@ def score(cell: dict[str, Any], answers: list[str]) -> float:
     from peftbench.tasks._splits import RowLimits, split
 
     task = UNITS[cell["task"]]
-    examples = split(task, {}, ROWS, cell["seed"], RowLimits(1000, TEST_ROWS), root=None).test
+    examples = split(task, {}, ROWS, cell["seed"], RowLimits(VALIDATION_ROWS, TEST_ROWS), root=None).test
     return float(next(iter(score_task(task, examples, answers).scores.values())).value or 0.0)
 
 

@@ -248,7 +248,7 @@ def test_rows_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.problem
     assert finding.facts == {"rows": 90, "unusable": 10}
     assert finding.said.startswith("10 of 90 cannot be used; the first is split 'train', row 21: task 'partial'")
-    assert finding.said.endswith("'c' is none of the labels a, b")
+    assert finding.said.endswith("'c' is not one of the labels a, b")
 
 
 def test_examples_that_differ_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_a_cell_that_is_no_label_is_refused_with_its_row(
         lines(path, rows)
     said = refused(entry(path, labels=labels))
     assert f"{path}, row 7: " in said
-    assert f"in y is none of the labels {', '.join(labels)}" in said
+    assert f"in y is not one of the labels {', '.join(labels)}" in said
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_class_labels_are_read_by_the_names_of_the_file(tmp_path: Path) -> None:
         found = read(entry(path, labels=labels) if labels else entry(path))
         assert [one.target for one in found] == ["pos", "neg"] * 6
     said = refused(entry(path, labels=["bad", "good"]))
-    assert "row 1: 'pos' in y is none of the labels bad, good" in said
+    assert "row 1: 'pos' in y is not one of the labels bad, good" in said
     assert "row 3: nothing in y" in refused(
         entry(class_label(tmp_path / "b.parquet", ["pos", "neg"], [0, 1, -1] * 4), labels=["neg", "pos"])
     )
@@ -443,7 +443,7 @@ def test_a_file_that_is_something_else_is_refused_as_what_it_is(
         ('{"text": "a", "text": "b", "y": 0}', "7: it has 2 columns 'text'"),
         ('{"text": "a", "y": 0, "y": 1}', "7: it has 2 columns 'y'"),
         ('{"text": "a", "y": ' + "1" * 5000 + "}", "7: Exceeds the limit"),
-        ('{"text": "a", "y": ' + "9" * 400 + "}", "row 7: '" + "9" * 400 + "' in y is none of the labels"),
+        ('{"text": "a", "y": ' + "9" * 400 + "}", "row 7: '" + "9" * 400 + "' in y is not one of the labels"),
         ('{"text": "a", "y": ' + "[" * 100_000 + "]" * 100_000 + "}", "too deeply"),
         ('{"text": "a", "y": 0} {"text": "b", "y": 0}', "7: "),
         ('{"text": "a", "y": 0, "\\ud83d": 1}', "the name of a column has half of a character"),
@@ -568,11 +568,11 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(ending: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("stray_code.csv", {"target": "stars", "labels": STARS}, "row 1: '0' in stars is none of the labels"),
+        ("stray_code.csv", {"target": "stars", "labels": STARS}, "row 1: '0' in stars is not one of the labels"),
         ("surrogate.jsonl", {"labels": YES_NO}, "row 1: 'text' holds half of a character"),
         ("nan_target.jsonl", {"target": "a"}, "row 1: nothing in a"),
         ("duplicate_column.csv", {"labels": YES_NO}, "it has 2 columns 'text'"),
-        ("classlabel_order.parquet", {"labels": ["bad", "good"]}, "row 1: 'neg' in y is none of the labels"),
+        ("classlabel_order.parquet", {"labels": ["bad", "good"]}, "row 1: 'neg' in y is not one of the labels"),
         ("cp1252.csv", {"labels": YES_NO}, "row 1, line 2; it may be cp1252, which would read 'café 0,0'"),
     ],
 )

@@ -150,8 +150,7 @@ def test_fetch_goes_on_after_failures_and_resumes(place: Place) -> None:
     assert f"Revision '{TASKS['boolq'].facts.source.revision}' doesn't exist" in boolq["why"]
     assert "BuilderConfig 'rte' not found" in rte["why"]
     assert all(
-        one["why"].endswith("To have it, correct the task's source, then give the same command again")
-        for one in (boolq, rte)
+        one["why"].endswith("To have it, correct the task's source, then repeat the command") for one in (boolq, rte)
     )
 
     place.serve("boolq")
@@ -177,7 +176,7 @@ def test_fetch_over_a_dropped_connection(place: Place) -> None:
     assert (code, {one["status"] for one in done.values()}) == (2, {"failed"})
     for one in done.values():
         assert "\n" not in one["why"]
-        assert one["why"].endswith("To have it, connect to the Hub, then give the same command again")
+        assert one["why"].endswith("To have it, connect to the Hub, then repeat the command")
     assert not list((place.root / "mirror").rglob("*.parquet*"))
     place.hub.faults.clear()
     code, done = place.fetch("sst2")
@@ -222,7 +221,7 @@ def test_a_grid_over_a_failing_hub_and_then_offline(place: Place) -> None:
     assert place.told("results")["boolq", "lora"] == told["boolq", "lora"]
     assert retried.stderr.count("fault of this machine: boolq") == 3
     last = retried.stderr.splitlines()[-1]
-    assert last.startswith("error: 2 runs could not be done on this machine")
+    assert last.startswith("error: 2 runs could not be done because of faults")
     assert "peer closed connection" in last
     assert retried.returncode == 1
 

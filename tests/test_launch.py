@@ -135,7 +135,7 @@ def test_a_fault_of_the_machine_is_no_result_of_the_method(tmp_path: Path, monke
     seen: list[Event] = []
     grid = GRID | {"methods": ["faulty-for-a-while", "faulty-by-killing", "none"]}
     with pytest.raises(
-        StoppedError, match=r"1 runs could not be done .*SIGKILL \(out of memory\?\).*same command"
+        StoppedError, match=r"1 runs could not be done .*SIGKILL \(out of memory\?\).*repeat the command"
     ) as e:
         peftbench.run(grid, tmp_path / "store", plugins=[units], workers=1, watch=seen.append)
     assert "\n" not in str(e.value)

@@ -154,7 +154,7 @@ def test_a_file_that_breaks_off_is_not_left(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(datasets.Dataset, "to_parquet", to_parquet)
-    with pytest.raises(UserError, match=r"cannot be written: No space left on device\. Make room, then give the same"):
+    with pytest.raises(UserError, match=r"cannot be written: No space left on device\. Make room, then repeat"):
         list(fetch_mirror(wanted(["sst2"])[0], tmp_path))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -177,7 +177,7 @@ def test_a_changed_file_is_a_new_run(here: Path, tiny_models: dict[str, Path]) -
     assert after.task.version != before.task.version
     result, _ = run(before, Worker(), here, lambda _event: None)
     assert result.status == "failed"
-    assert result.error == "task my has changed since the grid was read: give the command again"
+    assert result.error == "task my has changed since the grid was read: repeat the command"
 
 
 def test_names_in_tables(here: Path) -> None:
@@ -218,8 +218,8 @@ def refuse(entry: Mapping[str, Any], message: str) -> None:
         ({"fields": ["text", "label"]}, "the target 'label' is among the fields"),
         ({"labels": ["ham"]}, "labels: at least two are needed"),
         ({"labels": ["ham", "Ham"]}, "no two may differ in case alone"),
-        ({"labels": ["x", "y"], "data": "words.csv"}, "words.csv, row 1: 'ham' in label is none of the labels x, y"),
-        ({"data": "high.csv"}, "high.csv, row 13: '2' in label is none of the labels ham, spam"),
+        ({"labels": ["x", "y"], "data": "words.csv"}, "words.csv, row 1: 'ham' in label is not one of the labels x, y"),
+        ({"data": "high.csv"}, "high.csv, row 13: '2' in label is not one of the labels ham, spam"),
         ({"test": "my.jsonl"}, "test is the same file as data"),
         ({"test": "none.csv"}, "none.csv: No such file or directory"),
         ({"metrics": ["f1"]}, "positive must be the label that f1 looks for: ham, spam"),
@@ -273,7 +273,7 @@ def test_too_few_different_rows_to_hold_out(here: Path) -> None:
 
 def test_an_error_of_a_test_file_names_it(here: Path) -> None:
     write(here / "later.csv", [{"text": "x", "label": 7}])
-    refuse(ENTRY | {"test": "later.csv"}, "later.csv, row 1: '7' in label is none of the labels ham, spam")
+    refuse(ENTRY | {"test": "later.csv"}, "later.csv, row 1: '7' in label is not one of the labels ham, spam")
 
 
 def test_no_ending_is_an_error_of_its_own(here: Path) -> None:

@@ -368,7 +368,7 @@ def test_what_is_not_as_it_was(held: tuple[Store, Path, str], kind: str, change:
     id_ = edit(folder, spec=spec | {kind: spec[kind] | change})
     said = again(store, id_)
     assert_one_line(said, message)
-    assert f"run {id_} cannot be done again here" in said.err
+    assert f"run {id_} cannot be reproduced here" in said.err
     assert ("--plugin FILE" in said.err) == ("name" in change)
 
 
@@ -380,7 +380,7 @@ def test_data_that_cannot_be_had(held: tuple[Store, Path, str], tmp_path: Path) 
     (tmp_path / "mirror").mkdir()
     said = again(store, id_, "--data", tmp_path / "mirror")
     assert said.code == 2
-    assert f"error: run {id_} cannot be done again here: failed: data set nyu-mll/glue (rte)" in said.err
+    assert f"error: run {id_} cannot be reproduced here: failed: data set nyu-mll/glue (rte)" in said.err
     assert said.out == ""
 
 

@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_a_clean_store_and_says_how_to_go_on(tmp_path: Path, tiny_
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "give the same command again: peftbench run" in said.replace("\n", " ")
+    assert "repeat the command: peftbench run" in said.replace("\n", " ")
     assert {p.parent for p in store.glob("*/*/*/*/*/spec.json")} == {p.parent for p in finished(store)} != set()
 
 

@@ -126,7 +126,7 @@ def test_what_a_run_leaves_in_the_process_costs_the_process(kind: str, monkeypat
         worker.restore(found)
     assert worker.broken
     assert name in found.notes[0]
-    assert "changed, which was not used again" in found.notes[0]
+    assert "changed its process, which was replaced" in found.notes[0]
 
 
 SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -208,6 +208,6 @@ def test_a_run_after_one_that_left_things_changed_answers_as_in_a_fresh_store(tm
         assert mixed[run].scores == calm[run].scores
     bad = {result.spec.method.name: result for result in mixed.values() if result.id not in calm}
     for name in ("patches-world", "chdirs", "patch-class", "global-torch"):
-        assert any("left its process changed" in note for note in bad[name].notes), name
+        assert any("changed its process" in note for note in bad[name].notes), name
     for name in ("changes-base", "config-change", "config-clean", "rope-scale"):
-        assert any("left the base model changed" in note for note in bad[name].notes), name
+        assert any("changed the base model" in note for note in bad[name].notes), name

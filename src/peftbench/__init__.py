@@ -404,7 +404,7 @@ def reproduce(
     """Do a run once more and compare what was found. `.same` says whether all of it is the same.
 
     `id`: the start of the run's id. `keep`: folder of results for the new run; by default nothing is kept. Raises
-    `UserError` for an unknown id, a run that left nothing to compare, or one that cannot be done again here.
+    `UserError` for an unknown id, a run that left nothing to compare, or one that cannot be reproduced here.
     """
     from tempfile import TemporaryDirectory
 

@@ -88,7 +88,7 @@ class Worker:
         """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
         ref = at(spec.model.name, spec.model.version)
         if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
-            raise UserError(f"model {spec.model.name} has changed since the grid was read: give the command again")
+            raise UserError(f"model {spec.model.name} has changed since the grid was read: repeat the command")
         with refusing():
             asked = spec.train.precision
             precision = self.precisions.get(spec.model.name, "fp32") if asked == "auto" else asked
@@ -103,7 +103,7 @@ class Worker:
         base, self.base = self.base, None
         if self.process is not None and (changed := self.process.changed()):
             self.broken = True
-            found.notes.append(f"the run left its process changed, which was not used again: {listed(changed)}")
+            found.notes.append(f"the run changed its process, which was replaced: {listed(changed)}")
         if base is None or self.broken:
             return
         try:
@@ -111,11 +111,11 @@ class Worker:
             self.base = base
         except NotRestoredError as problem:
             self.broken = True
-            found.notes.append(f"the run left its process changed, which was not used again: {problem}")
+            found.notes.append(f"the run changed its process, which was replaced: {problem}")
         except Exception as problem:
             found.notes.append(f"the base model could not be loaded again after the run: {error_line(problem)}")
         if base.left:
-            found.notes.append(f"the run left the base model changed, which was loaded anew: {listed(list(base.left))}")
+            found.notes.append(f"the run changed the base model, which was loaded again: {listed(list(base.left))}")
 
 
 @dataclass
@@ -184,7 +184,7 @@ def _blame_environment(problem: Exception) -> None:
 def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, found: RunFindings) -> None:
     meter, task = found.meter, resolve(spec.task.name, spec.task.arguments)
     if task.facts.version != spec.task.version:
-        raise UserError(f"task {spec.task} has changed since the grid was read: give the command again")
+        raise UserError(f"task {spec.task} has changed since the grid was read: repeat the command")
 
     # Data: the same rows in the same order for every method.
     limits = RowLimits(spec.train.validation_rows, spec.eval.test_rows)
@@ -280,7 +280,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     try:
         if method.facts.trains and not trained:
-            raise UserError(f"method {spec.method} would train nothing on this model")
+            raise UserError(f"method {spec.method} has nothing to train on this model")
         check_placed(adapted, names, allowed)
     except UserError:
         if adapted.remove is not None:

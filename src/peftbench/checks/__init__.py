@@ -37,7 +37,7 @@ def check_task(
     """Look at a task under these arguments, with a short training of the pocket model unless `train` is off.
 
     `tell` is called with each finding as it is made. Raises `UserError` if the task cannot be looked at: an unknown
-    name, a wrong argument, data that cannot be had.
+    name, a wrong argument, data that is not available.
     """
     specs = smoke_training.specs(name, arguments)
     task, given = resolve(specs[0].task.name, specs[0].task.arguments), specs[0].task.arguments

@@ -61,7 +61,7 @@ def _compared(untouched: RunResult, trained: RunResult) -> Finding:
     metric, scored = next(iter(trained.scores.items()))
     before, after = untouched.scores[metric].value, scored.value
     if before is None or after is None:
-        return Finding("training", f"it runs, but {metric} cannot be had here: {'; '.join(trained.notes)}", True)
+        return Finding("training", f"it runs, but {metric} is not available here: {'; '.join(trained.notes)}", True)
     error = hypot(untouched.scores[metric].standard_error or 0, scored.standard_error or 0)
     learned = after - before > SURE * error
     first, last = trained.curve[0].validation_loss, trained.validation_loss

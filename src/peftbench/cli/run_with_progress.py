@@ -98,7 +98,7 @@ def live_progress(total: int) -> "Iterator[Watch]":
             yield live
     except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
-        say(f"stopped; every finished run is kept. To resume, give the same command again: {again}", stderr=True)
+        say(f"stopped; every finished run is kept. To resume, repeat the command: {again}", stderr=True)
         raise typer.Exit(signal_exit_status(stop)) from None
     say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
 

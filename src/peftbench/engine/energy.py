@@ -68,7 +68,7 @@ def _number(path: Path) -> int:
 
 
 class Nvml:
-    """The energy of the GPU in use, from Volta on. Raises `OSError` or `ImportError` where it cannot be had."""
+    """The energy of the GPU in use, from Volta on. Raises `OSError` or `ImportError` where it is not available."""
 
     source: EnergySource = "nvml"
 

@@ -63,7 +63,10 @@ def by_products(
 
 def use_short_attention(network: Any) -> None:
     """Let a network use it, if it uses torch's attention now and lets its attention be chosen."""
-    ALL_ATTENTION_FUNCTIONS.register(NAME, short_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
     if network.config._attn_implementation == "sdpa" and network._can_set_attn_implementation():
         network.set_attn_implementation(NAME)
+
+
+# Here and not when it is first used: a run that changes the process costs the process.
+ALL_ATTENTION_FUNCTIONS.register(NAME, short_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

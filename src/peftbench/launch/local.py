@@ -62,8 +62,8 @@ def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watc
     ranks = os.environ.get("WORLD_SIZE", "")
     if ranks.isdigit() and int(ranks) > 1:
         raise UserError(
-            f"WORLD_SIZE is {ranks}: under torchrun every process would do the whole grid. Give the command once, "
-            "without torchrun: it starts a worker a GPU itself"
+            f"WORLD_SIZE is {ranks}: under torchrun every process would run the whole grid. Run the command once, "
+            "without torchrun; it starts one worker per GPU"
         )
     if not specs:
         return
@@ -401,9 +401,9 @@ class _Pool:
         reasons = list(dict.fromkeys(self.given_up.values()))
         more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
         return StoppedError(
-            f"{len(self.given_up)} runs could not be done on this machine, and are still missing in store "
-            f"{self.store.root}: {reasons[0]}{more}. Nothing finished is lost: mend that (make room on the disk, free "
-            "memory, connect to the network), then give the same command again"
+            f"{len(self.given_up)} runs could not be done because of faults of this machine and are missing in store "
+            f"{self.store.root}: {reasons[0]}{more}. Finished runs are kept. Fix the cause (disk space, memory, "
+            "network), then repeat the command"
         )
 
     def _dismiss(self) -> None:

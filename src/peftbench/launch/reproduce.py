@@ -72,4 +72,4 @@ def _versions(spec: RunSpec) -> dict[str, int | str]:
 
 
 def _impossible(first: RunResult, why: str) -> UserError:
-    return UserError(f"run {first.id} cannot be done again here: {why}")
+    return UserError(f"run {first.id} cannot be reproduced here: {why}")

@@ -16,7 +16,7 @@ from peftbench.core.registry import Registry, Unit
 
 
 class UnavailableError(Exception):
-    """A metric that cannot be had here, for the reason that the message gives: the score is missing, not 0."""
+    """A metric that is not available here, for the reason that the message gives: the score is missing, not 0."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class MetricFacts:
     """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds.
 
     `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
-    cannot be had on this machine, if it cannot. `version` is raised by a change that gives the same answers another
+    is not available on this machine, if it cannot. `version` is raised by a change that gives the same answers another
     score. `signature` says what of the metric depends on the answers, such as the tokens that fit their script.
     `light`: it imports nothing that takes long, and can be tried when a grid is read.
     """
@@ -106,7 +106,7 @@ def lacking_details(name: str, facts: Any, details: Sequence[Mapping[str, Any]] 
             if need == "positive" and held:
                 known = [label.casefold() for label in facts.labels]
                 if held.casefold() not in known:
-                    return f"its positive label '{held}' is none of the labels {', '.join(facts.labels)}"
+                    return f"its positive label '{held}' is not one of the labels {', '.join(facts.labels)}"
             if not held:
                 return {"positive": "a positive label", "labels": "labels"}.get(need, f"a {need}") + " of the task"
         elif details is not None:
@@ -163,7 +163,7 @@ def score_metric(name: str, answers: Answers, resamples: int = 200, seed: int = 
     """A metric with its standard error: exact for a mean of rows, else by bootstrap, which draws equal rows for all.
 
     Rows of one group (`details["group"]`) are drawn together. The error is NaN, not known, of fewer than two rows or
-    groups that can be scored. Raises `ValueError` for no rows and `UnavailableError` if the metric cannot be had.
+    groups that can be scored. Raises `ValueError` for no rows and `UnavailableError` if the metric is not available.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")

@@ -150,7 +150,7 @@ def _profile(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: boo
     adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     if method.facts.trains and not trained:
-        raise UserError(f"method {spec.method} would train nothing on this model")
+        raise UserError(f"method {spec.method} has nothing to train on this model")
     for parameter in trained:
         parameter.data = parameter.data.float()
     total = sum(p.numel() for p in adapted.model.parameters())

@@ -35,7 +35,7 @@ LENGTH = 512
 class CostEstimate:
     """What a method costs on a model. FLOPs count a multiply–add as two and element-wise work as none.
 
-    `None`: it cannot be had without weights; `notes` say why, and how else what is there was counted.
+    `None`: it cannot be computed without weights; `notes` say why, and how else what is there was counted.
     """
 
     trainable_parameters: int | None
@@ -61,7 +61,7 @@ def estimate_costs(model: Any, method: Any = "none", **arguments: Any) -> CostEs
     except Exception as problem:
         found = _by_layers(config, method, arguments, problem)
     if found.trainable_parameters == 0 and method != "none":
-        raise UserError(f"method {method} would train nothing on this model")
+        raise UserError(f"method {method} has nothing to train on this model")
     if found.forward_flops_512 is None:
         return found
     try:

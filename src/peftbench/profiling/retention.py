@@ -41,7 +41,7 @@ def base_loss(base: Base, asked: Evaluation) -> float:
 
 
 def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float | None, list[str]]:
-    """By how much the loss of the adapted model, not merged, is above that of its base; or why it cannot be had."""
+    """By how much the loss of the adapted model, not merged, is above that of its base; or why it is not available."""
     rows, most = _rows(base, asked), max_positions(base.config)
     if most is not None and base.shape.positions(adapted, rows, 0) > most:
         return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
@@ -79,5 +79,5 @@ def _text(asked: Evaluation) -> str:
         return GENERAL.read_text(encoding="utf-8")
     content = Path(asked.retention_text).read_bytes()
     if hashlib.sha256(content).hexdigest()[:12] != asked.retention_version:
-        raise UserError(f"{asked.retention_text} has changed since the grid was read: give the command again")
+        raise UserError(f"{asked.retention_text} has changed since the grid was read: repeat the command")
     return content.decode()

@@ -77,11 +77,12 @@ def exact_number(text: str) -> Decimal | None:
     return Decimal(text) if NUMBER.fullmatch(text) else None
 
 
-def label_of(found: str, labels: Sequence[str]) -> str:
-    """The label that a text means: its name; else, where labels are numbers, its value; else its place, from 0; else
-    its name but for case. Raises `ValueError` for one that means none.
+def label_of(found: str, labels: Sequence[str], column: str) -> str:
+    """Return the label that a cell of a column means. Raises `ValueError` if it means none.
 
-    A place is asked for only where no label is itself a number: with labels 1 to 5, a 0 is a mistake and not label 1.
+    A cell means a label by its name; else by its value, where labels are numbers; else by its position from 0; else by
+    its name without regard to case. A position counts only if no label is itself a number: with labels 1 to 5, a 0 is
+    a mistake and not label 1.
     """
     if found in labels:
         return found
@@ -95,7 +96,7 @@ def label_of(found: str, labels: Sequence[str]) -> str:
     for label in labels:
         if label.casefold() == found.casefold():
             return label
-    raise ValueError(f"'{found}' is none of the labels {', '.join(labels)}")
+    raise ValueError(f"'{found}' in {column} is not one of the labels {', '.join(labels)}")
 
 
 def same_numbers(labels: Sequence[str]) -> tuple[str, str] | None:

@@ -103,7 +103,7 @@ def _class_names(schema: Any) -> dict[str, list[str]]:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"data file {path} cannot be read: {one_line(error)}. Mend it, or remove it")
+    return DataError(f"data file {path} cannot be read: {one_line(error)}. Correct or remove it")
 
 
 def one_line(error: Exception) -> str:

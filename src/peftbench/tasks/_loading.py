@@ -38,7 +38,7 @@ class HubError(DataError):
         self.what = f"data set {source_title(source)}, split '{split}'"
         self.cause = f"from the Hub: {type(error).__name__}: {one_line(error)}"
         self.way_out = _way_out(error)
-        super().__init__(f"{self.what}: {self.cause}. To have it, {self.way_out}, then give the same command again")
+        super().__init__(f"{self.what}: {self.cause}. To load it, {self.way_out} and repeat the command")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_rows(source: Source, split: str, root: Path | None = None, count: int |
         return _rows(read_table(Path(split), source.files), "file", None)
     if source.generator:
         if count is None:
-            raise DataError(f"data set {source.name} is made by rule and has no end: ask for a number of rows")
+            raise DataError(f"data set {source.name} is generated without end: request a number of rows")
         return _rows([dict(row) for row in source.generator(split, count)], "generator", None)
     folder, file = _mirror(root), split_path(source, split)
     if folder and (folder / file).is_file():
@@ -120,7 +120,7 @@ def manifest(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{folder / MANIFEST} cannot be read: {one_line(error)}. Mend it, or remove it") from error
+        raise DataError(f"{folder / MANIFEST} cannot be read: {one_line(error)}. Correct or remove it") from error
     return {(line.get("hub_id", ""), line.get("config", ""), line.get("split", "")): line for line in found}
 
 
@@ -132,12 +132,12 @@ def example_of(task: Task, row: Row, **arguments: Any) -> Example:
         made: Example = task.function(row, **arguments)
     except KeyError as error:
         raise DataError(
-            f"{where}: no column {error}; its columns are {columns}. Was another data set meant?"
+            f"{where}: no column {error}; its columns are {columns}. Is this the right data set?"
         ) from error
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{where}: {error}, in a row with the columns {columns}") from error
     if task.facts.labels and made.target not in task.facts.labels:
-        raise DataError(f"{where}: '{made.target}' is none of the labels {', '.join(task.facts.labels)}")
+        raise DataError(f"{where}: '{made.target}' is not one of the labels {', '.join(task.facts.labels)}")
     for name, text in (*made.fields.items(), ("target", made.target), *(("references", each) for each in made.answers)):
         if not isinstance(text, str):
             raise DataError(f"{where}: '{name}' is of the type {type(text).__name__}, not text")
@@ -169,7 +169,7 @@ def check_label_names(
             if target.casefold() != given[value].casefold():
                 raise DataError(
                     f"task '{task.name}', data set {source_title(task.facts.source)}: {value} in its column '{column}' "
-                    f"is {given[value]} by the source, and {target} by the task. Was another data set meant?"
+                    f"is {given[value]} by the source, and {target} by the task. Is this the right data set?"
                 )
 
 
@@ -247,6 +247,6 @@ def _way_out(error: Exception) -> str:
     if "gated" in str(error):
         return "ask for access on its page of the Hub and log in (HF_TOKEN)"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "make room in the cache (HF_HOME)"
+        return "free space in the cache (HF_HOME)"
     lasting = isinstance(error, DatasetNotFoundError | RuntimeError | ValueError)
     return "correct the task's source" if lasting else "connect to the Hub"

@@ -129,9 +129,7 @@ def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
         _write_manifest(root, manifest(root) | {key(asked.source, asked.split): line})
     except OSError as error:
         why = error.strerror or error
-        raise UserError(
-            f"mirror {root}: cannot be written: {why}. Make room, then give the same command again"
-        ) from error
+        raise UserError(f"mirror {root}: cannot be written: {why}. Make room, then repeat the command") from error
     return line
 
 

@@ -129,13 +129,13 @@ def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) 
         except UnavailableError as problem:
             # Rows that the main metric cannot score leave the run without a score.
             if name == task.facts.metrics[0]:
-                raise _impossible(task, name, f"cannot be had: {problem}") from problem
+                raise _impossible(task, name, f"is not available: {problem}") from problem
         except Exception as problem:
             raise _impossible(task, name, f"fails on right answers: {error_line(problem)}") from problem
 
 
 def refusals(tasks: Iterable[Choice]) -> list[str]:
-    """Which metrics of tasks cannot be had on this machine, and why; each once."""
+    """Which metrics of tasks is not available on this machine, and why; each once."""
     found = {}
     for choice in tasks:
         for name in resolve(choice.name, choice.arguments).facts.metrics:

@@ -116,7 +116,7 @@ def _parts(task: Task, arguments: str, validation_rows: int, root: Path | None) 
         validation, pool = _held_out(rest, min(validation_rows, max(1, len(rest) // 10)), "validation", by_label)
     if not (validation and pool and tested):
         raise UserError(
-            f"task '{task.name}': {len(train.examples)} training rows are too few to hold out what is tested"
+            f"task '{task.name}': {len(train.examples)} training rows are too few to hold out test and validation rows"
         )
     tested = _merged(tested) if task.facts.merge_references else tested
     fingerprint = "-".join(read.rows.fingerprint for read in reads)
@@ -139,7 +139,7 @@ def _read(task: Task, arguments: str, name: str, root: Path | None) -> _Read:
 
 @lru_cache(maxsize=16)
 def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Read | DataError:
-    """The rows as examples, or why they cannot be had: a Hub out of reach is not waited for again by every run."""
+    """The rows as examples, or why they are not available: a Hub out of reach is not waited for again by every run."""
     try:
         rows = read_rows(task.facts.source, name, root, GENERATED.get(name))
         made = _examples(task, name, rows.rows, json.loads(arguments))

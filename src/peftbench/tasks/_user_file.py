@@ -35,11 +35,8 @@ def user_example(row: Row, columns: Columns, encoding: str = "") -> Example:
 
 
 def target_of(found: str, target: str, labels: Sequence[str]) -> str:
-    """What is learned of a cell of the target: itself, or the label that it means. Raises `ValueError`."""
-    try:
-        return label_of(found, labels) if labels else found
-    except ValueError as error:
-        raise ValueError(str(error).replace(" is none", f" in {target} is none", 1)) from None
+    """Return the text to learn for a cell of the target: itself, or the label that it means. Raises `ValueError`."""
+    return label_of(found, labels, target) if labels else found
 
 
 def _target(row: Row, target: str, encoding: str) -> str:
