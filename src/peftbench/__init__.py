@@ -82,7 +82,7 @@ def __dir__() -> list[str]:
 
 
 class Plan(dict[str, Any]):
-    """Cells of a grid: `cells` in all, `done`, `failed` among them, `missing`; `specs` has every one."""
+    """Counts of the cells of a grid: `cells` (all), `done`, `failed` (part of `done`), `missing`; and their `specs`."""
 
 
 def run(
@@ -104,35 +104,35 @@ def run(
     progress: bool | None = None,
     watch: "Watch | None" = None,
 ) -> "pd.DataFrame":
-    """Do what is missing of a grid and return the table of all its runs. The same grid again resumes.
+    """Run the missing cells of a grid and return the table of all its runs. The same call again resumes.
 
-    A method, task or metric that the calling script or notebook defines is known without a plugin file, and its source
-    is part of the run's id. No `if __name__ == "__main__"` is needed.
+    A method, task or metric that the calling script or notebook defines needs no plugin file, and its source is part of
+    the id of the run. No `if __name__ == "__main__"` is needed.
 
     Args:
         grid: a file, the name of a ready grid, or a mapping of the same shape.
-        store: folder of results; it is made if absent.
+        store: folder of results; created if absent.
         data: local mirror of data sets, read before the Hub.
-        models: instead of the grid's models.
-        methods: instead of the grid's methods: names, or entries such as `{"use": "lora", "rank": 8}`.
-        plugins: Python files of units.
-        limit: at most so many training rows, and test rows, a run.
-        size: another edition of the grid, such as "pocket".
-        launcher: where the runs are done (`peftbench.launch.launchers`).
-        workers: worker processes; 0: as many as the machine suits.
+        models: replace the models of the grid.
+        methods: replace the methods of the grid: names, or entries such as `{"use": "lora", "rank": 8}`.
+        plugins: Python files that define methods, tasks or metrics.
+        limit: maximum number of training rows, and of test rows, per run.
+        size: edition of the grid, such as "pocket".
+        launcher: name of the launcher that executes the runs (`peftbench.launch.launchers`).
+        workers: number of worker processes; 0: chosen for this machine.
         threads: CPU threads of each worker; another number changes the last digits of results.
-        timeout: longest time of a run: seconds, or a text such as "10m".
+        timeout: maximum time of a run: seconds, or a text such as "10m".
         keep_adapters: keep the trained adapters in the store.
-        retry_failed: do runs that ended badly again.
+        retry_failed: run failed runs again.
         progress: show progress on standard error; by default where that is a terminal.
         watch: called with each event (`peftbench.launch.Event`).
 
     Returns:
-        One row a run, with the columns of `docs/results-table.md`.
+        One row per run, with the columns of `docs/results-table.md`.
 
     Raises:
-        UserError: what the user can put right; `peftbench.launch.StoppedError` where faults of the machine were in the
-            way of some runs.
+        UserError: invalid input; its subclass `peftbench.launch.StoppedError` if faults of the machine prevented some
+            runs.
     """
     from peftbench.launch import launcher as launcher_named
     from peftbench.launch.grid_run import prepare
@@ -157,9 +157,9 @@ def plan(
     limit: int | None = None,
     size: str | None = None,
 ) -> Plan:
-    """What a grid asks for, and how much of it a store has. Arguments and errors are those of `run`.
+    """Return the cells of a grid and how many of them have a result. Arguments and errors are those of `run`.
 
-    What a search has not come to yet stands among `specs` at the middle of its ranges.
+    Trials that a search has not chosen yet are listed in `specs` with the middle of each range.
     """
     _plug(plugins)
     place = _store(store, snapshot=True)
@@ -187,7 +187,7 @@ def load_results(
 ) -> "Results":
     """The results of a store, or of a grid in it: `.runs`, `.curves`, `.leaderboard()`, `.study(name)`, `.report(out)`.
 
-    The files are read once, when something is first asked for. The other arguments are those of `run`. Raises
+    The files are read once, on first access. The other arguments are those of `run`. Raises
     `UserError` if there is no such folder.
     """
     from peftbench.report.loaded_results import Results
@@ -202,10 +202,10 @@ def load_results(
 
 
 def table(store: str | Path = "results", published: bool = False) -> "pd.DataFrame":
-    """One row a run, with the columns of `docs/results-table.md`.
+    """Return one row per run, with the columns of `docs/results-table.md`.
 
-    With `published`, the figures that were imported follow, with status `published`, their source, and columns of what
-    runs do not have; leaderboards leave them out.
+    With `published`, imported published figures follow, with status `published` and additional columns such as their
+    source; leaderboards ignore them.
     """
     runs = _store(store, snapshot=True).table()
     if not published:
@@ -242,9 +242,9 @@ def evaluate(
     retry_failed: bool = False,
     progress: bool | None = None,
 ) -> "pd.DataFrame":
-    """Score adapters, or fully trained models, that were trained elsewhere, as runs of the store like any other.
+    """Score adapters or fully trained models that were trained elsewhere; they are stored as ordinary runs.
 
-    `adapters`: their folders; `model`: their base. The other arguments are those of
+    `adapters`: their folders; `model`: their base model. The other arguments are those of
     `peftbench.grid.evaluation_grid.adapters_grid` and of `run`. Returns the table of these runs.
     """
     from peftbench.grid.evaluation_grid import adapters_grid
@@ -293,29 +293,29 @@ def advise(
     top: int = 10,
     plugins: Sequence[str | Path] = (),
 ) -> "list[Answer]":
-    """Which methods to take for a model, a task and limits: an answer by your runs, and one by published figures.
+    """Recommend methods for a model, a task and limits, based on your runs and on published figures.
 
     Args:
-        model: the base: an alias, a directory or a Hub id.
-        task: a task; or give `kind`, a kind of task, or `file`, an entry of your own file as in a grid.
-        kind: such as "classification", "qa", "math".
-        file: `{"data": path, "fields": [...], "target": ..., "labels": [...]}`.
-        rows: training rows; by default all.
-        limits: at most so much of some costs, by column of the table of runs (`peftbench.core.costs.LIMITS`).
-        prefer: what comes first: quality, memory, time, speed, size, or a set of weights of PSCP.
-        within: points given up for a lower cost that comes first.
-        device: for whose memory and speed costs are forecast.
-        store: results that the advice rests on.
+        model: base model: an alias, a directory or a Hub id.
+        task: name of a task; instead of it, `kind` or `file`.
+        kind: kind of task, such as "classification", "qa", "math".
+        file: entry of your own file as in a grid: `{"data": path, "fields": [...], "target": ..., "labels": [...]}`.
+        rows: number of training rows; by default all.
+        limits: maximum of each limited cost, by column of the table of runs (`peftbench.core.costs.LIMITS`).
+        prefer: criterion of the ranking: quality, memory, time, speed, size, or a set of PSCP weights.
+        within: points of score that may be lost for a lower cost, when ranking by a cost.
+        device: device whose memory and speed are used for forecasts.
+        store: results on which the advice is based.
         data: local mirror of data sets.
-        published: also by published figures; without runs, by these alone.
-        top: methods whose costs are forecast at a time.
-        plugins: Python files of units.
+        published: also use published figures; without runs, only these are used.
+        top: number of methods whose costs are forecast at a time.
+        plugins: Python files that define methods, tasks or metrics.
 
     Returns:
         One answer for each kind of evidence: `.advice` (with `.ranked`), `.entries` of grids, `.remarks`.
 
     Raises:
-        UserError: unknown names, or more or less than one of `task`, `kind` and `file`.
+        UserError: an unknown name, or not exactly one of `task`, `kind` and `file`.
     """
     from peftbench.advisor import answer, inputs
     from peftbench.advisor.recommend import Question
@@ -351,24 +351,24 @@ def gate(
     again: bool = False,
     progress: bool | None = None,
 ) -> "GateVerdict":
-    """Is a method, or a trained adapter, no worse than a baseline? `docs/gate.md` has the rules.
+    """Test that a method or a trained adapter is no worse than a baseline. `docs/gate.md` has the rules.
 
     Args:
-        candidate: a method's name or entry of a grid; a `Path`: the folder of a trained adapter or model.
-        baseline: what it is compared with; by default LoRA as in `docs/gate.md`.
+        candidate: name of a method or entry of a grid; or, as a `Path`, the folder of a trained adapter or model.
+        baseline: method to compare with; by default LoRA as in `docs/gate.md`.
         model: the base model.
         tasks: tasks or suites; by default two pocket tasks.
-        size: training rows, or "all".
-        seeds: how many seeds, from 0.
+        size: number of training rows, or "all".
+        seeds: number of seeds, counted from 0.
         margin: non-inferiority margin in points; by default 3.
         train: settings of `[train]`.
         eval: settings of `[eval]`.
-        store: results; what another version of the code found is replaced, so it stands apart from others.
+        store: folder of results. Results of another version of the code are replaced, so use a separate folder.
         data: local mirror of data sets.
-        plugins: Python files of units.
-        workers: worker processes; 0: as many as the machine suits.
-        timeout: longest time of a run.
-        again: run the candidate anew, whatever the store has.
+        plugins: Python files that define methods, tasks or metrics.
+        workers: number of worker processes; 0: chosen for this machine.
+        timeout: maximum time of a run.
+        again: run the candidate again even if the store has its runs.
         progress: show progress on standard error; by default where that is a terminal.
 
     Returns:
@@ -401,9 +401,9 @@ def reproduce(
     keep: str | Path | None = None,
     progress: bool | None = None,
 ) -> "RunDiff":
-    """Do a run once more and compare what was found. `.same` says whether all of it is the same.
+    """Repeat a run and compare the results; `.same` is true if all compared fields are identical.
 
-    `id`: the start of the run's id. `keep`: folder of results for the new run; by default nothing is kept. Raises
+    `id`: the start of the run's id. `keep`: folder of results for the new run; by default it is not kept. Raises
     `UserError` for an unknown id, a run that left nothing to compare, or one that cannot be reproduced here.
     """
     from tempfile import TemporaryDirectory
@@ -419,10 +419,10 @@ def reproduce(
 def score(
     metric: str, predictions: "Sequence[str]", references: "Sequence[str | Sequence[str]]", **facts: Any
 ) -> "Score":
-    """A metric of answers, on a 0 to 100 scale: its `value`, its `standard_error`, or `why` there is none.
+    """Compute a metric of answers on a 0 to 100 scale: `value` and `standard_error`, or `why` there is no value.
 
-    `references` has one or more right answers a row. `facts` are what some metrics need: `labels`, `positive`, `scale`,
-    and `details`, a mapping a row. Raises `UserError` for an unknown metric or rows that do not belong together.
+    `references` has one or more correct answers per row. `facts` are required by some metrics: `labels`, `positive`,
+    `scale`, and `details` (a mapping per row). Raises `UserError` for an unknown metric or unequal numbers of rows.
     """
     from peftbench.results.rescore import score_answers
 
@@ -435,7 +435,7 @@ def pscp(
     weights: "Weights" = "paper",
     reference: Mapping[str, float] | None = None,
 ) -> float:
-    """The PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.studies.pscp.penalised_score`.
+    """Return the PEFT Soft Cost Penalties score (arXiv 2511.21285); see `peftbench.studies.pscp.penalised_score`.
 
     `weights`: a named set, a TOML file of one, or a mapping of the same shape.
     """
@@ -445,7 +445,7 @@ def pscp(
 
 
 def estimate(model: Any, method: Any = "none", **arguments: Any) -> "CostEstimate":
-    """Parameters and FLOPs of a method on a model, without weights.
+    """Count parameters and FLOPs of a method on a model, without weights.
 
     See `peftbench.profiling.parameters_and_flops.estimate_costs`.
     """
@@ -518,7 +518,7 @@ def _search(
 
 @contextmanager
 def _watching(progress: bool | None, watch: "Watch | None", total: int) -> "Iterator[Watch]":
-    """What is told of events: the display of the command line, the caller's own function, both or neither."""
+    """Yield a function that passes events to the progress display, to `watch`, to both or to neither."""
     from contextlib import ExitStack
 
     with ExitStack() as held:

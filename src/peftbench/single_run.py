@@ -1,4 +1,4 @@
-"""One run, from what was asked to what was found. Read this first."""
+"""One run from its spec to its result. Read this first."""
 
 import traceback
 from collections.abc import Iterator, Mapping
@@ -59,16 +59,16 @@ from peftbench.tasks._splits import RowLimits, Splits, split
 
 
 class BrokenMethodError(UserError):
-    """A method that does not keep the contract of methods: a failure, on whatever model."""
+    """A method violates the contract of methods. The run counts as failed, not as refused."""
 
 
 @dataclass
 class Worker:
-    """What stays between the runs of one process: the resident base model, and where data is.
+    """State that is kept between the runs of one process: the resident base model and the data folder.
 
     `precisions`: what the launcher chose for runs whose precision is "auto", by the name of the model; else fp32.
 
-    `broken`: only a new process mends what has happened: the GPU has failed, or a run has changed the process.
+    `broken`: the process must be replaced, because the GPU has failed or a run has changed the process.
     """
 
     data: Path | None = None
@@ -79,13 +79,13 @@ class Worker:
     process: ProcessState | None = None
 
     def watch(self) -> None:
-        """Take note of the process as it is, before a run."""
+        """Record the state of the process before a run."""
         if self.process is None:
             self.process = ProcessState()
         self.process.see()
 
     def borrow(self, spec: RunSpec) -> Base:
-        """The base model of a run, loaded if another one is resident. Raises `UserError` if it is not the one meant."""
+        """Return the base model of a run; load it if needed. Raises `UserError` if its version differs."""
         ref = at(spec.model.name, spec.model.version)
         if (ref if is_commit(ref.version) else resolved(ref)).version != spec.model.version:
             raise UserError(f"model {spec.model.name} has changed since the grid was read: repeat the command")
@@ -99,7 +99,7 @@ class Worker:
         return self.base
 
     def restore(self, found: "RunFindings") -> None:
-        """Make sure the base and the process are as they were; if not, the next run loads it, or has a new process."""
+        """Check that base model and process are unchanged. If not, load the model again or replace the process."""
         base, self.base = self.base, None
         if self.process is not None and (changed := self.process.changed()):
             self.broken = True
@@ -120,7 +120,7 @@ class Worker:
 
 @dataclass
 class RunFindings:
-    """What a run has found so far; a run that fails keeps what it had."""
+    """Findings of a run so far; a failed run keeps those it has."""
 
     meter: Meter = field(default_factory=Meter)
     scored: TaskScores = NOTHING
@@ -175,7 +175,7 @@ def _attempt(
 
 
 def _blame_environment(problem: Exception) -> None:
-    """Raises `EnvironmentFaultError` where an error is a fault of the machine."""
+    """Raises `EnvironmentFaultError` if an error is a fault of the machine."""
     fault = environment_fault(problem)
     if fault is not None:
         raise EnvironmentFaultError(fault) from problem
@@ -237,7 +237,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """What is asked for cannot be run together: a `UserError` from here is a result of the run."""
+    """Turn a `UserError` into `RefusedError`: the combination cannot be run, which is a result of the run."""
     try:
         yield
     except BrokenMethodError:
@@ -248,7 +248,7 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def _applied(base: Base, spec: RunSpec, found: RunFindings) -> Iterator[Adapted]:
-    """The base model with the method on it, measured; taken off when the context is left."""
+    """Apply the method to the base model and count its costs; remove it when the context is left."""
     method = METHODS[spec.method.name]
     # Files that have changed since are no refusal.
     given(spec.method)
@@ -267,9 +267,9 @@ def _applied(base: Base, spec: RunSpec, found: RunFindings) -> Iterator[Adapted]
 
 
 def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
-    """The base model with a method applied; what is trained is float32, whatever the base is.
+    """Return the base model with a method applied; trained weights are float32 for any type of the base.
 
-    Raises `UserError` for a method that would train nothing, or that cannot train as asked.
+    Raises `UserError` if the method has nothing to train or does not support the settings of the run.
     """
     check_possible(method, spec, getattr(base.model, "is_quantized", False))
     arguments = given(spec.method)
@@ -294,7 +294,7 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
 
 
 def _check_tokens(encoder: Encoder, base: Base, ranked: bool, rows: list[Encoded]) -> None:
-    """Raises `UserError` for tokens that the model does not have, and for choices that are the same tokens."""
+    """Raises `UserError` for tokens outside the vocabulary, and for choices with identical tokens."""
     check_vocabulary(encoder, rows, base.model.get_input_embeddings().weight.shape[0])
     # The choices of a row matter where they are ranked, the labels of a task always: they are its targets.
     if ranked or encoder.facts.labels:
@@ -324,7 +324,7 @@ def _test(
 
 
 def _merged_if_exact(adapted: Adapted, base: Base, rows: list[Encoded], found: RunFindings) -> Adapted:
-    """The adapted model with a merge where that is proved exact, and its costs."""
+    """Return the adapted model, with a merge if that is proved exact; record the decision and its costs."""
     adapted, found.merging = decide(adapted, base, rows)
     if found.merging is not None and not found.merging.exact:
         found.notes.append(f"answered unmerged: {found.merging.why}")
@@ -345,7 +345,7 @@ def _score(task: Task, examples: list[Example], predictions: list[str], found: R
 def _merge_fidelity(
     adapted: Adapted, base: Base, spec: RunSpec, tested: tuple[Task, list[Example], list[Encoded]], found: RunFindings
 ) -> None:
-    """What answers merged into the base would score, if that is asked for; the run's own scores stay."""
+    """Score the answers of the merged model if `merge_fidelity` is set; the scores of the run are not changed."""
     if not spec.eval.merge_fidelity:
         return
     task, examples, rows = tested

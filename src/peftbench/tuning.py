@@ -1,8 +1,7 @@
-"""Equal-budget tuning: every method gets the same number of trials; the winner by validation is run on all seeds.
+"""Equal-budget tuning: every method gets the same number of trials; the best by validation loss is run on all seeds.
 
-A trial is an ordinary run on each of some seeds of its own, and the results in a store are the only state of a search:
-what comes next is computed from them anew, so a search that was interrupted goes on where it was, and one that is asked
-for more trials begins with those it has.
+A trial consists of ordinary runs, one per tuning seed. The results in a store are the only state of a search: the next
+trial is computed from them. So an interrupted search resumes, and a search with more trials reuses the existing ones.
 """
 
 import hashlib
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP = 4
-"""So many trials come before the search learns from any, and so many have to end well before one is stopped."""
+"""Number of random trials before the sampler uses results, and of finished trials before one may be stopped early."""
 
 BADLY = (*BAD, "pruned")
 Settings = dict[str, Any]
@@ -32,39 +31,39 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that was done: its settings, and a result for each seed of trials."""
+    """A finished trial: its settings, and a result for each tuning seed."""
 
     settings: Settings
     results: tuple[RunResult, ...]
 
     @property
     def status(self) -> str:
-        """How it ended: `ok` only on all seeds."""
+        """Status of the trial: `ok` only if all seeds ended so."""
         ended = {result.status for result in self.results}
         return next((status for status in BADLY if status in ended), "ok")
 
     @property
     def loss(self) -> float | None:
-        """The mean validation loss, if it ended well on all seeds."""
+        """Mean validation loss over the seeds; `None` unless all seeds ended well."""
         losses = [result.validation_loss for result in self.results if _ended_well(result)]
         return fmean(loss for loss in losses if loss is not None) if len(losses) == len(self.results) else None
 
     @property
     def curve(self) -> dict[int, float]:
-        """By step: the mean validation loss, where there is one of all seeds."""
+        """Mean validation loss by step, for steps that all seeds have."""
         curves = [{point.step: point.validation_loss for point in result.curve} for result in self.results]
         return {step: fmean(curve[step] for curve in curves) for step in sorted(set.intersection(*map(set, curves)))}
 
 
 Past = Sequence[Tried]
-"""The trials of a search so far."""
+"""The finished trials of a search."""
 
 
 @dataclass(frozen=True)
 class SettingSearch:
     """A search for the settings of one method on one task, model and train size.
 
-    `template` is a run of it on the first seed of trials, at the middle of its ranges; the winner is run on `seeds`.
+    `template` is a run with the first tuning seed and the middle of each range. The best settings are run on `seeds`.
     """
 
     template: RunSpec
@@ -79,7 +78,7 @@ class SettingSearch:
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits of the search, whatever the method, the task and the number of trials."""
+        """Eight hexadecimal digits that identify the search, independent of method, task and number of trials."""
         spec = self.template
         settings = [held.model_dump(mode="json", exclude_defaults=True) for held in (spec.train, spec.eval)]
         text = json.dumps([settings, [span.model_dump_json() for span in self.space], self.tune.seeds, self.tune.prune])
@@ -87,11 +86,11 @@ class SettingSearch:
 
     @property
     def total(self) -> int:
-        """Its runs, all told."""
+        """Number of its runs."""
         return self.tune.trials * len(self.tune.seeds) + len(self.seeds)
 
     def past(self, results: Mapping[str, RunResult]) -> list[Tried]:
-        """Its trials that have their results, up to the first that lacks one."""
+        """Return its finished trials, up to the first without a result."""
         past: list[Tried] = []
         while len(past) < self.tune.trials:
             asked = self.trial(past)
@@ -102,7 +101,7 @@ class SettingSearch:
         return past
 
     def trial(self, past: Past) -> list[RunSpec]:
-        """The runs of the trial that comes after those, one a seed."""
+        """Return the runs of the trial that follows `past`, one per tuning seed."""
         spec, found = settled(self.template, self._settings(past)), []
         for i, seed in enumerate(self.tune.seeds):
             ceilings = ceilings_after([one.results[i] for one in past]) if self.tune.prune else ()
@@ -111,7 +110,7 @@ class SettingSearch:
         return found
 
     def asked(self, results: Mapping[str, RunResult]) -> list[RunSpec]:
-        """Its runs as far as the results determine them: trials up to the next one, or all, and the winner's runs."""
+        """Return the runs that the results determine: trials up to the next one, or all and the final runs."""
         past = self.past(results)
         trials = [result.spec for one in past for result in one.results]
         if len(past) < self.tune.trials:
@@ -120,7 +119,7 @@ class SettingSearch:
         return trials if best is None else [*trials, *self._finals(settled(self.template, best))]
 
     def stand_ins(self) -> list[RunSpec]:
-        """As many runs as it will have, all at the middle of the ranges: to forecast what they cost."""
+        """Return as many runs as the search will have, with the middle of each range, for forecasts of cost."""
         trials = [
             self.template.model_copy(update={"seed": seed, "trial": Trial(number=number)})
             for number in range(self.tune.trials)
@@ -129,7 +128,7 @@ class SettingSearch:
         return [*trials, *self._finals(self.template)]
 
     def fruitless(self, results: Mapping[str, RunResult]) -> bool:
-        """Whether all trials have been done and none ended well, so that there is nothing to run on the seeds."""
+        """Return True if all trials are finished and none ended well, so there are no final runs."""
         past = self.past(results)
         return len(past) == self.tune.trials and winner(past) is None
 
@@ -137,7 +136,7 @@ class SettingSearch:
         return [spec.model_copy(update={"seed": seed}) for seed in self.seeds]
 
     def _settings(self, past: Past) -> Settings:
-        """The settings of the trial after those: the method's own defaults at first, then what the search suggests."""
+        """Return the settings of the next trial: first the defaults of the method, then what the sampler suggests."""
         if not past:
             return {span.name: span.first for span in self.space}
         told = json.dumps([(r.id, r.status, r.validation_loss) for one in past for r in one.results])
@@ -152,7 +151,7 @@ class SettingSearch:
 
 
 def winner(past: Past) -> Settings | None:
-    """The settings of the trial with the lowest validation loss of those that ended well; of equals, the first."""
+    """Return the settings of the trial with the lowest validation loss; the first one if several are equal."""
     good = [(one.loss, i) for i, one in enumerate(past) if one.loss is not None]
     return past[min(good)[1]].settings if good else None
 
@@ -162,9 +161,9 @@ def _ended_well(result: RunResult) -> bool:
 
 
 def ceilings_after(results: Iterable[RunResult]) -> tuple[tuple[int, float], ...]:
-    """For each step, the median validation loss there of the results that ended well; none before `STARTUP` of them.
+    """Return the median validation loss of finished results by step; nothing if there are fewer than `STARTUP`.
 
-    `results` are those of earlier trials on one seed. A run is stopped where its lowest loss so far is above: the
+    `results` are earlier trials with one seed. A run is stopped if its lowest loss so far is above the value: the
     median stopping rule (Golovin et al. 2017), as `optuna.pruners.MedianPruner` has it.
     """
     curves = [
@@ -177,7 +176,7 @@ def ceilings_after(results: Iterable[RunResult]) -> tuple[tuple[int, float], ...
 
 
 def suggest(space: Space, past: Past, seed: int) -> Settings:
-    """What Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) would try after those trials."""
+    """Return the settings that Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) tries next."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -206,10 +205,10 @@ def _value(span: Range, found: Any) -> Any:
 
 
 def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "FrozenTrial":
-    """A trial as Optuna knows it.
+    """Return a trial in the form of Optuna.
 
-    One that diverged or took too much memory is told as pruned before its first step, the worst there is: as a failed
-    one it would be as if it had not been, and the search would go there again.
+    A trial that diverged or ran out of memory is reported as pruned before its first step, which is the worst outcome.
+    A failed trial would be ignored, and the sampler would try the same region again.
     """
     from optuna.trial import TrialState, create_trial
 
@@ -226,7 +225,7 @@ def _told(tried: Tried, space: Space, spans: "dict[str, BaseDistribution]") -> "
 
 @dataclass
 class Search:
-    """All runs that a grid asks for: plain ones, and those of studies, which depend on the results there are."""
+    """All runs of a grid: plain ones, and those of searches, which depend on the existing results."""
 
     plain: Sequence[RunSpec]
     studies: Sequence[SettingSearch] = ()
@@ -235,25 +234,25 @@ class Search:
     _studies: dict[str, list[SettingSearch]] = field(default_factory=dict)
 
     def start_from(self, results: Mapping[str, RunResult]) -> None:
-        """Take these results, by run id, for those there are. They may be read lazily, and are not changed."""
+        """Use these results, by run id, as the existing ones. They may be read lazily and are not changed."""
         # Writes go to the first map alone.
         self.results = ChainMap({}, results)  # type: ignore[arg-type]
 
     @property
     def total(self) -> int:
-        """How many runs there will be, if every study has a winner."""
+        """Number of runs if every search finds settings."""
         return len(self.plain) + sum(study.total for study in self.studies)
 
     def asked(self) -> list[RunSpec]:
-        """The runs that the results determine, each once."""
+        """Return the runs that the results determine, each once."""
         return list({spec.id: spec for spec in chain(self.plain, *map(self._of, self.studies))}.values())
 
     def stand_ins(self) -> list[RunSpec]:
-        """As many runs as there will be, at the middle of ranges."""
+        """Return as many runs as there will be, with the middle of each range."""
         return [*self.plain, *chain.from_iterable(study.stand_ins() for study in self.studies)]
 
     def whole(self) -> list[RunSpec]:
-        """The runs that are determined, and stand-ins for those that are not yet."""
+        """Return the determined runs, and stand-ins for the others."""
         found = list(self.plain)
         for study in self.studies:
             known = study.asked(self.results)
@@ -261,16 +260,16 @@ class Search:
         return found
 
     def missing(self) -> list[RunSpec]:
-        """The runs to begin with."""
+        """Return the runs that can start now."""
         return self._new(self.asked())
 
     def after(self, result: RunResult) -> list[RunSpec]:
-        """The runs that this result brings about."""
+        """Return the runs that can start because of this result."""
         self.results[result.id] = result
         return self._new(chain.from_iterable(map(self._of, self._studies.get(result.id, ()))))
 
     def fruitless(self) -> list[str]:
-        """Studies all of whose trials ended badly, in words."""
+        """Return the searches in which every trial ended badly, as text."""
         return [str(study) for study in self.studies if study.fruitless(self.results)]
 
     def _of(self, study: SettingSearch) -> list[RunSpec]:
@@ -293,7 +292,7 @@ def search(
     limit: int | None = None,
     size: str | None = None,
 ) -> Search:
-    """What a grid asks for, given results by run id. Arguments and errors are those of `grid.expand.expand`."""
+    """Return the runs of a grid, given results by run id. Arguments and errors are those of `grid.expand.expand`."""
     grid = load_grid(source, size)
     plain: list[RunSpec] = []
     seeds: dict[tuple[str, Space], list[int]] = {}

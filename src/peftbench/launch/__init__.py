@@ -1,4 +1,4 @@
-"""Where runs happen. A launcher takes specs and a store, does the runs, and reports progress.
+"""Launchers. A launcher takes specs and a store, executes the runs and reports progress.
 
 A launcher is a file of this folder with a function `launch` (see `Launcher`); there is no list to add it to.
 """
@@ -20,8 +20,8 @@ from peftbench.results.store import Stamps, Store
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a run: it began, moved on, or ended (its status in `data`); its process died; a fault of the
-    machine was in its way; or another launcher has done it.
+    """An event of a run: it started, made a step, or ended (its status is in `data`); its process died; a fault of the
+    machine prevented it; or another launcher has finished it.
     """
 
     kind: Literal["start", "step", "done", "died", "fault", "elsewhere"]
@@ -35,11 +35,11 @@ Watch = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How runs are done. `workers` 0: as many as this machine suits.
+    """How runs are executed. `workers` 0: chosen for this machine.
 
     `threads` of each worker: one suits small models, and another number changes the last digits of results on a CPU.
-    `timeout`: seconds that a run may take; by default `peftbench.launch.time_limits` decides. `replace`: by run id, the
-    results that are there and are to be replaced. `precisions`: by model name, that of runs which ask for "auto"; by
+    `timeout`: maximum seconds of a run; by default `peftbench.launch.time_limits` decides. `replace`: by run id, the
+    existing results to replace. `precisions`: by model name, that of runs which ask for "auto"; by
     default the launcher chooses (`peftbench.engine.precision`).
     """
 
@@ -54,24 +54,24 @@ class Options:
 
 
 After = Callable[[RunResult], Sequence[RunSpec]]
-"""Asked when a run is done: what is to be done now that its result is known."""
+"""Called when a run has ended; returns the runs that can start because of its result."""
 
 
 class Launcher(Protocol):
-    """Does all specs, and those that results bring about; each has a result in the store when it returns.
+    """Executes all specs and the runs that `after` adds; each has a result in the store when it returns.
 
-    It calls `watch` with each event. `KeyboardInterrupt` cancels: it ends what it has started, removes what unfinished
-    runs left, and passes the exception on. Raises `StoppedError` where faults of the machine were in the way of runs.
+    It calls `watch` with each event. `KeyboardInterrupt` cancels: it ends its processes, removes the files of
+    unfinished runs, and raises the exception again. Raises `StoppedError` if faults of the machine prevented runs.
     """
 
     def __call__(
         self, specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None
     ) -> None:
-        """Do the specs."""
+        """Execute the specs."""
 
 
 class StoppedError(UserError):
-    """Some runs could not be done because of faults of the machine. They have no result and may be tried again."""
+    """Faults of the machine prevented some runs. They have no result and may be tried again."""
 
 
 class InterruptedBySignal(KeyboardInterrupt):
@@ -84,7 +84,7 @@ class InterruptedBySignal(KeyboardInterrupt):
 
 @cache
 def launchers() -> dict[str, Launcher]:
-    """All launchers by name."""
+    """Return all launchers by name."""
     found = {}
     for entry in pkgutil.iter_modules(__path__):
         module = import_module(f"{__name__}.{entry.name}")
@@ -95,16 +95,16 @@ def launchers() -> dict[str, Launcher]:
 
 
 def launcher(name: str) -> Launcher:
-    """The launcher of a name. Raises `UnknownNameError`."""
+    """Return the launcher of a name. Raises `UnknownNameError`."""
     if name not in launchers():
         raise did_you_mean("launcher", name, list(launchers()))
     return launchers()[name]
 
 
 def signal_exit_status(stop: KeyboardInterrupt) -> int:
-    """What a command exits with that was stopped: 128 and the number of the signal, 130 after Ctrl-C."""
+    """Return the exit status after an interrupt: 128 plus the number of the signal; 130 after Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, InterruptedBySignal) else signal.SIGINT)
 
 
 def ignore(_event: Event) -> None:
-    """A watcher that looks away."""
+    """Ignore an event."""

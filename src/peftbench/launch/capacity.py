@@ -18,13 +18,13 @@ from peftbench.models.hub_commit import cached_config
 from peftbench.models.saved_model_files import weight_bytes
 
 WORKER_BYTES = 1_500_000_000
-"""Memory of a worker without its model: torch, transformers, rows, and what a small run needs."""
+"""Memory of a worker without its model: torch, transformers, rows, and a small run."""
 COPIES = 4
-"""How often the bytes of a model's files are counted beside: weights, gradients, optimiser states, activations."""
+"""Factor for the bytes of a model's files: weights, gradients, optimiser states, activations."""
 
 
 def default_workers(specs: Iterable[RunSpec] = ()) -> int:
-    """One a GPU; without one, one a core that this process may use, as far as memory for the runs' models goes."""
+    """Return one worker per GPU; without a GPU, one per usable core, limited by memory."""
     if gpus := device.visible_gpus():
         return len(gpus)
     names = {spec.model.name for spec in specs}
@@ -33,7 +33,7 @@ def default_workers(specs: Iterable[RunSpec] = ()) -> int:
 
 
 def _weights(name: str) -> int:
-    """Bytes of a model's weight files; 0 where they are not here."""
+    """Return the bytes of a model's weight files; 0 if they are not on this machine."""
     try:
         directory: Path | None = find(name).directory
         return weight_bytes(directory) if directory else 0

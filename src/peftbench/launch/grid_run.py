@@ -1,4 +1,4 @@
-"""What is left to do of a grid: the same for the command line and for Python."""
+"""The missing runs of a grid, for the command line and for Python."""
 
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,7 @@
-"""Runs on this machine: worker processes, each with a resident base model, fed one spec at a time.
+"""The launcher for this machine: worker processes, each with a resident base model, get one spec at a time.
 
-Several launchers, on one machine or on many that share a file system, may do one grid: each claims a run before it
-begins it, and looks for results of the others.
+Several launchers, on one machine or on several with a shared file system, can work on one grid: each claims a run
+before it starts it, and looks for results of the others.
 """
 
 import contextlib
@@ -36,28 +36,28 @@ from peftbench.results.run_claims import Claims
 from peftbench.results.store import Store, read_result
 
 TRIES = 2
-"""How often a run whose method ended the worker is begun before it is recorded as failed."""
+"""Number of attempts at a run whose method ends the worker, before it is recorded as failed."""
 WAITS = (3.0, 20.0)
-"""Seconds before a run is tried again that a fault of the machine was in the way of; after so many it is given up."""
+"""Seconds before each new attempt after a fault of the machine; after the last one the run is given up."""
 GRACE = 5.0
-"""Seconds between asking a process to end and killing it."""
+"""Seconds between SIGTERM and SIGKILL."""
 TICK = 0.5
-"""Seconds between two looks at the clock."""
+"""Seconds between two checks of time limits."""
 LOOK_AGAIN = 1.0
-"""Seconds between two looks at a run that another launcher has claimed."""
+"""Seconds between two checks of a run that another launcher has claimed."""
 
 Key = tuple[str, ...]
-"""What a fault concerns: every run (the store); those of one model and task, which read the same files; or one run."""
+"""Scope of a fault: all runs (the store), the runs of one model and task (the same files), or one run."""
 EVERY: Key = ()
 
 
 def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watch, after: After | None = None) -> None:
-    """Do all specs, and those that results bring about; each has a result in the store when this returns.
+    """Execute all specs and the runs that `after` adds; each has a result in the store when this returns.
 
-    A worker that a method ends costs one run, which is tried again and then recorded as failed. A run that takes too
-    long is recorded as `timeout`. Faults of the machine are no results: what they are in the way of is tried again, and
-    `StoppedError` says at the end what could not be done. `KeyboardInterrupt` (Ctrl-C, and SIGTERM and SIGHUP in the
-    main thread) ends the workers, removes what the unfinished runs left, and goes on to the caller.
+    If a method ends its worker, its run is tried again and then recorded as failed. A run that exceeds its time limit
+    is recorded as `timeout`. Faults of the machine are not recorded as results: the runs are tried again, and
+    `StoppedError` reports those that could not be done. `KeyboardInterrupt` (Ctrl-C; in the main thread also SIGTERM
+    and SIGHUP) ends the workers, removes the files of unfinished runs, and is raised again.
     """
     ranks = os.environ.get("WORLD_SIZE", "")
     if ranks.isdigit() and int(ranks) > 1:
@@ -76,7 +76,7 @@ def launch(specs: Sequence[RunSpec], store: Store, options: Options, watch: Watc
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP as `InterruptedBySignal`, where nobody else handles or ignores them."""
+    """Raise `InterruptedBySignal` on SIGTERM and SIGHUP, unless they are handled or ignored already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -100,7 +100,7 @@ def _keys(spec: RunSpec) -> tuple[Key, ...]:
 
 @dataclass
 class _Hand:
-    """A worker process, its end of the pipe, what machine it is, what it is doing, and the model it has loaded last."""
+    """A worker process with its pipe, the facts of its machine, its current run, and the model it loaded last."""
 
     index: int
     process: WorkerProcess
@@ -136,7 +136,7 @@ class _Pool:
         self.renewed = time.monotonic()
 
     def run(self, count: int) -> None:
-        """Work with at most so many workers, until no run is left that could be done."""
+        """Work with at most `count` workers until no run is left that can be done."""
         try:
             with contextlib.suppress(OSError):
                 self.store.clean()
@@ -158,7 +158,7 @@ class _Pool:
         return [hand for hand in self.hands.values() if hand.spec is not None]
 
     def _staff(self, count: int) -> None:
-        """Give what waits to those that wait, and to new ones while there may be more."""
+        """Assign waiting runs to idle workers, and to new workers up to `count`."""
         while self.queue:
             idle = [hand for hand in self.hands.values() if hand.spec is None]
             if not idle and len(self.hands) >= count:
@@ -177,7 +177,7 @@ class _Pool:
             self._release()
 
     def _claimed(self, model: Choice | None) -> RunSpec | None:
-        """The next run that can be done, claimed and taken off the queue: of that model, if there is one."""
+        """Claim the next run that can be done and take it off the queue; runs of `model` come first."""
         now, waiting = time.monotonic(), list(self.queue)
         first = (spec for spec in waiting if spec.model == model)
         for spec in chain(first, (spec for spec in waiting if spec.model != model)):
@@ -193,7 +193,7 @@ class _Pool:
         return None
 
     def _taken(self, spec: RunSpec) -> bool:
-        """Whether a run is now ours; what others have done is taken off the queue, what they are doing waits."""
+        """Return True if a run is now claimed here. Runs that others have finished leave the queue."""
         if self._done_elsewhere(spec):
             return False
         if not self.claims.take(spec.id):
@@ -221,7 +221,7 @@ class _Pool:
         return True
 
     def _release(self) -> None:
-        """The end of the work of those that wait."""
+        """End the idle workers."""
         for hand in [hand for hand in self.hands.values() if hand.spec is None]:
             self._retire(hand)
 
@@ -281,7 +281,7 @@ class _Pool:
         self.watch(Event("step", hand.index, hand.spec, data))
 
     def _ended(self, hand: _Hand, kind: str, data: dict[str, Any]) -> None:
-        """A run is done, or a fault of the machine was in its way."""
+        """Handle the end of a run, or a fault of the machine that prevented it."""
         spec, hand.spec, hand.limit = hand.spec, None, None
         assert spec is not None
         self.claims.drop(spec.id)
@@ -305,7 +305,7 @@ class _Pool:
             self.queue.extend(self.after(result))
 
     def _bury(self, hand: _Hand) -> None:
-        """A worker died. Its run, if it had one, is tried again, or recorded; what the machine did to it is not."""
+        """Handle a dead worker: its run is tried again, or recorded as failed unless the machine is at fault."""
         del self.hands[hand.pipe]
         hand.pipe.close()
         code = hand.process.wait(GRACE)
@@ -327,7 +327,7 @@ class _Pool:
             self._died(hand, spec, code)
 
     def _died(self, hand: _Hand, spec: RunSpec, code: int | None) -> None:
-        """The method ended its process."""
+        """Handle a method that ended its process."""
         self.tries[spec.id] = self.tries.get(spec.id, 0) + 1
         again = self.tries[spec.id] < TRIES
         self.watch(Event("died", hand.index, spec, {"exit_code": code, "again": again}))
@@ -339,12 +339,12 @@ class _Pool:
         self._record(hand, spec, "failed", f"the worker process {how}, {TRIES} times")
 
     def _lose(self, spec: RunSpec) -> None:
-        """Leave nothing of a run that was begun."""
+        """Remove all files of a started run."""
         self.store.abandon(spec)
         self.claims.drop(spec.id)
 
     def _record(self, hand: _Hand, spec: RunSpec, status: Any, error: str) -> None:
-        """The result of a run that could not write its own."""
+        """Write the result of a run that could not write it itself."""
         result = RunResult(id=spec.id, spec=spec, status=status, error=error, **hand.known.get("record", {}))
         try:
             folder = self.store.begin(spec, keep=True)
@@ -357,7 +357,7 @@ class _Pool:
         self._tell_done(hand, spec, result, {"status": status, "error": error})
 
     def _fault(self, spec: RunSpec, key: Key, reason: str, worker: int) -> None:
-        """A fault of the machine was in the way of a run: try again later, or give up all that it concerns."""
+        """Handle a fault of the machine: try the run again later, or give up all runs in the scope of the fault."""
         now = time.monotonic()
         self.queue.append(spec)
         if self.pauses.get(key, 0.0) > now:
@@ -374,7 +374,7 @@ class _Pool:
             self.given_up[one.id] = reason
 
     def _look_at_the_clock(self) -> None:
-        """Show that claimed runs go on; end those that take too long."""
+        """Renew the claims of current runs; end runs that exceed their time limit."""
         now = time.monotonic()
         if renew := now - self.renewed > self.claims.lease / 10:
             self.renewed = now
@@ -407,7 +407,7 @@ class _Pool:
         )
 
     def _dismiss(self) -> None:
-        """End every worker; leave nothing unfinished in the store."""
+        """End all workers; remove unfinished runs from the store."""
         self.forecasts.close()
         hands = list(self.hands.values())
         for hand in hands:

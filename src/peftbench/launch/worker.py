@@ -1,4 +1,4 @@
-"""A worker process: takes specs from a pipe, does them with a resident base model, writes results, tells of them."""
+"""A worker process: gets specs from a pipe, runs them with a resident base model, writes and reports results."""
 
 import contextlib
 import faulthandler
@@ -25,17 +25,17 @@ from peftbench.launch.worker_process import die_with
 from peftbench.results.store import Store
 
 TELL_EVERY = 0.2
-"""Seconds between two messages about steps."""
+"""Minimum seconds between two messages about steps."""
 OUTPUT_BYTES = 65536
-"""What is kept of what a run printed, from its beginning."""
+"""Maximum size of the kept output of a run, from its beginning."""
 
 
 def main(pipe: Connection, parent: int) -> None:
     """Serve the launcher `parent` until the pipe ends, and end the process.
 
-    Takes a `Setup`, then `Job`s. Tells ("ready", what machine this is), then for each run ("step", data) as it goes,
-    and ("done", data), or ("fault", data) if the machine was in its way. After ("refusal", message) it ends: no run
-    could be done here.
+    Receives a `Setup`, then `Job`s. Sends ("ready", facts of the machine), then for each run ("step", data) and
+    ("done", data), or ("fault", data) after a fault of the machine. After ("refusal", message) it ends, because no
+    run is possible here.
     """
     try:
         _serve(pipe, parent)
@@ -66,7 +66,7 @@ def _serve(pipe: Connection, parent: int) -> None:
 
 
 def _receive(pipe: Connection, messages: "queue.SimpleQueue[Any]") -> None:
-    """Hand on messages; when the launcher is gone, or wants no more, end the process whatever it is doing."""
+    """Pass on messages; end the process at once when the launcher is gone or closes the pipe."""
     while True:
         try:
             message = pipe.recv()
@@ -76,7 +76,7 @@ def _receive(pipe: Connection, messages: "queue.SimpleQueue[Any]") -> None:
 
 
 def _prepared(setup: Setup) -> Any:
-    """The resident worker of this process. Raises `UserError` if no run could be done here."""
+    """Return the resident worker of this process. Raises `UserError` if no run is possible here."""
     import torch
 
     from peftbench.single_run import Worker
@@ -92,7 +92,7 @@ def _prepared(setup: Setup) -> Any:
 
 
 def _one(job: Job, worker: Any, store: Store, pipe: Connection) -> tuple[str, dict[str, Any]]:
-    """Do a run and publish its result. Returns the message about it; `last` in it: this process takes no other."""
+    """Execute a run and publish its result. Return the message about it; `last`: this process takes no other run."""
     try:
         result = _done(job, worker, store, pipe)
     except (EnvironmentFaultError, OSError) as problem:
@@ -134,7 +134,7 @@ def _done(job: Job, worker: Any, store: Store, pipe: Connection) -> RunResult:
 
 
 class _Report:
-    """Told of progress by a run: writes it all down, and tells the launcher of some."""
+    """Receives progress of a run: writes all of it to the trace, and sends part of it to the launcher."""
 
     def __init__(self, trace: Any, pipe: Connection) -> None:
         self.trace, self.pipe, self.told = trace, pipe, 0.0
@@ -155,7 +155,7 @@ class _Report:
 
 @contextmanager
 def _output(path: Path) -> Iterator[None]:
-    """What the process prints goes to a file, which is removed where it stays empty."""
+    """Redirect the output of the process to a file, which is removed if it stays empty."""
     kept = os.dup(1), os.dup(2)
     with path.open("wb") as out:
         os.dup2(out.fileno(), 1)
@@ -178,7 +178,7 @@ def _output(path: Path) -> Iterator[None]:
 
 
 def _in_store(problem: BaseException | None, root: Path) -> bool:
-    """Whether a fault is one of the store, which concerns every run."""
+    """Return True if a fault concerns the store, and so every run."""
     while problem is not None:
         name = getattr(problem, "filename", None)
         if isinstance(name, str | os.PathLike) and Path(name).is_relative_to(root):

@@ -1,7 +1,7 @@
-"""Worker processes: how they start, and that none outlives its launcher.
+"""Starting and ending of worker processes. No worker outlives its launcher.
 
 A worker is `python -m peftbench.launch.worker`, which inherits one end of a pipe. It does not import the script that
-launched it, so launching needs no `if __name__ == "__main__"`, nor a file.
+launched it, so no `if __name__ == "__main__"` and no file are needed.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ class WorkerProcess(Protocol):
         """Its number."""
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit code, negative for a signal; none if it has not ended after so many seconds."""
+        """Return its exit code (negative: a signal), or none if it has not ended after `seconds`."""
 
     def stop(self, number: int) -> None:
-        """Send a signal to it and to all processes that it started."""
+        """Send signal `number` to it and to all processes that it started."""
 
 
 class _Started:
@@ -63,7 +63,7 @@ def python_path() -> str:
 
 
 def start_worker(theirs: Connection) -> WorkerProcess:
-    """Start a worker at the other end of a pipe, with the environment as it is now."""
+    """Start a worker with this end of a pipe and the current environment."""
     number = theirs.fileno()
     process = subprocess.Popen(
         # -P: a file beside the user's script must not pass for a module of ours.
@@ -79,9 +79,9 @@ def start_worker(theirs: Connection) -> WorkerProcess:
 
 @contextmanager
 def worker_environment(threads: int, gpu: str | None) -> Iterator[None]:
-    """The environment of a worker that is about to start: what libraries read when they are imported.
+    """Set the environment for a worker to start: variables that libraries read on import.
 
-    `gpu`: the one that it uses, as an entry of CUDA_VISIBLE_DEVICES.
+    `gpu`: the GPU of the worker, as an entry of CUDA_VISIBLE_DEVICES.
     """
     before = dict(os.environ)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -98,7 +98,7 @@ def worker_environment(threads: int, gpu: str | None) -> Iterator[None]:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone, whatever it does then. On Linux."""
+    """Let the kernel kill this process when its parent ends. Linux only."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -108,7 +108,7 @@ def die_with(parent: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Processor time that a process and its children that have ended have used; none where that is not told."""
+    """Return the processor time of a process and its ended children; none if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
