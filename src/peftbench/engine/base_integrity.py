@@ -1,4 +1,4 @@
-"""Proof that a run left everything as it was that the next run depends on: the base model, and the process it is in.
+"""Proof that a run left the base model and its process unchanged, on which the next run depends.
 
 A model is compared by its tensors, bit for bit, and by all that its modules hold beside them. What was done to classes,
 functions and settings cannot be undone by loading a model anew: such a process is not used again.
@@ -25,37 +25,37 @@ from transformers.utils.generic import GeneralInterface
 from peftbench.engine.quantization import quantization_constants
 
 CHUNK = 1 << 22
-"""Numbers taken at a time by a digest, so that it needs little memory beside the model."""
+"""Elements per step of a digest, so that it needs little additional memory."""
 CHECKPOINTING = {
     *("gradient_checkpointing", "_gradient_checkpointing_func"),
     *("_require_grads_hook", "_require_grads_hooks"),
 }
-"""What gradient checkpointing leaves when it is switched off."""
+"""Attributes that gradient checkpointing leaves behind when it is switched off."""
 MODULE_FIELDS = frozenset(vars(torch.nn.Module())) | CHECKPOINTING
-"""What is not compared as plain attributes: parameters, parts and hooks, which are looked at apart, and the above."""
+"""Attributes that are not compared as plain ones: parameters, submodules and hooks are compared separately."""
 HOOKS = tuple(sorted(name for name in vars(torch.nn.Module()) if name.endswith("hooks")))
 TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy")
 STANDARD = ("builtins", "json", "math", "os", "os.path", "pathlib", "random", "statistics", "time")
-"""Modules whose functions and classes must stay what they are, of libraries with all within them."""
+"""Modules whose functions and classes must not change; of libraries, with all submodules."""
 VARIABLES = ("CUDA", "HF_", "MKL_", "OMP_", "PEFTBENCH_", "TORCH")
-"""How environment variables begin that may not be added."""
+"""Prefixes of environment variables that must not be added."""
 CODE = (FunctionType, BuiltinFunctionType, staticmethod, classmethod, property, type)
 
 
 class ModelState:
-    """What a model is, beside its gradients: `changed` says what is no longer so."""
+    """The state of a model without gradients; `changed` lists what differs from it."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self.tensors, self.rest = _tensors(model), _rest(model)
 
     def changed(self, model: torch.nn.Module) -> list[str]:
-        """Names of tensors, attributes, hooks and settings that are other than they were, or new, or gone."""
+        """Return the names of tensors, attributes, hooks and settings that were changed, added or removed."""
         return [*_differences(self.tensors, _tensors(model)), *_differences(self.rest, _rest(model))]
 
 
 class ProcessState:
-    """What a process is, at the time of `see`: the code of its libraries, the settings of torch and of the process."""
+    """The state of a process at the time of `see`: code of its libraries, settings of torch and of the process."""
 
     def __init__(self) -> None:
         self.code: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {}
@@ -64,7 +64,7 @@ class ProcessState:
         self.see()
 
     def see(self) -> None:
-        """Take everything as it is now, modules that are new too: libraries are imported when they are needed."""
+        """Record the current state, with newly imported modules: libraries are imported on first use."""
         self.settings, self.environment = _settings(), dict(os.environ)
         # Those of libraries, which open them later, may come and go.
         self.channels &= _channels()
@@ -77,7 +77,7 @@ class ProcessState:
                     self.code[called] = space, _functions(space)
 
     def changed(self) -> list[str]:
-        """What has become other since: functions and classes by name, settings, environment variables, channels."""
+        """Return what has changed since `see`: functions, classes, settings, environment variables, channels."""
         code = [
             f"{name}.{key}"
             for name, (space, before) in self.code.items()
@@ -95,12 +95,12 @@ class ProcessState:
 
 
 def listed(names: list[str], most: int = 3) -> str:
-    """Some of the names of what has changed, and how many more there are."""
+    """Return some of the changed names as text, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def tensor_digest(tensor: Tensor) -> str:
-    """Type, shape and bits of a tensor, as a text."""
+    """Return a text that covers type, shape and bits of a tensor."""
     if tensor.is_meta or tensor.layout != torch.strided:
         return f"{tensor.dtype}:{tuple(tensor.shape)}:{tensor.layout}"
     bits = torch.hash_tensor(tensor).view(torch.int64).item() if tensor.numel() else 0
@@ -108,7 +108,7 @@ def tensor_digest(tensor: Tensor) -> str:
 
 
 def model_checksum(model: torch.nn.Module) -> str:
-    """Sixteen hexadecimal digits of a model's modules, their hooks, and its tensors, bit for bit."""
+    """Return sixteen hexadecimal digits over the modules, hooks and tensors (every bit) of a model."""
     found = hashlib.sha256()
     for name, module in model.named_modules():
         hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -119,7 +119,7 @@ def model_checksum(model: torch.nn.Module) -> str:
 
 
 def _weighted_sum(tensor: Tensor) -> int:
-    """The sum of a tensor's bits as integers, each times its place, modulo 2**64.
+    """Return the sum of a tensor's bits as integers, each times its position, modulo 2**64.
 
     `torch.hash_tensor` is an exclusive or, which does not see two equal changes, nor two values that change places.
     """
@@ -138,14 +138,14 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, str]:
-    """Digests of parameters, of all buffers, those that are not saved too, and of the constants of quantised layers."""
+    """Return digests of parameters, all buffers (also unsaved ones), and the constants of quantised layers."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     beside = {f"constant {number}": tensor for number, tensor in enumerate(quantization_constants(model))}
     return {name: tensor_digest(tensor) for name, tensor in {**named, **beside}.items()}
 
 
 def _rest(model: Any) -> dict[str, Any]:
-    """Types, hooks and plain attributes of all modules, and the configurations."""
+    """Return types, hooks and plain attributes of all modules, and the configurations."""
     found: dict[str, Any] = {}
     met: dict[int, Any] = {}
     for name, parameter in model.named_parameters():
@@ -161,7 +161,7 @@ def _rest(model: Any) -> dict[str, Any]:
 
 
 def _frozen(value: Any, met: dict[int, Any], depth: int = 4) -> Any:
-    """A value as something that stays as it is and can be compared. What is met again is taken as before."""
+    """Return an immutable, comparable form of a value. Objects that occur again get the same form."""
     if isinstance(value, Tensor):
         return tensor_digest(value)
     if isinstance(value, (str, int, float, bool, type(None), torch.nn.Module, *CODE)) or not depth:
@@ -185,7 +185,7 @@ def _content(value: Any, met: dict[int, Any], depth: int) -> Any:
 
 
 def _namespaces(name: str, module: ModuleType) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A module, the classes that it defines, and its tables of functions, in which libraries look up what to call."""
+    """Yield a module, its classes, and its tables of functions (such as registries of attention functions)."""
     yield name, vars(module)
     for key, value in list(vars(module).items()):
         if isinstance(value, type) and value.__module__ == name:
@@ -195,14 +195,14 @@ def _namespaces(name: str, module: ModuleType) -> Iterator[tuple[str, Mapping[st
 
 
 def _functions(space: Mapping[str, Any]) -> dict[str, Any]:
-    """The functions and classes of a namespace or a table."""
+    """Return the functions and classes of a namespace or table."""
     # As they are held: a table may make something new of what it holds whenever it is asked.
     items = dict.items(space) if isinstance(space, dict) else space.items()
     return {key: value for key, value in items if isinstance(value, CODE)}
 
 
 def _settings() -> dict[str, Any]:
-    """Settings of torch, and of the process, that results or the work of the next run depend on."""
+    """Return the settings of torch and of the process on which results or the next run depend."""
     found: dict[str, Any] = {
         "torch default type": torch.get_default_dtype(),
         "torch default device": torch.get_default_device(),
@@ -247,7 +247,7 @@ def _working_directory() -> str:
 
 
 def _channels() -> set[int]:
-    """Open pipes and sockets, by which the process is told what to do."""
+    """Return the open pipes and sockets of the process."""
     found = set()
     for number in range(256):
         with suppress(OSError):

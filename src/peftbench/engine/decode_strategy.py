@@ -1,4 +1,4 @@
-"""What follows a prompt, token by token or choice by choice, and the fastest way to compute it that is right.
+"""Logits of tokens or choices that follow a prompt, computed in the fastest way that is correct for the model.
 
 A cache, or padding, changes what some models say: recurrent layers read the padding, a sliding window counts it, and
 some caches cannot be continued by several tokens at once. So the ways are tried on the model, the method and the rows
@@ -28,9 +28,9 @@ NOTES: dict[Decoding, str] = {
     "uncached": "answers: without a cache, as this model's cache gives other answers or cannot be shared",
     "row-by-row": "answers: one row at a time without a cache, as this model's answers depend on the batch",
 }
-"""What the user should know of ways that are slower than the first."""
+"""Notes for the user about slower ways."""
 STEPS = 3
-"""Tokens of an answer that are tried."""
+"""Number of answer tokens in a trial."""
 EXACT, ROUNDED = 2e-3, 1e-1
 """Difference of logits that rounding explains, as a share of their standard deviation (root mean square): in float32;
 in lower precision or on quantised weights. On tiny random models of 55 architectures what is right is off by at most
@@ -77,7 +77,7 @@ def choice_logits(adapted: Adapted, rows: Sequence[Encoded], cached: bool = True
 
 @torch.no_grad()
 def choose(adapted: Adapted, rows: Sequence[Encoded], ranked: bool, exact: bool) -> Decoding:
-    """The fastest way that is right for the shortest and the longest of some rows, between which padding is largest.
+    """Return the fastest way that is correct for the shortest and the longest row, which need the most padding.
 
     `ranked`: their choices are to be ranked, else answers are to be generated; `exact`: all is computed in float32.
     """
@@ -100,7 +100,7 @@ def choose(adapted: Adapted, rows: Sequence[Encoded], ranked: bool, exact: bool)
 
 
 def _shortened(rows: Sequence[Encoded], ranked: bool) -> list[Encoded]:
-    """The shortest and the longest row, with their shortest and longest choice, or with a few tokens to answer."""
+    """Return the shortest and the longest row, with their shortest and longest choice or a few answer tokens."""
     ordered = sorted(rows, key=lambda row: len(row.prompt))
     ends = [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
     if not ranked:
@@ -121,7 +121,7 @@ def _logits(adapted: Adapted, rows: Sequence[Encoded], ranked: bool, cached: boo
 
 
 def agree(found: Tensor, right: Tensor, tolerance: float) -> bool:
-    """Whether logits [tokens, vocabulary] are the same but for rounding; what is not finite has to be so in both."""
+    """Return True if logits [tokens, vocabulary] differ by rounding only and have the same non-finite elements."""
     if not found.isfinite().equal(right.isfinite()):
         return False
     found, right = (torch.nan_to_num(each, 0.0, 0.0, 0.0) for each in (found, right))

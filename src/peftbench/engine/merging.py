@@ -1,4 +1,4 @@
-"""Merging: whether it is exact is proved on the trained model of each run, and decided once for all that depends on it.
+"""Merging: exactness is proved on the trained model of each run, and one decision holds for all measurements.
 
 Libraries claim that a type of adapter can be merged. Whether it is so depends on the options, on the layers and on what
 else in the model shares their weights: so a claim is only tried out here, and believed once it holds.
@@ -25,14 +25,14 @@ from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 
 ROWS = 8
-"""Test rows on which merging is proved: all tokens of their targets."""
+"""Number of test rows on which merging is proved, with all tokens of their targets."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
-"""Largest difference of a logit that rounding explains, as a share of the largest logit; see docs/measures/costs.md."""
+"""Largest difference of a logit due to rounding, as a share of the largest logit; see docs/measures/costs.md."""
 Fold = Callable[[], AbstractContextManager[Any]]
 
 
 def decide(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> tuple[Adapted, Merging | None]:
-    """The adapted model, with `merge` only where that is proved exact, and how it was decided.
+    """Return the adapted model, with `merge` only if it is proved exact, and the decision.
 
     What is returned is what answers, latency, memory and FLOPs go by. A merge that works but is not exact becomes the
     `lossy_merge`. None for a method that does not claim that it can be merged.
@@ -61,7 +61,7 @@ def decide(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> tuple[Adapt
 
 
 def is_possible(adapted: Adapted) -> bool:
-    """Whether merging raises nothing. On a model without values this is what is expected of a run."""
+    """Return True if merging raises no error; on a model without values, the forecast for a run."""
     if adapted.merge is None:
         return False
     try:
@@ -73,7 +73,7 @@ def is_possible(adapted: Adapted) -> bool:
 
 @contextmanager
 def exactly(adapted: Adapted, fold: Fold) -> Iterator[int]:
-    """The context of a merge, after which modules and tensors are as they were before, bit for bit.
+    """Merge within a context; afterwards modules and tensors are restored bit for bit.
 
     What is yielded are the bytes of the copies that are kept for that, where the model is.
 
@@ -93,7 +93,7 @@ def exactly(adapted: Adapted, fold: Fold) -> Iterator[int]:
 
 
 class _Snapshot:
-    """The modules of a model, their attributes and their tensors, with a copy of what is written to while watched."""
+    """A record of modules, attributes and tensors, with copies of the tensors that are written to while watched."""
 
     def __init__(self, adapted: Adapted) -> None:
         modules = dict.fromkeys([*adapted.model.modules(), *adapted.network.modules()])
@@ -106,16 +106,16 @@ class _Snapshot:
         self._copies: dict[int, tuple[Any, Any]] = {}
 
     def copying(self) -> "_CopyBeforeWrite":
-        """A context in which tensors are copied before an operation writes to them."""
+        """Return a context in which tensors are copied before an operation writes to them."""
         return _CopyBeforeWrite({data.untyped_storage()._cdata for _, data in self._data}, self._copies)
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes of the copies."""
+        """Return the bytes of the copies."""
         return sum(int(kept.nbytes()) for _, kept in self._copies.values())
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for module, attributes in self._attributes:
             held = vars(module)
             for name in held.keys() - attributes.keys():
@@ -138,7 +138,7 @@ def _shallow(value: Any) -> Any:
 
 
 class _CopyBeforeWrite(TorchDispatchMode):
-    """Copies each of some storages before the first operation that writes to it."""
+    """Copies each watched storage before the first operation that writes to it."""
 
     def __init__(self, watched: set[int], copies: dict[int, tuple[Any, Any]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -174,12 +174,12 @@ def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
 
 
 def _largest(logits: Tensor) -> float:
-    """Of those that are finite: a model may forbid tokens by minus infinity."""
+    """Return the largest finite absolute logit; a model may forbid tokens by minus infinity."""
     return logits[logits.isfinite()].abs().max().item()
 
 
 def _largest_difference(one: Tensor, other: Tensor) -> float:
-    """Infinite if a logit is finite in one alone."""
+    """Return the largest difference; infinite if a logit is finite in only one of the two."""
     finite = one.isfinite()
     if not finite.equal(other.isfinite()):
         return torch.inf

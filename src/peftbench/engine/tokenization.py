@@ -1,4 +1,4 @@
-"""Examples to token ids: the prompt rendered for the model, over-long inputs shortened, the result kept on disk."""
+"""Tokenization of examples: prompts are rendered for the model, long inputs shortened, results cached on disk."""
 
 import contextlib
 import hashlib
@@ -22,11 +22,11 @@ from peftbench.tasks._prompt import prompt
 CUE = "\nAnswer:"
 """Ends a prompt for a model without a chat template."""
 FORMAT = 3
-"""Raised when a change here alters what is made of an example, so that rows kept on disk before are not used."""
+"""Increase it when a change alters the ids of an example, so that older cached rows are not used."""
 GAP = " ... "
-"""Stands where the middle of an over-long field was left out."""
+"""Replaces the omitted middle of a long field."""
 SHOWN = 60
-"""Characters of a text in a message."""
+"""Maximum characters of a text in a message."""
 
 
 @dataclass(frozen=True)
@@ -77,38 +77,38 @@ class Encoder:
         return self.with_choices(row, example)
 
     def with_choices(self, row: Encoded, example: Example) -> Encoded:
-        """The row with the choices of its example, as answers; the same few words are encoded once."""
+        """Return the row with the encoded choices of its example; equal texts are encoded once."""
         words = example.choices or self.facts.labels
         for word in words:
             self._choices.setdefault(word, self.answer(word))
         return replace(row, choices=tuple(self._choices[word] for word in words), words=words)
 
     def prompt(self, fields: Mapping[str, str]) -> list[int]:
-        """A prompt's ids: the user turn of the chat template, or plain text that ends in a cue."""
+        """Return the ids of a prompt: the user turn of the chat template, or plain text that ends in a cue."""
         text = prompt(self.facts, fields)
         # A template writes what comes before a text itself.
         return bare(self.tokenizer, self.chat(text)) if self.chat else [*self.before, *bare(self.tokenizer, text + CUE)]
 
     def answer(self, text: str) -> list[int]:
-        """An answer's ids, with the end-of-sequence token."""
+        """Return the ids of an answer, with the end-of-sequence token."""
         lead = "" if self.chat else " "
         return [*bare(self.tokenizer, lead + text), self.tokenizer.eos_token_id]
 
     @staticmethod
     def passage(tokenizer: Any, text: str, most: int) -> Encoded:
-        """A text that is no question, as it is: after its first token all others are targets; at most so many."""
+        """Return plain text as a row: all tokens after the first are targets; at most `most`."""
         ids = [*before(tokenizer), *bare(tokenizer, text)][:most]
         return Encoded(ids[:1], ids[1:])
 
     @property
     def manner(self) -> list[Any]:
-        """What the ids depend on beside texts, room and the tokenizer itself."""
+        """Return what the ids depend on besides texts, maximum length and tokenizer."""
         chat = [self.chat.template, self.chat.facts, DAY.isoformat()] if self.chat else []
         return [*chat, self.before, self.tokenizer.eos_token_id]
 
     @property
     def form(self) -> dict[str, Any]:
-        """How questions are put to the model, for the result of a run."""
+        """Return the form of prompts, for the result of a run."""
         return self.chat.facts if self.chat else {}
 
     def _shortened(self, fields: Mapping[str, str]) -> list[int]:
@@ -161,11 +161,11 @@ class SourceEncoder(Encoder):
         self.chat, self.before = None, []
 
     def prompt(self, fields: Mapping[str, str]) -> list[int]:
-        """A prompt's ids: plain text."""
+        """Return the ids of a prompt as plain text."""
         return list(self.tokenizer(prompt(self.facts, fields))["input_ids"])
 
     def answer(self, text: str) -> list[int]:
-        """An answer's ids, with the end-of-sequence token, and nothing that a tokenizer writes after it."""
+        """Return the ids of an answer with the end-of-sequence token, and nothing after it."""
         ids, end = list(self.tokenizer(text_target=text)["input_ids"]), self.tokenizer.eos_token_id
         while ids and ids[-1] != end and ids[-1] in self.tokenizer.all_special_ids:
             ids.pop()
@@ -173,7 +173,7 @@ class SourceEncoder(Encoder):
 
     @staticmethod
     def passage(tokenizer: Any, text: str, most: int) -> Encoded:
-        """A text that is no question: half of its words are read, the rest written, each at most so many tokens."""
+        """Return plain text as a row: half its words are input, half target, each at most `most` tokens."""
         words = re.findall(r"\S+\s*", text)
         first, second = "".join(words[: len(words) // 2]), "".join(words[len(words) // 2 :])
         target = tokenizer(text_target=second)["input_ids"] if second else []
@@ -181,12 +181,12 @@ class SourceEncoder(Encoder):
 
 
 def bare(tokenizer: Any, text: str) -> list[int]:
-    """A text's ids, without what a tokenizer adds before or after."""
+    """Return the ids of a text without special tokens before or after it."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def before(tokenizer: Any) -> list[int]:
-    """What a tokenizer puts before a text, such as a beginning. What it puts after one would end a prompt."""
+    """Return the special tokens before a text. Those after a text are left out, because they would end a prompt."""
     text = "The answer is"
     whole, alone = list(tokenizer(text)["input_ids"]), bare(tokenizer, text)
     starts = (i for i in range(len(whole) - len(alone) + 1) if whole[i : i + len(alone)] == alone)
@@ -194,7 +194,7 @@ def before(tokenizer: Any) -> list[int]:
 
 
 def answer_text(tokenizer: Any, ids: Sequence[int]) -> str:
-    """What the ids of an answer say: without special tokens, outer white space, and ids that stand for nothing."""
+    """Decode the ids of an answer without special tokens, outer white space and unknown ids."""
     # Tokenizers in Rust leave those out themselves; others may raise an error.
     known = len(tokenizer) if getattr(tokenizer, "backend_tokenizer", None) is None else None
     held = [token for token in ids if known is None or token < known]
@@ -202,7 +202,7 @@ def answer_text(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def common_length(lengths: Sequence[int], room: int) -> int:
-    """The length to which the longer of some texts are cut, so that all of them together have this one."""
+    """Return the common length to which longer texts are cut so that all together have the given length."""
     for shorter, length in enumerate(sorted(lengths)):
         if (left := len(lengths) - shorter) * length > room:
             return room // left
@@ -231,7 +231,7 @@ def encode_examples(encoder: Encoder, examples: Sequence[Example]) -> list[Encod
 
 
 def check_whole(encoder: Encoder, examples: Sequence[Example], rows: Sequence[Encoded]) -> None:
-    """Raises `UserError` if an example was shortened and its task says that none may be."""
+    """Raises `UserError` if an example was shortened and its task does not allow that."""
     cut = [example for example, row in zip(examples, rows, strict=True) if row.truncated]
     if not (encoder.facts.whole and cut):
         return
@@ -243,7 +243,7 @@ def check_whole(encoder: Encoder, examples: Sequence[Example], rows: Sequence[En
 
 
 def check_choices(encoder: Encoder, rows: Sequence[Encoded]) -> None:
-    """Raises `UserError` for a choice that the tokenizer makes nothing of, or the same as of another of its row."""
+    """Raises `UserError` for a choice without tokens, or with the same tokens as another choice of its row."""
     nothing, seen = encoder.answer(""), set[tuple[str, ...]]()
     for row in rows:
         if row.words in seen:
@@ -260,7 +260,7 @@ def check_choices(encoder: Encoder, rows: Sequence[Encoded]) -> None:
 
 
 def check_vocabulary(encoder: Encoder, rows: Sequence[Encoded], size: int) -> None:
-    """Raises `UserError` for a token that a model with so many embeddings has none of."""
+    """Raises `UserError` for a token without an embedding."""
     highest = max((max(part) for row in rows for part in (row.prompt, row.target, *row.choices) if part), default=0)
     if highest >= size:
         token = encoder.tokenizer.convert_ids_to_tokens(highest)
@@ -271,7 +271,7 @@ def check_vocabulary(encoder: Encoder, rows: Sequence[Encoded], size: int) -> No
 
 
 def unwritable(encoder: Encoder, examples: Sequence[Example], rows: Sequence[Encoded]) -> str:
-    """How many targets the tokenizer does not give back, in words, with one of them; empty if it gives back all."""
+    """Return a note about targets that do not survive encoding and decoding, with an example; empty if all do."""
     lost = [example.target for example, row in zip(examples, rows, strict=True) if row.unwritable]
     if not lost:
         return ""
@@ -283,7 +283,7 @@ def unwritable(encoder: Encoder, examples: Sequence[Example], rows: Sequence[Enc
 
 
 def _key(encoder: Encoder, examples: Sequence[Example]) -> str | None:
-    """What ids are kept under; none for a tokenizer that is a program, of which there is no telling what it does."""
+    """Return the cache key of ids; none for tokenizers in Python, whose behaviour has no digest."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -295,7 +295,7 @@ def _key(encoder: Encoder, examples: Sequence[Example]) -> str | None:
 
 
 def _read(path: Path) -> list[Encoded] | None:
-    """The kept rows; none if there are none, or if the file was cut short."""
+    """Return the cached rows; none if there are none or the file is truncated."""
     try:
         with np.load(path) as kept:
             ids, ends, truncated, lost = (kept[name].tolist() for name in ("ids", "ends", "truncated", "unwritable"))

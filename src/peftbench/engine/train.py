@@ -1,4 +1,4 @@
-"""The one training loop for all methods: the same rows in the same order, validation as it goes, best step kept."""
+"""The training loop of all methods: the same rows in the same order, regular validation, the best step is kept."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ AfterStep = Callable[[int], None]
 
 @dataclass
 class Trained:
-    """What training found. `memory` is of training steps alone, `reserved_bytes` what a GPU's allocator took for it."""
+    """Results of training. `memory`: of training steps only; `reserved_bytes`: reserved by the allocator of a GPU."""
 
     curve: list[Point] = field(default_factory=list)
     best_step: int = 0
@@ -51,7 +51,7 @@ class Best:
     waited: int = 0
 
     def see(self, step: int, loss: float, state: Callable[[], State]) -> None:
-        """Take a validation into account; the state is asked for only if it is the best."""
+        """Record a validation; `state` is called only if the loss is the lowest so far."""
         self.waited += 1
         if loss < self.loss:
             self.step, self.loss, self.state, self.waited = step, loss, state(), 0
@@ -82,10 +82,10 @@ class Trainer:
         report: ReportProgress,
         trial: Trial | None = None,
     ) -> Trained:
-        """Train on rows, validate as asked, end at the step of the lowest validation loss.
+        """Train on rows, validate regularly, and restore the step with the lowest validation loss.
 
-        Raises `DivergedError` for a loss, gradient or weight that is not finite, `MemoryError` when a single row
-        does not fit, `PrunedError` where a trial is above its ceiling; what was found so far is then in `trained`.
+        Raises `DivergedError` for a loss, gradient or weight that is not finite, `MemoryError` if a single row does not
+        fit, `PrunedError` if a trial exceeds its ceiling; `trained` then has the results so far.
         """
         trained, best, ceilings = self.trained, Best(), dict(trial.ceilings) if trial else {}
         total = total_steps(self.asked, len(train))
@@ -125,7 +125,7 @@ class Trainer:
         return [p for p in self.adapted.model.parameters() if p.requires_grad]
 
     def _batches(self, rows: Sequence[Encoded], total: int) -> Iterator[list[Encoded]]:
-        """`total` batches in the order of the seed, the same for every method."""
+        """Yield `total` batches in the order of the seed, which is the same for every method."""
         order = torch.Generator().manual_seed(stream(self.seed, "order"))
         made = 0
         while True:
@@ -137,7 +137,7 @@ class Trainer:
                 yield [rows[i] for i in shuffled[start : start + self.step_rows]]
 
     def optimizer(self, total: int, rate: float | None = None) -> tuple[Any, Any]:
-        """AdamW and its schedule for so many steps, as `transformers.Trainer` has them; `rate`: in place of its own."""
+        """Return AdamW and its schedule for `total` steps, as in `transformers.Trainer`; `rate` replaces its own."""
         rate = self.rate if rate is None else rate
         own, decay = self.adapted.param_groups, self.asked.weight_decay
         groups = own(rate) if own is not None else [{"params": self.parameters}]
@@ -149,7 +149,7 @@ class Trainer:
         return optimizer, scheduler
 
     def step(self, rows: list[Encoded], optimizer: Any, scheduler: Any, after: AfterStep | None = None) -> float:
-        """One optimiser step; its mean loss per target token. `after` is called with the step's number."""
+        """Make an optimiser step; return its mean loss per target token. `after` gets the number of the step."""
         self.adapted.model.train()
         while True:
             try:
@@ -169,7 +169,7 @@ class Trainer:
         return loss
 
     def update(self, optimizer: Any, scheduler: Any) -> None:
-        """Clip the gradients and use them."""
+        """Clip the gradients and update the weights."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.asked.max_grad_norm or math.inf)
         if norm is not None and not norm.is_meta:
             self._gradients = (self.trained.steps + 1, norm)
@@ -177,7 +177,7 @@ class Trainer:
         scheduler.step()
 
     def _check_gradients(self) -> None:
-        """Raises `DivergedError` if those of the last step were not finite.
+        """Raises `DivergedError` if the gradients of the last step were not finite.
 
         Looked at only here, where something has been waited for already, so that a GPU does not wait once more a step.
         """
@@ -193,7 +193,7 @@ class Trainer:
         device.empty_cache()
 
     def backward(self, rows: list[Encoded]) -> float:
-        """Gradients of the mean loss per target token of rows, and that loss."""
+        """Compute the gradients of the mean loss per target token of rows; return the loss."""
         tokens = sum(len(row.target) for row in rows)
         total = 0.0
         for start in range(0, len(rows), self.micro_rows):
@@ -208,7 +208,7 @@ class Trainer:
 
     @torch.no_grad()
     def loss(self, rows: Sequence[Encoded]) -> float:
-        """Mean cross-entropy in nats per target token, without dropout."""
+        """Return the mean cross-entropy in nats per target token, without dropout."""
         self.adapted.model.eval()
 
         def batch_loss(batch: list[Encoded]) -> list[float]:
@@ -229,7 +229,7 @@ class Trainer:
                     parameter.copy_(state[name])
 
     def _probe(self, rows: Sequence[Encoded]) -> Memory | None:
-        """Two steps on the longest rows, apart from the timed ones; what they change is put back.
+        """Make two untimed steps on the longest rows, and restore everything that they change.
 
         They warm the device up, and find out at once whether the longest rows fit. On a CPU they give the memory:
         following every tensor slows a step. A GPU's allocator counts by itself, over the training steps.
@@ -251,7 +251,7 @@ class Trainer:
 
     @contextmanager
     def _gpu_peak(self, optimizer: Any) -> Iterator[None]:
-        """Raise the peak memory to that of the step within, where a GPU's allocator counts it.
+        """On a GPU, raise the peak memory to that of the enclosed step, as counted by the allocator.
 
         The allocator does not say what bytes are for. Gradients count as large as what is trained, activations as the
         rest of the peak.
@@ -274,7 +274,7 @@ class Trainer:
 
 
 def total_steps(asked: Training, rows: int) -> int:
-    """Optimiser steps of a training on so many rows."""
+    """Return the number of optimiser steps of a training on `rows` rows."""
     if asked.max_steps > 0:
         return asked.max_steps
     step_rows = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
@@ -282,12 +282,12 @@ def total_steps(asked: Training, rows: int) -> int:
 
 
 def warmup_steps(asked: Training, total: int) -> int:
-    """Over how many of so many steps the learning rate rises."""
+    """Return the number of warm-up steps of `total` steps."""
     return int(asked.warmup_steps) if asked.warmup_steps >= 1 else math.ceil(asked.warmup_steps * total)
 
 
 def sparing_norms_and_biases(model: Any, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups, each cut in two: what decays, and the norms and biases that `transformers.Trainer` spares."""
+    """Split each optimiser group: what decays, and norms and biases, which `transformers.Trainer` spares."""
     # Half a second to import, and few runs ask for it.
     from transformers import Trainer as LibraryTrainer
 
@@ -302,12 +302,12 @@ def sparing_norms_and_biases(model: Any, groups: Sequence[dict[str, Any]], decay
 
 
 def validate_every(asked: Training, total: int) -> int:
-    """After how many of so many steps comes a validation."""
+    """Return the number of steps between two validations."""
     return max(1, round(asked.eval_steps * total) if asked.eval_steps < 1 else int(asked.eval_steps))
 
 
 def longest_rows(rows: Sequence[Encoded], count: int) -> list[Encoded]:
-    """The `count` longest rows, the longest last."""
+    """Return the `count` longest rows, the longest last."""
     return sorted(rows, key=lambda row: len(row.prompt) + len(row.target))[-count:]
 
 
@@ -322,7 +322,7 @@ def _point(trained: Trained, seconds: float, train_loss: float, validation_loss:
 
 
 def summed_loss(adapted: Adapted, rows: Sequence[Encoded]) -> Tensor:
-    """Cross-entropy summed over the target tokens of rows; logits are computed for those positions alone."""
+    """Return the cross-entropy summed over the target tokens of rows; only these positions get logits."""
     logits = model_family(adapted.network.config).target_logits(adapted, rows)
     targets = torch.tensor([token for row in rows for token in row.target], device=logits.device)
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
