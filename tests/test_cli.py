@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -476,3 +478,31 @@ def test_weights_that_are_wrong(garden: Garden, tmp_path: Path) -> None:
 def test_a_report_of_nothing(grid: Path, tmp_path: Path) -> None:
     assert_one_line(call("report", "--store", tmp_path), "no results; run a grid first")
     assert_one_line(call("report", grid, "--store", tmp_path), "no results of this grid; run a grid first")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("run de", {"demo", "demo-rates"}),
+        ("run mine", {"mine.toml"}),
+        ("run demo --launcher lo", {"local"}),
+        ("run demo --model pocket-", {"pocket-t5"}),
+        ("plan demo --device h", {"here", "h100-80gb", "h200"}),
+        ("list me", {"methods", "metrics"}),
+        ("show boo", {"boolq"}),
+        ("advise --task boo", {"boolq"}),
+    ],
+)
+def test_the_shell_completes_names(words: str, expected: set[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").touch()
+    asked = {
+        "_PEFTBENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"peftbench {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    code = "import sys; sys.argv[0] = 'peftbench'; from peftbench.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    found = set(done.stdout.split())
+    assert found == expected, done.stderr

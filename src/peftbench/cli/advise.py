@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftbench.cli import shell_completion
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, plug, snapshot_of
 from peftbench.cli.output import console, print_json, say, warn_damaged
 from peftbench.cli.plan import OnDevice
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
 
 
 def advise(
-    model: Annotated[str, typer.Option(help="base model: an alias, a directory, or a Hub id")] = "pocket",
-    task: Annotated[str | None, typer.Option(help="a task of peftbench", metavar="NAME")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="base model: an alias, a directory, or a Hub id", autocompletion=shell_completion.complete_models
+        ),
+    ] = "pocket",
+    task: Annotated[
+        str | None,
+        typer.Option(help="a task of peftbench", metavar="NAME", autocompletion=shell_completion.complete_tasks),
+    ] = None,
     kind: Annotated[
         str | None, typer.Option(help="instead of a task: a kind of task, such as classification, qa, math")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from peftbench.cli import shell_completion
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, held_store, plug
 from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
 from peftbench.core.registry import UserError, did_you_mean
@@ -16,7 +17,11 @@ RUN_COLUMNS = ["id", "model", "method", "method_arguments", "task", "size", "see
 
 def list_units(
     what: Annotated[
-        str, typer.Argument(help="models, methods, tasks, suites, metrics, weights, grids, devices or runs")
+        str,
+        typer.Argument(
+            help="models, methods, tasks, suites, metrics, weights, grids, devices or runs",
+            autocompletion=shell_completion.complete_kinds,
+        ),
     ],
     store: StoreDir = RESULTS,
     plugin: Plugins = None,
@@ -94,6 +99,7 @@ def show(
             help="name of a model, method, task, suite, metric or grid, or the start of a run's id; the kind may come "
             "first, as in `show task cola`",
             metavar="[KIND] NAME",
+            autocompletion=shell_completion.complete_names,
         ),
     ],
     store: StoreDir = RESULTS,

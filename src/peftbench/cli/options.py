@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftbench.cli import shell_completion
 from peftbench.core.registry import UserError, load_plugin
 
 if TYPE_CHECKING:
@@ -16,10 +17,19 @@ if TYPE_CHECKING:
 
 GridFile = Annotated[
     str,
-    typer.Argument(help="name of a ready grid, or a grid file (TOML); write ./NAME to force a file", metavar="GRID"),
+    typer.Argument(
+        help="name of a ready grid, or a grid file (TOML); write ./NAME to force a file",
+        metavar="GRID",
+        autocompletion=shell_completion.complete_grids,
+    ),
 ]
 MaybeGrid = Annotated[
-    str | None, typer.Argument(help="a ready grid, or a grid file; without it, the whole store", metavar="[GRID]")
+    str | None,
+    typer.Argument(
+        help="a ready grid, or a grid file; without it, the whole store",
+        metavar="[GRID]",
+        autocompletion=shell_completion.complete_grids,
+    ),
 ]
 StoreDir = Annotated[Path, typer.Option("--store", help="folder of results", metavar="DIR")]
 
@@ -42,7 +52,12 @@ DataDir = Annotated[
     ),
 ]
 Models = Annotated[
-    list[str] | None, typer.Option("--model", help="model to use instead of the grid's; may be repeated")
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="model to use instead of the grid's; may be repeated",
+        autocompletion=shell_completion.complete_models,
+    ),
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="maximum number of training rows and of test rows per run")
@@ -86,7 +101,14 @@ def _launcher(name: str) -> str:
 
 
 LauncherName = Annotated[
-    str, typer.Option("--launcher", help="where the runs are done", metavar="NAME", callback=_launcher)
+    str,
+    typer.Option(
+        "--launcher",
+        help="where the runs are done",
+        metavar="NAME",
+        callback=_launcher,
+        autocompletion=shell_completion.complete_launchers,
+    ),
 ]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="run failed runs again")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]

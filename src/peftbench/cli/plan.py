@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from peftbench.cli import shell_completion
 from peftbench.cli.options import (
     RESULTS,
     AsJson,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     from peftbench.results.store import Store
 
 OnDevice = Annotated[
-    str, typer.Option("--device", help="device of the runs: here (this machine), or the name of a GPU", metavar="NAME")
+    str,
+    typer.Option(
+        "--device",
+        help="device of the runs: here (this machine), or the name of a GPU",
+        metavar="NAME",
+        autocompletion=shell_completion.complete_devices,
+    ),
 ]
 Page = Annotated[Path | None, typer.Option("--html", help="also write all cells as an HTML page", metavar="FILE")]
 CostsOption = Annotated[
