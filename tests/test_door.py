@@ -114,7 +114,7 @@ def test_generator() -> None:
     source = Source("numbers", generator=count_up)
     found = read_rows(source, "test", count=2)
     assert (found.rows[1], found.origin, found.revision) == ({"split": "test", "n": 1}, "generator", None)
-    with pytest.raises(DataError, match="ask for a number of rows"):
+    with pytest.raises(DataError, match="request a number of rows"):
         read_rows(source, "test")
 
 

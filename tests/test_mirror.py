@@ -142,7 +142,7 @@ def test_a_failure_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.Mo
     done = list(fetch_mirror(wanted(["cola", "rte", "sst2"])[0], tmp_path))
     assert [each.status for each in done] == ["failed", "failed", "failed", "fetched", "fetched", "fetched"]
     assert asked.count(("cola", "validation")) == 0, "a set that cannot be reached is not waited for twice"
-    assert "split 'validation': from the Hub: ConnectionError: Couldn't reach it. To have it, connect" in done[1].why
+    assert "split 'validation': from the Hub: ConnectionError: Couldn't reach it. To load it, connect" in done[1].why
     assert sorted(path.parent.name for path in tmp_path.rglob("*.parquet")) == ["rte", "sst2", "sst2"]
     assert sum(each.status != "failed" for each in done) == len(manifest(tmp_path))
 

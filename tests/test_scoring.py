@@ -54,7 +54,7 @@ def cli(*arguments: Any) -> tuple[int, str, str]:
         ("macro_f1", {}, "needs labels of the task"),
         ("matthews", {}, "needs labels of the task"),
         ("multirc_f1a", {"labels": WORDS[:2]}, "needs a positive label of the task"),
-        ("final_number", {}, "cannot be had: there is no row that it can score"),
+        ("final_number", {}, "is not available: there is no row that it can score"),
     ],
 )
 def test_a_metric_that_cannot_work_is_refused_when_the_grid_is_read(
@@ -176,8 +176,8 @@ def test_rows_that_were_not_seen_when_the_grid_was_read_are_looked_at_before_tra
             Example({}, "7"),
             "'pearson' fails on right answers: ValueError: row 1: reference '7' is no number from 0 to 5",
         ),
-        ("gsm8k", Example({}, "seven"), "'final_number' cannot be had: there is no row that it can score"),
-        ("samsum", Example({}, "..."), "'rouge_l' cannot be had: there is no row that it can score"),
+        ("gsm8k", Example({}, "seven"), "'final_number' is not available: there is no row that it can score"),
+        ("samsum", Example({}, "..."), "'rouge_l' is not available: there is no row that it can score"),
         ("mmlu", Example({}, "A", details={"subject": ""}), "'subject_accuracy' needs details['subject'] of every row"),
     ],
 )
