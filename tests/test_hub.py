@@ -150,7 +150,7 @@ def test_fetch_goes_on_after_failures_and_resumes(place: Place) -> None:
     assert f"Revision '{TASKS['boolq'].facts.source.revision}' doesn't exist" in boolq["why"]
     assert "BuilderConfig 'rte' not found" in rte["why"]
     assert all(
-        one["why"].endswith("To have it, correct the task's source, then repeat the command") for one in (boolq, rte)
+        one["why"].endswith("To load it, correct the task's source and repeat the command") for one in (boolq, rte)
     )
 
     place.serve("boolq")
@@ -176,7 +176,7 @@ def test_fetch_over_a_dropped_connection(place: Place) -> None:
     assert (code, {one["status"] for one in done.values()}) == (2, {"failed"})
     for one in done.values():
         assert "\n" not in one["why"]
-        assert one["why"].endswith("To have it, connect to the Hub, then repeat the command")
+        assert one["why"].endswith("To load it, connect to the Hub and repeat the command")
     assert not list((place.root / "mirror").rglob("*.parquet*"))
     place.hub.faults.clear()
     code, done = place.fetch("sst2")

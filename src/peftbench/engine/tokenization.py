@@ -80,7 +80,8 @@ class Encoder:
         """Return the row with the encoded choices of its example; equal texts are encoded once."""
         words = example.choices or self.facts.labels
         for word in words:
-            self._choices.setdefault(word, self.answer(word))
+            if word not in self._choices:
+                self._choices[word] = self.answer(word)
         return replace(row, choices=tuple(self._choices[word] for word in words), words=words)
 
     def prompt(self, fields: Mapping[str, str]) -> list[int]:

@@ -115,17 +115,20 @@ def forward(
         if accepts(network, "position_ids") and _padded_on_the_left(mask):
             seen = mask.shape[1] - ids.shape[1] - virtual
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, seen:]
-    wanted: Tensor | int = 1 if cached else 0
-    if keep is not None:
-        wanted = torch.nn.functional.pad(keep, (virtual, 0)) if isinstance(keep, Tensor) else keep
+    last = keep is None and cached and not ids.is_meta
+    if last:
+        # As a mask, not as a number: of a slice, torch multiplies each row with a copy of the head's weights.
+        keep = torch.zeros_like(ids, dtype=torch.bool)
+        keep[:, -1] = True
+    wanted = torch.nn.functional.pad(keep, (virtual, 0)) if isinstance(keep, Tensor) else keep or 0
     if accepts(network, "use_cache"):
         inputs["use_cache"] = cached or adapted.prefix is not None
     if accepts(network, "logits_to_keep"):
         out = network(**inputs, logits_to_keep=wanted)
-        return out.logits, _cache(network, out), mask
+        return out.logits[:, None] if last else out.logits, _cache(network, out), mask
     out = network(**inputs)
     logits = out.logits[wanted] if isinstance(wanted, Tensor) else out.logits[:, -wanted:]
-    return logits, _cache(network, out), mask
+    return logits[:, None] if last else logits, _cache(network, out), mask
 
 
 def _padded_on_the_left(mask: Tensor) -> bool:
