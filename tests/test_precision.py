@@ -105,7 +105,7 @@ def test_every_known_model_tells_its_shape() -> None:
     assert layer_shape({}) is None
 
 
-@pytest.mark.parametrize(("ratio", "expected"), [(1.29, "fp32"), (1.31, "bf16")])
+@pytest.mark.parametrize(("ratio", "expected"), [(1.69, "fp32"), (1.71, "bf16")])
 def test_a_shape_is_measured_once(ratio: float, expected: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: False)
     monkeypatch.setattr(precision, "bf16_speed_up", lambda _shape: ratio)

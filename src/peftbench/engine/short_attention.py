@@ -14,7 +14,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "short_attention"
-LONGEST = 256
+LONGEST = 192
 """Positions of keys up to which the products are used."""
 KNOWN = {"dropout", "scaling", "is_causal", "position_ids", "sliding_window", "use_cache", "cache_position"}
 """Arguments that are used here, or that change nothing: windows and padding are in the mask."""
@@ -25,9 +25,12 @@ def short_attention(
 ) -> tuple[Tensor, None]:
     """Return the attention of queries [rows, heads, length, width] as [rows, length, heads, width].
 
-    The arguments are those of attention functions of `transformers`. Whatever is not plain attention in bfloat16 goes
-    to the function of torch: with dropout or long rows, too.
+    The arguments are those of attention functions of `transformers`, on a CPU. Attention with dropout, of long rows or in
+    float32 goes to the function of torch.
     """
+    if query.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
+        # As autocast does for torch's function.
+        query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
     given = {name for name, argument in asked.items() if argument is not None and argument is not False}
     plain = query.dtype == torch.bfloat16 and not asked.get("dropout") and given <= KNOWN
     if not plain or key.shape[2] > LONGEST:

@@ -196,7 +196,8 @@ def _short(
     if key.shape[2] > LONGEST:
         return _fused(module, query, key, value, mask, **asked)
     groups = getattr(module, "num_key_value_groups", 1)
-    key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    query = query.bfloat16()
+    key, value = (x.bfloat16().repeat_interleave(groups, 1) for x in (key, value))
     return by_products(query, key, value, mask, asked.get("scaling"), causal=True), None
 
 
