@@ -25,8 +25,8 @@ def short_attention(
 ) -> tuple[Tensor, None]:
     """Return the attention of queries [rows, heads, length, width] as [rows, length, heads, width].
 
-    The arguments are those of attention functions of `transformers`, on a CPU. Attention with dropout, of long rows or in
-    float32 goes to the function of torch.
+    The arguments are those of attention functions of `transformers`, on a CPU. Attention with dropout, of long rows or
+    in float32 goes to the function of torch.
     """
     if query.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
         # As autocast does for torch's function.
