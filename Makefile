@@ -32,7 +32,10 @@ generate: $(VENV)/ready  ## rebuild what is made from code: tables of the docs, 
 	$(BIN)/python tools/generate.py
 
 bench: $(VENV)/ready  ## measured ratios; see docs/benchmarks.md
+	$(BIN)/python bench/precision.py
+	$(BIN)/python bench/grid.py
 	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/stores.py
 	$(BIN)/python bench/orders.py
 	$(BIN)/peftbench calibrate
 	$(BIN)/python bench/forecasts.py
