@@ -44,8 +44,10 @@ def command(grid: Path, store: Path, *more: str | Path) -> list[str]:
 
 
 def started(given: list[str], **environment: str) -> "subprocess.Popen[str]":
-    # A shell lets what it starts with `&` ignore Ctrl-C, these tests too, and children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell lets what it starts with `&` ignore Ctrl-C, and `nohup` a hang-up; children inherit that, these tests too.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(
         given,
         stdout=subprocess.DEVNULL,
@@ -54,7 +56,8 @@ def started(given: list[str], **environment: str) -> "subprocess.Popen[str]":
         start_new_session=True,
         env=os.environ | environment,
     )
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return process
 
 

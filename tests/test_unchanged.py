@@ -184,7 +184,13 @@ def test_a_run_after_one_that_left_things_changed_answers_as_in_a_fresh_store(tm
     """Each of the bad methods and an ordinary one by turns, in one worker."""
     # One of them patches a function of ours, by the name that it had when the case was written.
     text = (CASES / "faults" / "bad_methods.py").read_text()
-    text = text.replace("peftbench.tasks.scoring", "peftbench.tasks._scoring").replace("e.scored", "e.score_task")
+    for then, now in (
+        ("peftbench.tasks.scoring", "peftbench.tasks._scoring"),
+        ("peftbench.experiment", "peftbench.single_run"),
+        ("e.scored", "e.score_task"),
+    ):
+        assert then in text
+        text = text.replace(then, now)
     plugin = tmp_path / "bad_methods.py"
     plugin.write_text(text)
     grid = (
