@@ -4,7 +4,7 @@ The grid: three methods on three tasks with two seeds; 256 training rows, 40 ste
 answers of 64 test rows generated greedily. All ways get the same training, validation and test rows, learning rates,
 schedule and adapter settings, keep the step of the lowest validation loss, and have one thread a process:
 
-- `peftbench`: the command `peftbench run` with its defaults, and with one worker;
+- `peftbench`: the command `peftbench run` with its defaults, in float32, and in float32 with one worker;
 - `trainer, one process`: `Trainer` with checkpoints and `load_best_model_at_end`, then `generate` in batches of 8; the
   model is loaded for each cell;
 - `trainer, a process a cell`: the same with a new interpreter for each cell, as scripts of benchmarks do;
@@ -13,7 +13,7 @@ schedule and adapter settings, keep the step of the lowest validation loss, and 
   of its own): a process a cell, without validations, as it has none by default.
 
 The rows come to `Trainer` as token ids, so it has no tokenizing to do. The ways take turns; the table has the medians
-over the repeats and the ranges, the mean score over all cells, and this machine's facts.
+over the repeats and the ranges, the mean scores over all cells and over those of LoRA, and this machine's facts.
 """
 
 import json
@@ -29,6 +29,8 @@ from typing import Any
 
 METHODS = {"lora": 2e-3, "ia3": 0.1, "lntuning": 3e-2}
 """With the learning rate of each."""
+Scored = tuple[str, float]
+"""Method and score of a cell."""
 TASKS = ("pocket_topic", "pocket_arithmetic", "pocket_data_to_text")
 SEEDS = (0, 1)
 ROWS, STEPS, BATCH, TEST_ROWS, VALIDATIONS, VALIDATION_ROWS = 256, 40, 8, 64, 4, 32
@@ -38,6 +40,7 @@ tasks = {json.dumps(TASKS)}
 sizes = [{ROWS}]
 seeds = {list(SEEDS)}
 [train]
+precision = "PRECISION"
 max_steps = {STEPS}
 per_device_train_batch_size = {BATCH}
 eval_steps = {STEPS // VALIDATIONS}
@@ -158,7 +161,7 @@ def with_trainer(cell: dict[str, Any]) -> list[str]:
 
 
 def trainer_process(file: str) -> None:
-    """Do the cells of a JSON file with the library and write their answers beside it."""
+    """Run the cells of a JSON file with the library and write their answers beside it."""
     import torch
 
     torch.set_num_threads(1)
@@ -166,19 +169,19 @@ def trainer_process(file: str) -> None:
     Path(file).with_suffix(".answers").write_text(json.dumps(found))
 
 
-def by_trainer(chosen: list[dict[str, Any]], folder: Path, *, a_process_each: bool) -> float:
-    """Do the cells with the library in one process or in one each; the mean score."""
+def by_trainer(chosen: list[dict[str, Any]], folder: Path, *, a_process_each: bool) -> list[Scored]:
+    """Run the cells with the library, in one process or in one each; return method and score of each cell."""
     answers: list[list[str]] = []
     for number, part in enumerate([[cell] for cell in chosen] if a_process_each else [chosen]):
         file = folder / f"cells-{number}.json"
         file.write_text(json.dumps(part))
         run([sys.executable, __file__, "--cells", str(file)])
         answers += json.loads(file.with_suffix(".answers").read_text())
-    return statistics.fmean(score(cell, found) for cell, found in zip(chosen, answers, strict=True))
+    return [(cell["method"], score(cell, found)) for cell, found in zip(chosen, answers, strict=True)]
 
 
-def by_peft_factory(chosen: list[dict[str, Any]], folder: Path, program: str) -> float:
-    """Do cells of LoRA with PEFT-Factory, a process each; the mean score."""
+def by_peft_factory(chosen: list[dict[str, Any]], folder: Path, program: str) -> list[Scored]:
+    """Run cells of LoRA with PEFT-Factory, a process each; return method and score of each cell."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(chosen[0]["model"])
@@ -189,7 +192,7 @@ def by_peft_factory(chosen: list[dict[str, Any]], folder: Path, program: str) ->
     config = json.loads((model / "config.json").read_text())
     config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
     (model / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
-    scores = []
+    scores: list[Scored] = []
     for number, cell in enumerate(chosen):
         place = folder / str(number)
         place.mkdir()
@@ -234,8 +237,8 @@ def by_peft_factory(chosen: list[dict[str, Any]], folder: Path, program: str) ->
         run([program, "train", str(place / "run.json")])
         lines = (place / "out" / "generated_predictions.jsonl").read_text().splitlines()
         answers = [json.loads(line)["predict"].removesuffix(tokenizer.eos_token).strip() for line in lines]
-        scores.append(score(cell, answers))
-    return statistics.fmean(scores)
+        scores.append((cell["method"], score(cell, answers)))
+    return scores
 
 
 def score(cell: dict[str, Any], answers: list[str]) -> float:
@@ -249,16 +252,16 @@ def score(cell: dict[str, Any], answers: list[str]) -> float:
     return float(next(iter(score_task(task, examples, answers).scores.values())).value or 0.0)
 
 
-def by_peftbench(folder: Path, workers: int) -> float:
-    """Do the grid with the command line; the mean score."""
+def by_peftbench(folder: Path, workers: int, precision: str) -> list[Scored]:
+    """Run the grid with the command line; return method and score of each cell."""
     import peftbench
 
     grid, store = folder / "grid.toml", folder / "store"
-    grid.write_text(GRID)
+    grid.write_text(GRID.replace("PRECISION", precision))
     run([sys.executable, "-m", "peftbench", "run", str(grid), "--store", str(store), "--workers", str(workers)])
     table = peftbench.table(store)
     assert (table["status"] == "ok").all(), table[["method", "task", "error"]]
-    return float(table["score"].mean())
+    return list(zip(table["method"], table["score"], strict=True))
 
 
 def run(command: list[str]) -> None:
@@ -275,8 +278,9 @@ def main(repeats: int) -> None:
 
     chosen = cells("pocket")
     ways: dict[str, Any] = {
-        "peftbench, defaults": lambda folder: by_peftbench(folder, 0),
-        "peftbench, one worker": lambda folder: by_peftbench(folder, 1),
+        "peftbench, defaults": lambda folder: by_peftbench(folder, 0, "auto"),
+        "peftbench, float32": lambda folder: by_peftbench(folder, 0, "fp32"),
+        "peftbench, float32, one worker": lambda folder: by_peftbench(folder, 1, "fp32"),
         "trainer, one process": lambda folder: by_trainer(chosen, folder, a_process_each=False),
         "trainer, a process a cell": lambda folder: by_trainer(chosen, folder, a_process_each=True),
     }
@@ -286,7 +290,7 @@ def main(repeats: int) -> None:
         ways["peft-factory, LoRA"] = lambda folder: by_peft_factory(of_lora, folder, program)
         counts["peft-factory, LoRA"] = len(of_lora)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    scores: dict[str, float] = {}
+    scores: dict[str, list[Scored]] = {}
     for _ in range(repeats):
         for name, way in ways.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -297,13 +301,15 @@ def main(repeats: int) -> None:
     lines = [
         f"{len(chosen)} cells, {repeats} repeats, {machine_facts()['cpu']}, {machine_facts()['cores']} cores",
         "",
-        "| way | s a cell | range | times peftbench | mean score |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| way | s a cell | range | times peftbench | mean score | of LoRA |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, taken in seconds.items():
         middle = statistics.median(taken)
+        of_all = "–" if counts[name] < len(chosen) else f"{statistics.fmean(each for _, each in scores[name]):.1f}"
+        of_lora = statistics.fmean(each for method, each in scores[name] if method == "lora")
         lines.append(
-            f"| {name} | {middle:.2f} | {min(taken):.2f}–{max(taken):.2f} | {middle / first:.1f} | {scores[name]:.1f} |"
+            f"| {name} | {middle:.2f} | {min(taken):.2f}–{max(taken):.2f} | {middle / first:.1f} | {of_all} | {of_lora:.1f} |"
         )
     sys.stdout.write("\n".join(lines) + "\n")
 

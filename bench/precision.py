@@ -2,24 +2,25 @@
 
 One thread; the ways take turns. A line of JSON for each measurement: how many times as fast a layer is in bfloat16, by
 its shape; milliseconds of attention, forward and backward, by torch and by products; tokens per second of training the
-pocket model.
+pocket model, and narrower models of five layers with random weights.
 """
 
 import json
-import statistics
 import sys
-import time
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from engine import medians
 from torch.nn import functional
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from peftbench.core import device
 from peftbench.core.spec import Training
 from peftbench.engine.base_model import Base
+from peftbench.engine.bf16_cpu_attention import by_products
 from peftbench.engine.precision import bf16_speed_up
-from peftbench.engine.short_attention import by_products
 from peftbench.engine.tokenization import Encoder, encode_examples
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
@@ -27,22 +28,11 @@ from peftbench.models import find
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
 
-REPEATS = 7
-SHAPES = ((32, 64), (64, 128), (128, 512), (256, 640), (576, 1536), (1024, 2816))
+NARROW = ((64, 128), (96, 256), (128, 256), (128, 512))
+SHAPES = ((32, 64), *NARROW, (256, 640), (576, 1536), (1024, 2816))
+"""Hidden size and feed-forward size."""
 ATTENTION = ((8, 4, 64, 64), (8, 9, 128, 64), (8, 9, 256, 64), (4, 9, 512, 64))
 """Rows, heads, length, width."""
-
-
-def medians(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each way, taken in turns after a warm-up."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(REPEATS + 1):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            if round_:
-                taken[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def tell(what: str, found: dict[str, Any]) -> None:
@@ -74,12 +64,30 @@ def attention(shape: tuple[int, int, int, int]) -> dict[str, float]:
     return {name: round(1000 * seconds, 2) for name, seconds in medians(ways).items()}
 
 
-def training(method: str) -> dict[str, int]:
+def narrow(shape: tuple[int, int], folder: str) -> str:
+    """Save a decoder of this shape with random weights and pocket's tokenizer; return the folder."""
+    tokenizer = AutoTokenizer.from_pretrained(find("pocket").source)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape[0],
+        intermediate_size=shape[1],
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def training(method: str, model: str) -> dict[str, int]:
     """Tokens per second of training steps of 8 rows of pocket_sentiment."""
     task, tokens = TASKS["pocket_sentiment"], 0
     ways: dict[str, Callable[[], object]] = {}
     for name, precision in (("fp32", "fp32"), ("bf16, attention of torch", "bf16"), ("bf16", "bf16")):
-        base = Base(find("pocket"), "bf16" if precision == "bf16" else "fp32")
+        base = Base(find(model), "bf16" if precision == "bf16" else "fp32")
         if name.endswith("torch"):
             base.model.set_attn_implementation("sdpa")
         encoder = Encoder(base.tokenizer, task.facts, 256)
@@ -109,7 +117,10 @@ def main() -> None:
     for sizes in ATTENTION:
         tell(f"attention {sizes}", attention(sizes))
     for method in ("lora", "ia3", "full"):
-        tell(f"training, {method}", training(method))
+        tell(f"training, {method}, pocket", training(method, "pocket"))
+    for shape in NARROW:
+        with tempfile.TemporaryDirectory() as folder:
+            tell(f"training, lora, {shape[0]} × {shape[1]}", training("lora", narrow(shape, folder)))
 
 
 if __name__ == "__main__":

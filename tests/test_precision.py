@@ -1,20 +1,23 @@
 """Which precision runs have, and that attention in bfloat16 on a CPU is the same function."""
 
 import json
+import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import peftbench
 from peftbench.core import device
 from peftbench.core.spec import RunSpec
-from peftbench.engine import precision, short_attention
+from peftbench.engine import bf16_cpu_attention, precision
 from peftbench.engine.base_model import Base
 from peftbench.engine.precision import Precision, bf16_speed_up, decide_precision, decided_precision, layer_shape
 from peftbench.engine.tokenization import Encoded
@@ -53,7 +56,7 @@ def decide(cache: Path, shape: tuple[int, int], what: str) -> None:
     mask=st.sampled_from(["none", "boolean", "added"]),
     seed=st.integers(0, 99),
 )
-def test_short_attention_is_the_function_of_torch(
+def test_bf16_cpu_attention_is_the_function_of_torch(
     rows: int, length: int, before: int, groups: int, mask: str, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -65,7 +68,7 @@ def test_short_attention_is_the_function_of_torch(
     seen = torch.ones(length, before + length, dtype=torch.bool).tril(before).expand(rows, 1, -1, -1).clone()
     given_mask = {"none": None, "boolean": seen, "added": torch.where(seen, 0.0, -1e9).bfloat16()}[mask]
     found = []
-    for attend in (short_attention.short_attention, sdpa_attention_forward):
+    for attend in (bf16_cpu_attention.bf16_cpu_attention, sdpa_attention_forward):
         inputs = [x.bfloat16().requires_grad_() for x in (query, key, value)]
         q, k, v = inputs
         out, _ = attend(module, q, k, v, given_mask, scaling=0.3)
@@ -78,21 +81,25 @@ def test_short_attention_is_the_function_of_torch(
 
 @pytest.mark.parametrize(
     ("dtype", "length", "more"),
-    [(torch.float32, 4, {}), (torch.bfloat16, short_attention.LONGEST + 1, {}), (torch.bfloat16, 4, {"dropout": 0.5})],
+    [
+        (torch.float32, 4, {}),
+        (torch.bfloat16, bf16_cpu_attention.LONGEST + 1, {}),
+        (torch.bfloat16, 4, {"dropout": 0.5}),
+    ],
 )
-def test_what_is_not_short_attention_in_bfloat16_goes_to_torch(
+def test_what_is_not_bf16_cpu_attention_in_bfloat16_goes_to_torch(
     dtype: torch.dtype, length: int, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(short_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
+    monkeypatch.setattr(bf16_cpu_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
     x = torch.randn(1, 2, length, 8, dtype=dtype)
-    assert short_attention.short_attention(SimpleNamespace(), x, x, x, None, **more)[0] == "torch's"
+    assert bf16_cpu_attention.bf16_cpu_attention(SimpleNamespace(), x, x, x, None, **more)[0] == "torch's"
 
 
 def test_an_argument_that_is_not_known_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a model of tomorrow asks of its attention is not left out."""
-    monkeypatch.setattr(short_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
+    monkeypatch.setattr(bf16_cpu_attention, "sdpa_attention_forward", lambda *_args, **_asked: ("torch's", None))
     x = torch.randn(1, 2, 4, 8, dtype=torch.bfloat16)
-    assert short_attention.short_attention(SimpleNamespace(), x, x, x, None, position_bias=x)[0] == "torch's"
+    assert bf16_cpu_attention.bf16_cpu_attention(SimpleNamespace(), x, x, x, None, position_bias=x)[0] == "torch's"
 
 
 def test_every_known_model_tells_its_shape() -> None:
@@ -118,8 +125,47 @@ def test_a_shape_is_measured_once(ratio: float, expected: str, cache: Path, monk
     assert decided_precision((64, 96), 1) is None
 
 
-def test_the_measurement_is_a_ratio_of_times() -> None:
-    assert 0.05 < bf16_speed_up((64, 96)) < 50
+def test_the_measurement_is_the_ratio_of_float32_to_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 0.02, torch.bfloat16: 0.005}
+    monkeypatch.setattr(precision, "_layer_step", lambda _shape, dtype: lambda: time.sleep(seconds[dtype]))
+    assert bf16_speed_up((64, 96)) == pytest.approx(4, rel=0.2)
+
+
+def test_both_precisions_of_the_measured_layer_compute_the_same() -> None:
+    gradients = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        (found,) = cast("tuple[torch.Tensor]", precision._layer_step((64, 96), dtype)())
+        gradients[dtype] = found.float()
+    torch.testing.assert_close(gradients[torch.bfloat16], gradients[torch.float32], rtol=0.1, atol=0.2)
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_configuration_that_leaves_out_its_defaults_has_a_shape(tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    """As files of composite models do."""
+    folder = shutil.copytree(tiny_models["llama"], tmp_path / "short")
+    facts = json.loads((folder / "config.json").read_text())
+    for name in ("hidden_size", "intermediate_size"):
+        facts.pop(name)
+    (folder / "config.json").write_text(json.dumps(facts))
+    expected = layer_shape(AutoConfig.from_pretrained(folder).to_dict())
+    assert expected is not None
+    assert capacity._shape(str(folder), find(str(folder)).version) == expected
+
+
+def test_a_board_of_two_precisions_says_so(cache: Path, tmp_path: Path, tiny_models: dict[str, Path]) -> None:
+    """A store that was begun in float32 is continued in bfloat16."""
+    said = []
+    for chosen, method in (("fp32", "none"), ("bf16", "bitfit")):
+        decide(cache, (64, 96), chosen)
+        peftbench.run(
+            GRID | {"models": [str(tiny_models["llama"])], "methods": [method]},
+            tmp_path / "store",
+            workers=1,
+            progress=False,
+        )
+        peftbench.load_results(tmp_path / "store").report(tmp_path / "out")
+        said.append((tmp_path / "out" / "leaderboard.md").read_text())
+    assert ["The runs differ in precision (bf16, fp32)" in text for text in said] == [False, True]
 
 
 @pytest.mark.parametrize("chosen", ["fp32", "bf16"])
@@ -166,21 +212,21 @@ def test_the_real_measurement_is_kept(tiny_models: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen", "gpt2"])
-def test_a_base_in_bfloat16_uses_short_attention_on_a_cpu(
+def test_a_base_in_bfloat16_uses_bf16_cpu_attention_on_a_cpu(
     architecture: str, tiny_models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "has_gpu", lambda: False)
     used: list[torch.Tensor] = []
-    by_products = short_attention.by_products
+    by_products = bf16_cpu_attention.by_products
 
     def watched(query: torch.Tensor, *others: Any, causal: bool) -> torch.Tensor:
         used.append(query)
         return by_products(query, *others, causal=causal)
 
-    monkeypatch.setattr(short_attention, "by_products", watched)
+    monkeypatch.setattr(bf16_cpu_attention, "by_products", watched)
     rows = [Encoded([5, 6, 7, 8], [9, 1]), Encoded([5, 6], [9, 1])]
     found = {}
-    asked: list[tuple[Precision, str]] = [("fp32", "sdpa"), ("bf16", short_attention.NAME)]
+    asked: list[tuple[Precision, str]] = [("fp32", "sdpa"), ("bf16", bf16_cpu_attention.NAME)]
     for how, attention in asked:
         base = Base(find(str(tiny_models[architecture])), how)
         assert base.facts()["attention"] == attention

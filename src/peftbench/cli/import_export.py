@@ -14,7 +14,7 @@ from peftbench.cli.options import (
     Plugins,
     Size,
     StoreDir,
-    expanded,
+    grid_search,
     held_store,
     open_store,
     plug,
@@ -84,7 +84,8 @@ def export(
 
     plug(plugin)
     place = snapshot_of(store)
-    wanted = ids_of(expanded(grid, (model, limit, size), place)) if grid else None
+    search = grid_search(grid, place, models=model, limit=limit, size=size) if grid else None
+    wanted = ids_of(search.asked()) if search else None
     held_store(store)
     written = write(place, to, form, wanted)
     warn_damaged(place.damaged)

@@ -142,15 +142,12 @@ def held_store(root: Path, *, result_files_only: bool = False) -> "Store":
     return snapshot_of(root, result_files_only=result_files_only).existing()
 
 
-Cut = tuple[list[str] | None, int | None, str | None]
-"""Models instead of the grid's, the maximum number of rows, and the edition of the grid."""
-
-
-def grid_search(grid: str, cut: Cut, place: "Store") -> "Search":
-    """The runs that a grid asks for, given the results in a store."""
+def grid_search(
+    grid: str, place: "Store", *, models: list[str] | None, limit: int | None, size: str | None
+) -> "Search":
+    """The runs that a grid asks for, given the results in a store; the other arguments are those of `peftbench.run`."""
     from peftbench.tuning import search
 
-    models, limit, size = cut
     say_shadowed(grid, models or ())
     return search(grid, place.run_results(), models or (), limit, size)
 
@@ -165,11 +162,6 @@ def say_shadowed(grid: str, models: Sequence[str]) -> None:
         for name in given:
             if name in names and Path(name).exists():
                 say(f"{name}: using peftbench's {kind}; write ./{name} for the file or folder here", stderr=True)
-
-
-def expanded(grid: str, cut: Cut, place: "Store") -> "list[RunSpec]":
-    """The runs of a grid, as far as the results in a store determine them."""
-    return grid_search(grid, cut, place).asked()
 
 
 def ids(specs: "list[RunSpec]") -> set[str]:

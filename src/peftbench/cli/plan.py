@@ -71,7 +71,7 @@ def plan(
     """
     plug(plugin)
     place = snapshot_of(store)
-    search = grid_search(grid, (model, limit, size), place)
+    search = grid_search(grid, place, models=model, limit=limit, size=size)
     specs = search.whole()
     missing = ids(specs) - search.results.keys()
     warn_damaged(place.damaged)

@@ -69,7 +69,7 @@ def run(
     plugins = plug(plugin)
     options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins, seconds(timeout))
     before = snapshot_of(store)
-    search = grid_search(grid, (model, limit, size), before)
+    search = grid_search(grid, before, models=model, limit=limit, size=size)
     warn(before.missing(search.stand_ins()), options.data, workers)
     run_and_report(
         search, open_store(store), options, grid, launcher=launcher, retry_failed=retry_failed, as_json=as_json
@@ -88,7 +88,7 @@ def status(
     """Count runs by status, and show why some failed."""
     plug(plugin)
     place = snapshot_of(store, result_files_only=True)
-    search = grid_search(grid, (model, limit, size), place) if grid else None
+    search = grid_search(grid, place, models=model, limit=limit, size=size) if grid else None
     held_store(store)
     wanted = ids(search.asked()) if search else None
     entries = [entry for id_, entry in place.entries().items() if wanted is None or id_ in wanted]

@@ -11,11 +11,11 @@ from transformers.utils import logging
 from peftbench.core import device
 from peftbench.core.registry import UserError
 from peftbench.engine.base_integrity import ModelState, model_checksum, tensor_digest
+from peftbench.engine.bf16_cpu_attention import use_bf16_cpu_attention
 from peftbench.engine.decode_strategy import Decoding
 from peftbench.engine.families import max_positions, model_family
 from peftbench.engine.precision import Precision
 from peftbench.engine.quantization import Quantise, keep_exact, loading
-from peftbench.engine.short_attention import use_short_attention
 from peftbench.engine.tokenization import Encoded, Encoder
 from peftbench.methods import Adapted
 from peftbench.models import Model, is_commit
@@ -74,7 +74,7 @@ class Base:
         model = (model if quantised else model.to(device.current_device())).requires_grad_(False).eval()
         keep_exact(model)
         if self.dtype == torch.bfloat16 and not device.has_gpu():
-            use_short_attention(model)
+            use_bf16_cpu_attention(model)
         # What adapters say they were made for, in place of a path of this machine.
         model.name_or_path = self.ref.address
         self.load_seconds = time.perf_counter() - started

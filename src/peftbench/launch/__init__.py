@@ -39,8 +39,8 @@ class Options:
 
     `threads` of each worker: one suits small models, and another number changes the last digits of results on a CPU.
     `timeout`: maximum seconds of a run; by default `peftbench.launch.time_limits` decides. `replace`: by run id, the
-    existing results to replace. `precisions`: by model name, that of runs which ask for "auto"; by
-    default the launcher chooses (`peftbench.engine.precision`).
+    existing results to replace. `precisions`: by model name, the precision of runs with "auto"; by default the launcher
+    chooses it (`peftbench.engine.precision`).
     """
 
     data: Path | None = None

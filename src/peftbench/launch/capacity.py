@@ -42,9 +42,9 @@ def _weights(name: str) -> int:
 
 
 def chosen_precisions(specs: Sequence[RunSpec], options: Options) -> dict[str, Precision]:
-    """Return the precision of each model of the runs that leave it open, by name; `options` may fix some.
+    """Return the precision of each model whose runs have `precision = "auto"`, by name; `options` may fix some.
 
-    What is not known of this machine is measured, in a process of its own. Raises `UserError` if that fails.
+    A shape without a decision is measured in a separate process. Raises `UserError` if that fails.
     """
     chosen: dict[str, Precision] = dict(options.precisions)
     for name, version in {(spec.model.name, spec.model.version) for spec in specs if spec.train.precision == "auto"}:
@@ -56,12 +56,19 @@ def chosen_precisions(specs: Sequence[RunSpec], options: Options) -> dict[str, P
 
 
 def _shape(name: str, version: int | str) -> Shape | None:
-    """The shape of a model's layers; none if its configuration cannot be read, as a run will say."""
+    """Return the shape of a model's layers; none if its configuration cannot be read, which its runs will report."""
     try:
         model = at(name, version)
         if model.directory is not None:
-            return layer_shape(json.loads((model.directory / "config.json").read_bytes()))
-        return layer_shape(cached_config(model.source, model.revision) or model.config or {})
+            config = json.loads((model.directory / "config.json").read_bytes())
+        else:
+            config = cached_config(model.source, model.revision) or model.config or {}
+        if shape := layer_shape(config):
+            return shape
+        # A file may leave out what its class has by default.
+        from transformers import AutoConfig
+
+        return layer_shape(AutoConfig.from_pretrained(model.source, revision=model.revision).to_dict())
     except (OSError, ValueError, UserError):
         return None
 

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from peftbench.core import device
 from peftbench.core.spec import Training
 from peftbench.engine.families import model_family
-from peftbench.engine.precision import decide_precision, layer_shape
+from peftbench.engine.precision import computes_in_bf16
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import METHODS
@@ -76,15 +76,9 @@ def fit(counts: list[Counts], seconds: list[float]) -> tuple[float, float, float
     return (float(found[0]), float(found[1]), float(found[2]))
 
 
-def computes_low(config: Any) -> bool:
-    """Whether this machine computes a model of this configuration in bfloat16."""
-    shape = layer_shape(config.to_dict())
-    return shape is not None and decide_precision(shape, torch.get_num_threads()) == "bf16"
-
-
 def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> Counts:
     """What a step counts."""
-    low = computes_low(config)
+    low = computes_in_bf16(config, torch.get_num_threads())
     adapted = on_meta(fused(config), method, arguments, torch.bfloat16 if low else torch.float32)
     for parameter in adapted.model.parameters():
         if parameter.requires_grad:
@@ -94,7 +88,7 @@ def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchSh
 
 def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> float:
     """Seconds of a step, the median of some, after two that are not counted."""
-    low = computes_low(config)
+    low = computes_in_bf16(config, torch.get_num_threads())
     network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
     adapted = METHODS[method].function(network.to(device.current_device()).requires_grad_(False), **arguments)
     for parameter in adapted.model.parameters():

@@ -27,7 +27,7 @@ from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.engine.merging import is_possible
 from peftbench.engine.peak_memory import Memory
-from peftbench.engine.precision import decide_precision, layer_shape
+from peftbench.engine.precision import computes_in_bf16
 from peftbench.engine.quantization import packed_bytes
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._compatibility import base_quantisation, check_possible
@@ -195,10 +195,7 @@ def _untouched(config_json: str, dtype: torch.dtype) -> Counts:
 def _low_precision(spec: RunSpec, config: Any, bf16: bool | None) -> bool:
     if spec.train.precision != "auto":
         return spec.train.precision == "bf16"
-    if bf16 is not None:
-        return bf16
-    shape = layer_shape(config.to_dict())
-    return shape is not None and decide_precision(shape, threads=1) == "bf16"
+    return computes_in_bf16(config) if bf16 is None else bf16
 
 
 def _lighter(found: Rehearsal, saved: int) -> Rehearsal:

@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
 
 from peftbench.core.spec import Training
+from peftbench.engine.bf16_cpu_attention import LONGEST, by_products
 from peftbench.engine.families import model_family
 from peftbench.engine.model_without_weights import FORMULAS, over
 from peftbench.engine.peak_memory import Memory, TensorTracker, states, tracked
-from peftbench.engine.short_attention import LONGEST, by_products
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer
 from peftbench.methods import Adapted
@@ -192,7 +192,7 @@ def _fused(
 def _short(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **asked: Any
 ) -> tuple[Tensor, None]:
-    """As `peftbench.engine.short_attention`, of which `_fused` is the part for long rows."""
+    """As `peftbench.engine.bf16_cpu_attention`, of which `_fused` is the part for long rows."""
     if key.shape[2] > LONGEST:
         return _fused(module, query, key, value, mask, **asked)
     groups = getattr(module, "num_key_value_groups", 1)

@@ -91,7 +91,7 @@ def _note(board: "Leaderboard") -> str:
 
 
 def condition_remarks(board: "Leaderboard") -> list[str]:
-    """Return remarks on training sets that are smaller than requested and on runs with many truncated rows."""
+    """Return remarks on smaller training sets than requested, many truncated rows, and runs of unequal precision."""
     said = []
     if board.fewer:
         rows = ", ".join(f"{task} has {count:,}" for task, count in board.fewer.items())
@@ -99,6 +99,12 @@ def condition_remarks(board: "Leaderboard") -> list[str]:
     shares = [max(of["truncated_share"], default=0.0) for of in board.conditions.values()]
     if max(shares, default=0.0) >= MANY_CUT:
         said.append(f"Up to {100 * max(shares):.0f} % of the rows of a run were truncated to max_length.")
+    precisions = sorted({value for of in board.conditions.values() for value in of["precision"]})
+    if len(precisions) > 1:
+        said.append(
+            f"The runs differ in precision ({', '.join(precisions)}), so their times and memory are not comparable. "
+            "Set precision under [train] to have one."
+        )
     return said
 
 

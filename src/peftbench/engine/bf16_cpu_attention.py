@@ -1,8 +1,8 @@
-"""Attention by products of matrices, for bfloat16 on a CPU: there it is faster than torch's own for short rows.
+"""Attention in bfloat16 on a CPU, computed by products of matrices.
 
-torch's `scaled_dot_product_attention` takes 2.5 times as long in bfloat16 as in float32 on a CPU with AVX512-BF16
-(`docs/benchmarks.md`). The products alone are three times as fast. Rows longer than `LONGEST` go to torch's function,
-as what is between the products needs memory that grows with the square of the length.
+For short rows this is three to four times as fast as `scaled_dot_product_attention` of torch, whose backward pass in
+bfloat16 is slow on a CPU with AVX512-BF16 (`docs/benchmarks.md`). Rows longer than `LONGEST` use the function of torch:
+the memory of the products grows with the square of the length.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "short_attention"
+NAME = "bf16_cpu_attention"
 LONGEST = 192
-"""Positions of keys up to which the products are used."""
+"""Maximum number of keys for which the products are used."""
 KNOWN = {"dropout", "scaling", "is_causal", "position_ids", "sliding_window", "use_cache", "cache_position"}
 """Arguments that are used here, or that change nothing: windows and padding are in the mask."""
 
 
-def short_attention(
+def bf16_cpu_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **asked: Any
 ) -> tuple[Tensor, None]:
     """Return the attention of queries [rows, heads, length, width] as [rows, length, heads, width].
@@ -64,12 +64,12 @@ def by_products(
     return (weights @ value).transpose(1, 2).contiguous()
 
 
-def use_short_attention(network: Any) -> None:
-    """Let a network use it, if it uses torch's attention now and lets its attention be chosen."""
+def use_bf16_cpu_attention(network: Any) -> None:
+    """Set this attention in a network that uses torch's attention and allows another one."""
     if network.config._attn_implementation == "sdpa" and network._can_set_attn_implementation():
         network.set_attn_implementation(NAME)
 
 
 # Here and not when it is first used: a run that changes the process costs the process.
-ALL_ATTENTION_FUNCTIONS.register(NAME, short_attention)
+ALL_ATTENTION_FUNCTIONS.register(NAME, bf16_cpu_attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
