@@ -306,11 +306,10 @@ def main(repeats: int) -> None:
     ]
     for name, taken in seconds.items():
         middle = statistics.median(taken)
-        of_all = "–" if counts[name] < len(chosen) else f"{statistics.fmean(each for _, each in scores[name]):.1f}"
-        of_lora = statistics.fmean(each for method, each in scores[name] if method == "lora")
-        lines.append(
-            f"| {name} | {middle:.2f} | {min(taken):.2f}–{max(taken):.2f} | {middle / first:.1f} | {of_all} | {of_lora:.1f} |"
-        )
+        every = "–" if counts[name] < len(chosen) else f"{statistics.fmean(each for _, each in scores[name]):.1f}"
+        lora = f"{statistics.fmean(each for method, each in scores[name] if method == 'lora'):.1f}"
+        span = f"{min(taken):.2f}–{max(taken):.2f}"
+        lines.append(f"| {name} | {middle:.2f} | {span} | {middle / first:.1f} | {every} | {lora} |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
