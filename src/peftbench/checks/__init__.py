@@ -1,4 +1,4 @@
-"""What is wrong with a task, before anyone relies on it. What would make results wrong is a problem."""
+"""Check a task before use. A finding that would invalidate results is a problem."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ SHOWN = 3
 
 @dataclass
 class TaskReport:
-    """What was found of a task. `shown` are rendered rows: prompt and target."""
+    """Findings for a task. `shown` are rendered rows: prompt and target."""
 
     task: str
     shown: list[dict[str, str]] = field(default_factory=list)
@@ -34,10 +34,10 @@ TellTask = Callable[[Finding], None]
 def check_task(
     name: str, arguments: Mapping[str, Any], data: Path | None = None, train: bool = True, tell: TellTask | None = None
 ) -> TaskReport:
-    """Look at a task under these arguments, with a short training of the pocket model unless `train` is off.
+    """Check a task under these arguments, with a short training of the pocket model if `train`.
 
-    `tell` is called with each finding as it is made. Raises `UserError` if the task cannot be looked at: an unknown
-    name, a wrong argument, data that is not available.
+    `tell` is called with each finding immediately. Raises `UserError` for an unknown name, an invalid argument or
+    unavailable data.
     """
     specs = smoke_training.specs(name, arguments)
     task, given = resolve(specs[0].task.name, specs[0].task.arguments), specs[0].task.arguments

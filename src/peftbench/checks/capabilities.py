@@ -1,6 +1,6 @@
-"""What each method can do, measured by the contract and written down: `python -m peftbench.checks.capabilities`.
+"""Measure the capabilities of each method with the contract: `python -m peftbench.checks.capabilities`.
 
-The data file in the package is what listings and the generic door read; the page is for people.
+Listings and the generic peft method read the data file in the package; the Markdown page is documentation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "p-tuning": {"hidden": 16},
     "prefix-tuning": {"hidden": 16},
 }
-"""Sizes that are too large for a tiny model; they make no difference to what a method can do."""
+"""Arguments reduced for a tiny model; they do not affect capabilities."""
 HEAD = """# What each method can do
 
 Measured by the contract of methods on a tiny random decoder (Llama) and encoder–decoder (T5), not typed in:
@@ -48,7 +48,7 @@ COLUMNS = (*tiny_models.SHAPES, "merge", "gradient_checkpointing", "layers", "fo
 
 
 def capability_names() -> list[str]:
-    """All core methods, and all types of the installed peft."""
+    """Return the names of all core methods and all types of the installed peft."""
     from peftbench.methods._peft_types import types
 
     own = [unit.name for unit in METHODS if unit.function.__module__.startswith("peftbench.methods.")]
@@ -57,7 +57,7 @@ def capability_names() -> list[str]:
 
 
 def measure_capabilities(name: str) -> dict[str, Any]:
-    """What one method can do, with the reason for what it cannot."""
+    """Measure the capabilities of one method, with the reason for each missing one."""
     unit = METHODS[name]
     about = unit.doc.split("\n\n")[0].replace("\n", " ")
     row: dict[str, Any] = {"about": about, "paper": unit.facts.paper, "learning_rate": unit.facts.learning_rate}
@@ -76,10 +76,10 @@ def measure_capabilities(name: str) -> dict[str, Any]:
 
 
 def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
-    """Whether the contract is kept on a decoder whose weights have four bits."""
+    """Add whether the method fulfils the contract on a 4-bit decoder."""
     method = METHODS[asked.method.name]
     if asked.method.name.startswith("peft:"):
-        # What is known of types of the library is what was measured last.
+        # The known value of a peft type is the last measurement, so it is ignored here.
         method = replace(method, facts=replace(method.facts, quantised=""))
     with tempfile.TemporaryDirectory() as folder:
         found = list(method_check.on(tiny_models.build_tiny("decoder", Path(folder)), asked, False, method))
@@ -90,7 +90,7 @@ def _take_four_bits(row: dict[str, Any], asked: RunSpec) -> None:
 
 
 def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
-    """Add what was found on one shape. What holds for a method holds on every shape that it can be put on."""
+    """Add the findings for one shape. A capability must be present on every shape that the method supports."""
     facts: dict[str, Any] = {}
     for finding in found:
         facts |= {key: value for key, value in finding.facts.items() if key != "why"}
@@ -106,7 +106,7 @@ def _take(row: dict[str, Any], shape: str, found: Iterable[Finding]) -> None:
 
 
 def measured_capabilities(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
-    """What each of some methods can do, in processes of their own."""
+    """Measure the capabilities of methods in separate processes."""
     asked = list(asked)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _one_thread) as pool:
         return dict(zip(asked, pool.map(measure_capabilities, asked), strict=True))
@@ -119,7 +119,7 @@ def _one_thread() -> None:
 
 
 def capabilities_page(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table for people."""
+    """Return the Markdown page."""
     words = {True: "yes", False: "no", None: "?"}
     lines = [
         f"| `{name}` | {' | '.join(words[row[key]] for key in COLUMNS)} | {row['base']} | {_reasons(row)} |"
@@ -133,7 +133,7 @@ def _reasons(row: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure all methods, or those that are named, and write the data file and the page."""
+    """Measure all or the named methods and write the data file and the page."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/methods.md"))
     parser.add_argument("--workers", type=int, default=WORKERS)
@@ -144,11 +144,11 @@ def main() -> None:
 
 
 def remeasure(asked: Iterable[str], workers: int = WORKERS) -> dict[str, dict[str, Any]]:
-    """Measure some methods again and write the data file; rows of methods that are gone are dropped. Returns all."""
+    """Measure methods, write the data file without rows of removed methods, and return all rows."""
     held = json.loads(FILE.read_text()) if FILE.is_file() else {}
     found = measured_capabilities(asked, workers)
     for name, row in found.items():
-        # Kept where the library for it is not installed.
+        # Without bitsandbytes, keep the previous measurement.
         if row["four_bit"] is None and row["decoder"]:
             known = held.get(name, {"four_bit": None, "why": []})
             row["four_bit"] = known["four_bit"]

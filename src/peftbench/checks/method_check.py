@@ -1,4 +1,4 @@
-"""The contract that every method keeps, tried on tiny random models. What would make results wrong is a problem."""
+"""Check a method against the contract on tiny random models. A finding that would invalidate results is a problem."""
 
 import tempfile
 import warnings
@@ -14,19 +14,19 @@ from peftbench.grid.expand import expand
 from peftbench.methods import METHODS, Method
 
 TRAINING = Training(max_steps=6, eval_steps=0.5, per_device_train_batch_size=16, warmup_steps=0)
-"""Of the trial, all its rows in each step: enough for the loss of a random model to fall."""
+"""Training settings: full-batch steps, enough to lower the loss of a random model."""
 
 
 @dataclass
 class MethodReport:
-    """What was found of a method, by the shape of the model."""
+    """Findings for a method, by model shape."""
 
     method: str
     findings: dict[str, list[Finding]] = field(default_factory=dict)
 
     @property
     def problems(self) -> int:
-        """Broken promises; or one, if there is no model that the method can be put on."""
+        """Number of problems; 1 if the method refuses every model."""
         broken = sum(finding.problem for found in self.findings.values() for finding in found)
         return broken or int(all("refused" in found[0].facts for found in self.findings.values()))
 
@@ -35,10 +35,10 @@ TellMethod = Callable[[str, Finding], None]
 
 
 def check_method(name: str, arguments: Mapping[str, object], tell: TellMethod | None = None) -> MethodReport:
-    """Try a method under these arguments on a tiny decoder and a tiny encoder–decoder.
+    """Check a method under these arguments on a tiny decoder and a tiny encoder–decoder.
 
-    `tell` is called with the shape and each finding as it is made. A model that the method refuses with a reason is no
-    problem, unless it refuses both. Raises `UserError` for an unknown name or a wrong argument.
+    `tell` is called with the shape and each finding immediately. A refused model is a problem only if the method
+    refuses both. Raises `UserError` for an unknown name or an invalid argument.
     """
     asked = tiny_spec(name, arguments)
     report = MethodReport(str(asked.method))
@@ -53,9 +53,7 @@ def check_method(name: str, arguments: Mapping[str, object], tell: TellMethod | 
 
 
 def tiny_spec(name: str, arguments: Mapping[str, object], quantise: str | None = None) -> RunSpec:
-    """A run of a method with these arguments. Raises `UserError` for an unknown name, a wrong argument, or a method
-    that is put on one model alone.
-    """
+    """Return a run. Raises `UserError` for an unknown name, an invalid argument or a method bound to one model."""
     if any(unit.name == name and unit.facts.folder for unit in METHODS):
         raise UserError(f"'{name}' is made for the model of its files: peftbench evaluate tries it there")
     found = expand({"name": "check", "methods": [{"use": name, **arguments}], "tasks": ["pocket_sentiment"]})
@@ -66,8 +64,9 @@ def tiny_spec(name: str, arguments: Mapping[str, object], quantise: str | None =
 
 
 def on(folder: Path, asked: RunSpec, abilities: bool = True, method: Method | None = None) -> Iterator[Finding]:
-    """Try a method on the model of a folder, quantised as it is asked or as the method needs it; each finding as it is
-    made. `abilities`: see `Trial.findings`; `method`: the one asked for, with other facts.
+    """Check a method on the model of a folder, with the quantisation of the run or of the method; yield each finding.
+
+    `abilities`: see `MethodTrial.findings`. `method` replaces the registered method.
     """
     from peftbench.checks.method_contract import MethodTrial
     from peftbench.engine.base_model import Base

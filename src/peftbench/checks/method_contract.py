@@ -1,4 +1,4 @@
-"""One method on one model: each promise of the contract is a question to a `Trial`, answered by a finding."""
+"""Check one method on one model: each part of the contract is a method of `MethodTrial` that returns a finding."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from peftbench.methods import Adapted
 
 ROWS, SHOWN, TOKENS = 16, 6, 5
-"""Training rows, rows whose answers are compared, tokens of an answer."""
+"""Numbers of training rows, rows with compared answers, and tokens per answer."""
 RATES = (3e-2, 3e-3, 3e-1, 3e-4)
-"""Learning rates that are tried until one lowers the loss."""
+"""Learning rates, tried in order until one lowers the loss."""
 SAME, MERGED, ROUNDED = 1e-5, 1e-4, 1e-4
-"""Differences that rounding explains, as shares of the largest: of logits twice, and of gradients."""
+"""Relative tolerances: logits of a reloaded method, logits of a merged method, gradients."""
 
 
 class MethodTrial:
-    """The base is lent to each part of the trial, and restored before the next."""
+    """Checks of the contract; each uses the base and restores it afterwards."""
 
     def __init__(self, base: "Base", asked: RunSpec, method: Method) -> None:
         self.base, self.asked, self.method = base, asked, method
@@ -36,9 +36,9 @@ class MethodTrial:
         self.best: Tensor | None = None
 
     def findings(self, abilities: bool = True) -> Iterator[Finding]:
-        """The contract, in order; no more after a problem that what follows stands on.
+        """Yield the findings in order; stop after a problem that the later checks depend on.
 
-        `abilities`: also what a method may do or not (checkpointing, a choice of layers), and how its cost is counted.
+        `abilities`: also check the optional capabilities (checkpointing, layer selection) and the operation count.
         """
         if not self.method.facts.trains:
             yield self._asked("trains", self.leaves_alone)
@@ -65,7 +65,7 @@ class MethodTrial:
             yield self._asked("operations", self.counts)
 
     def _asked(self, about: str, question: Callable[[], Finding]) -> Finding:
-        """The answer to a question; one that raises something else than a reason is a problem."""
+        """Return the finding of a check; any exception but `UserError` is a problem."""
         try:
             return question()
         except UserError:
@@ -75,7 +75,7 @@ class MethodTrial:
 
     @contextmanager
     def lent(self, method: Any = None, **settings: Any) -> Iterator["Adapted"]:
-        """The base with a method on it, this one or one with other arguments; taken off when the context is left."""
+        """Apply the method, or the same with other arguments, to the base; remove it on exit."""
         import torch
 
         from peftbench.core.seeds import stream
@@ -96,7 +96,7 @@ class MethodTrial:
             self.reloaded = self.base.restore()
 
     def fit(self, adapted: "Adapted", rate: float, **settings: Any) -> tuple[float, float]:
-        """A short training: the loss before and after."""
+        """Train briefly; return the loss before and after."""
         from peftbench.engine.phase_meter import Meter
         from peftbench.engine.train import Trainer
 
@@ -106,23 +106,23 @@ class MethodTrial:
         return before, trainer.loss(self.rows)
 
     def logits(self, adapted: "Adapted") -> "Tensor":
-        """Logits [rows, vocabulary] of the first token of some answers, each row alone."""
+        """Return logits [rows, vocabulary] of the first answer token, one row at a time."""
         import torch
 
         adapted.model.eval()
         return torch.cat([reference_forward.logits(adapted, row.prompt, []) for row in self.rows[:SHOWN]])
 
-    # The promises
+    # Parts of the contract
 
     def leaves_alone(self) -> Finding:
-        """A method that trains nothing."""
+        """Check that a method without training has no trainable parameters and does not change the base."""
         with self.lent() as adapted:
             trained = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
         wrong = bool(trained) or self.reloaded
         return Finding("trains", f"{trained} parameters; the base is {'changed' if wrong else 'as before'}", wrong)
 
     def trains(self) -> Finding:
-        """The loss falls at one of the rates, and nothing moves that was not asked to."""
+        """Check that the loss falls at one of the rates and only trainable parameters change."""
         from peftbench.engine.exceptions import DivergedError
 
         said = ""
@@ -151,12 +151,12 @@ class MethodTrial:
         return Finding("trains", f"the loss does not fall at any of the rates {RATES}: {said}", True)
 
     def repeats(self, adapted: "Adapted") -> Finding:
-        """The same seed gives the same numbers, bit for bit."""
+        """Check that a second training with the same seed gives bit-identical logits."""
         same = self.best is not None and bool(self.best.equal(self.logits(adapted)))
         return Finding("seed", f"trained again with the same seed: {'the same' if same else 'other'} numbers", not same)
 
     def answers(self, adapted: "Adapted") -> Finding:
-        """Rows answered together, as runs do it on this model, are what each row gives alone and without a cache."""
+        """Check that answers of a batch, decoded as in a run, equal those of single rows without a cache."""
         from peftbench.engine.decode_strategy import choose
         from peftbench.engine.generation import answers_in_order, generate
 
@@ -172,7 +172,7 @@ class MethodTrial:
         return Finding("answers", said, same < SHOWN, {"same": same})
 
     def merges(self) -> Finding:
-        """Where merging is offered, the merged model is the same function, or a `UserError` says why it is not."""
+        """Check that a supported merge preserves the logits and can be undone, or is refused with a `UserError`."""
         with self.lent() as adapted:
             self.fit(adapted, self.rate)
             best, offered = self.logits(adapted), adapted.merge is not None
@@ -194,7 +194,7 @@ class MethodTrial:
         return Finding("merge", said, offered and not exact, facts)
 
     def saves(self, adapted: "Adapted", folder: Path) -> Finding:
-        """It can be written."""
+        """Check that the method can be saved."""
         from peftbench.engine.checkpoint import save_checkpoint
 
         self.best = self.logits(adapted)
@@ -202,12 +202,12 @@ class MethodTrial:
         return Finding("size", f"{size:,} bytes to keep", not size, {"adapter_bytes": size})
 
     def leaves(self) -> Finding:
-        """After it is taken off, the base is bit-identical, or is known not to be and was loaded anew."""
+        """Report whether the base was bit-identical after removal, or changed and reloaded."""
         said = "changed, found out by its checksum, and loaded anew" if self.reloaded else "bit-identical afterwards"
         return Finding("base", said, facts={"base": "reloaded" if self.reloaded else "unchanged"})
 
     def loads(self, folder: Path) -> Finding:
-        """What was saved gives on a clean base the logits of the best step."""
+        """Check that the saved method, loaded on a clean base, gives the logits of the best step."""
         from peftbench.engine.checkpoint import load_checkpoint
 
         again = load_checkpoint(self.base, self.asked.method, folder / "adapter")
@@ -222,9 +222,9 @@ class MethodTrial:
         return Finding("saved", said, apart > SAME, {"difference": apart})
 
     def checkpoints(self) -> Finding:
-        """With gradient checkpointing the gradients are the same, or it is refused with the reason.
+        """Check that gradient checkpointing gives the same gradients, or is refused with a reason.
 
-        Compared at one state: at a high rate, two trainings drift apart by what rounding changes in their first step.
+        Gradients are compared at one state, because rounding makes two trainings diverge at a high learning rate.
         """
         try:
             with self.lent(gradient_checkpointing=True) as adapted:
@@ -239,7 +239,7 @@ class MethodTrial:
         return Finding("checkpointing", said, apart > ROUNDED, {"gradient_checkpointing": apart <= ROUNDED})
 
     def chooses(self) -> Finding:
-        """Where it takes a choice of layers, one layer has some of the trained parameters, and not all."""
+        """Check that layer selection works: one layer has some of the trainable parameters, at most all."""
         parameter = self.method.parameters.get("layers")
         if parameter is None or parameter.annotation != Layers:
             return Finding("layers", "no choice of layers", facts={"layers": False})
@@ -254,7 +254,7 @@ class MethodTrial:
         return Finding("layers", said, not 0 < counts[1] <= counts[0], {"layers": True})
 
     def counts(self) -> Finding:
-        """Operations are counted as a run counts them, from the configuration or on the loaded model."""
+        """Report the operation count, from the configuration or, failing that, the loaded model."""
         from peftbench.profiling.parameters_and_flops import estimate_costs, forward_flops
 
         with self.lent() as adapted:

@@ -1,7 +1,4 @@
-"""Answers of an adapted model one row at a time: no padding, no cache and nothing of the engine's, to compare with.
-
-And the gradient of a batch.
-"""
+"""Reference answers of an adapted model, one row at a time without padding, cache or the engine; batch gradient."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def logits(adapted: "Adapted", prompt: Sequence[int], answer: Sequence[int]) -> "Tensor":
-    """Logits [1, vocabulary] of the token that follows a prompt and the beginning of its answer."""
+    """Return logits [1, vocabulary] of the token after a prompt and a partial answer."""
     import torch
 
     network, apart = adapted.network, adapted.network.config.is_encoder_decoder
@@ -33,7 +30,7 @@ def logits(adapted: "Adapted", prompt: Sequence[int], answer: Sequence[int]) -> 
 
 
 def reference_answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: int) -> list[int]:
-    """The greedy answer to a prompt, without its end."""
+    """Return the greedy answer of at most `most` tokens, without the end token."""
     found: list[int] = []
     while len(found) < most:
         token = int(logits(adapted, prompt, found).argmax())
@@ -44,7 +41,7 @@ def reference_answer(adapted: "Adapted", prompt: Sequence[int], most: int, end: 
 
 
 def gradient(adapted: "Adapted", rows: list[Any]) -> "Tensor":
-    """That of every trained number, flat, by one backward pass of all rows; with the same dropout at each call."""
+    """Return the gradient of all trainable parameters, flat; every call has the same dropout."""
     import torch
 
     from peftbench.engine.train import summed_loss

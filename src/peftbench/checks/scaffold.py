@@ -1,4 +1,4 @@
-"""New units from templates: files that work as `--plugin` at once, and say what each line is for."""
+"""Create tasks and methods from commented templates that work with `--plugin`."""
 
 import keyword
 import re
@@ -15,7 +15,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def write_template(kind: Literal["task", "method"], name: str, to: Path | None = None) -> Path:
     """Write the template of a task or a method under a new name, to NAME.py or to `to`.
 
-    Raises `UserError` for a name that cannot be one or that is taken, and for a file that is there.
+    Raises `UserError` for an invalid or existing name, and for an existing or unwritable file.
     """
     separator = METHODS.separator if kind == "method" else TASKS.separator
     function = name.replace("-", "_") if separator == "-" else name

@@ -1,4 +1,4 @@
-"""A short training of the pocket model, to see whether a task can be learned."""
+"""Train the pocket model briefly to check whether a task can be learned."""
 
 import tempfile
 import warnings
@@ -14,15 +14,15 @@ from peftbench.grid.expand import expand
 from peftbench.tasks._splits import Splits
 
 ROWS, TEST_ROWS, BATCH, EPOCHS, TOKENS = 256, 100, 8, 4, 120_000
-"""Training rows, test rows, rows a step; at most so often over all rows, and so many tokens: a minute on one core."""
+"""Training rows, test rows, batch size, maximum epochs and tokens: about a minute on one core."""
 LORA = {"use": "lora", "alpha": 32, "dropout": 0.0, "modules": ["q", "k", "v", "o", "gate", "up", "down"]}
 LEARNING_RATE = 5e-3
 SURE = 2.0
-"""Standard errors by which training has to gain on the untouched model."""
+"""Minimum gain over the untrained model, in standard errors."""
 
 
 def specs(name: str, arguments: Mapping[str, Any]) -> list[RunSpec]:
-    """The untouched model and LoRA on a task. Raises `UserError` for an unknown name or a wrong argument."""
+    """Return runs of the untrained model and LoRA. Raises `UserError` for an unknown name or an invalid argument."""
     grid = {
         "name": "check",
         "methods": ["none", LORA],
@@ -37,9 +37,7 @@ def specs(name: str, arguments: Mapping[str, Any]) -> list[RunSpec]:
 
 
 def learns(asked: Sequence[RunSpec], splits: Splits, mean_tokens: float, data: Path | None) -> Finding:
-    """Whether LoRA is better than the untouched model on the main metric. A task too hard for so small a model is no
-    problem of the task; a run that fails is.
-    """
+    """Report whether LoRA improves the main metric over the untrained model; only a failed run is a problem."""
     from peftbench.single_run import Worker, run
 
     size = min(ROWS, len(splits.train))

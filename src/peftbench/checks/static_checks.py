@@ -1,4 +1,4 @@
-"""What can be seen of a task without training: its rows, splits, answers, labels, leaks and lengths."""
+"""Check a task without training: rows, splits, answers, labels, leaks and lengths."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from peftbench.tasks._split_checks import alike, exact, repeated
 from peftbench.tasks._splits import GENERATED, Splits
 
 LEAK = 0.01
-"""Share of tested rows that may be training rows too; a few short texts are met twice by chance."""
+"""Maximum share of evaluation rows that are also training rows; a few short texts repeat by chance."""
 LOOKED_AT = 2000
-"""Rows of a split whose tokens are counted."""
+"""Rows per split whose tokens are counted."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: in a sentence, and as numbers."""
+    """Result of one check, as a sentence and as numbers."""
 
     about: str
     said: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def check_rows(task: Task, arguments: Mapping[str, Any], data: Path | None) -> Finding:
-    """Every row is an example, and the same one when it is read again."""
+    """Check that every row can be converted and that a second read gives the same examples."""
     source, count, bad = task.facts.source, 0, []
     for name in filter(None, (source.train, source.validation, source.test)):
         one, two = (read_rows(source, name, data, GENERATED.get(name)) for _ in range(2))
@@ -58,7 +58,7 @@ def split_sizes(splits: Splits) -> Finding:
 
 
 def check_tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
-    """Answers and prompts in tokens of the pocket model, and the mean length of both together."""
+    """Check answer and prompt lengths in pocket tokens; also return their mean total length."""
     from transformers import AutoTokenizer
 
     from peftbench.engine.tokenization import Encoder
@@ -89,7 +89,7 @@ def check_tokens(task: Task, splits: Splits) -> tuple[Finding, Finding, float]:
 
 
 def balance(task: Task, splits: Splits) -> Finding:
-    """The share of each label; one that is tested or named must be among the training rows."""
+    """Report the share of each label; every label must occur in the training rows."""
     shares = {}
     for name, part in label_parts(splits).items():
         counts = Counter(one.target for one in part)
@@ -104,7 +104,7 @@ def balance(task: Task, splits: Splits) -> Finding:
 
 
 def leaks(splits: Splits) -> Finding:
-    """Tested rows whose fields are those of a training row, to the letter or but for case and punctuation."""
+    """Count evaluation rows whose exact or normalised fields are those of a training row."""
     facts: dict[str, Any] = {}
     for name in ("validation", "test"):
         part = label_parts(splits)[name]

@@ -1,4 +1,4 @@
-"""Random models of a few thousand parameters with the pocket tokenizer, to try methods on."""
+"""Random models of a few thousand parameters with the pocket tokenizer, for method checks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 SHAPES = ("decoder", "encoder-decoder")
 LARGER = {"decoder": 5.0, "encoder-decoder": 2.0}
-"""Weights are so much larger than usual, so that the answers of a random model differ from prompt to prompt, and not so
-large that a small step is a large one."""
+"""Weight scale: large enough that answers of a random model differ between prompts, and small enough that a small step
+has a small effect."""
 
 
 def build_tiny(shape: str, folder: Path) -> Path:
-    """Write a model of a shape, in Hugging Face format: a Llama with biases in its attention, or a T5 without any.
+    """Write a model in Hugging Face format: a Llama with attention biases, or a T5 without biases.
 
-    The stacks of the T5 differ in their numbers of layers, and its heads together are not as wide as the model.
+    The T5 has different numbers of encoder and decoder layers, and its heads together are narrower than the model.
     """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
@@ -48,7 +48,7 @@ def build_tiny(shape: str, folder: Path) -> Path:
 
 
 def tiny_rows(base: "Base", count: int) -> list["Encoded"]:
-    """Training rows of a pocket task for a tiny model."""
+    """Return encoded training rows of a pocket task."""
     from peftbench.engine.tokenization import encode_examples
     from peftbench.tasks import TASKS
     from peftbench.tasks._splits import RowLimits, split

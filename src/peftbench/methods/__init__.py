@@ -1,8 +1,8 @@
 """Methods: ways to adapt a loaded model to a task. One decorated function per file.
 
-A method takes the base model and its own keyword arguments, and returns an `Adapted`: the model to train, and what the
-loop needs to know of it, as values. The loop knows no method by name. A method's file is imported without torch: it
-imports what it needs inside its function.
+A method takes the base model and keyword arguments, and returns an `Adapted`: the model to train and everything that
+the training loop needs. The loop does not depend on method names. Importing a method's file must not import torch:
+heavy imports are inside its function.
 """
 
 import json
@@ -18,18 +18,18 @@ from peftbench.core.registry import Family, Registry, Unit, UserError
 from peftbench.core.spec import Choice
 from peftbench.models.saved_model_files import identity
 
-# It warns of kernels that it would like to have, and of types that it converts. peft imports it wherever it is there,
-# and nothing of ours imports peft before this module.
+# bitsandbytes warns about missing kernels and type conversions. peft imports it if it is installed, and this module is
+# imported before peft.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What lies before a method when its training begins.
+    """Facts about the coming training, for `Adapted.prepare`.
 
-    `steps`: optimiser steps of the whole training. `batches()`: the rows of each step, in their order, as the library
-    `transformers` takes them: `input_ids`, `attention_mask` and `labels` [rows, length], on the network's device, where
-    a label of -100 is none. They are for forward and backward passes; what these change is the method's to clear.
+    `steps`: optimiser steps of the whole training. `batches()`: the rows of each step, in order, as arguments of a
+    `transformers` model: `input_ids`, `attention_mask` and `labels` [rows, length], on the network's device; the label
+    -100 is ignored. After forward and backward passes on them, the method must clear what they changed (gradients).
     """
 
     steps: int
@@ -38,28 +38,28 @@ class TrainingContext:
 
 @dataclass
 class Adapted:
-    """A model made ready for training. Its parameters that require gradients are trained, all others stay.
+    """A model prepared for training. Only parameters that require gradients are trained.
 
-    `model` holds the parameters; `network` is the module that is called with tokens or embeddings (the base model, with
-    layers added or changed in it). The rest is optional:
+    `model` contains the parameters; `network` is the module that is called with tokens or embeddings (the base model,
+    with layers added or changed). The other fields are optional:
 
-    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input (the encoder's).
-    - `prefix(batch)`: a key–value cache of virtual tokens that stand before the input (the decoder's) in every layer.
-    - `merge()`: a context in which the adapter is folded into the base weights. Every run proves on its trained model
-      that the merged one computes the same function, and answers unmerged where it does not, or where this raises.
-      Tensors and attributes of modules are put back bit for bit by the caller; anything else when the context is left.
-    - `lossy_merge()`: the same where merging rounds, as into quantised weights, and all is put back when it is left. It
-      is measured when a run asks for it, and never used for answers.
-    - `prepare(ahead)`: called once before training, for what depends on the data or on the number of steps. Its time is
-      training time. It may replace parameters, but not their number.
-    - `penalty()`: a term that is added to the loss of each step, and is no part of the loss that is reported.
-    - `after_step(step)`: called after each optimiser step, counted from 1, while its gradients are still there.
-    - `param_groups(learning_rate)`: optimiser groups, for methods that train parts at different rates.
-    - `save(directory)`: writes the files that must be kept; by default the trained tensors as safetensors.
-    - `places`: full names of the base's modules and weights that it is meant to train or to adapt. What is trained is
-      compared with them before a run, and with the arguments `modules` and `layers` where the method takes those.
-    - `remove()`: takes the method off, so that the base is as it was. A base that is not is loaded anew.
-    - `notes`: what the user should know of how the method was applied.
+    - `soft_prompt(batch)`: embeddings [batch, virtual tokens, hidden] put before those of the input (of the encoder).
+    - `prefix(batch)`: a key–value cache of virtual tokens before the input (of the decoder) in every layer.
+    - `merge()`: a context in which the adapter is merged into the base weights. Every run checks that the merged model
+      computes the same function; if not, or if this raises, it answers unmerged. The caller restores tensors and
+      attributes of modules bit for bit; the context must restore everything else on exit.
+    - `lossy_merge()`: the same with rounding, as into quantised weights; it restores everything on exit. It is only
+      measured, when a run requests it, and never used for answers.
+    - `prepare(ahead)`: called once before training, for what depends on the data or the number of steps. It counts as
+      training time. It may replace parameters, but not change how many are trained.
+    - `penalty()`: a term added to the loss of each step, but not to the reported loss.
+    - `after_step(step)`: called after each optimiser step (from 1), before gradients are cleared.
+    - `param_groups(learning_rate)`: optimiser groups, for methods with several learning rates.
+    - `save(directory)`: writes the adapter files; by default the trained tensors as safetensors.
+    - `places`: full names of the modules and weights of the base that are to be trained or adapted. A run compares them
+      with what is trained, and with the arguments `modules` and `layers` if the method has them.
+    - `remove()`: restores the base model. If the base differs afterwards, it is loaded again.
+    - `notes`: messages for the user on how the method was applied.
     """
 
     model: Any
@@ -79,7 +79,7 @@ class Adapted:
 
     @property
     def virtual_tokens(self) -> int:
-        """How many virtual tokens stand before the input."""
+        """Number of virtual tokens before the input."""
         if self.soft_prompt is not None:
             return int(self.soft_prompt(1).shape[1])
         return int(self.prefix(1).get_seq_length()) if self.prefix is not None else 0
@@ -87,12 +87,12 @@ class Adapted:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """The light facts of a method.
+    """Facts of a method that are known without loading a model.
 
-    `learning_rate` is its default for language models of a billion parameters and more (AdamW); grids for small models
-    set their own. `trains`: whether it trains anything. `gradient_checkpointing`: empty, or why it cannot be used.
-    `quantised`: empty, or why it cannot be used on a quantised base; `quantise`: how the base is quantised for it.
-    `folder`: the argument that names a folder of files, whose content then stands for its path in a run's id.
+    `learning_rate`: default for models of a billion parameters or more (AdamW); grids for small models set other rates.
+    `trains`: whether it trains anything. `gradient_checkpointing`, `quantised`: why the method does not support
+    checkpointing or a quantised base; empty if it does. `quantise`: the quantisation of the base that it requires.
+    `folder`: the argument with the path of a folder; a run's id depends on the folder's content, not on the path.
     """
 
     learning_rate: float | None
@@ -108,12 +108,12 @@ class MethodFacts:
 METHODS: Registry[MethodFacts] = Registry("method", "peftbench.methods", separator="-")
 Method = Unit[MethodFacts]
 FOUR_BIT = "4-bit base: "
-"""How the reason begins, among those of its capabilities, why a method does not work there."""
+"""Prefix of the reason, in the capabilities of a method, why it does not work on a 4-bit base."""
 Adapt = Callable[..., Adapted]
 
 
 def given(choice: Choice) -> dict[str, Any]:
-    """The arguments of a method's function. Raises `UserError` if the folder among them is not as it was."""
+    """Return the arguments of a method's function. Raises `UserError` if the content of a folder argument changed."""
     key = METHODS[choice.name].facts.folder
     if not key:
         return choice.arguments
@@ -123,7 +123,7 @@ def given(choice: Choice) -> dict[str, Any]:
 
 
 def method(**facts: Any) -> Callable[[Adapt], Adapt]:
-    """Register a method; the keywords are those of `MethodFacts`."""
+    """Register a method; the keywords are the fields of `MethodFacts`."""
 
     def register(function: Adapt) -> Adapt:
         METHODS.add(function, MethodFacts(**facts))
@@ -133,7 +133,7 @@ def method(**facts: Any) -> Callable[[Adapt], Adapt]:
 
 
 def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str], Method]], Callable[[str], Method]]:
-    """Register a function that makes methods, as members of a family of its own name; see `Family`."""
+    """Register a function that creates methods, as a family with the function's name; see `Family`."""
 
     def register(function: Callable[[str], Method]) -> Callable[[str], Method]:
         METHODS.add_family(Family(function.__name__, key, names, cache(function)))
@@ -144,6 +144,6 @@ def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str]
 
 @cache
 def capabilities() -> dict[str, dict[str, Any]]:
-    """What each method can do, by name, as `peftbench.checks.capabilities` measured it."""
+    """Return the capabilities of each method, by name, as measured by `peftbench.checks.capabilities`."""
     found: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "capabilities.json").read_text())
     return found

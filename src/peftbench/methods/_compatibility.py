@@ -1,4 +1,4 @@
-"""Which combinations of a method, a base and a way of training are possible, by the facts of the method."""
+"""Check that a method supports the base model and the training settings of a run."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from peftbench.methods._saved_files import made_by
 
 
 def base_quantisation(spec: RunSpec) -> Any:
-    """How the base of a run is quantised: as the model says, or as its method needs it. Raises `UserError`."""
+    """Return the quantisation of a run's base. Raises `UserError` if model and method require different ones."""
     name, asked = made_by(spec.method).name, spec.model.arguments.get("quantise")
     needed = METHODS[name].facts.quantise if name in METHODS else None
     if needed and asked not in (None, needed):
@@ -18,7 +18,7 @@ def base_quantisation(spec: RunSpec) -> Any:
 
 
 def check_possible(method: Method, spec: RunSpec, on_quantised: bool) -> None:
-    """Raises `UserError` for a combination that the facts of a method exclude."""
+    """Raise `UserError` if the method does not support checkpointing or a quantised base and the run has it."""
     if spec.train.gradient_checkpointing and method.facts.gradient_checkpointing:
         raise UserError(f"{method.name} refuses gradient checkpointing: {method.facts.gradient_checkpointing}")
     if on_quantised and method.facts.quantised:

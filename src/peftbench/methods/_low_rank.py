@@ -1,4 +1,4 @@
-"""LoRA and its variants: one configuration, with facts changed."""
+"""LoRA and the variants that differ from it in the configuration only."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ CHANGES_BASE = "it takes a part out of the base's weights, which would be quanti
 
 
 Budget = PositiveInt
-"""How many parameters may be trained: the rank is then the largest that does not train more.
+"""Maximum number of trained parameters: the rank is the largest that does not exceed it.
 
-`rank` and `alpha` only give the scale of the update then: alpha goes with the rank, so that alpha over rank (over its
-root in the rank-stabilised form) stays what the two say. Placements of one budget have other ranks and the same scale.
+`rank` and `alpha` then set only the scale of the update: alpha is changed with the rank so that alpha / rank (alpha /
+sqrt(rank) if rank-stabilised) is constant. With one budget, placements differ in rank but not in scale.
 """
 
 
@@ -32,14 +32,14 @@ def low_rank(
     where: tuple[Modules, Layers],
     **variant: Any,
 ) -> Adapted:
-    """LoRA on the modules and layers of `where`.
+    """Apply LoRA to the modules and layers of `where`.
 
     Args:
-        model: the base.
-        size: rank, alpha, and a budget of parameters that the rank is solved from, if there is one.
-        dropout: of the input of the update.
+        model: base model.
+        size: rank, alpha, and a parameter budget or `None`.
+        dropout: dropout rate of the input of the update.
         where: modules, layers.
-        variant: more arguments of the library's configuration.
+        variant: further arguments of the library's configuration.
 
     Raises:
         UserError: not even rank 1 is within the budget.
@@ -48,7 +48,7 @@ def low_rank(
 
     targets, notes = fitted(model, where[0], DEFAULT, where[1])
     rank, alpha = solved(model, targets, size, **variant)
-    # The library says that alpha is a whole number, and works with any.
+    # The library declares alpha as an integer but accepts any number.
     asked: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": targets}
     config = LoraConfig(**asked, **variant)
     adapted = with_peft(model, config)
@@ -61,12 +61,12 @@ def low_rank(
 def solved(
     model: Any, targets: Sequence[str], size: tuple[int, float, Budget | None], **variant: Any
 ) -> tuple[int, float]:
-    """Rank and alpha of a size on these linear layers; see `Budget`."""
+    """Return rank and alpha for these linear layers; see `Budget`. Raises `UserError` if rank 1 exceeds the budget."""
     rank, alpha, budget = size
     if budget is None:
         return rank, alpha
     sides = [_sides(model.get_submodule(target)) for target in targets]
-    # DoRA trains a length of each output, whatever the rank.
+    # DoRA also trains one magnitude per output, independent of the rank.
     fixed, each = sum(out for _, out in sides) if variant.get("use_dora") else 0, sum(map(sum, sides))
     found = (budget - fixed) // each
     if found < 1:
@@ -79,7 +79,7 @@ def solved(
 
 
 def _sides(module: Any) -> tuple[int, int]:
-    """How many inputs and outputs a linear layer has; packed weights have another shape, a Conv1D has it turned."""
+    """Return the input and output size; packed weights have a different shape, and Conv1D weights are transposed."""
     if hasattr(module, "in_features"):
         return module.in_features, module.out_features
     inputs, outputs = module.weight.shape
@@ -87,7 +87,7 @@ def _sides(module: Any) -> tuple[int, int]:
 
 
 def from_orthonormal(network: Any) -> Any:
-    """How far the vectors of matrices A and B are from orthonormal: the mean Frobenius distance over all of them."""
+    """Return the mean Frobenius distance of the matrices A and B from orthonormality."""
     import torch
 
     found = []

@@ -1,4 +1,4 @@
-"""Adapters of the `peft` library folded into the weights of their base, and taken out again."""
+"""Merge adapters of the `peft` library into the base weights, and undo it."""
 
 import warnings
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ KNOWN_WARNINGS = (
 
 @contextmanager
 def known_warnings_ignored() -> Iterator[None]:
-    """Without what does not apply: layers and bases are checked here, and merged weights are put back from copies."""
+    """Suppress warnings that do not apply: layers are checked here, and merged weights are restored from copies."""
     with warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message)
@@ -27,9 +27,9 @@ def known_warnings_ignored() -> Iterator[None]:
 
 @contextmanager
 def folded(peft_model: Any) -> Iterator[None]:
-    """Merge by the library, which may refuse: raises `UserError` with its reason.
+    """Merge the adapter. Raises `UserError` with the reason if the library refuses.
 
-    Unmerging, which subtracts and rounds, and which some types lack, is left out: the caller puts everything back.
+    The caller restores the weights: the library's unmerging subtracts, which rounds, and some types do not have it.
     """
     with known_warnings_ignored():
         try:
@@ -41,12 +41,12 @@ def folded(peft_model: Any) -> Iterator[None]:
 
 @contextmanager
 def merged_with_loss(peft_model: Any) -> Iterator[None]:
-    """Merge into quantised weights, then give the layers their old ones back, which merging replaces and marks."""
+    """Merge into quantised weights; on exit, restore the weights and attributes that merging replaces."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
     hosts = [layer.get_base_layer() for layer in layers]
-    # A layer of eight bits has a state beside its weight, and one of four bits an attribute that merging sets anew.
+    # An 8-bit layer also has a state, and a 4-bit layer an attribute that merging sets.
     parts_of = [(host.weight, getattr(host, "state", None), host) for host in hosts]
     marked = [[each for each in parts if each is not None] for parts in parts_of]
     kept = [[(each, dict(vars(each))) for each in parts] for parts in marked]

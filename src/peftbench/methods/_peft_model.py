@@ -1,4 +1,4 @@
-"""From a configuration of the `peft` library to an `Adapted`."""
+"""Apply a configuration or a saved adapter of the `peft` library to a model."""
 
 import json
 import warnings
@@ -17,17 +17,14 @@ from peftbench.methods._weight_restore import put_back
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")
 """Prompt-learning types whose prompt is a key–value cache, not embeddings."""
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""How the starts of LoRA are called that change the weights of the base, which the library does not undo.
-
-So does its variant KaSA.
-"""
+"""LoRA initialisations that change the base weights, which the library does not undo. KaSA does so too."""
 
 
 def with_peft(model: Any, config: Any) -> Adapted:
-    """Apply a `peft` configuration.
+    """Apply a `peft` configuration. Raises `UserError` with the library's reason if it rejects the model.
 
-    Prompt types are called through the base network, with the prompt as a value: `PeftModel.generate` puts virtual
-    tokens before the padding of left-padded batches, which gives wrong answers.
+    For prompt types the caller runs the base network and passes the prompt: `PeftModel.generate` puts virtual tokens
+    before the padding of left-padded batches, which gives wrong answers.
     """
     from peft import TaskType, get_peft_model
 
@@ -40,7 +37,7 @@ def with_peft(model: Any, config: Any) -> Adapted:
             adapted = _adapted(get_peft_model(model, config), undo)
         except Exception as error:
             _take_off(model, undo)
-            # What torch does not have for tensors without values is no reason of the library's.
+            # An operation that torch lacks for meta tensors is not a refusal by the library.
             of_torch = isinstance(error, NotImplementedError) and "meta" in str(error).lower()
             if isinstance(error, (ValueError, NotImplementedError)) and not of_torch:
                 why = " ".join(str(error).split())[:300]
@@ -56,9 +53,10 @@ def _check_replication(model: Any, config: Any) -> None:
 
 
 def of_decoder(facts: Any) -> dict[str, Any]:
-    """The measures of a prefix on an encoder–decoder, by its configuration; of other models the library knows them.
+    """Return the sizes of a prefix for an encoder–decoder; empty for other models, where the library infers them.
 
-    The prefix is the decoder's; the library would take its measures from the encoder and from the hidden size.
+    The prefix is in the decoder, but the library would infer its sizes from the encoder and the hidden size. Raises
+    `UserError` if the configuration has no number of heads or layers.
     """
     if not facts.is_encoder_decoder:
         return {}
@@ -72,18 +70,18 @@ def of_decoder(facts: Any) -> dict[str, Any]:
 
 
 def _tell_heads(facts: Any, config: Any) -> None:
-    """Fill in the number of heads, which the library wants of every model under the names of the commonest.
+    """Set the number of heads, which the library reads only under the most common names.
 
-    A model without attention has none; virtual tokens at the input do not need them.
+    A model without attention gets 1: virtual tokens at the input do not use it.
     """
     if config.is_prompt_learning and not {"num_attention_heads", "n_head", "num_heads"} & set(facts.to_dict()):
         config.num_attention_heads = config.num_attention_heads or getattr(facts, "num_attention_heads", None) or 1
 
 
 def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
-    """An adapter in the library's format, put on its base to answer; on meta tensors, as it was when it was trained.
+    """Load an adapter in the library's format for inference; on meta tensors, in its trainable form.
 
-    Raises `ValueError` for weights that are missing or left over.
+    Raises `ValueError` for missing or unexpected weights.
     """
     from peft import PeftConfig
 
@@ -93,7 +91,7 @@ def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
     if meta:
         config.inference_mode = False
         if hasattr(config, "init_lora_weights"):
-            # Its start is of no matter, and may need the weights of the base.
+            # The initial values are not used, and computing them may need the base weights.
             config.init_lora_weights = True
         return with_peft(model, config)
     undo = _base_keeper(model, config)
@@ -105,7 +103,7 @@ def from_files(model: Any, folder: Path, meta: bool = False) -> Adapted:
 
 
 def _read(model: Any, folder: Path, prompts: bool) -> Any:
-    """The library's model from files. `prompts`: it is one of prompts, which are read as they answer."""
+    """Return the library's model from files. `prompts`: a prompt-learning type, which is loaded in inference mode."""
     from peft import PeftConfig, PeftModel, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -117,11 +115,11 @@ def _read(model: Any, folder: Path, prompts: bool) -> Any:
             raise ValueError(problem) from problem
         if prompts:
             return adapted
-        # The ranks of AdaLoRA have been cut to those of the file, which the library would do once more.
+        # Loading has already reduced the ranks of AdaLoRA to those of the file; the library would do it again.
         config = adapted.active_peft_config
         ranks = getattr(config, "rank_pattern", None)
         config.rank_pattern = None
-        # Again as float32: in a base of lower precision the first time has rounded what copies its layers.
+        # Load again as float32: on a base of lower precision the first load rounds parameters that copy base layers.
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
@@ -133,10 +131,10 @@ def _read(model: Any, folder: Path, prompts: bool) -> Any:
 
 
 def _base_keeper(model: Any, config: Any) -> Callable[[], None]:
-    """What gives the base its own weights back, if a configuration changes those of the layers it is put on.
+    """Return a function that restores the base weights if the configuration changes them.
 
-    Such an adapter is saved as it is: the library changes the base in the same way when it is loaded, which is exact in
-    every precision. Its conversion to a plain LoRA of twice the rank is not, as it is made for the unrounded base.
+    Such an adapter is saved unconverted: on loading, the library changes the base in the same way, which is exact in
+    every precision. The library's conversion to a LoRA of twice the rank assumes an unrounded base and is not exact.
     """
     from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -159,16 +157,16 @@ def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
     elif config.is_prompt_learning:
         adapted.soft_prompt = partial(_soft_prompt, peft_model)
     else:
-        # Quantised weights cannot hold the sum: they would be quantised anew.
+        # Merging into quantised weights would quantise the sum again.
         if not getattr(network, "is_quantized", False):
             merges = hasattr(type(peft_model.base_model), "merge_adapter")
             adapted.merge = partial(folded, peft_model) if merges else None
         elif config.peft_type == "LORA":
             adapted.lossy_merge = partial(merged_with_loss, peft_model)
-        # Types that give away rank, or take it back, as they train.
+        # For types that change their ranks during training.
         adapted.after_step = getattr(peft_model.base_model, "update_and_allocate", None)
         if getattr(config, "kasa_config", None):
-            # The library leaves it to the loop to add this to the loss.
+            # The library expects the training loop to add this to the loss.
             adapted.penalty = peft_model.base_model._get_kasa_loss
         _tell_task(peft_model.base_model)
         _keep_ranks(peft_model)
@@ -176,7 +174,7 @@ def _adapted(peft_model: Any, undo: Callable[[], None]) -> Adapted:
 
 
 def _keep_ranks(peft_model: Any) -> None:
-    """AdaLoRA divides by its rank, which on a base of low precision the library rounds, and lets be trained."""
+    """Keep AdaLoRA's divisors constant and in float32: the library trains them, and rounds them with the base."""
     for name, parameter in peft_model.named_parameters():
         if ".ranknum." in name:
             parameter.requires_grad_(False)
@@ -184,9 +182,9 @@ def _keep_ranks(peft_model: Any) -> None:
 
 
 def _soft_prompt(peft_model: Any, batch: int) -> Any:
-    """The virtual tokens of the input. Of a type that has some for each of several tasks, those of the first task.
+    """Return the virtual tokens of the input; for multi-task types, those of the first task.
 
-    The library makes more for an encoder–decoder, by default, than it then uses.
+    By default the library creates more for an encoder–decoder than it uses.
     """
     import torch
 
@@ -195,7 +193,7 @@ def _soft_prompt(peft_model: Any, batch: int) -> Any:
 
 
 def _tell_task(tuner: Any) -> None:
-    """Layers that choose by task are told with every call that all rows are of the first."""
+    """Pass the first task's id for all rows to layers that depend on the task."""
     if not hasattr(tuner, "_register_pre_hooks"):
         return
     import torch
@@ -209,11 +207,10 @@ def _tell_task(tuner: Any) -> None:
 
 
 def save_peft_adapter(peft_model: Any, folder: Path) -> None:
-    """Save it in the library's format."""
-    # Embeddings are not changed; to find out, the library would ask the Hub for the base's configuration.
+    """Save an adapter in the library's format."""
+    # Embeddings are unchanged; to check that, the library would request the base's configuration from the Hub.
     peft_model.save_pretrained(folder, save_embedding_layers=False)
-    # The library writes sets in an order that is another one in every process, and the id of a saved adapter is by its
-    # files.
+    # The library writes sets in an order that differs by process, but the adapter's id is a hash of its files.
     path = folder / "adapter_config.json"
     held = json.loads(path.read_text(encoding="utf-8"))
     sets = [name for name, value in vars(peft_model.active_peft_config).items() if isinstance(value, set)]
@@ -233,20 +230,20 @@ def _remove(peft_model: Any, undo: Callable[[], None]) -> None:
 
 
 def _take_off(network: Any, undo: Callable[[], None]) -> None:
-    """Off with what was put on before something went wrong."""
+    """Remove what was applied before an error."""
     _unwrap(network)
     undo()
     _clean(network)
 
 
 def _clean(network: Any) -> None:
-    """Without what get_peft_model leaves behind on the base."""
+    """Delete the attributes that `get_peft_model` leaves on the base."""
     for name in ("peft_config", "_hf_peft_config_loaded", "prepare_inputs_for_generation"):
         network.__dict__.pop(name, None)
 
 
 def _unwrap(network: Any) -> None:
-    """Put the layers back that tuners have wrapped; of a quantised base the library's IA3 refuses to."""
+    """Restore the layers that tuners have wrapped; the library's IA3 refuses to on a quantised base."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in [pair for pair in network.named_modules() if isinstance(pair[1], BaseTunerLayer)]:

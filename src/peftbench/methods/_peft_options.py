@@ -1,7 +1,7 @@
-"""Options of `peft`'s configurations that would do nothing here, or need what is not done here: refused by name.
+"""Options of `peft` configurations that are refused because they have no effect or are not supported.
 
-The test of options (`tests/test_peft_options.py`) goes through the fields of every configuration of the installed
-library: each changes what is trained or how, is refused here, or is on the test's list of those that cannot.
+`tests/test_peft_options.py` checks every field of every configuration of the installed library: each changes the
+training, is refused here, or is on the test's list of exceptions.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ ANSWERS = {
     "XLORA": "it mixes trained LoRA adapters by a pass of its own before every call, without a key-value cache, which "
     "answering in batches needs",
 }
-"""Types that cannot answer as others do."""
+"""Types that cannot generate answers in batches with a key–value cache."""
 UNUSED = "peft does not have it for this type"
 QALORA = "it is for a base quantised by GPTQ, which cannot be loaded here"
 MEGATRON = "it needs the parallel layers of Megatron-LM"
@@ -36,13 +36,13 @@ STARTS = {
     "loftq": "it is for a base that is quantised afterwards: use a quantised model",
 }
 OTHER_STARTS = ("gaussian", "pissa", "olora", "orthogonal", "mica")
-"""Starts of LoRA by name: those that are refused, with the reason, and those that are not."""
+"""Supported initialisations of LoRA; `STARTS` has the refused ones with reasons."""
 VALUES: dict[str, dict[str, Mapping[Any, str]]] = {
     "LORA": {"init_lora_weights": STARTS},
     "ADALORA": {"init_lora_weights": dict.fromkeys((*STARTS, *OTHER_STARTS), UNUSED)},
     "TINYLORA": {"init_weights": {False: "what is trained would start at whatever is in memory"}},
 }
-"""Reasons by type, option and value."""
+"""Reasons for refused values, by type, option and value."""
 SHARED = {"layers_pattern": "layers are counted in the order of the model: layers_to_transform is enough"}
 OPTIONS: dict[str, dict[str, str]] = {
     "LORA": {
@@ -74,14 +74,14 @@ OPTIONS: dict[str, dict[str, str]] = {
         for kind in ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CARTRIDGE", "MULTITASK_PROMPT_TUNING")
     },
 }
-"""Reasons by type and option."""
+"""Reasons for refused options, by type and option."""
 OPTIONS["MULTITASK_PROMPT_TUNING"] |= dict.fromkeys(
     ("prompt_tuning_init_state_dict_path", "prompt_tuning_init_task"), SOURCES
 )
 
 
 def check_options(kind: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raises `UserError` for an option that is given another value than its default and is refused."""
+    """Raise `UserError` for a refused option or value that differs from the default."""
     reasons = SHARED | OPTIONS.get(kind, {})
     for name, value in given.items():
         if name in reasons and value != defaults.get(name):
@@ -93,7 +93,7 @@ def check_options(kind: str, given: Mapping[str, Any], defaults: Mapping[str, An
 
 
 def check_saved(config: Any) -> None:
-    """Raises `ValueError` for an adapter that was trained elsewhere with what would be left out here."""
+    """Raise `ValueError` for a saved adapter that uses an unsupported type or option."""
     if config.peft_type in ANSWERS:
         raise ValueError(f"peft:{config.peft_type.lower()}: {ANSWERS[config.peft_type]}")
     for name, reason in (

@@ -1,6 +1,6 @@
-"""What the tuners of the `peft` library are as methods: their arguments, where they go, and what each needs besides.
+"""Tuners of the `peft` library as methods: arguments, target modules and special cases.
 
-No type is named here but for a reason: the list of types is the library's own, read at run time.
+The list of types is read from the library at run time; only types that need special handling are named here.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ from peftbench.models.target_modules import (
 )
 
 MODULES = ("q", "v")
-"""Roles of the layers that a type goes to unless it says, or the method needs, something else."""
+"""Default target roles of types without a more specific default."""
 TOKENS = 20
 TRAINED_TOKENS = 64
-"""The lowest ids: special tokens and the most elementary or most frequent pieces, in the usual tokenizers."""
+"""Default number of trained token ids, from 0: special and very frequent tokens in common tokenizers."""
 REFUSED = {
     "CPT": "its loss is taken over the labels of in-context examples as well, in a pass of the library's own; here the "
     "loss is taken over answers alone",
@@ -50,12 +50,12 @@ RATES = {
     **dict.fromkeys(("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING"), 3e-2),
     "IA3": 5e-3,
 }
-"""Default learning rates of types that the core has, or that are like one of them."""
+"""Default learning rates of types that are bundled methods or similar to one."""
 RATE = 1e-3
 
 
 def types() -> list[str]:
-    """The types of the installed library, in small letters."""
+    """Return the types of the installed library, in lower case."""
     return sorted(kind.value.lower() for kind in _mapping())
 
 
@@ -66,7 +66,7 @@ def _mapping() -> Mapping[Any, Any]:
 
 
 def config_class(name: str) -> Any:
-    """The library's configuration class of a type, in letters of either case. Raises `UnknownNameError`."""
+    """Return the library's configuration class of a type. Case is ignored. Raises `UnknownNameError`."""
     found = {kind.value: kind_class for kind, kind_class in _mapping().items()}
     if name.upper() not in found:
         raise did_you_mean("type of peft", name.lower(), types())
@@ -74,12 +74,12 @@ def config_class(name: str) -> Any:
 
 
 def type_facts(kind: str) -> MethodFacts:
-    """The light facts of a type. Its version is the library's, whose defaults and mathematics it has."""
+    """Return the facts of a type. Its version is that of the library, which sets its defaults and computation."""
     papers = set(re.findall(r"(?:papers|abs|pdf)/(\d{4}\.\d{4,5})", f"{config_class(kind).__doc__}{_tuner_doc(kind)}"))
     cached = "its prefix is a key-value cache, which checkpointing recomputes without"
     return MethodFacts(
         learning_rate=RATES.get(kind, RATE),
-        # More than one are those of its variants.
+        # With several papers, the others describe variants of the type.
         paper=f"arXiv:{papers.pop()}" if len(papers) == 1 else "",
         version="peft " + ".".join(version("peft").split(".")[:2]),
         gradient_checkpointing=cached if kind in PREFIX_TYPES else "",
@@ -88,14 +88,14 @@ def type_facts(kind: str) -> MethodFacts:
 
 
 def _unlike_quantised(kind: str) -> str:
-    """Why a type does not work on quantised weights, as it was measured on those of four bits; empty if it does."""
+    """Return why a type does not work on quantised weights, as measured on 4-bit weights; empty if it does."""
     why = capabilities().get(f"peft:{kind.lower()}", {}).get("why", ())
     return next((reason for reason in why if reason.startswith(FOUR_BIT)), "")
 
 
 def type_summary(kind: str) -> str:
-    """What the library says of a type, in a line."""
-    # A class without a text of its own has its signature for one.
+    """Return the library's description of a type, in one line."""
+    # A dataclass without a docstring has its signature as docstring.
     docs = [doc for doc in (_tuner_doc(kind), config_class(kind).__doc__ or "") if not re.match(r"\w+Config\(", doc)]
     said = re.split(r"\n\s*\n|\.\s", inspect.cleandoc(next(filter(None, docs), kind)))[0]
     return re.sub(r"\[`?|`?\]", "", " ".join(said.split())).rstrip(".") + "."
@@ -108,8 +108,8 @@ def _tuner_doc(kind: str) -> str:
 
 
 def signature(kind: str) -> inspect.Signature:
-    """The fields of a type's configuration as keyword-only arguments, without those the library fills in itself, and
-    with our choice of `layers` where it goes to parts of layers.
+    """Return the fields of a type's configuration as keyword-only arguments, without those that the library sets, and
+    with `layers` if the type targets parts of transformer layers.
     """
     from peft import PeftConfig
 
@@ -135,7 +135,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def _known(annotation: Any) -> Any:
-    """An annotation, or anything where it is one that cannot be checked."""
+    """Return an annotation, or `Any` if pydantic cannot validate it."""
     try:
         TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError):
@@ -144,7 +144,7 @@ def _known(annotation: Any) -> Any:
 
 
 def check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
-    """Raises `UserError` with the library's reason for arguments that it does not take, or ours for a type."""
+    """Raise `UserError` with the reason if the library rejects the arguments or they are not supported here."""
     _check_options(kind, arguments)
     configure(kind, {name: value for name, value in arguments.items() if name != "layers"})
 
@@ -154,7 +154,7 @@ def _check_options(kind: str, arguments: Mapping[str, Any]) -> None:
 
 
 def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
-    """The library's configuration of a type, with what it leaves out and cannot do without."""
+    """Build the library's configuration of a type, with its required arguments. Raises `UserError`."""
     if kind in REFUSED:
         raise UserError(f"peft:{kind.lower()} cannot be run here: {REFUSED[kind]}")
     if kind == "SHADOW" and arguments.get("auxiliary_loss_weight"):
@@ -171,10 +171,10 @@ def configure(kind: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def required_arguments(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that a type cannot do without, if they are not given."""
+    """Return values for the required arguments of a type."""
     fields = {field.name for field in dataclasses.fields(config_class(kind))}
     own: dict[str, dict[str, Any]] = {
-        # The number of steps is known when the training begins.
+        # A placeholder: the number of steps is known when training starts.
         "ADALORA": {"total_step": given.get("tinit", 0) + given.get("tfinal", 0) + 1},
         "ADAPTION_PROMPT": {"adapter_len": 10},
         "FROD": {"progressbar": False},
@@ -189,7 +189,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def adapt_with_peft(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adapted:
-    """A model with a type on it. Raises `UserError` with the reason for one that cannot be."""
+    """Apply a type to a model. Raises `UserError` with the reason if that is not possible."""
     _check_options(kind, arguments)
     given = {name: value for name, value in arguments.items() if name != "layers"}
     found, notes = _placed(model, kind, arguments)
@@ -212,17 +212,17 @@ def adapt_with_peft(model: Any, kind: str, arguments: Mapping[str, Any]) -> Adap
 
 
 def _measures(model: Any, kind: str) -> dict[str, Any]:
-    """Sizes that the model decides and the library would not find, or find wrong."""
+    """Return the sizes that depend on the model and that the library does not infer correctly."""
     if kind == "ADAPTION_PROMPT":
         return {"adapter_layers": int(model.config.get_text_config().num_hidden_layers)}
     if kind in PREFIX_TYPES:
         return dict(of_decoder(model.config))
-    # For an encoder–decoder the library would make two prompts, of which it uses the encoder's alone.
+    # For an encoder–decoder the library would create two prompts and use only the encoder's.
     return {"num_transformer_submodules": 1} if "num_virtual_tokens" in signature(kind).parameters else {}
 
 
 def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
-    """AdaLoRA's budget follows the steps of the training, and its orthogonality term is added to the loss."""
+    """Set AdaLoRA's number of steps before training, and add its orthogonality term to the loss."""
 
     def prepare(ahead: TrainingContext) -> None:
         steps = config.total_step if fixed else ahead.steps
@@ -231,7 +231,7 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
         config.total_step = steps
 
     def save(folder: Path) -> None:
-        # All ranks, those left out as zeros: the best step may have had others than the last.
+        # Save all ranks, pruned ones as zeros: the best step may have pruned other ranks than the last.
         config.rank_pattern = None
         save_peft_adapter(adapted.model, folder)
 
@@ -240,13 +240,13 @@ def _schedule(adapted: Adapted, config: Any, fixed: bool) -> None:
 
 
 def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments that say where a type goes, as full names of modules, and what was chosen for the user."""
+    """Return the target arguments of a type with full module names, and notes on defaults that were chosen."""
     asked, known = given.get("target_modules"), signature(kind).parameters
     if "layers" not in known:
         return {}, []
     layers = _layers(given)
     if stacks := given.get("target_parameters"):
-        # Weights that no layer owns, as of experts. The library's own target is no module then.
+        # Weights without a linear layer, such as experts. An empty list disables the library's default target modules.
         found: dict[str, Any] = {"target_parameters": weights(model, stacks, layers), "target_modules": []}
         return found | ({"target_modules": _modules(model, asked, layers)} if asked else {}), []
     if asked is not None and not asked:
@@ -254,7 +254,7 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
     if kind == "LN_TUNING" and asked is None:
         return {"target_modules": norms(model, layers)}, []
     if kind == "LN_TUNING" or _is_pattern(asked):
-        # Of LoRA the library may take a pattern for one of names that older models had.
+        # For LoRA the library may rewrite a pattern as if it named modules of older models.
         named = layers != "all" or kind == "LORA"
         return ({"target_modules": _modules(model, asked, layers, kind)} if named else {}), []
     feeding = "feedforward_modules" in known
@@ -269,18 +269,18 @@ def _placed(model: Any, kind: str, given: Mapping[str, Any]) -> tuple[dict[str, 
             usual if inner is None else target_module_names(model, inner, layers) if inner else inner
         )
     if given.get("layers_to_transform") is not None:
-        # Full names say it, and with them the library would not look at the numbers.
+        # The full names already contain the layers, and the library ignores this option with them.
         found["layers_to_transform"] = None
     return found, [] if asked else list(notes) or [f"put on {', '.join(roles)}"]
 
 
 def _is_pattern(asked: Any) -> bool:
-    """Whether modules are named in the library's own way: by a pattern of whole names."""
+    """Return True if the modules are given as a regular expression, as in the library."""
     return isinstance(asked, str) and asked not in {*ROLES, *GROUPS}
 
 
 def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
-    """Full names of modules: those of a pattern or, of norms, of the ends of names; of roles and groups."""
+    """Return full module names for a pattern, for name endings (norms), or for roles and groups."""
     if kind == "LN_TUNING" or _is_pattern(asked):
         found = within(model, [name for name, _ in model.named_modules() if name and _fits(name, asked)], layers)
         if not found:
@@ -292,7 +292,7 @@ def _modules(model: Any, asked: Any, layers: Layers, kind: str = "") -> Any:
 
 
 def _layers(given: Mapping[str, Any]) -> Any:
-    """The choice of layers, which the library's own argument for it makes too."""
+    """Return the choice of layers, from `layers` or `layers_to_transform`. Raises `UserError` if both are given."""
     numbers, layers = given.get("layers_to_transform"), given.get("layers", "all")
     if numbers is None:
         return layers
@@ -308,13 +308,13 @@ def _fits(name: str, asked: Any) -> bool:
 
 
 SHARE = {"C3A": "block_size", "VBLORA": "vector_length", "ROAD": "group_size"}
-"""Sizes that must divide the widths of every layer."""
+"""Arguments that must divide the widths of every target layer."""
 MOST = {"SHIRA": "r", "FOURIERFT": "n_frequency", "WAVEFT": "n_frequency"}
-"""Sizes that the smallest layer bounds."""
+"""Arguments whose maximum is set by the smallest target layer."""
 
 
 def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
-    """Sizes that the user leaves open and whose default does not fit the layers, made smaller."""
+    """Return reduced values of sizes that are not given and whose default does not fit the layers."""
     name, targets = SHARE.get(kind) or MOST.get(kind), given.get("target_modules")
     if name is None or name in given:
         return {}
@@ -323,7 +323,7 @@ def _fitted(model: Any, kind: str, given: Mapping[str, Any]) -> dict[str, int]:
         targets = [place for place, module in named if _fits(place, targets) and hasattr(module, "weight")]
     default = signature(kind).parameters[name].default
     weights = [model.get_submodule(target).weight for target in targets or ()]
-    # Four-bit weights lie in a row.
+    # 4-bit weights are stored flat.
     shapes = [tuple((getattr(weight, "quant_state", None) or weight).shape) for weight in weights]
     if not shapes:
         return {}

@@ -1,4 +1,4 @@
-"""Where a method stands on a model: what was asked for, what the library makes of it, and what is really trained."""
+"""Placement of a method on a model: the requested targets, the library's interpretation and what is trained."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from peftbench.methods import Adapted, Method
 from peftbench.models.target_modules import Layers, Modules, fitted, within
 
 ELSEWHERE = ("ADAPTION_PROMPT", "SHADOW", "TRAINABLE_TOKENS")
-"""Types whose `target_modules` are not parts of a transformer layer; they are taken as they are."""
+"""Types whose `target_modules` are not parts of a transformer layer; they are passed on unchanged."""
 SHOWN = 4
-"""Names of a list that an error shows."""
+"""Maximum number of names that an error shows."""
 WRAPPED = ("use_dora", "lora_bias", "fan_in_fan_out", "velora_config", "kasa_config")
-"""Settings of LoRA that the library does not have for a weight, only for a layer."""
+"""Settings of LoRA that the library supports for layers but not for single weights."""
 
 
 def targeted(model: Any, config: Any) -> list[str] | None:
-    """Full names of the modules and weights that a configuration of `peft` names; `None` where it names none itself.
+    """Return the full names of the modules and weights that a `peft` configuration targets; `None` if it names none.
 
-    By the library's rule for names, before it rewrites any.
+    Names are matched by the library's rule, before it rewrites any.
     """
     from peft.tuners.tuners_utils import _maybe_include_all_linear_layers, check_target_module_exists
 
@@ -39,11 +39,10 @@ def targeted(model: Any, config: Any) -> list[str] | None:
 
 @contextmanager
 def names_kept(model: Any, config: Any) -> Iterator[None]:
-    """Keep the library from rewriting names of modules that the model has.
+    """Prevent the library from rewriting names of modules that exist in the model.
 
-    Of LoRA it takes `down_proj`, and every name that ends so, for the experts of a mixture as older versions of
-    `transformers` named them, and trains the experts of all layers instead. That is right for adapters of that time,
-    whose names the model does not have.
+    For LoRA it treats every name ending in `down_proj` as the experts of older `transformers` versions, and trains the
+    experts of all layers instead. That is correct only for older adapters, whose names the model does not have.
     """
     from peft.utils import transformers_weight_conversion as conversion
 
@@ -61,8 +60,8 @@ def names_kept(model: Any, config: Any) -> Iterator[None]:
 
 
 def readable(peft_model: Any, folder: Path) -> None:
-    """Make the library alone read a written adapter as it stands: modules whose names it would rewrite are named as the
-    weights that they hold, which is the same function. Settings that it does not have for weights are left as they are.
+    """Change a saved adapter so that the library alone loads it correctly: modules whose names it would rewrite are
+    named as weights, which computes the same function. Adapters with settings in `WRAPPED` keep their modules.
     """
     config, network = peft_model.active_peft_config, peft_model.get_base_model()
     if getattr(network, "is_quantized", False):
@@ -77,13 +76,13 @@ def readable(peft_model: Any, folder: Path) -> None:
     if not any(content.get(setting) for setting in WRAPPED):
         content["target_modules"] = [name for name in names if name not in moved]
         stacks = content.get("target_parameters") or []
-        # Dropout is of training alone.
+        # Dropout is used only in training.
         content |= {"target_parameters": [*stacks, *(f"{name}.weight" for name in moved)], "lora_dropout": 0.0}
     path.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _rewritten(network: Any, config: Any, name: str) -> bool:
-    """Whether the library would take the name of a module for another one."""
+    """Return True if the library would rewrite the name of a module."""
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
     tried = copy(config)
@@ -92,18 +91,18 @@ def _rewritten(network: Any, config: Any, name: str) -> bool:
     try:
         convert_peft_config_for_transformers(tried, network, None)
     except ValueError:
-        # One of several that it would have together.
+        # The library rewrites this name only together with others.
         return True
     return name not in tried.target_modules
 
 
 def names_of(model: Any) -> set[str]:
-    """Full names of the modules and weights of a model."""
+    """Return the full names of the modules and weights of a model."""
     return {name for name, _ in model.named_modules()} | {name for name, _ in model.named_parameters()}
 
 
 def meant_by(model: Any, method: Method, arguments: Mapping[str, Any]) -> list[str] | None:
-    """What the arguments `modules` and `layers` of a method mean on a model; `None` where they leave nothing out."""
+    """Return the names that a method's `modules` and `layers` arguments select; `None` if they exclude nothing."""
     asked = {name: each.default for name, each in method.parameters.items()} | dict(arguments)
     choices = {name for name, each in method.parameters.items() if each.annotation in (Layers, Modules, Modules | None)}
     chosen = asked["layers"] if "layers" in choices else "all"
@@ -113,10 +112,10 @@ def meant_by(model: Any, method: Method, arguments: Mapping[str, Any]) -> list[s
 
 
 def check_placed(adapted: Adapted, names: Collection[str], allowed: Sequence[str] | None) -> None:
-    """Compare what is trained with what was asked for: by the method, and by the arguments of the run.
+    """Compare the trained modules with those requested by the method and by the arguments of the run.
 
-    `names`: modules and weights of the base before the method; `allowed`: those of them that the arguments `modules`
-    and `layers` mean, if the method takes them. Raises `UserError` with both lists where they differ.
+    `names`: modules and weights of the base before the method is applied. `allowed`: those selected by the arguments
+    `modules` and `layers`, if the method has them. Raises `UserError` with both lists if they differ.
     """
     if adapted.places is None and allowed is None:
         return
@@ -133,10 +132,9 @@ def check_placed(adapted: Adapted, names: Collection[str], allowed: Sequence[str
 
 
 def hosts(adapted: Adapted, names: Collection[str]) -> list[str]:
-    """Which of some modules and weights of the base are trained, or have something trained put on them.
+    """Return the modules and weights of the base that are trained or have a trained part added.
 
-    Of the library's tuners, what they train elsewhere because another argument says so is not counted: whole modules,
-    tokens, biases.
+    For the library's tuners, whole modules, tokens and biases that another argument makes trainable are not counted.
     """
     if hasattr(adapted.model, "get_base_model"):
         return [name for name in _tuned(adapted.model) if name in names]
@@ -145,14 +143,14 @@ def hosts(adapted: Adapted, names: Collection[str]) -> list[str]:
 
 
 def _owner(name: str, names: Collection[str]) -> str:
-    """The innermost of some names that a parameter belongs to: itself, or the module that it was put into."""
+    """Return the innermost of `names` that contains a parameter: the parameter itself or a module around it."""
     while name and name not in names:
         name = name.rpartition(".")[0]
     return name
 
 
 def _tuned(peft_model: Any) -> Iterator[str]:
-    """Names in the base of the modules and weights that layers of a tuner stand on."""
+    """Return the base names of the modules and weights that a tuner trains."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -163,7 +161,7 @@ def _tuned(peft_model: Any) -> Iterator[str]:
     ]
     within = tuple(f"{name}." for name, _ in layers)
     trained = [name for name, p in peft_model.base_model.named_parameters() if p.requires_grad]
-    # Some types have one bank of numbers for all layers, which keep none of their own.
+    # Some types have one set of parameters for all layers and none in the layers.
     shared = any(not name.removeprefix("model.").startswith((*within, *apart)) for name in trained)
     for name, layer in layers:
         own = [p for key, p in layer.named_parameters() if not key.startswith("base_layer.") and p.requires_grad]

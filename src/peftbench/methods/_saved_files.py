@@ -1,4 +1,4 @@
-"""Trained models in files: what a folder holds, which base it is for, and how it is put on that base."""
+"""Saved trained models: inspect a folder, check its base model, and load it onto that base."""
 
 import json
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from peftbench.models.saved_model_files import ADAPTER, MODEL, ORIGIN, TRAINED, 
 from peftbench.models.weight_loading import cannot_load, read_network
 
 SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
-"""Facts of a configuration in which a fully trained model and its base agree."""
+"""Configuration fields that must be equal for a fully trained model and its base."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder of a trained model. `base` and `version` say what it was made for, as far as that is known.
+    """A folder with a trained model. `base` and `version` identify its base model, if known.
 
-    `seed`: that of the run, which may have chosen the layers.
+    `seed`: seed of the run, which may have chosen the layers.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Kept:
 
     @property
     def called(self) -> str:
-        """What tables call it: method and id of the run of ours that kept it, else its folder."""
+        """Name in tables: method and run id if a run of peftbench saved it, else the folder."""
         if self.method is not None:
             return f"saved {self.method} {self.run}".strip()
         name, parent = self.folder.name, self.folder.parent.name
@@ -46,7 +46,7 @@ class Kept:
 
 
 class Origin(Noun):
-    """The content of `ORIGIN`; what later versions add to it is left alone."""
+    """The content of `ORIGIN`. Unknown fields, of later versions, are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -59,7 +59,7 @@ class Origin(Noun):
 
 
 def examine(folder: Path) -> Kept:
-    """What a folder holds. Raises `UserError` if it is not there or holds no trained model."""
+    """Inspect a folder. Raises `UserError` if it does not exist or contains no valid trained model."""
     if not folder.is_dir():
         raise UserError(f"adapter {folder}: no such directory")
     if kind(folder) is None:
@@ -91,7 +91,7 @@ def _check_type(folder: Path, said: Any) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The table that a file holds; none if it is not there. Raises `UserError` for anything else."""
+    """Return the JSON object of a file; empty if there is no file. Raises `UserError` for other content."""
     if not path.is_file():
         return {}
     try:
@@ -104,19 +104,19 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def describe(spec: RunSpec, base: Model, quantise: str | None) -> dict[str, Any]:
-    """The content of `ORIGIN`: what made the files, on which base, and how that was quantised."""
+    """Return the content of `ORIGIN`: run, seed, method, base model and its quantisation."""
     asked = spec.method.model_dump(mode="json", exclude_defaults=True)
     made = {"run": spec.id, "seed": spec.seed, "method": asked}
     return made | {"base": base.address, "base_version": base.version, "base_quantised": quantise}
 
 
 def made_by(method: Choice) -> Choice:
-    """The method that trained what a choice puts on the base: itself, or that of its files if it is known."""
+    """Return the method that trained the adapter: that of the saved files if known, else the choice itself."""
     return (examine(Path(method.place)).method if method.place else None) or method
 
 
 def check_base(kept: Kept, base: Model) -> None:
-    """Raises `UserError` for an adapter that was made for another base model, by name or by its files' content."""
+    """Raise `UserError` if an adapter was trained on another base model, by name or by content of its files."""
     way_out = "give that one with --model, or any_base = true (--any-base) if they are the same"
     if isinstance(kept.version, str) and isinstance(base.version, str):
         if kept.version != base.version:
@@ -126,10 +126,9 @@ def check_base(kept: Kept, base: Model) -> None:
 
 
 def put_on(model: Any, folder: Path, method: Choice | None = None, seed: int = 0, any_base: bool = False) -> Adapted:
-    """The trained model of a folder on its base, ready to answer; on meta tensors as it was when it was trained.
+    """Load the trained model of a folder onto its base for inference; on meta tensors, in its trainable form.
 
-    `method`, `seed`: of the run that made it, for files that do not say. Raises `UserError` for a base that it does not
-    fit.
+    `method`, `seed`: defaults for files that do not record them. Raises `UserError` if it does not fit the base.
     """
     kept, meta = examine(folder), next(model.parameters()).is_meta
     if not (meta or any_base):
@@ -160,13 +159,13 @@ def _with_adapter(model: Any, kept: Kept, meta: bool) -> Adapted:
     try:
         return from_files(model, kept.folder, meta)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # Of Python's own mistakes the kind tells more than the text.
+        # For the other errors, the exception type is more informative than the text.
         known = isinstance(error, (RuntimeError, ValueError))
         raise _unfit(kept.folder, " ".join(str(error).split())[:300] if known else error_line(error)) from error
 
 
 def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
-    """A fully trained model takes the place of its base."""
+    """Load a fully trained model in place of its base."""
     import torch
     from transformers import AutoConfig
 
@@ -185,7 +184,7 @@ def _whole(model: Any, folder: Path, meta: bool) -> Adapted:
 
 
 def _of_method(model: Any, kept: Kept, meta: bool) -> Adapted:
-    """A model whose method has no format of its own: the method is applied again, and given its trained tensors."""
+    """Apply the method again and load the trained tensors, for methods without a separate file format."""
     import torch
     from safetensors.torch import load_file
 
@@ -222,7 +221,7 @@ def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check_same(folder: Path, asked: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises `UserError` unless the tensors of a file are those that an adapted model has, by name and shape."""
+    """Raise `UserError` unless the tensors of a file and of the adapted model agree in names and shapes."""
     for name in [*asked, *there]:
         if asked.get(name) != there.get(name):
             raise _unfit(folder, f"{name} is {there.get(name, 'absent')} there, {asked.get(name, 'absent')} here")

@@ -1,4 +1,4 @@
-"""A band of trained coefficients on the singular vectors of a layer's weight, which stays as it is."""
+"""A trained band matrix between the singular vectors of a frozen weight."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,14 +8,13 @@ from peftbench.methods._weight_restore import put_back
 
 
 def band(host: Any, reach: int) -> Any:
-    """The diagonals of a band matrix M, the lowest first, as parameters of zeros; U [out, k] and V [in, k] as buffers.
-
-    `reach`: diagonals on either side of the main one. Of k = min(in, out) numbers the main one has k, the next k - 1.
+    """Return the diagonals of a band matrix M [k, k] as zero parameters, the lowest first, with the singular vectors
+    U [out, k] and V [in, k] as buffers; k = min(in, out). `reach`: diagonals on each side of the main one.
     """
     import torch
 
     u, _, vt = torch.linalg.svd(_out_first(host, host.weight.detach()).float(), full_matrices=False)
-    # Singular vectors may come with either sign, on which what is trained must not depend.
+    # The sign of singular vectors is arbitrary; fix it so that training does not depend on it.
     sign = u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
     sizes = [len(vt) - abs(offset) for offset in range(-reach, reach + 1) if abs(offset) < len(vt)]
     diagonals = torch.nn.ParameterList(torch.zeros(size, device=u.device) for size in sizes)
@@ -25,13 +24,13 @@ def band(host: Any, reach: int) -> Any:
 
 
 def by_band(diagonals: Any, x: Any) -> Any:
-    """What U M V' makes [..., out] of an input [..., in]."""
+    """Compute U M V' x: [..., in] to [..., out]."""
     return _spread(diagonals, x @ diagonals.v) @ diagonals.u.T
 
 
 @contextmanager
 def merged(hosts: Sequence[Any], name: str) -> Iterator[None]:
-    """The weights of layers with the band of that name added; put back when the context is left."""
+    """Add the band `name` to the weights of the layers; restore them on exit."""
     undo = put_back(host.weight for host in hosts)
     for host in hosts:
         diagonals = getattr(host, name)
@@ -44,7 +43,7 @@ def merged(hosts: Sequence[Any], name: str) -> Iterator[None]:
 
 
 def _spread(diagonals: Any, z: Any) -> Any:
-    """M times coordinates [..., k] among the singular vectors."""
+    """Multiply coordinates [..., k] in the basis of singular vectors by M."""
     from torch.nn.functional import pad
 
     found, k, reach = z.new_zeros(()), z.shape[-1], len(diagonals) // 2
@@ -55,5 +54,5 @@ def _spread(diagonals: Any, z: Any) -> Any:
 
 
 def _out_first(host: Any, matrix: Any) -> Any:
-    """A weight as [out, in], or such a matrix as the layer keeps it: those of GPT-2 are turned."""
+    """Convert between [out, in] and the layer's weight layout: a Conv1D (GPT-2) stores [in, out]."""
     return matrix.T if type(host).__name__ == "Conv1D" else matrix

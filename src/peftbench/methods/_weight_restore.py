@@ -1,11 +1,11 @@
-"""Weights of the base itself that a method changes, and gives back as they were."""
+"""Restore base weights that a method changes."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 
 def train_in_place(weights: Iterable[Any]) -> Callable[[], None]:
-    """Let weights of the base be trained where they stand; what is returned puts them back."""
+    """Make base weights trainable; return a function that restores them."""
     kept = list(weights)
     undo = put_back(kept)
     for weight in kept:
@@ -14,10 +14,10 @@ def train_in_place(weights: Iterable[Any]) -> Callable[[], None]:
 
 
 def put_back(weights: Iterable[Any]) -> Callable[[], None]:
-    """What gives weights the values and the type they have now. The copies stand in the host's memory meanwhile.
+    """Return a function that restores the current values and types of weights, from copies in host memory.
 
-    Those of float32, which are trained where they lie, get them in the same memory: elsewhere it may be aligned
-    otherwise, and then products round otherwise, so that the same run would find other last digits.
+    float32 weights are restored in the same memory: another alignment can change how products round, and so the last
+    digits of a repeated run.
     """
     import torch
 

@@ -8,7 +8,7 @@ from peftbench.methods._peft_model import save_peft_adapter, with_peft
 from peftbench.models.target_modules import Layers, Modules, fitted
 
 
-# The rate is that of the authors' script for MNLI, whose first and last stages `start` and `final` are near.
+# Learning rate of the authors' script for MNLI; `start` and `final` are close to that script's first and last phases.
 @method(learning_rate=5e-4, paper="arXiv:2303.10512")
 def adalora(
     model: Any,
@@ -26,8 +26,8 @@ def adalora(
 ) -> Adapted:
     """AdaLoRA: low-rank updates as singular values and vectors; the least important are left out while it trains.
 
-    The mean rank falls from `initial_rank` to `rank`, from the share `start` of the steps to `final` before their end,
-    looked at `every` so many steps. `orthogonality` weighs the term that keeps the vectors orthonormal.
+    The mean rank falls from `initial_rank` to `rank` between the shares `start` and 1 - `final` of the steps, adjusted
+    every `every` steps. `orthogonality` is the weight of the term that keeps the vectors orthonormal.
     """
     if not 0 < rank < initial_rank or min(start, final) < 0 or start + final >= 1:
         raise UserError("adalora: rank must be less than initial_rank, and start and final together less than 1")
@@ -47,7 +47,7 @@ def adalora(
         config.tfinal = min(int(final * ahead.steps), ahead.steps - 2)
 
     def save(folder: Path) -> None:
-        # All ranks, those left out as zeros: the best step may have had others than the last.
+        # Save all ranks, pruned ones as zeros: the best step may have pruned other ranks than the last.
         config.rank_pattern = None
         save_peft_adapter(adapted.model, folder)
 

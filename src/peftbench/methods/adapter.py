@@ -30,7 +30,7 @@ def adapter(
     hosts = [model.get_submodule(end) for end in ends]
     hooks = []
     if form == "parallel":
-        # The feed-forward may have no module of its own: its input is that of its first matrix.
+        # The feed-forward may not be a separate module, so its input is taken from its first matrix.
         starts = {start.rpartition(".")[0]: start for start in target_module_names(model, ("up",), layers)}
         for end, host in zip(ends, hosts, strict=True):
             if (inside := end.rpartition(".")[0]) not in starts:

@@ -5,7 +5,7 @@ from peftbench.methods._weight_restore import put_back, train_in_place
 from peftbench.models.target_modules import Layers, Modules, fitted, text_part, within
 
 MODULES = ("q", "v")
-"""Roles of the layers that biases are added to in a model without any."""
+"""Roles of the layers that get a bias in a model without biases."""
 
 
 @method(learning_rate=1e-3, paper="arXiv:2106.10199", version=2)
@@ -24,7 +24,7 @@ def bitfit(model: Any, *, modules: Modules | None = None, layers: Layers = "all"
         targets, said = fitted(model, modules or MODULES, MODULES, layers)
         named = [f"{place}.bias" for place in targets]
         chosen, bare = [name for name in named if name in biases], [name for name in named if name not in biases]
-    # A norm computes in one type, and what is trained is float32.
+    # Trained biases are float32, and the weight of a norm must have the same type.
     beside = [weights[name] for each in chosen if (name := f"{each.removesuffix('bias')}weight") in weights]
     norms = [weight for weight in beside if weight.ndim == 1]
     restore, put_norms_back = train_in_place(biases[name] for name in chosen), put_back(norms)

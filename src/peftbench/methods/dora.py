@@ -6,7 +6,7 @@ from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.target_modules import Layers, Modules
 
 
-# The rate is that of the authors' script for Llama-3-8B.
+# Learning rate of the authors' script for Llama-3-8B.
 @method(learning_rate=1e-4, paper="arXiv:2402.09353")
 def dora(
     model: Any,

@@ -15,7 +15,7 @@ def ia3(
     from peft import IA3Config
 
     targets, notes = fitted(model, modules, MODULES, layers)
-    # Where no layer plays the role of the default, there is no input to scale.
+    # Unlike an explicit `feedforward`, the default may match no layer.
     find = playing if tuple(feedforward) == FEEDFORWARD else target_module_names
     inputs = find(model, feedforward, layers) if feedforward else []
     config = IA3Config(target_modules=targets, feedforward_modules=[name for name in inputs if name in targets])

@@ -5,7 +5,7 @@ from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.target_modules import Layers, Modules
 
 
-# Half of LoRA's rate, as the authors' README advises; their ratio is 16.
+# Half of LoRA's learning rate and ratio 16, as in the authors' README.
 @method(learning_rate=1e-4, paper="arXiv:2402.12354")
 def loraplus(
     model: Any,

@@ -6,7 +6,7 @@ from peftbench.methods._low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank,
 from peftbench.models.target_modules import Layers, Modules, fitted
 
 
-# The rate is the paper's. No dropout: it would leave out parts of the base's own weights.
+# The paper's learning rate. No dropout: it would drop parts of the base weights.
 @method(learning_rate=3e-4, paper="arXiv:2406.01775", quantised=CHANGES_BASE)
 def olora(
     model: Any,

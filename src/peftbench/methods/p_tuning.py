@@ -16,7 +16,7 @@ def p_tuning(
         encoder_reparameterization_type=encoder,
         encoder_hidden_size=hidden,
         encoder_num_layers=layers,
-        # For an encoder–decoder the library would make two prompts, of which it uses the encoder's alone.
+        # For an encoder–decoder the library would create two prompts and use only the encoder's.
         num_transformer_submodules=1,
     )
     return with_peft(model, config)

@@ -16,8 +16,8 @@ from peftbench.methods._peft_types import (
 def peft(member: str) -> Method:
     """A tuner of the installed `peft` by its type. Its arguments are the fields of the library's configuration class.
 
-    Without `target_modules` it goes where the type belongs, mostly into the layers that play the roles q and v; roles
-    are understood in a list of `target_modules` too. Raises `UserError` for a type that the library does not have.
+    `target_modules` may list roles; its default depends on the type and is mostly the roles q and v. Raises `UserError`
+    for a type that the library does not have.
     """
     config_class(member)
     kind = member.upper()

@@ -5,7 +5,7 @@ from peftbench.methods._low_rank import CHANGES_BASE, DEFAULT, Budget, low_rank
 from peftbench.models.target_modules import Layers, Modules
 
 
-# Rate and no dropout as in the authors' script for Llama-2-7B: dropout would leave out principal parts of the weights.
+# Learning rate and dropout of the authors' script for Llama-2-7B: dropout would drop principal parts of the weights.
 @method(learning_rate=2e-5, paper="arXiv:2404.02948", quantised=CHANGES_BASE)
 def pissa(
     model: Any,

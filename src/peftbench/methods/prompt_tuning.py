@@ -11,6 +11,6 @@ def prompt_tuning(
     """Prompt tuning: virtual tokens at the input, started from random words of the vocabulary."""
     from peft import PromptTuningConfig
 
-    # For an encoder–decoder the library would make two prompts, of which it uses the encoder's alone.
+    # For an encoder–decoder the library would create two prompts and use only the encoder's.
     config = PromptTuningConfig(num_virtual_tokens=tokens, prompt_tuning_init=init, num_transformer_submodules=1)
     return with_peft(model, config)

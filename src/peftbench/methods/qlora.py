@@ -18,7 +18,7 @@ def qlora(
 ) -> Adapted:
     """QLoRA: LoRA on every linear layer of a base whose weights are four-bit normal floats, constants quantised too.
 
-    Trained by AdamW as all methods are; the paper's moves its states to the host where a GPU's memory runs out, which
-    would hide what is measured here.
+    Trained with AdamW like all methods. The paper's paged optimiser moves its states to the host if GPU memory runs
+    out, which would distort the memory measurements.
     """
     return low_rank(model, (rank, alpha, parameters), dropout, (modules, layers))

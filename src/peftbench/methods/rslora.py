@@ -5,7 +5,7 @@ from peftbench.methods._low_rank import DEFAULT, Budget, low_rank
 from peftbench.models.target_modules import Layers, Modules
 
 
-# The rate is LoRA's: the paper changes the scale alone, which at rank 16 is four times LoRA's.
+# LoRA's learning rate: the paper changes only the scale, which at rank 16 is four times LoRA's.
 @method(learning_rate=2e-4, paper="arXiv:2312.03732")
 def rslora(
     model: Any,

@@ -9,12 +9,12 @@ from peftbench.models.target_modules import Layers, Modules, fitted
 MODULES = ("k", "v", "down")
 
 
-# The rate is that of the authors' script for banded coefficients on Gemma; the start at zero is the paper's.
+# Learning rate of the authors' script for banded coefficients on Gemma; zero initialisation as in the paper.
 @method(learning_rate=5e-3, paper="arXiv:2405.19597", quantised="it needs the singular vectors of the weights")
 def svft(model: Any, *, off_diagonal: int = 1, modules: Modules = MODULES, layers: Layers = "all") -> Adapted:
     """SVFT: a weight U S V' becomes U (S + M) V'. Trained is M, a band of `off_diagonal` diagonals on either side.
 
-    M starts at zero. U and V' stand beside the weight, and cost memory and operations while they are not merged.
+    M starts at zero. U and V' are stored next to the weight and cost memory and operations until they are merged.
     """
     targets, notes = fitted(model, modules, MODULES, layers)
     hosts, folded = [model.get_submodule(place) for place in targets], [False]

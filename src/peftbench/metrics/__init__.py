@@ -1,8 +1,8 @@
 """Metrics: pure functions from answers to a score.
 
-A metric takes `Answers` and returns either one score of all rows, or a score of each row or group of rows
-(`rowwise=True`), whose mean is the score of all; a row of which the score is not a number cannot be scored and does not
-count. Scores are on a 0 to 100 scale. One file per metric or family.
+A metric takes `Answers` and returns either one score for all rows, or one score for each row or group of rows
+(`rowwise=True`), whose mean is the overall score. NaN marks a row that cannot be scored; it does not count. Scores are
+on a scale from 0 to 100. There is one file per metric or family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,17 +16,16 @@ from peftbench.core.registry import Registry, Unit
 
 
 class UnavailableError(Exception):
-    """A metric that is not available here, for the reason that the message gives: the score is missing, not 0."""
+    """The metric is not available, for the reason in the message: the score is missing, not 0."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers and what they should have been, row by row.
+    """Predictions and references, by row.
 
-    `references` has one or more right answers a row. `labels` is empty for free text; `positive` is the label that
-    binary F1 looks for, `scale` the least and the greatest value of a number. `choices` has what each row has to choose
-    from where that is its own (empty, or one sequence a row, which may be empty). `details` is what the task says of
-    each row beside its answers (empty, or one mapping a row).
+    `references` has one or more correct answers per row. `labels` is empty for free text; `positive` is the positive
+    label of binary F1, `scale` the minimum and maximum of a number. `choices` has row-specific answer choices (empty,
+    or one sequence per row, which may be empty). `details` has further facts from the task (empty, or a mapping a row).
     """
 
     predictions: Sequence[str]
@@ -38,7 +37,7 @@ class Answers:
     details: Sequence[Mapping[str, Any]] = ()
 
     def take(self, rows: Sequence[int]) -> "Answers":
-        """The chosen rows, in that order, repeats allowed."""
+        """Return the chosen rows, in that order, repeats allowed."""
         return replace(
             self,
             predictions=[self.predictions[i] for i in rows],
@@ -49,17 +48,17 @@ class Answers:
 
 
 FACTS = ("labels", "positive", "scale")
-"""What a metric may need that is a fact of the task; all else is a key of the rows' `details`."""
+"""Values of `needs` that are facts of the task; all others are keys of the rows' `details`."""
 
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """`rowwise`: the score is the mean of the scores of rows, or of groups of rows. `lower`, `upper`: its bounds.
+    """`rowwise`: the score is the mean of the scores of rows or groups of rows. `lower`, `upper`: bounds of the score.
 
-    `needs` names what it cannot do without: one of `FACTS`, or a key of every row's `details`. `refusal` says why it
-    is not available on this machine, if it cannot. `version` is raised by a change that gives the same answers another
-    score. `signature` says what of the metric depends on the answers, such as the tokens that fit their script.
-    `light`: it imports nothing that takes long, and can be tried when a grid is read.
+    `needs`: required inputs, each one of `FACTS` or a key of every row's `details`. `refusal` returns why the metric is
+    not available on this machine, or `None`. `version` is increased when the same answers get a different score.
+    `signature` describes settings that depend on the answers, such as the tokenizer for their script. `light`: its
+    imports are fast, so it can be tried when a grid is read.
     """
 
     rowwise: bool
@@ -78,7 +77,7 @@ Metric = Unit[MetricFacts]
 
 
 def metric(*, rowwise: bool = False, **facts: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a metric under its function's name; the keywords are those of `MetricFacts`."""
+    """Register a metric under its function's name; the keywords are the fields of `MetricFacts`."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         METRICS.add(function, MetricFacts(rowwise, **facts))
@@ -88,17 +87,17 @@ def metric(*, rowwise: bool = False, **facts: Any) -> Callable[[Callable[..., An
 
 
 def bounds(name: object) -> tuple[float, float]:
-    """The least and the greatest score of a metric; infinite for one that is not registered here."""
+    """Return the minimum and maximum score of a metric; infinite if it is not registered."""
     if not isinstance(name, str) or name not in METRICS:
         return -np.inf, np.inf
     return METRICS[name].facts.lower, METRICS[name].facts.upper
 
 
 def lacking_details(name: str, facts: Any, details: Sequence[Mapping[str, Any]] | None) -> str | None:
-    """What a metric needs and has not got, in words; `None` if that is nothing.
+    """Describe the first required input that a metric lacks; `None` if it lacks nothing.
 
-    `facts` has the attributes that are named in `FACTS`, as a task's or `Answers`; `details` of rows, `None` if they
-    are not known yet.
+    `facts` has the attributes named in `FACTS`: the facts of a task, or `Answers`. `details`: those of the rows, or
+    `None` if not known yet.
     """
     for need in METRICS[name].facts.needs:
         if need in FACTS:
@@ -117,7 +116,7 @@ def lacking_details(name: str, facts: Any, details: Sequence[Mapping[str, Any]] 
 
 
 def parsed_number(text: str, scale: tuple[float, float]) -> float | None:
-    """The number that a text is; `None` if it is none or lies outside the scale."""
+    """Parse a number; `None` if the text is not a number or is outside the scale."""
     try:
         value = float(text)
     except ValueError:
@@ -126,9 +125,9 @@ def parsed_number(text: str, scale: tuple[float, float]) -> float | None:
 
 
 def invalid_share(answers: Answers) -> float | None:
-    """The share of answers that are no number of the scale, or none of their row's choices, or of the labels.
+    """Return the share of answers that are not a number on the scale, one of the row's choices, or one of the labels.
 
-    Case and outer white space do not count. None where answers are free.
+    Case and surrounding white space are ignored. `None` if answers are free text.
     """
     if answers.scale is not None:
         outside = [parsed_number(text, answers.scale) is None for text in answers.predictions]
@@ -146,12 +145,11 @@ def _folded(texts: Sequence[str]) -> set[str]:
 
 
 class Measured(NamedTuple):
-    """A metric of all rows, its standard error over them, and the numbers [row] that this is the standard error of.
+    """A metric over all rows, its standard error, and `rows`: the numbers whose mean has that standard error.
 
-    These are the scores of rows (NaN: cannot be scored) or groups, or for a metric that is no mean of them one number a
-    resample, made so that their mean is the score and the standard error of their mean its standard error. Two systems
-    that answer the same rows have numbers that belong together one by one: their difference has the mean of the
-    differences, and its standard error.
+    `rows` contains the scores of rows (NaN: cannot be scored) or groups, or, for a metric that is not a mean of row
+    scores, one number per resample, scaled so that their mean and its standard error are those of the score. For two
+    systems on the same rows the numbers are paired: their differences give the score difference and its standard error.
     """
 
     value: float
@@ -160,10 +158,11 @@ class Measured(NamedTuple):
 
 
 def score_metric(name: str, answers: Answers, resamples: int = 200, seed: int = 0) -> Measured:
-    """A metric with its standard error: exact for a mean of rows, else by bootstrap, which draws equal rows for all.
+    """Compute a metric and its standard error: analytically for a mean of rows, else by bootstrap.
 
-    Rows of one group (`details["group"]`) are drawn together. The error is NaN, not known, of fewer than two rows or
-    groups that can be scored. Raises `ValueError` for no rows and `UnavailableError` if the metric is not available.
+    The bootstrap draws the same rows for all systems, and rows of one group (`details["group"]`) together. The error is
+    NaN with fewer than two scored rows or groups. Raises `ValueError` for no rows and `UnavailableError` if the metric
+    is not available.
     """
     if not answers.predictions:
         raise ValueError(f"metric '{name}' of no rows")
@@ -188,7 +187,7 @@ def score_metric(name: str, answers: Answers, resamples: int = 200, seed: int = 
 
 
 def _of_rows(unit: Metric, answers: Answers, rows: Sequence[int]) -> float:
-    """A metric of some rows; not a number, if among them is none that it can score."""
+    """Compute a metric of some rows; NaN if none of them can be scored."""
     try:
         return float(unit.function(answers.take(rows)))
     except UnavailableError:
@@ -196,7 +195,7 @@ def _of_rows(unit: Metric, answers: Answers, rows: Sequence[int]) -> float:
 
 
 def grouped_rows(answers: Answers) -> list[list[int]]:
-    """The numbers of the rows of each group, in order of its first row; a row without a group is one of its own."""
+    """Return the row indices of each group, ordered by first row; a row without a group is a separate group."""
     groups: dict[Any, list[int]] = {}
     for row in range(len(answers.predictions)):
         own = answers.details[row].get("group") if answers.details else None

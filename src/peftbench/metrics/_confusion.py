@@ -1,7 +1,7 @@
 """Metrics of the confusion matrix: F1, macro-F1 and Matthews' correlation.
 
 Predictions and references are labels, stripped and case-folded; a row has one reference. All answers outside the label
-set are one further class, which is never right. Agrees with scikit-learn, but quick enough for a bootstrap.
+set form one additional class, which is always wrong. The values equal scikit-learn's; this is faster, for a bootstrap.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from peftbench.metrics import Answers, metric
 
 
 def confusion_matrix(answers: Answers) -> npt.NDArray[np.float64]:
-    """Rows counted by reference (first axis) and prediction (second); the last class is outside the label set.
+    """Count rows by reference (first axis) and prediction (second); the last class is outside the label set.
 
-    Raises `ValueError` for a reference outside it.
+    Raises `ValueError` for a reference outside the label set.
     """
     codes = {label.casefold(): code for code, label in enumerate(answers.labels)}
     classes = len(codes) + 1
@@ -30,7 +30,7 @@ def confusion_matrix(answers: Answers) -> npt.NDArray[np.float64]:
 
 
 def _f1_by_class(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """F1 of each class, on a 0 to 1 scale; not a number for one neither asked for nor given."""
+    """Return the F1 of each class, 0 to 1; NaN for a class in neither references nor predictions."""
     marks = matrix.sum(axis=0) + matrix.sum(axis=1)
     scores: npt.NDArray[np.float64] = np.full(len(matrix), np.nan)
     np.divide(2 * matrix.diagonal(), marks, out=scores, where=marks > 0)
@@ -39,9 +39,9 @@ def _f1_by_class(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @metric(needs=("labels", "positive"))
 def f1(answers: Answers) -> float:
-    """F1 of the label `answers.positive`; 0 if it is neither asked for nor given.
+    """F1 of the label `answers.positive`; 0 if it is in neither references nor predictions.
 
-    Raises `ValueError` without a positive label of the set.
+    Raises `ValueError` if the positive label is missing or not one of the labels.
     """
     labels = [label.casefold() for label in answers.labels]
     if answers.positive is None or answers.positive.casefold() not in labels:
@@ -52,13 +52,13 @@ def f1(answers: Answers) -> float:
 
 @metric(needs=("labels",))
 def macro_f1(answers: Answers) -> float:
-    """Mean F1 over the label set, without labels that are neither asked for nor given: only wrong answers cost."""
+    """Mean F1 over the labels that occur in references or predictions."""
     return 100.0 * float(np.nanmean(_f1_by_class(confusion_matrix(answers))[:-1]))
 
 
 @metric(needs=("labels",), lower=-100.0, paper="Gorodkin (2004), doi:10.1016/j.compbiolchem.2004.09.006")
 def matthews(answers: Answers) -> float:
-    """Matthews' correlation, in its form for several classes; 0 where references or answers are all alike."""
+    """Multiclass Matthews correlation; 0 if all references or all answers are equal."""
     matrix = confusion_matrix(answers)
     rows, given, asked = matrix.sum(), matrix.sum(axis=0), matrix.sum(axis=1)
     covariance = rows * matrix.trace() - asked @ given

@@ -1,18 +1,18 @@
-r"""Numbers in texts, and the final one, as the measure of GSM8K wants it.
+r"""Parse numbers in texts, and the final number, the metric of GSM8K.
 
-The final number is the one right after the first `####`, as in the definition of the authors of GSM8K (their regular
-expression takes the first match). Without one it is the last number in the last `\boxed{}`, or else of the text.
+The final number is the one directly after the first `####`, as in the GSM8K authors' regular expression. Without one it
+is the last number in the last `\boxed{}`, or else the last number of the text.
 
-Numbers are read as people and LaTeX write them:
+Accepted notations:
 
-- with a currency before them, a per cent sign after them (`5%` is 5), digits of any script, full width included;
-- with groups of three digits between commas, spaces of any width, apostrophes, `_` or `{,}`; with groups between points
-  where nothing else can be meant (`1.000.000`, `1.000,50`): `1.000` is one, and `12,5` are two numbers;
-- as fractions (`3/4`, `1 1/2`, `5 ½`, `\frac{3}{4}`, `\frac12`), as powers (`10^3`, `2^{10}`, `10³`) and with a power
-  of ten (`1.5e3`, `1.5 \times 10^{3}`); the power of a letter, as in `18 cm^2`, is no number;
-- a hyphen, a minus or an en dash is a sign unless it stands after a letter, a digit, a unit or a bracket: `COVID-19`,
-  `10–18`, `10%-20%`. Blanks may follow a sign after `####`, `=` or `{`, and one other than a hyphen (a list may have
-  that) at the start of the text.
+- a currency sign before the number, a per cent sign after it (`5%` is 5), digits of any script, including full width;
+- groups of three digits separated by commas, spaces of any width, apostrophes, `_` or `{,}`; separated by points only
+  if that is unambiguous (`1.000.000`, `1.000,50`): `1.000` is 1, and `12,5` are two numbers;
+- fractions (`3/4`, `1 1/2`, `5 ½`, `\frac{3}{4}`, `\frac12`), powers (`10^3`, `2^{10}`, `10³`) and powers of ten
+  (`1.5e3`, `1.5 \times 10^{3}`); the exponent of a letter, as in `18 cm^2`, is not a number;
+- a hyphen, minus or en dash is a sign unless it follows a letter, digit, unit or bracket: `COVID-19`, `10–18`,
+  `10%-20%`. Blanks may follow the sign after `####`, `=` or `{`, and at the start of the text unless it is a hyphen,
+  which may be a list marker.
 """
 
 import re
@@ -20,9 +20,9 @@ import unicodedata
 from fractions import Fraction
 
 LONGEST = 1000
-"""Characters of a number; a longer one is none."""
+"""Maximum number of characters of a number."""
 BITS = 4 * LONGEST
-"""Of the numerator, or the denominator, of a power; a greater one is none."""
+"""Maximum bits of the numerator or denominator of a power."""
 GAPS = " \u00a0\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _FORMS = rf"""
     (?P<fraction> (?<![\d/.,^]) (?:\d+[{GAPS}])? \d+ [ ]?/[ ]? [1-9]\d* (?![\d/^]|[.,]\d) )
@@ -41,13 +41,13 @@ _NUMBER = re.compile(
 )
 _MARK = re.compile(r"####[\s*]*")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"), "-")
-_SIGNS = {"\u066a": "%", "\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/"}  # of Arabic; two slashes
-_OPEN, _CLOSE = "\ufdd0\ufdd1"  # around a fraction that was one character or LaTeX; Unicode has no such characters
+_SIGNS = {"\u066a": "%", "\u066b": ".", "\u066c": ",", "\u2044": "/", "\u2215": "/"}  # Arabic signs; two slashes
+_OPEN, _CLOSE = "\ufdd0\ufdd1"  # around a fraction that was one character or LaTeX; noncharacters of Unicode
 _HIGH = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _BLANKS = re.compile(
     rf"(\A\s*(?!-)|####[ \t*]*|[={{]\s*)([-{''.join(map(chr, _DASHES))}])[{GAPS}]+(?=[\d$€£¥.\\{_OPEN}])"
 )
-"""Those between a sign and its number."""
+"""Blanks between a sign and its number."""
 _LATEX = (
     (r"\{,\}", ","),
     (r"\\[,;:! ]|~", "\u2009"),
@@ -63,7 +63,7 @@ _LATEX = (
 
 
 def number_of(text: str) -> Fraction | None:
-    """The final number of a text; `None` if there is none."""
+    """Return the final number of a text; `None` if there is none."""
     text = plain_numbers(text)
     for mark in _MARK.finditer(text):
         if found := _NUMBER.match(text, mark.end()):
@@ -76,7 +76,7 @@ def number_of(text: str) -> Fraction | None:
 
 
 def plain_numbers(text: str) -> str:
-    """A text with the digits, the minus and the fractions of ASCII, and without LaTeX's marks inside numbers."""
+    """Convert digits, minus signs and fractions to ASCII, and remove LaTeX markup inside numbers."""
     text = re.sub(r"(?<=\d)⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda power: "^" + power[0].translate(_HIGH), text)
     text = _BLANKS.sub(r"\1\2", "".join(map(_plain, text))).translate(_DASHES)
     for pattern, plain in _LATEX:
@@ -89,7 +89,7 @@ def _plain(sign: str) -> str:
         return sign
     if sign.isdecimal():
         return str(unicodedata.digit(sign))
-    if "\uff01" <= sign <= "\uff5e":  # the full-width form of a character of ASCII
+    if "\uff01" <= sign <= "\uff5e":  # full-width form of an ASCII character
         return chr(ord(sign) - 0xFEE0)
     if "VULGAR FRACTION" in unicodedata.name(sign, ""):
         return _OPEN + unicodedata.normalize("NFKC", sign).replace("\u2044", "/") + _CLOSE
@@ -97,7 +97,7 @@ def _plain(sign: str) -> str:
 
 
 def _inside(text: str) -> str:
-    """What stands before the brace that closes the one before a text."""
+    """Return the text before the closing brace; the opening brace precedes `text`."""
     depth = 1
     for place, sign in enumerate(text):
         depth += (sign == "{") - (sign == "}")

@@ -1,4 +1,4 @@
-"""Words of texts in any script, and the tokens of sacreBLEU that fit one."""
+"""Split texts of any script into words, and choose the tokenizer of sacreBLEU for a script."""
 
 import unicodedata
 from collections import Counter
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import regex
 
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-"""Scripts that put no blanks between words: each character is a word there, with the marks on it."""
+"""Scripts without blanks between words: each character with its marks is a word."""
 _WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*+|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]++", regex.V1)
 _OF = {
     "latin": regex.compile(r"\p{Latin}"),
@@ -19,18 +19,17 @@ _OF = {
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters, marks and digits in lower case (NFKC); of scripts without blanks, single characters.
+    """Return runs of letters, marks and digits in lower case (NFKC); single characters for scripts without blanks.
 
-    Of a text in ASCII these are the words of `rouge-score`.
+    For ASCII text these are the words of `rouge-score`.
     """
     found: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
     return found
 
 
 def bleu_tokens(references: Iterable[str]) -> str:
-    """The tokenizer of sacreBLEU that fits the script of most letters of the references, among those that need nothing
-    but sacreBLEU itself: `zh` for Chinese; `char` for Japanese and other scripts without blanks; `13a` for Latin;
-    `intl`, which knows the punctuation of all scripts, for the others.
+    """Choose the tokenizer of sacreBLEU by the script of most letters, among those without further dependencies: `zh`
+    for Chinese; `char` for Japanese and other scripts without blanks; `13a` for Latin; `intl` for all others.
     """
     text = unicodedata.normalize("NFKC", "".join(references))
     count = Counter({name: len(of.findall(text)) for name, of in _OF.items()})

@@ -1,8 +1,7 @@
-"""BLEU of the corpus, as sacreBLEU gives it with four orders and exponential smoothing.
+"""Corpus BLEU as in sacreBLEU, with four orders and exponential smoothing.
 
-The tokens of a row are those that fit the script of its references
-(`peftbench.metrics._writing_systems.bleu_tokens`): for
-Latin sacreBLEU's default, 13a.
+The tokenizer of a row depends on the script of its references (`peftbench.metrics._writing_systems.bleu_tokens`); for
+Latin it is sacreBLEU's default, 13a.
 """
 
 from functools import lru_cache
@@ -16,9 +15,9 @@ from peftbench.metrics._writing_systems import bleu_tokens
 
 @lru_cache(maxsize=2**16)
 def _statistics(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Lengths of answer and nearest reference, then matches and n-grams by order: all that BLEU sums over rows.
+    """Return what BLEU sums over rows: lengths of answer and nearest reference, then matches and n-grams by order.
 
-    Kept, because a bootstrap asks for the same rows hundreds of times.
+    Cached because a bootstrap repeats the same rows hundreds of times.
     """
     from sacrebleu.metrics.bleu import BLEU  # slow to import
 
@@ -28,7 +27,7 @@ def _statistics(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.
 
 @lru_cache(maxsize=2**16)
 def _has_a_run(references: tuple[str, ...]) -> bool:
-    """Whether one of the references of a row has the four words in a row that BLEU looks for."""
+    """Return True if a reference of a row has at least one 4-gram."""
     from sacrebleu.metrics.bleu import BLEU
 
     counted = BLEU(tokenize=bleu_tokens(references))
@@ -44,7 +43,7 @@ def _tokens(answers: Answers) -> str:
 def bleu(answers: Answers) -> float:
     """BLEU over all rows together, which may have different numbers of references; a row without any does not count.
 
-    Raises `UnavailableError` if no row has a reference, or no reference four words: BLEU is 0 then, right or wrong.
+    Raises `UnavailableError` if no row has a reference, or no reference has four words: BLEU would always be 0.
     """
     from sacrebleu.metrics.bleu import BLEU
 

@@ -1,7 +1,7 @@
-"""Correlation of numbers, which are asked for on a scale, with the right ones.
+"""Correlation of predicted numbers on a scale with the references.
 
-The correlation of the rows with an answer, times their share: an answer that is no number of the scale is worth
-nothing, and nothing is put in its place. Constant answers correlate with nothing and score 0.
+The score is the correlation over the rows with a valid number, times the share of these rows. Invalid answers are not
+replaced. Constant answers score 0.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ RankArray = npt.NDArray[np.float64]
 
 
 def _numbers(answers: Answers) -> tuple[RankArray, RankArray]:
-    """Given and right values of the rows with an answer.
+    """Return the predicted and reference values of the rows with a valid answer.
 
-    Raises `ValueError` without a scale, or for a right value that is not on it.
+    Raises `ValueError` without a scale, or for a reference outside it.
     """
     if answers.scale is None:
         raise ValueError("a correlation needs the scale of the numbers")
@@ -38,7 +38,7 @@ def _correlation(x: RankArray, y: RankArray, rows: int) -> float:
 
 
 def _ranks(values: RankArray) -> RankArray:
-    """Ranks from 1; equal values share the mean of theirs."""
+    """Return ranks from 1; equal values get their mean rank."""
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     ranks: RankArray = (count.cumsum() - (count - 1) / 2)[place]
     return ranks

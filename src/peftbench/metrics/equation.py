@@ -1,4 +1,4 @@
-"""Answers of the form `equation = value`. Arithmetic is read as a syntax tree and worked out in exact fractions."""
+"""Answers of the form `equation = value`. Arithmetic is parsed as a syntax tree and evaluated in exact fractions."""
 
 import ast
 import operator
@@ -10,7 +10,7 @@ from typing import Any
 from peftbench.metrics import Answers, metric
 from peftbench.metrics._numerals import GAPS, plain_numbers
 
-LONGEST = 200  # characters of arithmetic that are read
+LONGEST = 200  # maximum number of characters
 _SIGNS = str.maketrans({"\u00d7": "*", "\u00f7": "/"})
 _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -23,10 +23,10 @@ _OPERATIONS: dict[type[ast.AST], Callable[..., Any]] = {
 
 
 def value_of(text: str) -> Fraction | None:
-    """The value of arithmetic (`+ - * /` and brackets), units and thousands commas aside; `None` if it has none."""
+    """Evaluate arithmetic (`+ - * /`, brackets), ignoring units and thousands separators; `None` if invalid."""
     plain = re.sub(rf"(?<=\d)[,'_{GAPS}](?=\d{{3}}(?!\d))", "", plain_numbers(text).translate(_SIGNS))
     plain = re.sub(r"[^\d.()+\-*/]+", " ", plain, flags=re.ASCII).rstrip(" .")
-    plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain).strip()  # Python has no 05
+    plain = re.sub(r"(?<![\d.])0+(?=\d)", "", plain).strip()  # `05` is invalid in Python
     if len(plain) > LONGEST:
         return None
     try:
@@ -47,13 +47,13 @@ def _calculate(node: ast.expr) -> Fraction:
 
 @metric(rowwise=True, needs=("gold",), version=2, paper="arXiv:2103.07191")
 def equation_value(answers: Answers) -> list[float]:
-    """100 where what stands after the last `=` has the value `details["gold"]`, else 0."""
+    """100 if the text after the last `=` has the value `details["gold"]`, else 0."""
     rows = zip(answers.predictions, answers.details, strict=True)
     return [100.0 * (value_of(given.rpartition("=")[2]) == Fraction(details["gold"])) for given, details in rows]
 
 
 @metric(rowwise=True, version=2)
 def equation_consistent(answers: Answers) -> list[float]:
-    """100 where both sides of an equation have one value, right or wrong, else 0."""
+    """100 if all sides of an equation have the same value, correct or not, else 0."""
     sides = [[value_of(side) for side in given.split("=")] for given in answers.predictions]
     return [100.0 * (len(values) > 1 and None not in values and len(set(values)) == 1) for values in sides]

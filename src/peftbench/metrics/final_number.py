@@ -1,4 +1,4 @@
-"""Exact match of the final number, the measure of GSM8K."""
+"""Exact match of the final number, the metric of GSM8K."""
 
 import math
 
@@ -8,8 +8,8 @@ from peftbench.metrics._numerals import number_of
 
 @metric(rowwise=True, version=2, paper="arXiv:2110.14168")
 def final_number(answers: Answers) -> list[float]:
-    """100 where the final number of the answer equals that of a reference, else 0. A row cannot be scored where no
-    reference has a number.
+    """100 if the final number of the answer equals that of a reference, else 0. A row without a number in its
+    references cannot be scored.
     """
     scores = []
     for prediction, references in zip(answers.predictions, answers.references, strict=True):

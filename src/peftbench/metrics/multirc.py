@@ -1,4 +1,4 @@
-"""The measures of MultiRC, whose rows are candidate answers; `details["group"]` is the question of a row."""
+"""Metrics of MultiRC. Rows are candidate answers; `details["group"]` is the question of a row."""
 
 from peftbench.metrics import Answers, grouped_rows, metric
 from peftbench.metrics._confusion import f1
@@ -8,13 +8,13 @@ PAPER = "Khashabi et al. (2018), https://aclanthology.org/N18-1023"
 
 @metric(needs=("labels", "positive"), paper=PAPER)
 def multirc_f1a(answers: Answers) -> float:
-    """F1 of the right answers over the answers of all questions together: F1a, not the mean over questions, F1m."""
+    """F1 of the positive label over the answers of all questions together: F1a, not the mean over questions, F1m."""
     return float(f1(answers))
 
 
 @metric(rowwise=True, needs=("group",), paper=PAPER)
 def multirc_em(answers: Answers) -> list[float]:
-    """A score of each question: 100 where all its answers are judged rightly, else 0.
+    """One score per question: 100 if all its answers are classified correctly, else 0.
 
     Raises `ValueError` if a row has no question.
     """

@@ -11,11 +11,11 @@ from peftbench.sandbox import NotContainedError, mode
 from peftbench.sandbox.run_program_tests import ProgramVerdict, judge_program
 
 WORKERS = 8
-"""At most so many programs at a time; what bounds a program is processor time, which the others do not take from it."""
+"""Maximum number of parallel programs. Their limit is CPU time, so parallel programs do not shorten it."""
 
 
 def refusal() -> str | None:
-    """Why programs cannot be contained here, if they cannot."""
+    """Return why programs cannot run in a sandbox on this machine, or `None`."""
     try:
         mode()
     except NotContainedError as error:
@@ -25,9 +25,8 @@ def refusal() -> str | None:
 
 @metric(rowwise=True, needs=("tests",), refusal=refusal, light=False, version=3, paper="arXiv:2107.03374")
 def pass_at_1(answers: Answers) -> list[float]:
-    """100 where the answer passes all of the row's tests (`details["tests"]`), else 0; a row whose tests cannot decide,
-    as there are none or they assert nothing, does not count. Raises `UnavailableError` where there is no other row, or
-    programs cannot be contained.
+    """100 if the answer passes all tests of the row (`details["tests"]`), else 0. A row without tests, or whose tests
+    assert nothing, does not count. Raises `UnavailableError` if no row counts or there is no sandbox.
     """
 
     def row(pair: tuple[str, Mapping[str, Any]]) -> ProgramVerdict:

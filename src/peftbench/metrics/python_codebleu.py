@@ -1,20 +1,19 @@
-"""CodeBLEU for Python: n-grams, n-grams with keywords counted fivefold, syntax and data flow, a quarter each.
+"""CodeBLEU for Python: the mean of n-gram, weighted n-gram, syntax and data-flow match.
 
-Letter case counts. Syntax is Python's own tree, where the authors' program has another parser's, so that its values are
-not those of the published metric; hence the name.
+Case-sensitive. Syntax trees come from Python's `ast`, not from the parser of the authors' program. The values therefore
+differ from the published metric, and the name does too.
 
-The four parts are those of the paper (arXiv:2009.10297) and, like BLEU, are taken over all rows together: matches and
-totals are summed, then divided. Of several references of a row, the one that gives the row alone the highest score
-counts. Where the paper leaves room:
+The four parts follow the paper (arXiv:2009.10297). As in BLEU, matches and totals are summed over all rows and then
+divided. Of several references, the one with the highest score for the row alone is used. Where the paper leaves a
+choice:
 
-- tokens are Python's words and operators, as in the paper's data, whose tokens stand between blanks;
-- the weighted n-grams are those of the reference that the answer has, without a penalty for brevity, as in the authors'
-  program;
-- the subtrees are those of Python's own syntax tree, without names, values and docstrings, each matched once at most;
-- the data flow is a list of "value from" edges between variables, numbered in the order in which they take part;
-- an order of n-grams of which no row has any, and a part of which the references have nothing (they do not parse, or
-  have no variables), are left out, and the other parts share the weight; an answer that does not parse has no subtrees
-  and no data flow, and so matches none.
+- tokens are Python's words and operators, as in the paper's data, whose tokens are separated by blanks;
+- the weighted n-gram match is the recall of the reference's n-grams, with keyword unigrams weighted five times and
+  without a brevity penalty, as in the authors' program;
+- subtrees are taken from the `ast` tree without names, values and docstrings, and each is matched at most once;
+- the data flow is a list of "value from" edges between variables, numbered in order of occurrence;
+- n-gram orders that no row has are left out, as are parts that the references lack (they do not parse, or have no
+  variables); the other parts share the weight. An answer that does not parse matches no subtree and no data flow.
 """
 
 import ast
@@ -36,20 +35,20 @@ from peftbench.metrics import Answers, UnavailableError, metric
 ORDERS = 4
 KEYWORDS = {*keyword.kwlist, *keyword.softkwlist} - {"_"}
 OTHER = 0.2
-"""Weight of a word that is no keyword."""
+"""Weight of a token that is not a keyword."""
 _TOKEN = re.compile(r"\w+|\*\*=?|//=?|>>=?|<<=?|[-+*/%&|^@=!<>:]=|->|\S")
 Edge = tuple[str, str, tuple[str, ...]]
 
 
 def code_tokens(code: str) -> list[str]:
-    """Words, numbers, operators and other signs."""
+    """Split code into words, numbers, operators and other characters."""
     return _TOKEN.findall(code)
 
 
 def parsed(code: str) -> ast.Module | None:
-    """The syntax tree of Python 3; `None` for text that is no Python, or is nested too deeply to be read."""
+    """Return the syntax tree; `None` if the text is not valid Python 3 or is nested too deeply."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd escapes in strings, say
+        warnings.simplefilter("ignore")  # such as invalid escapes in strings
         try:
             return ast.parse(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -57,7 +56,7 @@ def parsed(code: str) -> ast.Module | None:
 
 
 def subtrees(tree: ast.Module) -> "Counter[str]":
-    """Every node that has others below it, as the kinds of nodes in it, counted."""
+    """Count the subtrees with at least one child, by the node types in them."""
     kinds: dict[ast.AST, str] = {}
     found: Counter[str] = Counter()
     # The breadth-first order has parents before children.
@@ -81,12 +80,12 @@ SETTING = {
     ast.comprehension: ("target", "iter"),
     ast.withitem: ("optional_vars", "context_expr"),
 }
-"""Where nodes that give variables a value hold the variables and the value."""
+"""Fields with the variables and the value, by type of assigning node."""
 
 
 def data_flow(tree: ast.AST) -> "Counter[Edge]":
-    """Edges (variable, relation, where its value is from), counted: of a variable that is used again, from itself; of
-    one that is set, from the variables in its value. Variables are numbered in the order of the edges.
+    """Count the edges (variable, relation, sources). A variable that is used again has itself as source; one that is
+    assigned has the variables in its value. Variables are numbered in the order of the edges.
     """
     edges: list[tuple[str, str, list[str]]] = []
     _follow(tree, set(), edges)
@@ -98,7 +97,7 @@ def data_flow(tree: ast.AST) -> "Counter[Edge]":
 
 
 def _follow(node: object, known: set[str], edges: list[tuple[str, str, list[str]]]) -> None:
-    """Add the edges of a node in the order of evaluation; `known` are the variables met so far."""
+    """Add the edges of a node in evaluation order; `known` contains the variables that occurred before."""
     if isinstance(node, list):
         for item in node:
             _follow(item, known, edges)
@@ -111,7 +110,7 @@ def _follow(node: object, known: set[str], edges: list[tuple[str, str, list[str]
     elif isinstance(node, ast.AST):
         fields = dict(ast.iter_fields(node))
         targets, value = (fields.pop(name, None) for name in SETTING.get(type(node), ("", "")))
-        # The loops of a comprehension come before what is made of them.
+        # The loops of a comprehension are evaluated before its element.
         for part in (value, fields.pop("generators", None)):
             _follow(part, known, edges)
         sources = _names(node) if isinstance(node, ast.AugAssign) else _names(value)
@@ -122,7 +121,7 @@ def _follow(node: object, known: set[str], edges: list[tuple[str, str, list[str]
 
 
 def _names(node: object, context: type[ast.expr_context] = ast.expr_context) -> list[str]:
-    """The variables in a node or in several, in order, each once."""
+    """Return the distinct variables in one or several nodes, in order."""
     given = node if isinstance(node, list) else [node]
     below = [item for part in given if isinstance(part, ast.AST) for item in ast.walk(part)]
     return list(dict.fromkeys(n.id for n in below if isinstance(n, ast.Name) and isinstance(n.ctx, context)))
@@ -130,7 +129,7 @@ def _names(node: object, context: type[ast.expr_context] = ast.expr_context) -> 
 
 @dataclass(frozen=True)
 class Code:
-    """What is compared of a text: n-grams by order, subtrees, data flow; the last two `None` if it does not parse."""
+    """Compared parts of a text: n-grams by order, subtrees, data flow; the last two `None` if it does not parse."""
 
     length: int
     ngrams: tuple["Counter[tuple[str, ...]]", ...]
@@ -140,7 +139,7 @@ class Code:
 
 @lru_cache(maxsize=2**14)
 def analysed(code: str) -> Code:
-    """The parts of a text."""
+    """Compute the parts of a text."""
     words = code_tokens(code)
     ngrams = tuple(Counter(zip(*(words[i:] for i in range(order)), strict=False)) for order in range(1, ORDERS + 1))
     tree = parsed(code)
@@ -156,8 +155,8 @@ def analysed(code: str) -> Code:
 
 
 def compare_code(prediction: str, reference: str) -> npt.NDArray[np.float64]:
-    """What is summed over rows: two lengths, then matches and totals of n-grams by order, of weighted n-grams by order,
-    of subtrees and of data flow.
+    """Return the statistics that are summed over rows: two lengths, then matches and totals of n-grams by order, of
+    weighted n-grams by order, of subtrees and of data flow.
     """
     given, asked = analysed(prediction), analysed(reference)
     found: list[float] = [given.length, asked.length]
@@ -173,14 +172,14 @@ def compare_code(prediction: str, reference: str) -> npt.NDArray[np.float64]:
 
 
 def _weight(ngrams: "Counter[tuple[str, ...]]") -> float:
-    """Number of n-grams; single words count by what they are."""
+    """Return the number of n-grams; unigrams that are not keywords count `OTHER`."""
     return sum(
         count * (OTHER if len(words) == 1 and words[0] not in KEYWORDS else 1.0) for words, count in ngrams.items()
     )
 
 
 def code_bleu_parts(total: npt.NDArray[np.float64]) -> list[float | None]:
-    """N-gram, weighted n-gram, syntax and data-flow match, 0 to 1, of summed statistics; `None`: nothing to match."""
+    """Return n-gram, weighted n-gram, syntax and data-flow match (0 to 1) of summed statistics; `None`: no total."""
     given, asked, *counts = total.tolist()
     pairs = list(zip(counts[::2], counts[1::2], strict=True))
     brevity = min(1.0, math.exp(1 - asked / given)) if given else 0.0
@@ -189,8 +188,9 @@ def code_bleu_parts(total: npt.NDArray[np.float64]) -> list[float | None]:
 
 
 def _mean(pairs: Sequence[tuple[float, float]]) -> float:
-    """Geometric mean of shares by order. An order without a match counts as a tenth of one; without words in common
-    there is nothing.
+    """Return the geometric mean of the shares by order; 0 without a common unigram.
+
+    An order without a match counts as 0.1 matches.
     """
     if not pairs[0][0]:
         return 0.0
@@ -198,13 +198,13 @@ def _mean(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def combined(total: npt.NDArray[np.float64]) -> float:
-    """The score of summed statistics, 0 to 100."""
+    """Return the score of summed statistics, 0 to 100."""
     return 100.0 * fmean(part for part in code_bleu_parts(total) if part is not None)
 
 
 @lru_cache(maxsize=2**14)
 def _best(prediction: str, references: tuple[str, ...]) -> npt.NDArray[np.float64]:
-    """The statistics with the reference that suits best. Kept, because a bootstrap asks for the same rows again."""
+    """Return the statistics with the best reference; cached because a bootstrap repeats the same rows."""
     return max((compare_code(prediction, reference) for reference in references), key=combined)
 
 

@@ -1,6 +1,6 @@
-"""The measures of ReCoRD, which are those of SQuAD: overlap in words, and equality, with the best of the right answers.
+"""Metrics of ReCoRD, the same as those of SQuAD: word F1 and exact match with the best reference.
 
-Compared is lower-case text without punctuation and articles.
+Texts are compared in lower case, without punctuation and articles.
 """
 
 import re
@@ -25,13 +25,13 @@ def _f1(given: list[str], right: list[str]) -> float:
 
 @metric(rowwise=True, paper=PAPER)
 def record_f1(answers: Answers) -> list[float]:
-    """F1 of the words of the answer against those of a right one."""
+    """F1 of the words of the answer and of the best reference."""
     rows = zip(answers.predictions, answers.references, strict=True)
     return [100.0 * max(_f1(_words(given), _words(right)) for right in references) for given, references in rows]
 
 
 @metric(rowwise=True, paper=PAPER)
 def record_em(answers: Answers) -> list[float]:
-    """100 where the answer is one of the right ones, else 0."""
+    """100 if the answer equals a reference, else 0."""
     rows = zip(answers.predictions, answers.references, strict=True)
     return [100.0 * any(_words(given) == _words(right) for right in references) for given, references in rows]

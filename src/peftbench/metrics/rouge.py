@@ -1,7 +1,7 @@
 """ROUGE: overlap with a reference in single words, pairs of words and the longest common subsequence.
 
-F-measure, as the library `rouge-score` gives it; of several references the best counts. The library's own words are of
-ASCII alone; `words` are those of any script.
+F-measure of the library `rouge-score`; of several references the best is used. The library's tokenizer drops non-ASCII
+characters, so words are found by `words_of`, for any script.
 """
 
 import math
@@ -16,7 +16,7 @@ VERSION = 2
 
 
 class Stems:
-    """Words as `rouge-score` takes them: of ASCII, those of more than three letters without endings (Porter)."""
+    """Tokenizer with the stemming of `rouge-score`: Porter stems of ASCII words with more than three letters."""
 
     def __init__(self) -> None:
         from rouge_score.tokenizers import porter
@@ -24,7 +24,7 @@ class Stems:
         self._stem = lru_cache(maxsize=2**16)(porter.PorterStemmer().stem)
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of a text; what `rouge-score` asks of a tokenizer."""
+        """Split a text into stemmed words."""
         return [self._stem(word) if len(word) > 3 and word.isascii() else word for word in words_of(text)]
 
 
@@ -36,7 +36,7 @@ def _scorer(kind: str) -> Any:
 
 
 def _scores(kind: str, answers: Answers) -> list[float]:
-    """A score of each row; a row of whose references none has a word cannot be scored."""
+    """Compute the score of each row; NaN if no reference has a word."""
     scores = []
     for prediction, references in zip(answers.predictions, answers.references, strict=True):
         right = [reference for reference in references if words_of(reference)]

@@ -7,7 +7,7 @@ from peftbench.metrics import Answers, metric
 
 @metric(needs=("subject",), paper="arXiv:2009.03300")
 def subject_accuracy(answers: Answers) -> float:
-    """Mean, over the subjects that occur (`details["subject"]`), of the share of right labels.
+    """Mean, over the subjects that occur (`details["subject"]`), of the share of correct labels.
 
     Raises `ValueError` if a row has no subject.
     """

@@ -1,4 +1,4 @@
-"""Share of answers that are Python."""
+"""Share of answers that are valid Python."""
 
 import ast
 import warnings
@@ -7,9 +7,9 @@ from peftbench.metrics import Answers, metric
 
 
 def is_python(code: str) -> bool:
-    """Whether a text is a program of the Python that runs this, and has any code. Nothing is run."""
+    """Return True if a text is a non-empty program for the running Python version. Nothing is executed."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd escapes in strings, say
+        warnings.simplefilter("ignore")  # such as invalid escapes in strings
         try:
             return bool(ast.parse(code).body)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -18,5 +18,5 @@ def is_python(code: str) -> bool:
 
 @metric(rowwise=True)
 def syntax_valid(answers: Answers) -> list[float]:
-    """100 where the answer parses as Python 3 and is not empty, else 0; whether it is right does not matter."""
+    """100 if the answer parses as Python 3 and is not empty, else 0, whether or not it is correct."""
     return [100.0 * is_python(prediction) for prediction in answers.predictions]

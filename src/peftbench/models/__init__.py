@@ -1,4 +1,4 @@
-"""Base models by name: the bundled one, well-known ones by alias, any directory, any id of the Hugging Face Hub."""
+"""Base models by alias (bundled or on the Hugging Face Hub), by local directory or by Hub id."""
 
 import contextlib
 import hashlib
@@ -16,15 +16,15 @@ from peftbench.core.spec import display_name
 
 HERE = Path(__file__).parent
 KNOWN = HERE / "known.toml"
-"""Aliases with Hub id and architecture facts, so that estimates need neither a network nor access."""
+"""Aliases with Hub id and configuration, so that estimates need neither a network nor access rights."""
 LARGE_BYTES = 64 << 20
 QUANTISATIONS = ("nf4", "int8")
-"""How a model's linear layers may be quantised."""
+"""Supported quantisations of linear layers."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A base model: where it is loaded from, and what tells one version of it from another."""
+    """A base model: its source and its version."""
 
     name: str
     source: str
@@ -35,19 +35,19 @@ class Model:
 
     @property
     def directory(self) -> Path | None:
-        """The local directory, or none if the model is on the Hub."""
+        """The local directory; `None` if the model is on the Hub."""
         path = Path(self.source).expanduser()
         return path if path.is_dir() else None
 
     @property
     def address(self) -> str:
-        """How others find it: its id on the Hub, or the alias of a bundled one; a directory has its path alone."""
+        """The Hub id, the alias of a bundled model, or the path of a directory."""
         return self.name if self.directory and self.name in known_models() else self.source
 
 
 @cache
 def known_models() -> dict[str, Model]:
-    """Models by alias."""
+    """Return the models by alias."""
     entries = tomllib.loads(KNOWN.read_text(encoding="utf-8"))
     for entry in entries.values():
         if "bundled" in entry:
@@ -56,10 +56,10 @@ def known_models() -> dict[str, Model]:
 
 
 def find(name: str) -> Model:
-    """The model of an alias, a directory in Hugging Face format, or a Hub id `org/name`, with the facts of its alias.
+    """Return the model of an alias, a directory in Hugging Face format, or a Hub id `org/name`.
 
-    After `@`, an alias or a Hub id has a revision: a commit, a tag or a branch. Nothing is asked of the Hub. Raises
-    `UserError` for a directory that is not there or holds no model, and for an unknown alias.
+    An alias or Hub id may end in `@` and a revision: a commit, tag or branch. The Hub is not contacted. Raises
+    `UserError` for a directory that does not exist or contains no model, and for an unknown alias.
     """
     if name in known_models():
         model = known_models()[name]
@@ -85,9 +85,9 @@ def find(name: str) -> Model:
 
 
 def resolved(model: Model) -> Model:
-    """A model of the Hub at the commit that its revision means now; any other as it is.
+    """Resolve the revision of a Hub model to its current commit.
 
-    Where neither the Hub nor the cache of its client can say which commit that is, the model is as it was. Raises
+    The model is returned unchanged if it is local, or if neither the Hub nor the local cache knows the commit. Raises
     `UserError` for a repository or a revision that the Hub does not have.
     """
     if model.directory:
@@ -99,7 +99,7 @@ def resolved(model: Model) -> Model:
 
 
 def at(name: str, version: int | str) -> Model:
-    """The model of a name that a run asked for, on the Hub at the commit that is its version."""
+    """Return the model of a name; if it is on the Hub, at the commit `version`."""
     model = find(name)
     if model.directory or not is_commit(version):
         return model
@@ -107,19 +107,19 @@ def at(name: str, version: int | str) -> Model:
 
 
 def is_commit(version: object) -> bool:
-    """Whether a version is a commit of the Hub by its full name."""
+    """Return True if a version is a full commit hash."""
     return isinstance(version, str) and re.fullmatch(r"[0-9a-f]{40}", version) is not None
 
 
 def address(name: str) -> str:
-    """How others find the model that a run asked for by `name`; of a directory, which they lack, its last part."""
+    """Return the public name of a model: its `address` or Hub id, or the last path component of a directory."""
     return known_models()[name].address if name in known_models() else display_name(name)
 
 
 def same_base(first: str, second: str) -> bool:
-    """Whether two names may be of one base: by organisation where both have one, else by the last part.
+    """Return True if two names may mean the same base model.
 
-    An alias has the organisation of its model; the bundled ones have none, and share theirs with nobody.
+    Hub ids and names of bundled models must be equal; otherwise the last path components are compared. Case is ignored.
     """
     names = [known_models()[name].address if name in known_models() else name for name in (first, second)]
     on_hub = ["/" in name and display_name(name) == name for name in names]
@@ -140,7 +140,7 @@ def _check(directory: Path) -> None:
 
 
 def fingerprint(directory: Path) -> str:
-    """Eight hexadecimal digits of what a model directory holds: configuration, tokenizer, weights, bit for bit."""
+    """Return eight hexadecimal digits of a hash over the configuration, tokenizer and weight files of a directory."""
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*")):
         if path.suffix in {".safetensors", ".bin", ".json", ".model", ".jinja"} and path.is_file():
@@ -149,7 +149,7 @@ def fingerprint(directory: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file; that of a large one is kept, and computed again when its size or time changes."""
+    """Return the SHA-256 of a file; for a large file it is cached until its size or modification time changes."""
     stat = path.stat()
     asked = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     kept = cache_directory() / "digests" / hashlib.sha256(asked.encode()).hexdigest()[:32]

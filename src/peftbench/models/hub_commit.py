@@ -1,4 +1,4 @@
-"""Which commit of the Hugging Face Hub a model is."""
+"""Resolve revisions of Hugging Face Hub models to commits."""
 
 import json
 from functools import cache
@@ -8,15 +8,15 @@ from typing import Any
 from peftbench.core.registry import UserError, error_line
 
 PATIENCE = 10.0
-"""Seconds to wait for the Hub before the cache is asked."""
+"""Timeout of Hub requests in seconds; after it the cache is used."""
 
 
 @cache
 def commit(source: str, revision: str | None) -> str | None:
-    """The commit that a revision (`main` without one) of a model means: by the Hub, or else by its client's cache.
+    """Return the commit of a revision (default `main`) from the Hub or the local cache; `None` if neither knows it.
 
-    The configuration is fetched for it, so that the cache knows the commit when there is no network. `None` if neither
-    can say. Raises `UserError` for a repository or a revision that the Hub does not have, and for one without a model.
+    This fetches the configuration, so that the commit is in the cache when there is no network. Raises `UserError` if
+    the Hub does not have the repository or revision, or the repository has no `config.json`.
     """
     from peftbench.models import is_commit
 
@@ -41,12 +41,12 @@ def commit(source: str, revision: str | None) -> str | None:
         raise UserError(f"{what}: the Hub does not have it, or not for you (HF_TOKEN): {error_line(error)}") from None
     except EntryNotFoundError:
         raise UserError(f"{what}: it has no config.json, so it is no model of transformers") from None
-    except Exception:  # the Hub's client raises errors of several libraries where it cannot be reached
+    except Exception:  # the client raises errors of several libraries if the Hub is unreachable
         return _cached(source, revision)
 
 
 def _fetched(source: str, revision: str | None, local: bool = False) -> str:
-    """The commit of the configuration, whose folder is called so."""
+    """Return the commit of the configuration, which is the name of its cache folder."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -56,7 +56,7 @@ def _fetched(source: str, revision: str | None, local: bool = False) -> str:
 
 
 def _cached(source: str, revision: str | None) -> str | None:
-    """The commit that the revision meant when it was last asked for."""
+    """Return the commit that the cache has for the revision, or `None`."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -66,7 +66,7 @@ def _cached(source: str, revision: str | None) -> str | None:
 
 
 def cached_config(source: str, revision: str | None) -> dict[str, Any] | None:
-    """Return the configuration of a model that the Hub's client has in its cache; none if it is not there."""
+    """Return the configuration of a model from the Hub client's cache; `None` if it is not cached."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(source, "config.json", revision=revision)

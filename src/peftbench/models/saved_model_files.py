@@ -1,4 +1,4 @@
-"""The files of a trained model: which of a folder must be kept to use it, and what they are known by."""
+"""Files of a saved trained model: which of them are needed, and their hash."""
 
 import hashlib
 import json
@@ -10,29 +10,29 @@ from peftbench.models import file_digest
 ADAPTER, MODEL = "adapter_config.json", "config.json"
 """Configurations of an adapter of `peft` and of a whole model of `transformers`."""
 INDEX = ".index.json"
-"""Of weights in several files: which tensor is in which."""
+"""Suffix of the index of sharded weights."""
 ORIGIN = "peftbench.json"
-"""What a run of ours says beside the weights it keeps: its id and seed, its method, its base."""
+"""Written by a run next to saved weights: run id, seed, method and base model."""
 TRAINED = "trained.safetensors"
-"""The trained tensors of a method that has no format of its own, by the names of the adapted model's parameters."""
+"""Trained tensors of a method without a separate format, by parameter name of the adapted model."""
 BESIDE = {ADAPTER: (ORIGIN,), MODEL: (ORIGIN, "generation_config.json")}
 WEIGHTS: dict[str, tuple[str, ...]] = {
     ADAPTER: ("adapter_model.safetensors", "adapter_model.bin"),
     MODEL: tuple(f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", INDEX)),
 }
-"""What holds the weights, the first that there is: a file, or the index of the files that do."""
+"""Weight files or indices of weight files; the first that exists is used."""
 
 
 def kind(folder: Path) -> str | None:
-    """The file by which a folder is known as an adapter, a whole model or one of ours; none if it is none of these."""
+    """Return the file that identifies the format of a folder: adapter, whole model or `TRAINED`; else `None`."""
     return next((name for name in (ADAPTER, MODEL, TRAINED) if (folder / name).is_file()), None)
 
 
 def needed_files(folder: Path) -> list[Path]:
-    """The files that must be kept to use the model of a folder on its base: configuration and weights.
+    """Return the files that are needed to load the model of a folder: configuration and weights.
 
-    What a trainer leaves beside them is not among them: checkpoints, states of the optimiser, logs, the tokenizer. Of a
-    folder of another kind, and of our own format, these are all files. Raises `UserError` if one is not there.
+    Other files of a trainer are excluded: checkpoints, optimiser states, logs, the tokenizer. For `TRAINED` and unknown
+    formats, all files are returned. Raises `UserError` if a file is missing.
     """
     known = kind(folder)
     if known in (None, TRAINED):
@@ -55,12 +55,12 @@ def _listed(index: Path) -> list[str]:
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of the weights among them."""
+    """Return the total size of the weight files in bytes."""
     return sum(path.stat().st_size for path in needed_files(folder) if path.suffix in {".safetensors", ".bin"})
 
 
 def identity(folder: Path) -> str:
-    """Eight hexadecimal digits of their names and contents."""
+    """Return eight hexadecimal digits of a hash over names and contents of the needed files."""
     found = hashlib.sha256()
     for path in sorted(needed_files(folder)):
         found.update(f"{path.relative_to(folder).as_posix()} {file_digest(path)};".encode())

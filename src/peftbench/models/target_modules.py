@@ -1,4 +1,4 @@
-"""Where in a network a method may be applied: in which of its layers, in which of their parts, whatever their names."""
+"""Resolve the `modules` and `layers` arguments of methods to names of modules, for any architecture."""
 
 import random
 import re
@@ -35,13 +35,13 @@ ROLES: dict[str, tuple[str, ...]] = {
         "output_linear",
     ),
 }
-"""Names of linear layers by role: query, key, value, the three in one, the last two in one, attention output, the
-feed-forward's parts. The roles of attention are played only in a module that has queries, those of the feed-forward
-only outside of one: `c_proj` is the output of either in GPT-2, and `out_proj` that of a recurrent layer in Mamba.
+"""Names of linear layers by role: query, key, value, fused query-key-value, fused key-value, attention output and the
+parts of the feed-forward network. Attention roles match only in modules with a query projection, feed-forward roles
+only outside them: GPT-2 uses `c_proj` in both, and `out_proj` is in Mamba's recurrent layer.
 """
 ATTENTION = ("q", "k", "v", "qkv", "kv", "o")
 PACKED = {"q": ("qkv",), "k": ("qkv", "kv"), "v": ("qkv", "kv")}
-"""Roles whose layer stands for another one, where that has no layer of its own."""
+"""Fused layers that a role falls back to if the model has no separate layer for it."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "attention": ATTENTION,
     "self-attention": ATTENTION,
@@ -49,39 +49,38 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mlp": ("gate", "up", "down"),
     "all-linear": (),
 }
-"""Roles that have a name together. `attention` is all linear layers of a module that has queries."""
+"""Groups of roles. `attention` covers all linear layers of a module with a query projection."""
 EXPERTS = "experts"
-"""What stands for all stacked weights of experts, where weights of a model are meant."""
+"""Name that selects the stacked weights of all experts."""
 CROSS = {"EncDecAttention", "encoder_attn", "crossattention", "cross_attn"}
-"""What models call the attention of a decoder to its encoder."""
+"""Module names of cross-attention."""
 SHARES = ("all", "first-half", "last-half", "random-half", "every-other")
 STACKS = ("encoder", "decoder")
 
 
 def checked(layers: str | Sequence[int]) -> str | Sequence[int]:
-    """`layers` as they are. Raises `UserError` for what is no choice of layers in any model."""
+    """Return `layers` unchanged. Raises `UserError` if they are invalid for every model."""
     _parts(layers)
     return layers
 
 
 Layers = Annotated[str | Sequence[int], AfterValidator(checked)]
-"""Which layers: a share of them, or their numbers from 0, or from -1 at the end.
+"""Transformer layers: a share, or a list of indices (negative indices count from the end).
 
-`all`, `first-half`, `last-half`, `random-half` (the same for all methods of a seed), `every-other`, or `[0, 3]`. Halves
-of an odd number have the middle layer. In an encoder–decoder each of these is meant of both stacks; one stack is
-`encoder` or `decoder`, or with a share or numbers `encoder:last-half`, `decoder:0,3`; several are joined by `+`.
+Shares: `all`, `first-half`, `last-half`, `random-half` (the same for all methods of a seed), `every-other`. Halves of
+an odd number include the middle layer. In an encoder–decoder a choice applies to both stacks; `encoder` or `decoder`
+selects one stack, `encoder:last-half` or `decoder:0,3` part of it. `+` joins several choices.
 """
 Modules = str | Sequence[str]
-"""Which linear layers: a role, a group of roles, the end of a name, or a list of such for all of them together."""
+"""Linear layers: a role, a group of roles, the end of a name, or a list of these."""
 
 
 def target_module_names(model: Any, modules: Modules, layers: Layers = "all") -> list[str]:
-    """Full names of the linear layers meant by `modules`, in the transformer layers meant by `layers`.
+    """Return the full names of the linear layers that `modules` selects in the transformer layers `layers`.
 
-    Of a model that reads images or sound too, those of the part that reads text; a layer of another part is meant by
-    the end of a name that the text part does not have. Where query, key and value are one layer, that layer stands for
-    each; so do gate and up. Raises `UserError` listing what there is if one of the names matches nothing, or none is
-    given.
+    In a multimodal model only the text part is searched, unless the end of a name matches nothing there. If query, key
+    and value are fused, each of these roles selects the fused layer; the same holds for gate and up. Raises `UserError`
+    listing the possible values if a name matches nothing or no name is given.
     """
     linears = within(model, _linears(model), layers)
     chosen: set[str] = set()
@@ -102,10 +101,10 @@ def target_module_names(model: Any, modules: Modules, layers: Layers = "all") ->
 
 
 def fitted(model: Any, modules: Modules, default: Modules, layers: Layers = "all") -> tuple[list[str], tuple[str, ...]]:
-    """The places of `modules`, and what the user should know of them.
+    """Return the full names of the layers that `modules` selects, and notes for the user.
 
-    Of a method's `default`, roles that no layer plays are left out, as long as others are played: the feed-forward of a
-    mixture of experts is no linear layer, and not every layer of a hybrid has attention.
+    If `modules` is the method's `default`, roles without a matching layer are dropped as long as another role matches:
+    stacked experts are not linear layers, and in hybrid models not every layer has attention.
     """
     notes = []
     if not isinstance(modules, str) and list(modules) == list(default):
@@ -120,16 +119,16 @@ def fitted(model: Any, modules: Modules, default: Modules, layers: Layers = "all
 
 
 def playing(model: Any, roles: Modules, layers: Layers = "all") -> list[str]:
-    """Full names of the linear layers that play one of some roles; none if there are none."""
+    """Return the full names of the linear layers of the given roles; may be empty."""
     linears = within(model, _linears(model), layers)
     chosen = {name for role in ([roles] if isinstance(roles, str) else roles) for name in _meant(linears, role)}
     return [name for name in linears if name in chosen]
 
 
 def weights(model: Any, wanted: Sequence[str], layers: Layers = "all") -> list[str]:
-    """Full names of the parameters meant by ends of their names, or by `experts`: those stacked for all experts.
+    """Return the full names of the parameters selected by name endings, or by `experts` (all stacked expert weights).
 
-    Raises `UserError` listing the stacked ones for a name that matches nothing.
+    Raises `UserError` listing the stacked weights if a name matches nothing.
     """
     start = text_part(model)
     names = within(model, [name for name, _ in model.named_parameters() if name.startswith(start)], layers)
@@ -148,7 +147,7 @@ def weights(model: Any, wanted: Sequence[str], layers: Layers = "all") -> list[s
 
 
 def text_part(model: Any) -> str:
-    """How the names of the part begin that reads and writes text; empty where that is the whole model."""
+    """Return the name prefix of the text part of the model; empty if that is the whole model."""
     config = model.config
     if config.is_encoder_decoder or config.get_text_config() is config:
         return ""
@@ -157,9 +156,9 @@ def text_part(model: Any) -> str:
 
 
 def within(model: Any, names: Iterable[str], layers: Layers) -> list[str]:
-    """Those of some full names that stand in the transformer layers meant by `layers`; `all` leaves out none.
+    """Return the names that are inside the transformer layers `layers`; `all` keeps every name.
 
-    Raises `UserError` listing the stacks and their numbers of layers for a choice this model does not have.
+    Raises `UserError` listing the stacks and their layers if the model does not have a chosen layer.
     """
     if layers == "all":
         return list(names)
@@ -175,7 +174,7 @@ def within(model: Any, names: Iterable[str], layers: Layers) -> list[str]:
 
 
 def stacks(model: Any) -> dict[str, list[str]]:
-    """Full names of the transformer layers by stack: of a `decoder`, or of an `encoder` and a `decoder`."""
+    """Return the full names of the transformer layers by stack (`encoder`, `decoder`)."""
     linears, found, sizes = _linears(model), dict[str, list[str]](), dict[str, int]()
     outer: list[str] = []
     for name, module in model.named_modules():
@@ -187,7 +186,7 @@ def stacks(model: Any) -> dict[str, list[str]]:
         outer.append(f"{name}.")
         reads = model.config.is_encoder_decoder and "encoder" in name.split(".")
         stack = "encoder" if reads else "decoder"
-        # Beside the layers there may be lists of single matrices.
+        # A model may have other module lists, of single matrices.
         if len(inside) > sizes.get(stack, 0):
             sizes[stack] = len(inside)
             found[stack] = [f"{name}.{number}" for number in range(len(module))]
@@ -195,7 +194,7 @@ def stacks(model: Any) -> dict[str, list[str]]:
 
 
 def norms(model: Any, layers: Layers = "all") -> list[str]:
-    """Full names of the normalisation layers that have a weight, of the part of the model that reads text.
+    """Return the full names of the normalisation layers with a weight in the text part of the model.
 
     Raises `UserError` if there are none.
     """
@@ -212,12 +211,12 @@ def norms(model: Any, layers: Layers = "all") -> list[str]:
 
 
 def layers_text(layers: str | Sequence[int]) -> str:
-    """A choice of layers in words."""
+    """Format a choice of layers."""
     return layers if isinstance(layers, str) else ",".join(map(str, layers))
 
 
 def _parts(layers: str | Sequence[int]) -> list[tuple[str, str | Sequence[int]]]:
-    """The stack, or no text for every stack, and the share or numbers of each part of a choice."""
+    """Return the stack (empty: every stack) and the share or indices of each part of a choice."""
     if not isinstance(layers, str):
         if not layers:
             raise UserError("layers: an empty list leaves nothing to adapt")
@@ -240,7 +239,7 @@ def _parts(layers: str | Sequence[int]) -> list[tuple[str, str | Sequence[int]]]
 
 
 def _numbers(model: Any, which: str | Sequence[int], stack: str, members: Sequence[str]) -> Sequence[int]:
-    """Numbers of the layers of a stack. Raises `UserError` for one that it does not have."""
+    """Return the layer indices of a stack. Raises `UserError` for an index out of range."""
     count = len(members)
     half = (count + 1) // 2
     if not isinstance(which, str):
@@ -259,14 +258,14 @@ def _numbers(model: Any, which: str | Sequence[int], stack: str, members: Sequen
 
 
 def _seed() -> int:
-    """The seed that was set before the method is applied: that of the run, the same for all its methods."""
+    """Return the seed of the run, which is set before a method is applied and is the same for all methods."""
     import torch
 
     return torch.initial_seed()
 
 
 def _linears(model: Any, whole: bool = False) -> list[str]:
-    """Names of the linear layers but the output head, of the part that reads text or of the `whole` model."""
+    """Return the names of the linear layers, except the output head, of the text part or of the `whole` model."""
     from torch.nn import Linear
 
     head, start = model.get_output_embeddings(), "" if whole else text_part(model)
@@ -274,14 +273,14 @@ def _linears(model: Any, whole: bool = False) -> list[str]:
         name
         for name, module in model.named_modules()
         if isinstance(module, Linear) or type(module).__name__ == "Conv1D"
-        # What is never called cannot be adapted: torch's own attention and Mamba's time step read the weight alone.
+        # torch's attention and Mamba's time step only read the weight, so an adapter on the module would not be called.
         if type(module).__name__ != "NonDynamicallyQuantizableLinear" and not name.endswith(".dt_proj")
         if module is not head and name.startswith(start)
     ]
 
 
 def _stacked(model: Any) -> list[str]:
-    """Names of the weights that are stacked for all experts of a layer."""
+    """Return the names of the stacked expert weights."""
     start = text_part(model)
     return [
         name
@@ -291,7 +290,7 @@ def _stacked(model: Any) -> list[str]:
 
 
 def _meant(linears: Sequence[str], wanted: str) -> list[str]:
-    """Those linear layers that a role, a group or the end of a name means."""
+    """Return the linear layers that match a role, a group or the end of a name."""
     if wanted == "all-linear":
         return list(linears)
     if wanted == "mlp":
@@ -317,7 +316,7 @@ def _parent(name: str) -> str:
 
 
 def _choices(linears: Sequence[str]) -> str:
-    """What `modules` may be, of these linear layers."""
+    """List the possible values of `modules` for these linear layers."""
     groups = [name for name in (*GROUPS, *ROLES) if _meant(linears, name)]
     return ", ".join(dict.fromkeys([*groups, *_ends(linears)])) or "nothing: it has no linear layer"
 
@@ -332,8 +331,8 @@ def _stacks_said(model: Any) -> str:
 
 
 def _experts_said(model: Any) -> str:
-    """How the weights of experts are trained, where they are not linear layers."""
-    # Of `…experts.weight` the last part alone would say nothing.
+    """Describe how to train expert weights that are not linear layers; empty without such weights."""
+    # For `…experts.weight` the last part is not specific enough.
     parts = [name.split(".") for name in _stacked(model)]
     found = sorted({".".join(each[-2:]) if each[-1] == "weight" else each[-1] for each in parts})
     if not found:

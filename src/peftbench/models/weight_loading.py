@@ -1,4 +1,4 @@
-"""Models from files, with every one of their weights: one that did not arrive, or has no place, is an error."""
+"""Load models from files; missing and unexpected weights are errors."""
 
 import re
 from collections.abc import Collection
@@ -8,20 +8,20 @@ from peftbench.core import device
 from peftbench.core.registry import UserError, error_line
 
 STALE = re.compile(r"(^|\.)(masked_bias|attn\.bias|attention\.bias|causal_mask|inv_freq|position_ids|version)$")
-"""Masks, positions and versions that older releases of `transformers` kept among the weights."""
+"""Masks, positions and versions that older releases of `transformers` saved with the weights."""
 SHOWN = 3
-"""Names of weights in a message."""
+"""Maximum number of weight names in a message."""
 PEFT = ("base_model.model.", ".base_layer.", ".lora_")
 WRAPPERS = ("module.", "_orig_mod.")
-"""In names of weights that were saved from within the library `peft`."""
+"""Marks in names of weights that were saved from a `peft` model or another wrapper."""
 
 
 def read_network(kind: Any, source: Any, config: Any, called: str, **asked: Any) -> Any:
-    """The network of a directory or Hub id, whose configuration is `config`, built by a class of `transformers`.
+    """Load the network of a directory or Hub id with configuration `config` by the `transformers` class `kind`.
 
-    `asked`: arguments of its `from_pretrained`. Raises `UserError` for files that cannot be read, and for weights that
-    are missing, have another shape or have no place in the network. Excepted are tied ones, those that the architecture
-    says may be so, and the parts of a composite model that its language model does without.
+    `asked`: arguments of `from_pretrained`. Raises `UserError` if files cannot be read, and for missing weights, wrong
+    shapes and unexpected weights, except tied weights, weights that the architecture declares optional, and parts of a
+    multimodal model that its language model does not use.
     """
     try:
         network, told = kind.from_pretrained(
@@ -43,10 +43,10 @@ def read_network(kind: Any, source: Any, config: Any, called: str, **asked: Any)
 
 
 def cannot_load(called: str, error: Exception) -> UserError:
-    """The error for a model that a library cannot load, whatever it raised, in one line."""
+    """Return a one-line error for a model that a library cannot load."""
     if "trust_remote_code" in str(error):
         return UserError(f"{called}: it needs code of its own; only architectures that transformers has are supported")
-    # What libraries say to their users tells enough; of their own mistakes the kind does.
+    # Messages for users are sufficient alone; for other errors the exception type is shown too.
     known = isinstance(error, (OSError, ValueError, ImportError)) and str(error).strip()
     return UserError(
         f"{called}: cannot be loaded: {error_line(error).partition(': ')[2] if known else error_line(error)}"
@@ -59,12 +59,12 @@ def _some(names: Collection[str]) -> str:
 
 
 def _left_out(network: Any, config: Any, name: str) -> bool:
-    """Whether a weight without a place may be passed over: a stale mask, or part of a tower of a composite model."""
+    """Return True if an unexpected weight may be ignored: a stale mask, or a non-text part of a multimodal model."""
     if STALE.search(name):
         return True
     if config.get_text_config() is config:
         return False
-    # What has a part of its name at the top of the network, or of the model within it, belongs there.
+    # A weight belongs to the network if the first part of its name is an attribute of the network or of its base model.
     inside = name.removeprefix(f"{network.base_model_prefix}.")
     return not hasattr(network, name.split(".")[0]) and not hasattr(network.base_model, inside.split(".")[0])
 

@@ -1,4 +1,4 @@
-"""What runs will cost, before any of them is done."""
+"""Forecasts and measurements of the costs of runs."""
 
 from peftbench.core.machine_resources import memory_bytes
 from peftbench.core.spec import RunSpec
@@ -6,11 +6,11 @@ from peftbench.models import find
 from peftbench.models.saved_model_files import weight_bytes
 
 SHARE = 0.02
-"""The share of a machine's memory below which the weights of a model leave room enough not to ask."""
+"""Share of the memory up to which the weights of a model are assumed to leave enough room for training."""
 
 
 def is_large(spec: RunSpec) -> bool:
-    """Whether a model may not fit for training: one of the Hub whose facts are known, or one with large files."""
+    """Return True if training may not fit in memory: a known model of the Hub, or one with large weight files."""
     ref = find(spec.model.name)
     if ref.directory is None:
         return ref.config is not None

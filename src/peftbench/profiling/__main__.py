@@ -1,4 +1,4 @@
-"""Measures anew how long the rows of tasks are: `python -m peftbench.profiling DIR`, with a mirror of data sets."""
+"""Measures the row lengths of tasks: `python -m peftbench.profiling DIR`, where DIR is a mirror of datasets."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""How fast this machine trains: steps of several kinds timed, and what a call, an operation and a byte take fitted."""
+"""Calibration of training times: fits the seconds per operation, call and byte to timed training steps."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from peftbench.profiling.dry_run import BatchShape, Counts, fused, rehearse
 from peftbench.profiling.parameters_and_flops import on_meta
 
 STEPS = 5
-"""Timed steps of each kind; the median counts."""
+"""Timed steps of each kind; their median is used."""
 KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
     ("lora", {}),
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 def models() -> Iterator[tuple[str, Any]]:
-    """Configurations of a small and of a middling decoder."""
+    """Yield names and configurations of a small and a medium decoder."""
     from transformers import LlamaConfig
 
     for name, hidden, layers in (("5 M", 256, 5), ("40 M", 512, 10)):
@@ -51,7 +51,7 @@ def models() -> Iterator[tuple[str, Any]]:
 
 
 def calibrated(say: Say) -> dict[str, Any]:
-    """Time steps, fit the seconds of a call, an operation and a byte (none negative), and remember them."""
+    """Time training steps, fit the rates, and store them; return rates, steps and the file."""
     steps: list[dict[str, Any]] = []
     counts: list[Counts] = []
     for name, config in models():
@@ -68,8 +68,8 @@ def calibrated(say: Say) -> dict[str, Any]:
 
 
 def fit(counts: list[Counts], seconds: list[float]) -> tuple[float, float, float]:
-    """Seconds of an operation, a call and a byte, none negative, with the least squared relative errors."""
-    # In units near 1, for the solver's sake.
+    """Return the non-negative seconds per operation, call and byte with the least squared relative errors."""
+    # Scaled to values near 1 for numerical stability.
     units = np.array([1e-9, 1e-6, 1e-9])
     rows = np.array(counts, dtype=float) * units / np.array(seconds)[:, None]
     found = nnls(rows, np.ones(len(seconds)))[0] * units
@@ -77,7 +77,7 @@ def fit(counts: list[Counts], seconds: list[float]) -> tuple[float, float, float
 
 
 def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> Counts:
-    """What a step counts."""
+    """Return the counts of a training step."""
     low = computes_in_bf16(config, torch.get_num_threads())
     adapted = on_meta(fused(config), method, arguments, torch.bfloat16 if low else torch.float32)
     for parameter in adapted.model.parameters():
@@ -87,7 +87,7 @@ def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchSh
 
 
 def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape) -> float:
-    """Seconds of a step, the median of some, after two that are not counted."""
+    """Return the median seconds of a training step, after two warm-up steps."""
     low = computes_in_bf16(config, torch.get_num_threads())
     network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
     adapted = METHODS[method].function(network.to(device.current_device()).requires_grad_(False), **arguments)

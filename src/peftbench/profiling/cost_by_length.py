@@ -1,4 +1,4 @@
-"""What a method costs on a model as a function of the length of rows, from the configuration alone."""
+"""Costs of a method on a model as a function of row length, from the configuration alone."""
 
 import contextlib
 import copy
@@ -36,17 +36,15 @@ from peftbench.profiling.dry_run import FUSED, SHORT, Autocast, BatchShape, Coun
 from peftbench.profiling.parameters_and_flops import configuration, on_meta, rebuilt
 
 LARGE = 1e9
-"""Parameters from which on it is enough to look at the shortest and the longest row: what grows with the square of the
-length, and the head that only targets go through, are a percent or two of the whole."""
+"""Parameters from which two rehearsals are enough: the quadratic terms and the head are at most about 2 %."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A method on a model. `rehearsals` are of `shapes` (tokens of prompt and target), none where nothing is trained.
+    """Costs of a method on a model. `rehearsals` has one per shape; it is empty if nothing is trained.
 
-    `virtual_tokens` stand before the input, of an encoder–decoder before that of the encoder if they are a
-    `soft_prompt`. `forward` is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 where a merge is
-    expected.
+    `virtual_tokens` precede the input; in an encoder–decoder a `soft_prompt` precedes the encoder's input. `forward`
+    is one pass of one row of 512 tokens; `extra_forward_flops_512` is 0 if the method can be merged.
     """
 
     trainable_parameters: int
@@ -61,10 +59,9 @@ class Profile:
     soft_prompt: bool = False
 
     def at(self, shape: BatchShape) -> Rehearsal:
-        """The step on rows of a length: of those rehearsed exactly, of others by what they have in common.
+        """Return the costs of a step on rows of a shape: exact for rehearsed shapes, else from a least-squares fit.
 
-        Everything is linear in the whole length, in the tokens of the target, and has a part in the square of the
-        length, where there are enough rehearsals to find it.
+        Terms of the fit: constant, length, target tokens, squared length; only as many as there are rehearsals.
         """
         if shape in self.shapes:
             return self.rehearsals[self.shapes.index(shape)]
@@ -72,7 +69,7 @@ class Profile:
 
     @cached_property
     def _fit(self) -> "np.ndarray[Any, Any]":
-        """What each power of the length adds to each number of a rehearsal."""
+        """Coefficients [terms, numbers of a rehearsal]."""
         places = np.array([_powers(each, len(self.shapes)) for each in self.shapes])
         values = np.array([_numbers(each) for each in self.rehearsals])
         found: np.ndarray[Any, Any] = np.linalg.lstsq(places, values, rcond=None)[0]
@@ -80,7 +77,7 @@ class Profile:
 
 
 def _powers(shape: BatchShape, known: int) -> "np.ndarray[Any, Any]":
-    # In units near 1, so that the solution of least norm, where shapes are alike, is a sensible one.
+    # Values near 1 keep the least-norm solution meaningful if shapes are similar.
     length, target = sum(shape) / 512, shape[1] / 512
     return np.array([1.0, length, target, length**2][: max(known, 1)])
 
@@ -95,7 +92,7 @@ def _rehearsal(numbers: "np.ndarray[Any, Any]") -> Rehearsal:
 
 
 def points(shapes: Sequence[BatchShape], parameters: int) -> tuple[BatchShape, ...]:
-    """The shapes to rehearse so that all of them can be told: all if they are few, else ends and a middle."""
+    """Return the shapes to rehearse: all if they are few, else the extremes and, for small models, a middle."""
     several = sorted(set(shapes))
     if len(several) <= (2 if parameters >= LARGE else 4):
         return tuple(several)
@@ -109,13 +106,13 @@ def points(shapes: Sequence[BatchShape], parameters: int) -> tuple[BatchShape, .
 
 
 def profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None = None) -> Profile:
-    """The profile of a run's model, method and way of training. `bf16`: whether the machine is good at it.
+    """Return the profile of a run's model, method and training settings, from the cache if it is there.
 
-    It is kept in the cache, for the same model, method, shapes, code and libraries. Raises `UserError` for what will be
-    refused, and what a method raises that cannot do without values.
+    `bf16`: whether the device is fast in bfloat16; `None` for a CPU. Raises `UserError` if the run will be refused, and
+    any error of a method that needs real weights.
     """
     with warnings.catch_warnings():
-        # Of the libraries to their own callers.
+        # Libraries warn about their own internal calls.
         warnings.simplefilter("ignore")
         config = fused(configuration(at(spec.model.name, spec.model.version)))
         path = _kept_at(spec, config, shapes, bf16)
@@ -129,7 +126,7 @@ def profile(spec: RunSpec, shapes: Sequence[BatchShape], bf16: bool | None = Non
 
 
 def _kept_at(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: bool | None) -> Path:
-    """The file of a profile in the cache; its name is a digest of all that the profile depends on."""
+    """Return the cache file of a profile; its name is a digest of everything that the profile depends on."""
     asked = [config.to_json_string(use_diff=False), spec.method.model_dump_json(), spec.train.model_dump_json()]
     of_model = {"model": spec.model.model_dump_json()}
     libraries = {name: version(name) for name in ("torch", "transformers", "peft")}
@@ -155,11 +152,11 @@ def _profile(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: boo
         parameter.data = parameter.data.float()
     total = sum(p.numel() for p in adapted.model.parameters())
     forward = glance(adapted)
-    # Weights that are packed cannot hold the sum.
+    # Packed weights cannot represent the merged weights.
     merges = packing is None and is_possible(adapted)
     adapter_bytes = saved_bytes(adapted) if trained else 0
     if spec.train.gradient_checkpointing:
-        # What is computed again is computed where no mode of the caller's reaches.
+        # The recomputation does not run under the caller's modes.
         again = {"context_fn": lambda: (nullcontext(), Autocast())} if low else {}
         adapted.network.gradient_checkpointing_enable({"use_reentrant": False, **again})
     chosen = points(shapes, total) if trained else ()
@@ -183,7 +180,7 @@ PROFILE = TypeAdapter(Profile)
 
 
 def untouched(config: Any, dtype: torch.dtype) -> Counts:
-    """A forward pass of the model itself."""
+    """Return the counts of a forward pass of the model without a method."""
     return _untouched(config.to_json_string(use_diff=False), dtype)
 
 
@@ -204,9 +201,9 @@ def _lighter(found: Rehearsal, saved: int) -> Rehearsal:
 
 
 def saved_bytes(adapted: Adapted) -> int:
-    """Bytes of the file (safetensors) that a trained model is kept in: a header in JSON, then the numbers."""
+    """Return the bytes of the safetensors file of a trained model: a JSON header, then the tensors."""
     tensors = kept_tensors(adapted)
-    # The libraries say of whom the numbers are.
+    # `transformers` and `peft` write this entry.
     header: dict[str, Any] = {} if adapted.save is None else {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in sorted(tensors.items()):
@@ -218,20 +215,20 @@ def saved_bytes(adapted: Adapted) -> int:
 
 
 def kept_tensors(adapted: Adapted) -> dict[str, Tensor]:
-    """The tensors of an adapted model that are written to be kept."""
+    """Return the tensors of an adapted model that are saved."""
     from peft import PeftModel, get_peft_model_state_dict
 
     if isinstance(adapted.model, PeftModel):
         with _Staying():
             return dict(get_peft_model_state_dict(adapted.model))
     if adapted.save is not None:
-        # The whole model, what is tied once.
+        # The whole model; tied tensors are listed once.
         return dict(adapted.model.named_parameters())
     return {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
 
 
 class _Staying(TorchFunctionMode):
-    """Leaves tensors without values where they are: the library wants a trained prompt on the CPU."""
+    """Ignores `Tensor.cpu`, which `peft` calls on a trained prompt and which fails on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func is Tensor.cpu else func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Which differences a grid will be able to tell apart, and what would be needed to see one point."""
+"""Detectable differences of a grid, and the seeds and test rows needed to detect one point."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ from peftbench.profiling.forecast import CellForecast
 from peftbench.stats.power import Design, detectable, seeds_and_rows_needed
 
 GAP = 1.0
-"""Points of score that one would like to tell apart."""
+"""Target difference in points of score."""
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the leaderboard of a model and train size will be able to tell.
+    """Detectable differences on the leaderboard of a model and train size.
 
-    `pair` and `board` are in points: the differences found with 80 % probability between two methods chosen before,
-    and among all with Holm's correction (by its first and strictest step). `needed_seeds`, `needed_rows` (on each task)
-    would find `GAP` between two. `measured_spread`: the spread over seeds is that of finished runs, not assumed.
+    `pair` and `board`: the points detected with 80 % power between two methods chosen in advance, and among all methods
+    at the strictest step of Holm's correction. `needed_seeds`, `needed_rows` (per task): to detect `GAP` between two
+    methods. `measured_spread`: the spread over seeds is from finished runs, not assumed.
     """
 
     model: str
@@ -33,7 +33,7 @@ class Resolution:
 
 
 def resolutions(cells: Iterable[CellForecast], spread: float, measured: bool) -> list[Resolution]:
-    """One for each model and train size with two methods or more, from the cells whose test rows are known."""
+    """Return one for each model and train size with at least two methods, from cells with known test rows."""
     groups: dict[tuple[str, str], list[CellForecast]] = {}
     for cell in cells:
         if cell.test_rows and cell.status in ("fits", "not known"):

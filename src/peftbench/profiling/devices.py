@@ -1,4 +1,4 @@
-"""How fast a device is, how much it holds and draws: named ones by their data sheets, this machine as measured."""
+"""Speed, memory and power of devices: from data sheets for named ones, measured for this machine."""
 
 import json
 import tomllib
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 HERE = "here"
 REACHED = {"flops": 0.4, "bandwidth": 0.7}
-"""The share of what a data sheet says that training reaches, assumed for named devices."""
+"""Assumed utilisation: the share of the data-sheet values that training reaches."""
 LAUNCH = 8e-6
-"""Seconds until the next call is on its way to a GPU, assumed."""
+"""Assumed seconds to launch a GPU kernel."""
 TOUCHED = 3.0
-"""Bytes moved for a byte of a result, which is written once and of which operands are read."""
+"""Bytes moved per byte of a result: one written, and about two of operands read."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Seconds for a call, a floating-point operation and a byte of a result; `None`: not known.
+    """A device. `rates`: seconds per floating-point operation, call and byte of a result; `None`: unknown.
 
-    `bf16`: whether it is good at bfloat16; `None`: a CPU, where that depends on the width of the model.
-    `queued`: calls are made ahead of the work, as for a GPU, so that only the longer of the two takes time. `measured`:
-    on this machine (`peftbench calibrate`), not from a data sheet. `watts` is the most that it draws.
+    `bf16`: whether bfloat16 is fast; `None`: a CPU, where it depends on the model width. `queued`: calls are
+    asynchronous, as on a GPU, so only the longer of calls and work takes time. `measured`: by `peftbench calibrate`,
+    not from a data sheet. `watts`: maximum power.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Device:
     source: str = ""
 
     def seconds(self, counts: "Counts") -> float | None:
-        """How long so much work takes."""
+        """Return the seconds for this amount of work, or `None` if the rates are unknown."""
         if self.rates is None:
             return None
         flop, call, byte = self.rates
@@ -52,7 +52,7 @@ class Device:
 
 
 def find_device(name: str = HERE) -> Device:
-    """A device by name, or this machine. Raises `UnknownNameError`."""
+    """Return a device by name, or this machine. Raises `UnknownNameError`."""
     if name == HERE:
         return here()
     if name not in known_devices():
@@ -62,7 +62,7 @@ def find_device(name: str = HERE) -> Device:
 
 @cache
 def known_devices() -> Mapping[str, Device]:
-    """The devices of `devices.toml`."""
+    """Return the devices of `devices.toml` by name."""
     found = {}
     for name, facts in tomllib.loads((Path(__file__).parent / "devices.toml").read_text("utf-8")).items():
         rates = (
@@ -83,7 +83,7 @@ def known_devices() -> Mapping[str, Device]:
 
 
 def here() -> Device:
-    """This machine: what it holds; how fast it is once `peftbench calibrate` has measured it."""
+    """Return this machine, with rates if `peftbench calibrate` has measured them."""
     facts, path = provenance.machine_facts(), _file()
     gpus = facts["gpus"]
     rates = tuple(json.loads(path.read_text())["rates"]) if path.is_file() else None
@@ -93,7 +93,7 @@ def here() -> Device:
 
 
 def remember_speed(rates: tuple[float, float, float]) -> Path:
-    """Remember how fast this machine is; where it is written."""
+    """Write the rates of this machine to the cache; return the file."""
     path = _file()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps({"machine": provenance.machine_class(), "rates": rates}) + "\n")

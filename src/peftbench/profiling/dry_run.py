@@ -1,7 +1,7 @@
-"""A training step on meta tensors: what it will hold and compute, from the configuration alone.
+"""Memory and FLOPs of a training step, from the configuration alone, on meta tensors.
 
-The step is that of `engine.train`, followed by the tracker that measures real ones on a CPU. Attention is that of the
-fused kernels, which keep no scores, where the model's makers have it so.
+The step is that of `engine.train`, under the tracker that measures real steps on a CPU. Attention uses fused kernels,
+which store no scores, if the model supports them.
 """
 
 import copy
@@ -28,14 +28,14 @@ from peftbench.methods import Adapted
 from peftbench.profiling.parameters_and_flops import LENGTH
 
 BatchShape = tuple[int, int]
-"""Tokens of a row's prompt and of its target."""
+"""Tokens of the prompt and of the target of a row."""
 FUSED, SHORT = "peftbench_fused", "peftbench_short"
-"""The name by which `transformers` knows `_fused`."""
+"""Names under which `_fused` and `_short` are registered in `transformers`."""
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class Counts(NamedTuple):
-    """Floating-point operations, calls that make a tensor, and the bytes of their results."""
+    """FLOPs, calls that create a tensor, and the bytes of their results."""
 
     flops: int
     calls: int
@@ -44,10 +44,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A training step in two parts: the passes forward and backward, then the optimiser's update.
-
-    `passes` and `update` are the memory at the peak of each, `counts` are of both together.
-    """
+    """A training step: peak memory of the forward and backward passes and of the update, and the counts of both."""
 
     passes: Memory
     update: Memory
@@ -60,14 +57,14 @@ class Rehearsal:
 
 
 class OperationTracker(TensorTracker):
-    """A tracker that counts operations, calls and the bytes of their results too."""
+    """A memory tracker that also counts FLOPs, calls and the bytes of their results."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.calls = self.written = 0
 
     def section(self) -> tuple[Memory, Counts]:
-        """What there was since the last section ended: memory at the peak, and what was counted."""
+        """Return peak memory and counts since the last call, and reset them."""
         found = self.memory, Counts(self.flops, self.calls, self.written)
         self.flops = self.calls = self.written = 0
         self.restart()
@@ -86,10 +83,9 @@ class OperationTracker(TensorTracker):
 
 
 def rehearse(adapted: Adapted, asked: Training, shapes: Sequence[BatchShape], low: bool = False) -> list[Rehearsal]:
-    """Steps of an adapted model on the meta device, with the states of the optimiser there already.
+    """Return a rehearsal per shape of an adapted model on the meta device; optimiser states exist already.
 
-    `shapes`: tokens of prompt and of target, a rehearsal each, on a step's rows, all of that length: what no values
-    tell apart cannot be picked out. `low`: in bfloat16, but for what is trained.
+    All rows of a step have the same shape (tokens of prompt and target). `low`: bfloat16, except trained parameters.
     """
     if not shapes:
         return []
@@ -105,7 +101,7 @@ def _rehearse(adapted: Adapted, asked: Training, shapes: Sequence[BatchShape], l
         for parameter in trainer.parameters:
             parameter.grad = torch.zeros_like(parameter)
             seen.mark([parameter.grad], "gradients")
-        # What the first update makes is there from then on; the second is like all that follow.
+        # The first update creates the optimiser states; all later updates are alike.
         optimizer.step()
         seen.mark(states(optimizer), "optimizer_states")
         seen.section()
@@ -123,7 +119,7 @@ def _rehearse(adapted: Adapted, asked: Training, shapes: Sequence[BatchShape], l
 
 
 def glance(adapted: Adapted) -> Counts:
-    """What one forward pass of one row of 512 tokens counts, without gradients."""
+    """Return the counts of one forward pass of one row of 512 tokens without gradients."""
     adapted.model.eval()
 
     def count() -> Counts:
@@ -136,9 +132,9 @@ def glance(adapted: Adapted) -> Counts:
 
 
 class Autocast(TorchFunctionMode):
-    """What `torch.autocast` to bfloat16 does, which knows no meta tensors: products are of bfloat16.
+    """Computes matrix products in bfloat16 like `torch.autocast`, which does not support meta tensors.
 
-    Parameters are cast anew for each product, where autocast keeps those that are trained.
+    Parameters are cast for each product; `torch.autocast` caches the casts of trained parameters.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -152,7 +148,7 @@ LOW = {
     *(torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.mm),
     *(Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.baddbmm, Tensor.addmm, Tensor.mm),
 }
-"""Functions that autocast gives bfloat16."""
+"""Functions that autocast computes in bfloat16."""
 
 
 def _low(value: Any) -> Any:
@@ -160,10 +156,10 @@ def _low(value: Any) -> Any:
 
 
 def fused(config: Any) -> Any:
-    """A copy of a configuration whose model, built without values, has the attention that its makers prefer."""
+    """Return a copy of a configuration with fused attention if its model supports SDPA."""
     config = copy.deepcopy(config)
     model = model_family(config).auto._model_mapping.get(type(config), None)
-    # Where classes of attention are listed, there is no other.
+    # Models that list attention classes do not support registered attention functions.
     listed = any(name.endswith("ATTENTION_CLASSES") for name in vars(sys.modules[model.__module__])) if model else True
     if getattr(model, "_supports_sdpa", False) and not listed:
         config._attn_implementation = FUSED
@@ -173,16 +169,16 @@ def fused(config: Any) -> Any:
 def _fused(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **asked: Any
 ) -> tuple[Tensor, None]:
-    """Attention of `transformers` on meta tensors, as its `sdpa` has it of a CPU's fused kernel.
+    """Return attention on meta tensors, as `sdpa` of `transformers` computes it with the fused CPU kernel.
 
-    `query`, `key`, `value` [batch, heads, length, width]; returns [batch, length, heads, width].
+    `query`, `key`, `value`: [batch, heads, length, width]; result: [batch, length, heads, width].
     """
     groups = getattr(module, "num_key_value_groups", 1)
     if groups > 1:
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype)
-    # The kernel wants values as wide as queries.
+    # The kernel requires values of the same width as queries.
     width = value.shape[-1]
     value = torch.nn.functional.pad(value, (0, query.shape[-1] - width))
     out = _flash(query, key, value, 0.0, False, attn_mask=mask, scale=asked.get("scaling"))[0]
@@ -192,7 +188,7 @@ def _fused(
 def _short(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **asked: Any
 ) -> tuple[Tensor, None]:
-    """As `peftbench.engine.bf16_cpu_attention`, of which `_fused` is the part for long rows."""
+    """Return attention as in `peftbench.engine.bf16_cpu_attention`, with `_fused` for more than `LONGEST` keys."""
     if key.shape[2] > LONGEST:
         return _fused(module, query, key, value, mask, **asked)
     groups = getattr(module, "num_key_value_groups", 1)

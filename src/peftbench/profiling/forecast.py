@@ -1,4 +1,4 @@
-"""What a grid will cost, before anything is fetched or run: parameters, operations, memory, bytes, time, energy."""
+"""Forecast of the costs of a grid without downloads: parameters, FLOPs, memory, adapter size, time, energy."""
 
 import heapq
 import multiprocessing
@@ -29,15 +29,15 @@ from peftbench.profiling.row_lengths import RowLengths, row_lengths
 ForecastStatus = Literal["fits", "does not fit", "refused", "not known"]
 UNTOUCHED = Choice(name="none")
 Told = Callable[[int, int], None]
-"""Called with how many profiles are done, and of how many."""
+"""Progress callback: number of finished profiles, number of all profiles."""
 
 
 @dataclass(frozen=True)
 class CellForecast:
-    """A cell of a grid, and what each of its runs (one a seed) will cost. `None`: not known, or there is none.
+    """A cell of a grid and the costs of each of its runs (one per seed); `None`: unknown, or not applicable.
 
-    `seconds` are of training, validation and test; `train_seconds` of training steps alone. `joules` are at most: the
-    device's highest draw over `seconds`. `known_lengths`: rows were read by the model's tokenizer, not judged.
+    `seconds`: training, validation and test; `train_seconds`: training steps only. `joules`: upper bound, the device's
+    maximum power times `seconds`. `known_lengths`: row lengths are from the model's tokenizer, not estimated.
     """
 
     model: str
@@ -67,25 +67,25 @@ class CellForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """All cells of a grid on a device, done by so many workers at a time."""
+    """All cells of a grid on a device with a number of parallel workers."""
 
     device: Device
     workers: int
     cells: tuple[CellForecast, ...]
 
     def total(self, cost: str) -> float | None:
-        """The sum of a cost over all runs that can be done; `None` if it is not known of one."""
+        """Return the sum of a cost over all runnable runs; `None` if it is unknown for one of them."""
         values = [(getattr(cell, cost), cell.seeds) for cell in self.runnable]
         return None if any(value is None for value, _ in values) else float(sum(v * n for v, n in values))
 
     @property
     def runnable(self) -> list[CellForecast]:
-        """The cells that are worth a try: all but those refused and those that do not fit."""
+        """The cells that are neither refused nor too large for the memory."""
         return [cell for cell in self.cells if cell.status in ("fits", "not known")]
 
     @property
     def makespan(self) -> float | None:
-        """Seconds until the last run is done, when each worker takes the next run as soon as it is free."""
+        """Seconds until the last run ends if each free worker starts the next run; `None` if a time is unknown."""
         loads = [0.0] * self.workers
         for cell in self.runnable:
             if cell.seconds is None:
@@ -95,7 +95,7 @@ class Forecast:
         return max(loads)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the totals."""
+        """Return the forecast as plain values, with totals."""
         return {
             "device": asdict(self.device),
             "workers": self.workers,
@@ -117,15 +117,15 @@ def forecast(
     told: Told = lambda *_: None,
     processes: int = 1,
 ) -> Forecast:
-    """The costs of runs on a device, on which as many run at a time as there are workers.
+    """Return the costs of runs on a device with `workers` parallel runs. Needs no weights and no network.
 
-    A machine without a GPU shares its memory among its workers. Needs no weights and no network. `processes` other than
-    1 are forked, where the system can: not for a process in which torch has computed on several threads.
+    On a CPU the workers share the memory. With `processes` above 1, processes are forked on Linux; this is unsafe if
+    torch has already computed with several threads in the calling process.
     """
     cells: dict[str, list[RunSpec]] = {}
     for spec in specs:
         cells.setdefault(spec.model_copy(update={"seed": 0, "trial": None}).id, []).append(spec)
-    # Lengths of rows do not depend on the method.
+    # Row lengths do not depend on the method.
     by_rows = {
         id_: runs[0].model_copy(update={"method": UNTOUCHED, "seed": 0, "trial": None}) for id_, runs in cells.items()
     }
@@ -146,19 +146,19 @@ def forecast(
 
 
 def _group(spec: RunSpec) -> str:
-    """Runs that share a profile: of one model, method and way of training."""
+    """Return the key of runs that share a profile: model, method and training settings."""
     return f"{spec.model} {spec.method.model_dump_json()} {spec.train.model_dump_json()}"
 
 
 def longest(spec: RunSpec, known: RowLengths) -> BatchShape:
-    """The shape of the micro-batch of the longest rows, padded to the longest."""
+    """Return the shape of the micro-batch with the longest rows, padded to the longest."""
     chosen = sorted(known.train, key=sum)[-spec.train.per_device_train_batch_size :]
     target = round(sum(shape[1] for shape in chosen) / len(chosen))
     return max(map(sum, chosen)) - target, target
 
 
 def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
-    """Profiles, or why there is none; in several processes where that pays and the system can fork."""
+    """Return the results of `_profile`; several processes are used on Linux for at least four profiles."""
     count = min(len(asked), processes)
     found: list[Any] = []
     if count < 2 or len(asked) < 4 or sys.platform != "linux":
@@ -174,24 +174,24 @@ def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
 
 
 def _profile(asked: tuple[RunSpec, tuple[BatchShape, ...], bool | None]) -> Any:
-    """A profile; else the cell's status, why there is none, and where it can be had what is known all the same."""
+    """Return a profile; else the cell's status, the reason, and an estimate of its costs if there is one."""
     found = _tried(partial(profile, *asked))
     if isinstance(found, Profile) or found[0] == "refused":
         return found
     spec = asked[0]
     counted = _tried(lambda: estimate_costs(configuration(spec.model.name), spec.method.name, **given(spec.method)))
-    # Methods that read weights are refused where they are put on some, not before.
+    # Methods that read weights are only refused when they are applied to real weights.
     return (*found, counted) if isinstance(counted, CostEstimate) else counted if counted[0] == "refused" else found
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    """What is made, or the cell's status and why there is nothing."""
+    """Return the result of `make`, or the cell's status and the reason why it failed."""
     try:
         return make()
     except UserError as error:
         return "refused", str(error)
     except Exception as error:
-        # Some methods cannot be put on a model without values; that is no reason not to run them.
+        # Some methods need real weights; they can still be run.
         return "not known", error_line(error)
 
 
@@ -214,7 +214,7 @@ def _cell(
         return replace(cell, status="not known", why=known[1])
     cell = replace(cell, test_rows=known.test_rows)
     if why := no_room(configs(spec.model.name), found, known):
-        # Lengths that were judged, not read, may be wrong.
+        # Estimated lengths may be wrong.
         return replace(cell, status="refused" if known.known else "not known", why=why)
     device, room = on
     memory = found.at(longest(spec, known)).peak if found.rehearsals else Memory(found.weight_bytes, 0, 0, 0)
@@ -236,7 +236,7 @@ def _cell(
 
 
 def no_room(config: Any, found: Profile, known: RowLengths) -> str:
-    """Why the longest row will be refused for want of positions, as in a run; empty if it will not be."""
+    """Return why the longest row exceeds the positions of the model, as checked in a run; empty if it fits."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     prompted: Any = SimpleNamespace(virtual_tokens=found.virtual_tokens, soft_prompt=found.soft_prompt or None)
     rows = [Encoded([0] * prompt, [0] * target) for prompt, target in known.train]
@@ -250,13 +250,13 @@ def no_room(config: Any, found: Profile, known: RowLengths) -> str:
 
 
 def _known(estimated: Sequence[CostEstimate]) -> dict[str, Any]:
-    """The parameters and operations of an estimate, if there is one."""
+    """Return the parameters and FLOPs of an estimate; empty without an estimate."""
     names = ("trainable_parameters", "total_parameters", "forward_flops_512", "extra_forward_flops_512")
     return {name: getattr(one, name) for one in estimated for name in names}
 
 
 def _work(spec: RunSpec, found: Profile, known: RowLengths, device: Device) -> tuple[Counts, float | None]:
-    """The work of all training steps, and the seconds of the whole run."""
+    """Return the counts of all training steps, and the seconds of the whole run."""
     steps = total_steps(spec.train, known.training_rows) if found.rehearsals else 0
     training = Counts(0, 0, 0)
     if steps:
@@ -266,7 +266,7 @@ def _work(spec: RunSpec, found: Profile, known: RowLengths, device: Device) -> t
     validated = known.validation_rows * (-(-steps // validate_every(spec.train, steps)) if steps else 0)
     read = (known.test_rows + validated) * tokens / 512
     batches = (known.test_rows + validated) / spec.eval.per_device_eval_batch_size
-    # A new token of a batch is a pass of its own, in which all weights are read.
+    # Each new token of a batch is a separate pass that reads all weights.
     said = known.longest_answer * known.test_rows / spec.eval.per_device_eval_batch_size
     other = Counts(
         round(found.forward.flops * read),
@@ -278,7 +278,7 @@ def _work(spec: RunSpec, found: Profile, known: RowLengths, device: Device) -> t
 
 
 def _batches(spec: RunSpec, known: RowLengths) -> Iterator[BatchShape]:
-    """The shapes of some micro-batches drawn from the rows, each padded to its longest."""
+    """Yield the shapes of 32 random micro-batches, each padded to its longest row."""
     generator = np.random.default_rng(0)
     size = min(spec.train.per_device_train_batch_size, known.training_rows)
     for _ in range(32):

@@ -1,4 +1,4 @@
-"""Milliseconds per new token: of the adapted model, merged and not, and of the untouched base, measured by turns."""
+"""Milliseconds per new token of the adapted model, merged and unmerged, and of its base, measured alternately."""
 
 import copy
 import statistics
@@ -22,32 +22,31 @@ from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 
 TOKENS = 16
-"""New tokens of a turn, each of them timed; what they are, and whether an answer would have ended, is no matter."""
+"""Timed new tokens per turn; end-of-sequence tokens are ignored."""
 ROUNDS = 5
-"""Rounds that count. One more before them warms up."""
+"""Measured rounds, after one warm-up round."""
 clock = time.perf_counter
 
 Turn = Callable[[], list[float]]
 Rounds = dict[str, list[list[float]]]
-"""Seconds of each token, by what was measured, a list a round."""
+"""Seconds of each token: model variant to a list per round."""
 
 
 class Twin:
-    """The modules of a base once more, over the same tensors: what a method puts on the base is not on its twin.
+    """A copy of the modules of a base with shared tensors, made before the method is applied to the base.
 
-    Weights that are trained in place are trained for both, which changes no time; a type that they were given for
-    training is undone in `plain`. It must be made before the method is applied.
+    Weights trained in place change in both, which does not affect times; `plain` restores their dtypes.
     """
 
     def __init__(self, model: Any) -> None:
-        # Layers of eight bits move what they hold into their state when they first answer.
+        # 8-bit layers move their weights into `state` in the first forward pass.
         states = [module.state for module in model.modules() if hasattr(module, "state")]
         shared = (*model.parameters(), *model.buffers(), *quantization_constants(model), *states)
         self.model = copy.deepcopy(model, {id(each): each for each in shared})
         self._types = {name: p.dtype for name, p in self.model.named_parameters(remove_duplicate=False)}
 
     def plain(self) -> Adapted:
-        """The base as it was, to be called."""
+        """Return the base without a method, in its original dtypes."""
         made: dict[int, Parameter] = {}
         for name, held in list(self.model.named_parameters(remove_duplicate=False)):
             if held.dtype != self._types[name]:
@@ -60,8 +59,9 @@ class Twin:
 def measure_latencies(
     adapted: Adapted, twin: Twin, base: Base, asked: Evaluation, rows: Sequence[Encoded], *, how: Decoding = "padded"
 ) -> tuple[list[Latency], list[str]]:
-    """At a batch of one row and at that of evaluation, with notes on what is missing: what did not fit in memory, and
-    all of it where answers are computed without a cache, as there is no time of one more token then.
+    """Return latencies for one row and for the evaluation batch, and notes on measurements that are missing.
+
+    Measurements that run out of memory are missing, and all of them if answers are computed without a cache.
     """
     if how not in CACHED:
         return [], ["latency: not measured, as this model answers without a cache"]
@@ -83,13 +83,13 @@ def measure_latencies(
 
 
 def _room(adapted: Adapted, base: Base) -> int | None:
-    """How many tokens of a prompt leave room for the new ones."""
+    """Return the maximum prompt length that leaves room for the new tokens, or `None` if it is unlimited."""
     most = max_positions(base.config)
     return None if most is None else max(1, most - adapted.virtual_tokens - TOKENS)
 
 
 def middling(prompts: Sequence[list[int]], count: int) -> list[list[int]]:
-    """The prompts of middling length, so many; if there are fewer, again from the first."""
+    """Return `count` prompts of medium length, repeated if there are fewer."""
     ordered = sorted(prompts, key=len)
     start = max(0, (len(ordered) - count) // 2)
     return list(islice(cycle(ordered[start : start + count]), count))
@@ -113,7 +113,7 @@ def _turns(adapted: Adapted, plain: Adapted, base: Base, prompts: list[list[int]
 
 @torch.no_grad()
 def token_times(adapted: Adapted, prompts: Sequence[list[int]], tokens: int = TOKENS) -> list[float]:
-    """Seconds from one token to the next of greedy answers to prompts, all of them together."""
+    """Return the seconds of each new token of greedy answers to a batch of prompts."""
     steps = next_logits(adapted, prompts)
     token, times = next(steps).argmax(-1), []
     for _ in range(tokens):
@@ -126,10 +126,7 @@ def token_times(adapted: Adapted, prompts: Sequence[list[int]], tokens: int = TO
 
 
 def by_turns(turns: Mapping[str, Turn], rounds: int = ROUNDS) -> Rounds:
-    """In each round every turn once; every other round backwards, so that none always follows the same one.
-
-    The first round is not kept.
-    """
+    """Return the times of all turns in each round; the order alternates, and the first round is discarded."""
     found: Rounds = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name in list(turns)[:: -1 if number % 2 else 1]:
@@ -140,7 +137,7 @@ def by_turns(turns: Mapping[str, Turn], rounds: int = ROUNDS) -> Rounds:
 
 
 def summed_up(size: int, found: Rounds) -> Latency:
-    """Median and 95th percentile over all tokens; the median over rounds of the ratio of medians to the base's."""
+    """Return median and 95th percentile over tokens, and the median over rounds of the ratio to the base."""
     numbers: dict[str, float] = {}
     medians = {name: list(map(statistics.median, times)) for name, times in found.items()}
     for name, rounds in found.items():

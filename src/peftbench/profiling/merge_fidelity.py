@@ -1,4 +1,4 @@
-"""What merging costs where it is not exact: the merged model's answers, and how far its logits are off."""
+"""Error of merging: the answers of the merged model, and the largest difference of its logits."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,15 +15,15 @@ from peftbench.methods import Adapted
 from peftbench.tasks import Task
 
 ROWS = 32
-"""Prompts whose logits are compared."""
+"""Number of prompts whose logits are compared."""
 
 
 def merged_answers(
     adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]
 ) -> tuple[list[str], float] | None:
-    """The answers of the merged model, and the largest difference of a logit of their first tokens.
+    """Return the answers of the merged model and the largest difference of a logit of their first tokens.
 
-    None for a method that cannot be merged.
+    Return `None` for a method that cannot be merged.
     """
     fold = adapted.merge or adapted.lossy_merge
     if fold is None:
@@ -36,7 +36,7 @@ def merged_answers(
 
 @torch.no_grad()
 def _logits(adapted: Adapted, base: Base, rows: Sequence[Encoded]) -> Tensor:
-    """Logits of the first token of each answer [rows, vocabulary], one prompt at a time, so that nothing is padded."""
+    """Return the logits of the first answer tokens [rows, vocabulary]; batches of one prompt need no padding."""
     adapted.model.eval()
     calls = model_family(adapted.network.config)
     with low_precision(base):

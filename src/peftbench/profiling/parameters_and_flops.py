@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a method on a model, from its configuration alone, on meta tensors."""
+"""Parameters and FLOPs of a method on a model, from the configuration alone, on meta tensors."""
 
 import copy
 import json
@@ -28,14 +28,14 @@ from peftbench.models.saved_model_files import weight_bytes
 from peftbench.models.target_modules import stacks, within
 
 LENGTH = 512
-"""Tokens of the forward pass whose operations are counted, batch 1: the input of PEFT-Bench (arXiv 2511.21285)."""
+"""Tokens of the counted forward pass, with batch size 1, as in PEFT-Bench (arXiv 2511.21285)."""
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a method costs on a model. FLOPs count a multiply–add as two and element-wise work as none.
+    """Costs of a method on a model. A multiply–add is two FLOPs; element-wise operations are not counted.
 
-    `None`: it cannot be computed without weights; `notes` say why, and how else what is there was counted.
+    A cost is `None` if it cannot be computed without weights. `notes` give the reason and the way of counting.
     """
 
     trainable_parameters: int | None
@@ -46,12 +46,12 @@ class CostEstimate:
 
 
 def estimate_costs(model: Any, method: Any = "none", **arguments: Any) -> CostEstimate:
-    """Exact parameters, and FLOPs of a forward pass of 512 tokens, without weights.
+    """Return exact parameter counts and the FLOPs of a forward pass of 512 tokens, without weights.
 
-    `model`: an alias, a directory, a path of a config.json, a Hub id, or a `transformers` configuration. `method`: a
-    name, with its `arguments`, or a configuration of `peft`, or that as a dictionary with `peft_type`.
-    Raises `UserError` for a model or method that is not known, or a method that cannot be put on the model or trains
-    nothing there.
+    `model`: an alias, a directory, the path of a config.json, a Hub id, or a `transformers` configuration. `method`: a
+    name with its `arguments`, a `peft` configuration, or such a configuration as a dictionary with `peft_type`.
+    Raises `UserError` if the model or method is unknown, or if the method cannot be applied to the model or trains
+    nothing on it.
     """
     config = configuration(model)
     try:
@@ -71,7 +71,7 @@ def estimate_costs(model: Any, method: Any = "none", **arguments: Any) -> CostEs
 
 
 def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> CostEstimate:
-    """The sum over some networks without values, each so many times."""
+    """Return the summed costs of networks on the meta device; `parts` has pairs of multiplicity and network."""
     trained = total = 0
     for times, adapted in parts:
         parameters = list(adapted.model.parameters())
@@ -81,15 +81,13 @@ def _counted(parts: Sequence[tuple[int, Adapted]], notes: tuple[str, ...]) -> Co
     try:
         flops = sum(times * forward_flops(adapted) for times, adapted in parts)
     except Exception as problem:
-        # What meta tensors cannot tell is missing; a run counts it on the loaded model.
+        # A run counts these FLOPs on the loaded model.
         notes = (*notes, f"floating-point operations cannot be counted without weights: {error_line(problem)}")
     return CostEstimate(trained, total, flops, None, notes)
 
 
 def _by_layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any], why: Exception) -> CostEstimate:
-    """The same for a method that reads values when it is made: of each kind of layer one and two, with values, and so
-    many times what the second one adds.
-    """
+    """Return the costs of a method that reads weights when applied, from networks of one and two layers per kind."""
     notes: tuple[str, ...] = (f"counted on one and two layers of each kind: {error_line(why)}",)
     try:
         return _counted(_layers(config, method, arguments), notes)
@@ -101,10 +99,10 @@ def _by_layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any],
 
 
 def _layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) -> list[tuple[int, Adapted]]:
-    """Networks cut to a layer of each kind, and to two of one kind; and how often each counts.
+    """Return networks with one layer of each kind, and with two layers of one kind, with their multiplicities.
 
-    A kind is made of layers of the same weights in which the same are chosen. The sum, weighed so, is that of the whole
-    network where each layer adds what every other of its kind adds.
+    Layers are of the same kind if they have the same stack and weight shapes and are all chosen or all not chosen. The
+    weighted sum equals the costs of the whole network if all layers of a kind add the same costs.
     """
     whole = _on_meta(config)
     every = [f"{name}." for names in stacks(whole).values() for name in names]
@@ -120,7 +118,7 @@ def _layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) ->
         network = _cut(_on_meta(config), kept)
         asked = arguments
         if "layers" in arguments:
-            # Numbers of the layers that are kept: the choice was made in the whole network.
+            # The layers were chosen in the whole network; their numbers in the cut network differ.
             asked = arguments | {"layers": _numbered(network, kept, chosen)}
         adapted = _put(network, method, asked)
         adapted.model.to("meta")
@@ -131,7 +129,7 @@ def _layers(config: PreTrainedConfig, method: Any, arguments: dict[str, Any]) ->
 
 
 def _numbered(network: Any, kept: Sequence[str], chosen: set[str]) -> str:
-    """A choice of layers of a network that was cut: those kept layers that were chosen in the whole."""
+    """Return the `layers` argument for a cut network: the kept layers that are chosen in the whole network."""
     parts = []
     for stack, names in stacks(network).items():
         start = names[0].rpartition(".")[0]
@@ -142,7 +140,7 @@ def _numbered(network: Any, kept: Sequence[str], chosen: set[str]) -> str:
 
 
 def _cut(network: Any, kept: Sequence[str]) -> Any:
-    """A network of some of its layers alone, whose linear layers and norms have values."""
+    """Remove all layers but `kept` and give their linear layers and norms random values; return the network."""
     for names in stacks(network).values():
         start = names[0].rpartition(".")[0]
         parent, _, child = start.rpartition(".")
@@ -157,7 +155,7 @@ def _cut(network: Any, kept: Sequence[str]) -> Any:
 
 
 def configuration(model: Any) -> Any:
-    """The configuration of a model, named as for `estimate`. Raises `UserError` if it cannot be read."""
+    """Return the configuration of a model as for `estimate_costs`. Raises `UserError` if it cannot be read."""
     if isinstance(model, PreTrainedConfig):
         return model
     if str(model).endswith("config.json"):
@@ -177,7 +175,7 @@ def configuration(model: Any) -> Any:
 def on_meta(
     config: PreTrainedConfig, method: Any, arguments: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> Adapted:
-    """A method on a model of a configuration, without values. `method` is as for `estimate`."""
+    """Return a method applied to a model on the meta device; `method` is as for `estimate_costs`."""
     with torch.device("meta"):
         return _put(_on_meta(config, dtype), method, arguments)
 
@@ -199,7 +197,7 @@ def _put(network: Any, method: Any, arguments: dict[str, Any]) -> Adapted:
 
 
 def _on_meta(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> Any:
-    # It is left as it is, though the network's is told of another implementation.
+    # The implementation of experts is changed below; the caller's configuration must not change.
     config = copy.deepcopy(config)
     with torch.device("meta"):
         try:
@@ -216,14 +214,14 @@ def _on_meta(config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> An
 
 
 def forward_flops(adapted: Adapted) -> int:
-    """Operations of a forward pass, counted as it runs: on meta tensors, or on a loaded model where those do not do.
+    """Return the FLOPs of a forward pass on meta tensors or on a loaded model.
 
-    Attention is computed by matrix products: the counter does not know the fused kernel of a CPU.
+    Attention is computed by matrix products, since the counter does not know the fused CPU kernel.
     """
     adapted.model.eval()
     plain, trained = sdpa_kernel(SDPBackend.MATH), [p for p in adapted.model.parameters() if p.requires_grad]
     try:
-        # The counter's hooks stumble over parameters that a module hands to another.
+        # The counter's hooks fail on trainable parameters that one module passes to another.
         for parameter in trained:
             parameter.requires_grad_(False)
         with torch.no_grad(), torch.random.fork_rng(), plain:
@@ -240,9 +238,10 @@ def _flops(adapted: Adapted) -> int:
 
 
 def untrained_costs(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[str, int | None], tuple[str, ...]]:
-    """What a method on its base costs before any training, not merged, by the names of `Costs`; and what is to be said.
+    """Return the costs (names as in `Costs`) of a method that is not merged, before training, and notes.
 
-    Parameters are counted, quantised ones as the numbers they stand for. Bytes are those of the files it came from.
+    Quantised parameters count as the parameters that they represent. `adapter_bytes` is the size of the files of a
+    saved adapter.
     """
     known = _known(base.config.to_json_string(use_diff=False), method.model_dump_json())
     parameters = list(adapted.model.parameters())
@@ -253,7 +252,7 @@ def untrained_costs(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[
     if method.place:
         found["adapter_bytes"] = weight_bytes(Path(method.place))
         if isinstance(known, CostEstimate) and known.trainable_parameters is not None:
-            # Files may hold less than was trained, as of a prompt that an encoder made.
+            # The files may lack trained parameters, such as the encoder of a soft prompt.
             found |= {name: getattr(known, name) for name in ("trainable_parameters", "total_parameters")}
     flops = extra = None
     notes: tuple[str, ...] = ()
@@ -262,16 +261,15 @@ def untrained_costs(base: Base, adapted: Adapted, method: Choice) -> tuple[dict[
         extra = flops - base_flops(base.config)
         notes = (how,) if how else ()
     except Exception as problem:
-        # A method for which they cannot be counted can still be run.
         notes = (f"floating-point operations cannot be counted: {error_line(problem)}",)
     return found | {"forward_flops_512": flops, "extra_forward_flops_512": extra}, notes
 
 
 def operations(adapted: Adapted, base: Base, known: "CostEstimate | str") -> tuple[int, str]:
-    """Operations of a forward pass of a method that is on its base; and why they were counted there, if they were.
+    """Return the FLOPs of a forward pass, and the reason if they were counted on the loaded model, else "".
 
-    `known` is what meta tensors tell, or why they tell nothing. Raises `ValueError` where they tell nothing and the
-    base is quantised: the counter cannot see into the kernels of such a base.
+    `known`: the costs from meta tensors, or the reason why there are none. Raises `ValueError` if the FLOPs are not
+    known and the base is quantised, since the counter does not know the kernels of such a base.
     """
     if isinstance(known, CostEstimate):
         if known.forward_flops_512 is not None:
@@ -285,7 +283,7 @@ def operations(adapted: Adapted, base: Base, known: "CostEstimate | str") -> tup
 
 @lru_cache(maxsize=256)
 def _known(config_json: str, method_json: str) -> CostEstimate | str:
-    """What meta tensors tell; for a method that needs tensors with values, the reason that they tell nothing."""
+    """Return the costs from meta tensors, or the error message if they cannot be computed."""
     method = Choice.model_validate_json(method_json)
     try:
         return estimate_costs(rebuilt(config_json), method.name, **given(method))
@@ -294,7 +292,7 @@ def _known(config_json: str, method_json: str) -> CostEstimate | str:
 
 
 def base_flops(config: PreTrainedConfig) -> int:
-    """Operations of a forward pass of the untouched model."""
+    """Return the FLOPs of a forward pass of the model without a method."""
     return _base_flops(config.to_json_string(use_diff=False))
 
 
@@ -305,7 +303,7 @@ def _base_flops(config_json: str) -> int:
 
 
 def rebuilt(config_json: str) -> Any:
-    """The configuration that `to_json_string(use_diff=False)` wrote."""
+    """Return a configuration from the JSON text of its `to_json_string(use_diff=False)`."""
 
     def plain(value: dict[str, Any]) -> Any:
         return float(value["__float__"]) if set(value) == {"__float__"} else value

@@ -1,4 +1,4 @@
-"""What is measured beside the phases of a run: memory of answering; latency and retention, where they are asked for."""
+"""Measurements after training: peak memory of answering, and on request latency and retention."""
 
 import math
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from peftbench.tasks import Task
 
 
 class Beside:
-    """Made before the method is applied, as some of it is relative to the untouched base."""
+    """Measurements of a run; made before the method is applied, since some are relative to the base."""
 
     def __init__(self, base: Base, asked: Evaluation) -> None:
         self.base, self.asked = base, asked
@@ -29,7 +29,7 @@ class Beside:
     def measure(
         self, adapted: Adapted, task: Task, rows: list[Encoded]
     ) -> tuple[dict[str, Any], tuple[Latency, ...], list[str]]:
-        """Fields of `Costs`, latency for one row and for the batch of evaluation, notes; `rows`: those of the test."""
+        """Return fields of `Costs`, latencies and notes, measured on the test rows."""
         found, change, notes, said = list[Latency](), None, list[str](), list[str]()
         peak = peak_memory(adapted, self.base, task, self.asked, rows)
         if self._twin is not None:
@@ -43,10 +43,9 @@ class Beside:
 
 
 def peak_memory(adapted: Adapted, base: Base, task: Task, asked: Evaluation, rows: list[Encoded]) -> int:
-    """Highest bytes while the batch of the longest prompts is answered once more, merged as the run is answered.
+    """Return the peak bytes while the batch of the longest prompts is answered again, merged if the run is merged.
 
-    Not in the timed phase, as following tensors slows it. The copies from which merged weights are put back are left
-    out: they are no cost of the method.
+    Separate from the timed phase, since tracking is slow. The copies that restore merged weights are not counted.
     """
     how = decoding(adapted, base, task, asked, rows)
     longest = sorted(rows, key=lambda row: len(row.prompt))[-asked.per_device_eval_batch_size :]

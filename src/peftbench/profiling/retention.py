@@ -1,4 +1,4 @@
-"""What tuning takes away: the loss on general text, of the untouched base and of the tuned model."""
+"""Retention: the loss on general text of the base and of the tuned model."""
 
 import hashlib
 import math
@@ -16,24 +16,24 @@ from peftbench.engine.tokenization import Encoded
 from peftbench.methods import Adapted
 
 GENERAL = Path(__file__).parent / "retention_text.txt"
-"""Its sources stand in `retention_text.md`."""
+"""The default text; `retention_text.md` lists its sources."""
 WORDS = 128
-"""Of a passage; `retention_text.txt` is made of such passages."""
+"""Words per passage."""
 LENGTH = 256
-"""Tokens of a passage at most."""
+"""Maximum number of tokens of a passage."""
 AT_ONCE = 4
-"""Passages of a batch: few, as every token has its logits."""
+"""Passages per batch; few, since logits are computed for every token."""
 
 
 def passages(text: str) -> list[str]:
-    """A text cut after every `WORDS` words; the rest, if it is less than half of that, is left out unless it is all."""
+    """Split a text into passages of `WORDS` words; a remainder below half of that is dropped unless it is all."""
     words = re.findall(r"\S+\s*", text)
     cut = ["".join(words[start : start + WORDS]).strip() for start in range(0, len(words), WORDS)]
     return cut[:-1] if len(cut) > 1 and 2 * len(cut[-1].split()) < WORDS else cut
 
 
 def base_loss(base: Base, asked: Evaluation) -> float:
-    """The loss of the untouched base in nats per token, computed once."""
+    """Return the loss of the base in nats per token; it is computed once per text."""
     key = asked.retention_version
     if key not in base.text_losses:
         base.text_losses[key] = text_loss(Adapted(base.model, base.model), base, _rows(base, asked))
@@ -41,7 +41,7 @@ def base_loss(base: Base, asked: Evaluation) -> float:
 
 
 def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float | None, list[str]]:
-    """By how much the loss of the adapted model, not merged, is above that of its base; or why it is not available."""
+    """Return the rise of the loss of the unmerged adapted model over its base, or `None` and the reason in a list."""
     rows, most = _rows(base, asked), max_positions(base.config)
     if most is not None and base.shape.positions(adapted, rows, 0) > most:
         return None, [f"retention: {adapted.virtual_tokens} virtual tokens leave no room for its passages"]
@@ -51,7 +51,7 @@ def loss_change(adapted: Adapted, base: Base, asked: Evaluation) -> tuple[float 
 
 @torch.no_grad()
 def text_loss(adapted: Adapted, base: Base, rows: list[Encoded]) -> float:
-    """Mean cross-entropy in nats per target token, without dropout."""
+    """Return the mean cross-entropy in nats per target token, without dropout."""
     adapted.model.eval()
 
     def batch_losses(batch: list[Encoded]) -> list[float]:
@@ -74,7 +74,7 @@ def _rows(base: Base, asked: Evaluation) -> list[Encoded]:
 
 
 def _text(asked: Evaluation) -> str:
-    """The text that is meant. Raises `UserError` if a file of the user's own is no longer what it was."""
+    """Return the default or the user's text. Raises `UserError` if the user's file has changed."""
     if asked.retention_text is None:
         return GENERAL.read_text(encoding="utf-8")
     content = Path(asked.retention_text).read_bytes()

@@ -1,4 +1,4 @@
-"""How long the rows of a task are, in tokens, before any of them is fetched."""
+"""Lengths of the rows of a task in tokens, without downloads."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from peftbench.tasks._prompt import prompt
 from peftbench.tasks._splits import RowLimits, Splits, split
 
 TOKEN = 4.0
-"""Characters of English a token of a large vocabulary stands for: the usual rule of thumb."""
+"""Characters of English text per token of a large vocabulary, a common approximation."""
 FRAME = 16
-"""Tokens that a chat template puts around a prompt, about."""
+"""Approximate number of tokens that a chat template adds to a prompt."""
 SEEN = 512
-"""Rows that are looked at where there are more."""
+"""Maximum number of rows that are measured."""
 MEASURED = Path(__file__).parent / "row_lengths.json"
 
 
 @dataclass(frozen=True)
 class RowLengths:
-    """Rows of a run: `train` (a sample of) their lengths; `known` says whether they were read or are told by rule."""
+    """Row counts of a run. `train`: a sample of row shapes. `known`: from the tokenizer, not estimated."""
 
     train: tuple[BatchShape, ...]
     training_rows: int
@@ -41,10 +41,10 @@ class RowLengths:
 
 
 def row_lengths(spec: RunSpec, data: Path | None) -> RowLengths:
-    """The rows of a run: read where they are made by rule or lie in `data`, else by what was measured of the task.
+    """Return the row lengths of a run: from its rows if they are generated or in `data`, else as measured for the task.
 
-    Tokens are those of the model's tokenizer where rows are read and it is at hand, else a quarter of the characters.
-    Raises `UserError` for a task of which nothing is known.
+    Rows are tokenized if the model's tokenizer is on this machine; else a token is estimated as four characters.
+    Raises `UserError` if the number of rows of the task is unknown.
     """
     task = resolve(spec.task.name, spec.task.arguments)
     found = _read(task, json.dumps(spec.task.arguments, sort_keys=True), spec.size, _limits(spec), data)
@@ -76,7 +76,7 @@ def _counted(spec: RunSpec, task: Task, found: Splits) -> RowLengths:
         encoder = _encoder(spec, task)
         rows = encode_examples(encoder, seen) if encoder is not None else None
     except UserError:
-        # The run will be refused and say why, which costs next to nothing.
+        # The run itself reports the error, at almost no cost.
         rows = None
     lengths = (
         [_tokens(len(prompt(task.facts, e.fields)), len(e.target), spec, task) for e in seen]
@@ -94,7 +94,7 @@ def _counted(spec: RunSpec, task: Task, found: Splits) -> RowLengths:
 
 
 def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
-    """What makes rows into tokens for the model, if its tokenizer is on this machine."""
+    """Return the encoder of the model, or `None` if its tokenizer is not on this machine."""
     from transformers import AutoTokenizer
 
     from peftbench.engine.families import model_family
@@ -106,13 +106,13 @@ def _encoder(spec: RunSpec, task: Task) -> Encoder | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.source, trust_remote_code=False)
     except Exception:
-        # Libraries raise errors of every kind; a run will say what is wrong.
+        # Libraries raise errors of any type; the run itself reports them.
         return None
     return model_family(configuration(spec.model.name)).encoder(tokenizer, task.facts, spec.train.max_length)
 
 
 def _tokens(prompted: float, answered: float, spec: RunSpec, task: Task) -> BatchShape:
-    """Tokens of so many characters of prompt and answer, as the encoder would shorten them."""
+    """Return the estimated shape for numbers of characters, with the limits of the encoder."""
     most = spec.train.max_length
     answer = max(2, min(round(answered / TOKEN) + 1, task.facts.max_new_tokens, most // 2))
     return min(round(prompted / TOKEN) + FRAME, most - min(task.facts.max_new_tokens, most // 2)), answer
@@ -120,16 +120,16 @@ def _tokens(prompted: float, answered: float, spec: RunSpec, task: Task) -> Batc
 
 @cache
 def measured_lengths() -> Mapping[str, Mapping[str, Any]]:
-    """By task: numbers of characters of prompts and of answers, at even quantiles from the least to the greatest."""
+    """Return, by task, equally spaced quantiles of the characters of prompts and of answers."""
     content: Mapping[str, Mapping[str, Any]] = json.loads(MEASURED.read_text())
     return content
 
 
 def _told(spec: RunSpec, task: Task) -> RowLengths:
-    # Of a task that nobody has measured, the longest rows that the grid lets through.
+    # For a task without measurements, the maximum lengths that the grid allows.
     known = measured_lengths().get(task.name, {"prompt": [1e6], "answer": [1e6]})
     prompts, answers = (np.array(known[part]) for part in ("prompt", "answer"))
-    # Which answer goes with which prompt is not kept.
+    # The pairing of prompts and answers is not stored.
     order = np.random.default_rng(0).permutation(len(answers))
     lengths = tuple(_tokens(p, a, spec, task) for p, a in zip(prompts, answers[order], strict=True))
     in_all, tested = task.facts.source.sizes or (None, None)
@@ -146,7 +146,7 @@ def _told(spec: RunSpec, task: Task) -> RowLengths:
 
 
 def measure_lengths(data: Path) -> dict[str, dict[str, list[int]]]:
-    """`measured()` anew, from a mirror: 33 quantiles of at most `SEEN` training rows of every published task in it."""
+    """Return `measured_lengths` from a mirror: 33 quantiles of up to `SEEN` rows of each published task."""
     found = {}
     for unit in TASKS:
         examples = _examples(unit, data)
@@ -162,7 +162,7 @@ def measure_lengths(data: Path) -> dict[str, dict[str, list[int]]]:
 
 
 def _examples(task: Task, data: Path) -> Sequence[Example]:
-    """At most `SEEN` rows of a published task: for training, or for the test where a mirror has only those."""
+    """Return up to `SEEN` training rows of a published task, or test rows if the mirror has only those."""
     source = task.facts.source
     if not source.published or task.facts.specialise is not None:
         return []

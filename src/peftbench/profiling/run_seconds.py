@@ -10,7 +10,7 @@ from peftbench.profiling.forecast import forecast
 
 
 def main() -> None:
-    """Print the seconds, or null where they are not known."""
+    """Print the seconds, or null if they are unknown."""
     parser = argparse.ArgumentParser()
     parser.add_argument("spec")
     parser.add_argument("--data", type=Path)

@@ -34,7 +34,6 @@ SIGNS = {
 
 
 def latex_escaped(text: str) -> str:
-    """Return `text` escaped for LaTeX."""
     return re.sub("|".join(map(re.escape, SIGNS)), lambda sign: SIGNS[sign[0]], visible(text, keep="\n"))
 
 

@@ -62,7 +62,7 @@ class Results:
         return self._store.damaged | self._published[1]
 
     def run_data(self, weights: "Iterable[Weights]" = ()) -> "RunData":
-        """Return the input of the studies: the runs, their curves and what several studies share, computed once."""
+        """Return the input of the studies, created once for each list of weights."""
         from peftbench.studies.study_input import run_data
 
         sets = list(weights)

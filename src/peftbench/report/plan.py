@@ -1,4 +1,4 @@
-"""Presentation of a forecast: lines of a table, and a page of all cells."""
+"""Presentation of a forecast: table rows, remarks, and an HTML page of all cells."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def forecast_remarks(ahead: "Forecast") -> Iterator[str]:
 
 
 def resolution_text(found: "Resolution") -> str:
-    """Return which differences a leaderboard will detect, and what detecting one point needs, as text."""
+    """Return text on the detectable differences of a leaderboard and the requirements to detect one point."""
     tasks, least, most = len(found.test_rows), min(found.test_rows), max(found.test_rows)
     rows = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     known = f"a spread over seeds of {found.spread:.1f} points ({'measured' if found.measured_spread else 'assumed'})"

@@ -35,7 +35,7 @@ def board_remarks(board: Leaderboard) -> list[str]:
 
 
 def _to_show(board: Leaderboard) -> list[str]:
-    """Return what would be needed to show the observed differences to the first method."""
+    """Return remarks on the requirements to detect the observed differences to the first method."""
     held = {(c.first, c.second): c.difference.mean for c in board.comparisons}
     needed: list[str] = []
     unknown: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def _at_chance(board: Leaderboard) -> list[str]:
 
 
 def _trials(board: Leaderboard) -> str:
-    """Return from how many settings those of each method were chosen, without methods that train nothing."""
+    """Return a remark on the number of settings tried per method that trains."""
     idle = {row.method for row in board.rows if row.costs["trainable_parameters"] == 0}
     trials = {method: count for method, count in board.trials.items() if method not in idle}
     counts = sorted(set(trials.values()))

@@ -6,7 +6,7 @@ from peftbench.core.safe_text import visible
 
 
 def render(template: str, **content: object) -> str:
-    """Return a page. All text is escaped, as HTML and for control characters."""
+    """Return the page of a template; HTML and control characters in texts are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

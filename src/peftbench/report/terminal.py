@@ -76,7 +76,7 @@ def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequen
 
 
 def _print_aligned(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    """Lines of columns that are as wide as their widest cell."""
+    """Print rows in columns as wide as their widest cell."""
     widths = [max(map(cell_len, column)) + GAP for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))

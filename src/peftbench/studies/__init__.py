@@ -42,7 +42,7 @@ class Study:
 
 @cache
 def studies() -> dict[str, Study]:
-    """All studies by name, in the order of a report."""
+    """Return all studies by name, in the order of a report."""
     found = []
     for entry in pkgutil.iter_modules(__path__):
         if not entry.name.startswith("_"):

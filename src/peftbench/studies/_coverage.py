@@ -48,7 +48,7 @@ def missing_of(runs: "pd.DataFrame", required: Iterable[tuple[str, int]]) -> tup
 
 
 def _missing(task: str, seed: int, here: Sequence[Ended]) -> MissingCell | None:
-    """Return what is wrong with the runs of a cell, or `None`."""
+    """Return the cell with the reason why it is missing, or `None` if it has exactly one score."""
     good = sum(scored for *_, scored in here)
     if good == 1:
         return None

@@ -38,9 +38,9 @@ def crossings(
 ) -> tuple[Crossing, ...]:
     """Return the changes of sign of a difference, fewest rows first, for which intervals on both sides exclude 0.
 
-    Between two such sizes the difference is interpolated linearly in the logarithm of the rows. If it changes sign more
-    than once between them, the point divides the range into one part as long as all stretches with the first sign
-    together and one as long as all stretches with the second.
+    Between two such sizes the difference is interpolated linearly in the logarithm of the rows. If it changes sign
+    several times between them, the parts before and after the crossing are as long as all segments with the first and
+    with the second sign.
     """
     told = [(i, sign(each)) for i, each in enumerate(differences) if sign(each)]
     found = []
@@ -56,7 +56,7 @@ def crossings(
 
 
 def _where(x: Floats, heights: Floats) -> Floats:
-    """Return the first of `x` plus the length on which lines are above 0.
+    """Return, for each line, the first of `x` plus the length on which the line is above 0.
 
     `heights` has a row per value of `x` and a column per line.
     """

@@ -104,14 +104,12 @@ def _chosen() -> "alt.Parameter":
 
 
 def chart(rows: Rows) -> "alt.Chart":
-    """Return a chart with these rows as its data."""
     import altair as alt
 
     return alt.Chart(alt.InlineData(values=rows))
 
 
 def interval_ends(interval: Interval) -> dict[str, float | None]:
-    """Return the fields `mean`, `low` and `high` of an interval."""
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 

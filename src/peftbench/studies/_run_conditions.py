@@ -1,4 +1,4 @@
-"""How the runs of each method were made: settings, rows, precision, workers."""
+"""Conditions of the runs of each method: settings, rows, precision, workers."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Names that separate runs which must not be mixed: versions of a model or task, different data or evaluation."""
+"""Distinct names for runs that must not be compared: other versions of a model or task, other data or evaluation."""
 
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any

@@ -51,7 +51,7 @@ ValidationPoint = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Reached:
-    """Steps, tokens and seconds of a run (`MEASURES`) to come near its lowest validation loss, and to reach it.
+    """Steps, tokens and seconds of a run (`MEASURES`) up to a validation loss near its lowest one, and up to that.
 
     `last`: the lowest loss was at the last validation. `on`: the settings that define the validation loss; losses with
     different values are not comparable.
@@ -113,7 +113,7 @@ class Convergence:
 
 
 def reached(points: Sequence[ValidationPoint]) -> Reached | None:
-    """Return what the run of a curve took, or `None` without a finite loss.
+    """Return the cost of the run of a learning curve up to its lowest loss, or `None` without a finite loss.
 
     If several validations have the lowest loss, the first counts, as in the choice of the tested step.
     """
@@ -142,9 +142,7 @@ def geometric(ratios: Sequence[float]) -> Ratio:
 
 
 def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Convergence, ...]:
-    """Return the convergence for each model, machine class and train size with enough validations.
-
-    At least one curve must have `FEWEST_VALIDATIONS` points.
+    """Return the convergence for each model, machine class and train size with a curve of `FEWEST_VALIDATIONS` points.
 
     `runs` are compared ones (`peftbench.studies._setting_selection.compared_runs`); `curves` has one row per validation
     (`peftbench.results.store.Store.curves`). Methods are compared over the same cells or not at all; methods that train
@@ -165,7 +163,7 @@ def convergences(runs: "pd.DataFrame", curves: "pd.DataFrame") -> tuple[Converge
 
 
 def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]], full: str | None) -> tuple[Pace, ...]:
-    """Return the methods, fewest steps to come near the lowest loss first; methods that lack a cell are last."""
+    """Return the methods by steps up to a loss near the lowest, ascending; methods that lack a cell are last."""
     cells = {str(label): _cells(own, curves) for label, own in runs.groupby("label")}
     held = {label: {at: one for at, one in own.items() if not isinstance(one, str)} for label, own in cells.items()}
     every = sorted({at for own in held.values() for at in own})
@@ -181,7 +179,7 @@ def _paces(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]], fu
 
 
 def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]]) -> dict[CellKey, Reached | str]:
-    """Return what each cell of a method took, or the reason why it is not known."""
+    """Return `Reached` for each cell of a method, or the reason why it is unknown."""
     ended: dict[CellKey, list[tuple[str, str]]] = {}
     for task, seed, id_, status in zip(*(runs[name] for name in ("task", "seed", "id", "status")), strict=True):
         ended.setdefault((task, int(seed)), []).append((id_, status))
@@ -193,7 +191,7 @@ def _cells(runs: "pd.DataFrame", curves: Mapping[str, list[ValidationPoint]]) ->
 
 
 def _cell(ended: Sequence[tuple[str, str]], curves: Mapping[str, list[ValidationPoint]]) -> Reached | str:
-    """`ended`: id and status of each run of the cell."""
+    """Return `Reached` for a cell or why it is unknown; `ended`: id and status of each of its runs."""
     good = [id_ for id_, status in ended if status == "ok"]
     if not good:
         return ended[-1][1]

@@ -193,7 +193,7 @@ def _board(group: "pd.DataFrame", table: "pd.DataFrame", sets: tuple[WeightSet, 
 def _to_show(
     rows: Sequence[LeaderboardRow], compared: Sequence[Comparison], good: "pd.DataFrame"
 ) -> dict[str, Needed | str]:
-    """Return what would be needed to separate the methods that are not shown to differ from the first."""
+    """Return the requirements to detect the difference of the first method to each one not shown to differ from it."""
     if not rows or rows[0].mean is None:
         return {}
     leader = rows[0].method

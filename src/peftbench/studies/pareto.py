@@ -1,8 +1,7 @@
 """Learning against forgetting: the Pareto front of the methods.
 
-A method is dominated if another is no worse in both and better in one. Methods with equal values share the front. The
-front is computed from means; its uncertainty is shown by the share of resamples of the seeds in which a method is on
-it.
+A method is dominated if another is at least as good in both and better in one. The front is computed from means; the
+share of resamples of the seeds in which a method is on the front shows its uncertainty.
 """
 
 from collections.abc import Mapping
@@ -59,7 +58,7 @@ class Standing:
 
     @property
     def on_front(self) -> bool:
-        """Whether no other method dominates it."""
+        """True if no other method dominates this one."""
         return not self.dominated_by
 
 

@@ -1,4 +1,4 @@
-"""PSCP, the PEFT Soft Cost Penalties: a score divided by what it cost (arXiv:2511.21285).
+"""PSCP, the PEFT Soft Cost Penalties: a score reduced by cost penalties (arXiv:2511.21285).
 
 PSCP = P · Π (1 + cost / C) ^ -β, or in the exponential form P · Π exp(-β · cost / C), with P on a scale of 0 to 100.
 Each cost lowers the score; a cost of zero leaves it unchanged. The constants C and exponents β come from weight sets

@@ -59,7 +59,7 @@ class Worst:
 class Stability:
     """Stability of a method over seeds.
 
-    `spread` is `None` unless a task has two seeds with a score; `worst` is taken from the seeds with a score on every
+    `spread` is `None` unless a task has two seeds with a score; `worst` considers the seeds with a score on every
     task of the method, and is `None` if there are fewer than two. `ended`: number of runs by status. `judged`: number
     of runs with a score for which it is known whether they are at chance; `at_chance` of these are.
     """

@@ -87,7 +87,6 @@ class Searches:
     fixed: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
         found: dict[str, Any] = to_json(self)
         return found
 

@@ -1,8 +1,7 @@
-"""Tasks: where rows come from, how a row becomes a question and an answer, how answers are scored.
+"""Task registry: data sources, conversion of rows to examples, and task metadata.
 
-A task is one decorated function in one file: it takes a raw row of its source and returns an `Example`. The decorator
-holds the light facts. The prompt is made here, once for all tasks: the instruction, the label words where there are
-labels, and the fields, one per line.
+A task is one decorated function in its own file. It takes a raw row of its source and returns an `Example`. The
+arguments of the decorator are the metadata (`TaskFacts`). All tasks share one prompt format (`_prompt.py`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,20 +14,20 @@ from peftbench.tasks._file_formats import Format, content_digest
 
 Kind = Literal["classification", "multiple-choice", "regression", "qa", "math", "code", "summarization", "data-to-text"]
 SPLITS = 2
-"""Raised when other rows of published data sets are held out or trained on, so that old results do not pass for new."""
+"""Increased when the splits of published datasets change, so that old results are not reused."""
 Row = Mapping[str, Any]
 Generator = Callable[[str, int], Iterable[Row]]
-"""Split name and number of rows to rows: a source made by rule, which needs no network and no files."""
+"""Generates rows from a split name and a number of rows, without network access or files."""
 
 
 @dataclass(frozen=True)
 class Example:
     """One row as question and answer.
 
-    `fields` are the named parts of the input, in order. `target` is the text to be learned; `references` are all right
-    answers (the target alone where none are given). `details` is what a metric needs to know of the row beside its
-    answers: the question it belongs to, its subject, the tests a program has to pass. `group` is what rows share that
-    must not stand on two sides of a split, as the passage they ask about; by default, rows of the same text are one.
+    `fields` are the named parts of the input, in order. `target` is the training target; `references` are all correct
+    answers (default: the target). `details` is additional input for metrics: the question the row belongs to, its
+    subject, the tests of a program. Rows with the same `group`, such as the passage they ask about, are never split
+    between training and held-out rows. By default, rows with the same text form a group.
     """
 
     fields: Mapping[str, str]
@@ -45,12 +44,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: a data set of the Hugging Face Hub, a generator of the project's own, or files.
+    """Data source: a dataset on the Hugging Face Hub, a generator, or files.
 
-    `name` is the Hub id or, with a generator or with files, a name of ours. `revision` is the pinned commit of the Hub.
-    `files`: the splits are paths of files, written in this form. Without a `validation` split, validation rows are held
-    out of the training rows, and so are test rows without a `test` split. `sizes` has the published numbers of rows of
-    `train` and `test`; of a generator, how many rows are made of each.
+    `name` is the Hub id; for a generator or files, a display name. `revision` is the pinned commit on the Hub. With
+    `files`, the splits are file paths and `files` is their format. Without a `validation` split, validation rows are
+    held out of the training rows; without a `test` split, so are test rows. `sizes` has the published row counts of
+    `train` and `test`; for a generator, the numbers of rows to generate.
     """
 
     name: str
@@ -65,20 +64,20 @@ class Source:
 
     @property
     def published(self) -> bool:
-        """Whether it is a data set of the Hub, which a mirror can hold."""
+        """True for a dataset on the Hub, which a mirror can contain."""
         return self.generator is None and self.files is None
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """The light facts of a task.
+    """Metadata of a task.
 
-    `metrics` has the main one first. `positive` is the label that binary F1 looks for. `scale` has the least and the
-    greatest value of a number that is asked for. `merge_references`: test rows with the same fields are one question
-    with the references of all. `max_new_tokens` is the longest answer, in tokens. `whole`: inputs that do not fit are
-    refused, not shortened. `specialise` gives the facts of a task whose facts depend on its arguments, and `title` is
-    what tables call a task whose arguments tell more than its name. `files` names the arguments that are paths of
-    files: a run is known by their content, not by where they are. `remarks` are what a report should say of the rows.
+    The first of `metrics` is the main metric. `positive` is the positive class of binary F1. `scale` is the minimum and
+    maximum of a numeric answer. `merge_references`: test rows with the same fields become one example with the
+    references of all. `max_new_tokens` is the maximum answer length. `whole`: inputs that do not fit are rejected, not
+    truncated. `specialise` returns the metadata for given arguments; `title` is then the name in tables. `files` names
+    the arguments that are file paths: a run is identified by their content, not their path. `remarks` are notes on the
+    rows for the report.
     """
 
     source: Source
@@ -107,7 +106,7 @@ Make = Callable[..., Example]
 
 
 def task(**facts: Any) -> Callable[[Make], Make]:
-    """Register a task; the keywords are those of `TaskFacts`."""
+    """Register a task; the keywords are the fields of `TaskFacts`."""
 
     def register(function: Make) -> Make:
         TASKS.add(function, TaskFacts(**facts))
@@ -117,10 +116,10 @@ def task(**facts: Any) -> Callable[[Make], Make]:
 
 
 def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
-    """The task of a name with the facts that it has under these arguments.
+    """Return a task with its metadata for these arguments.
 
-    The version of a published task has that of the way in which rows are held out, the version of one with files has
-    their content. Raises `UnknownNameError`, and `UserError` for arguments or files that are wrong.
+    The version of a Hub task includes `SPLITS`; the version of a file task includes digests of the files. Raises
+    `UnknownNameError` for an unknown task and `UserError` for invalid arguments or files.
     """
     unit = TASKS[name]
     facts = unit.facts if unit.facts.specialise is None else unit.facts.specialise(**arguments)
@@ -131,9 +130,9 @@ def resolve(name: str, arguments: Mapping[str, Any]) -> Task:
 
 
 def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
-    """The name of a class label held as a number, or a number in digits, that is counted from `first`.
+    """Return the label of a class index, an integer or decimal digits, counted from `first`.
 
-    Raises `IndexError` for one without a name, as -1 and the empty text, which stand for a hidden label.
+    Raises `IndexError` for an index without a label, such as -1 or the empty string, which mark hidden labels.
     """
     place = int(index) - first if str(index).isascii() and str(index).isdecimal() else -1
     if not 0 <= place < len(labels):
@@ -142,7 +141,7 @@ def label(labels: Sequence[str], index: int | str, first: int = 0) -> str:
 
 
 def members(name: str) -> list[str]:
-    """The names of the tasks that the name of a task or a suite stands for. Raises `UnknownNameError`."""
+    """Return the task names of a task or suite. Raises `UnknownNameError`."""
     found = [name] if name in TASKS else suite(name)
     if not found:
         raise did_you_mean("task", name, [one for unit in TASKS for one in (unit.name, *unit.facts.suites)])
@@ -150,5 +149,5 @@ def members(name: str) -> list[str]:
 
 
 def suite(name: str) -> list[str]:
-    """The names of the tasks of a suite; empty if there is none of that name."""
+    """Return the task names of a suite; empty for an unknown suite."""
     return [unit.name for unit in TASKS if name in unit.facts.suites]

@@ -1,4 +1,4 @@
-"""Cells of tables: what a value is as text, as a number and as the name of a class."""
+"""Convert table cells to text, numbers and class labels."""
 
 import datetime as dt
 import math
@@ -11,16 +11,16 @@ from typing import Any
 
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 PLAIN = (int, str, dt.date, dt.time, dt.timedelta, uuid.UUID)
-"""Types whose `str` is their text; `dt.datetime` is a `dt.date`."""
+"""Types converted with `str`; `dt.datetime` is a subclass of `dt.date`."""
 MARKS = dict.fromkeys(map(ord, ".,;:!?'\"()[]{}`´‘’‚‛“”„‟«»‹›…¡¿、。「」『』·\u2013\u2014"), " ")
-"""Punctuation that does not tell texts apart. Signs of arithmetic and hyphens do."""
+"""Punctuation that text comparison ignores. Arithmetic signs and hyphens are compared."""
 
 
 def text(row: Mapping[str, Any], column: str, encoding: str = "") -> str:
-    """A cell as text; an empty one, a null and NaN are empty text. `encoding`: of bytes that are not UTF-8.
+    """Return a cell as stripped text; null and NaN are empty text. `encoding` decodes bytes that are not UTF-8.
 
-    Raises `ValueError` for no cell, for what has no text (a list, a table, an infinite number), and for text that
-    cannot be written as UTF-8 or has a NUL character.
+    Raises `ValueError` for a missing column, a value without a text form (list, table, infinite number), a lone
+    surrogate or a NUL character.
     """
     if column not in row:
         raise ValueError(f"it has no '{column}'")
@@ -62,7 +62,7 @@ def _decoded(value: bytes, encoding: str) -> str:
 
 
 def check_text(text: str) -> None:
-    """Raises `ValueError` for a text that no tokenizer and no file takes, in words that follow “holds”."""
+    """Raise `ValueError` for a lone surrogate or a NUL character. The message follows the word “holds”."""
     if text.isascii() and "\0" not in text:
         return
     for place, sign in enumerate(text):
@@ -73,16 +73,15 @@ def check_text(text: str) -> None:
 
 
 def exact_number(text: str) -> Decimal | None:
-    """The number that a text is, exactly; `None` for any other text."""
+    """Return the exact value of a numeric text, else `None`."""
     return Decimal(text) if NUMBER.fullmatch(text) else None
 
 
 def label_of(found: str, labels: Sequence[str], column: str) -> str:
-    """Return the label that a cell of a column means. Raises `ValueError` if it means none.
+    """Return the label that a cell of a column stands for. Raises `ValueError` if there is none.
 
-    A cell means a label by its name; else by its value, where labels are numbers; else by its position from 0; else by
-    its name without regard to case. A position counts only if no label is itself a number: with labels 1 to 5, a 0 is
-    a mistake and not label 1.
+    A cell matches a label by name, then by numeric value if labels are numbers, then by index from 0, then by name
+    ignoring case. The index is used only if no label is a number: with labels 1 to 5, a 0 is an error, not label 1.
     """
     if found in labels:
         return found
@@ -100,7 +99,7 @@ def label_of(found: str, labels: Sequence[str], column: str) -> str:
 
 
 def same_numbers(labels: Sequence[str]) -> tuple[str, str] | None:
-    """Two labels that are one number, as 1 and 1.0, if there are any."""
+    """Return two labels with the same numeric value, such as 1 and 1.0, or `None`."""
     seen: dict[Decimal, str] = {}
     for label in labels:
         value = exact_number(label)
@@ -110,6 +109,6 @@ def same_numbers(labels: Sequence[str]) -> tuple[str, str] | None:
 
 
 def normalised(text: str) -> str:
-    """A text without what does not tell texts apart: case, blanks, punctuation; as it is where nothing else is left."""
+    """Return the NFKC form without case, punctuation and extra whitespace; unchanged if nothing else is left."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(plain.casefold().translate(MARKS).split()) or text

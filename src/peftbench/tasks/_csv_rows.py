@@ -1,8 +1,8 @@
-"""Rows of CSV and TSV. CSV has quotes around cells that need them; in TSV a quote may be that, or a sign of the text.
+"""Parse CSV and TSV. In CSV, quotes enclose cells; in TSV, quotes enclose cells or are part of the text.
 
-A TSV is read both ways, and the way that gives every row as many cells as the first line has names is taken. Where both
-do, lines decide: two lines that are whole by themselves are not one row. Where rows are the same by both, quotes are
-marks only in a column in which all cells have them, or those alone that need them, as programs write it.
+A TSV is parsed both ways, and the parse in which every row has as many cells as the header is used. If both have, the
+parse that keeps each line a row is used. If their rows are the same, quotes enclose cells only if in each column
+either all cells are quoted or only those that need it.
 """
 
 import csv
@@ -11,23 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LONGEST = 2**31 - 1
-"""Characters of a cell: Python's own limit is 131,072."""
+"""Maximum characters of a cell; the default of the `csv` module is 131,072."""
 MARKS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 QUOTES = "quotes = false says that they are text, quotes = true that they enclose cells"
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """Records, the first of which are the names; with what is wrong at the end of them, if anything is."""
+    """Parsed records, header first, and the error after the last record, if any."""
 
     records: list[list[str]]
     wrong: str = ""
 
 
 def delimited_rows(text: str, delimiter: str, quotes: bool | None = None) -> list[dict[str, str]]:
-    """The rows of a text. `quotes`: whether quotes enclose cells, where that is not to be found out.
+    """Return the rows of a text. `quotes` says whether quotes enclose cells; `None` detects it.
 
-    Lines without anything are passed over. Raises `ValueError` with the row that cannot be read.
+    Empty lines are skipped. Raises `ValueError` with the number of the invalid row.
     """
     reading = _chosen(text, delimiter, quotes)
     names, *records = reading.records or [[]]
@@ -36,12 +36,12 @@ def delimited_rows(text: str, delimiter: str, quotes: bool | None = None) -> lis
     if reading.wrong:
         raise ValueError(reading.wrong)
     check_column_names([name for name in names if name])
-    # A column without a name, as an index or an empty column at the end, cannot be asked for.
+    # A column without a name, such as an index or an empty last column, cannot be selected.
     return [{name: cell for name, cell in zip(names, cells, strict=True) if name} for cells in records]
 
 
 def check_column_names(names: Sequence[str]) -> None:
-    """Raises `ValueError` for two columns of one name."""
+    """Raise `ValueError` if two columns have the same name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"it has {names.count(twice[0])} columns '{twice[0]}': give each a name of its own")
@@ -96,7 +96,7 @@ def _plain(text: str, delimiter: str) -> _Reading:
 
 
 def _uneven(records: Sequence[Sequence[str]]) -> str:
-    """What is wrong with the number of cells of the last record, if anything is."""
+    """Return an error if the last record has not as many cells as the header, else an empty string."""
     if not records or len(records[-1]) == len(records[0]):
         return ""
     counts = f"{len(records[-1])}, not {len(records[0])}"
@@ -104,12 +104,12 @@ def _uneven(records: Sequence[Sequence[str]]) -> str:
 
 
 def _are_marks(quoted: Sequence[Sequence[str]], plain: Sequence[Sequence[str]]) -> bool:
-    """Whether quotes enclose cells, by columns that are the same rows by both readings."""
+    """Return True if quotes enclose cells in every column. Both parses have the same rows."""
     for values, raw in zip(zip(*quoted[1:], strict=True), zip(*plain[1:], strict=True), strict=True):
         enclosed = {i for i, cell in enumerate(raw) if cell.startswith('"')}
         filled = {i for i, cell in enumerate(raw) if cell}
         with_quote = {i for i, value in enumerate(values) if '"' in value}
-        # Spreadsheets enclose cells with a comma too.
+        # Spreadsheets also quote cells that contain a comma.
         with_comma = with_quote | {i for i, value in enumerate(values) if "," in value}
         if not (enclosed <= with_quote or enclosed in (filled, with_comma)):
             return False

@@ -1,4 +1,4 @@
-"""Bytes of a text file to text: the encoding by its mark, UTF-8, or the one that is named; else what it may be."""
+"""Decode text files by byte order mark, as UTF-8 or with a given encoding; suggest an encoding on failure."""
 
 import codecs
 import re
@@ -12,9 +12,9 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""Longer ones first: that of UTF-32 begins with that of UTF-16."""
+"""UTF-32 comes first because its little-endian mark begins with that of UTF-16."""
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as spreadsheets are", b"\x1f\x8b": "compressed by gzip", b"PAR1": "parquet"}
-"""How files begin that have the ending of a text file and are none."""
+"""First bytes of binary files that are saved with the extension of a text file."""
 SHOWN = 40
 LOOKED_AT = 4096
 
@@ -22,10 +22,10 @@ Parse = Callable[[str], Sequence[Mapping[str, Any]]]
 
 
 def decoded_text(content: bytes, encoding: str, parse: Parse) -> str:
-    """The text of a file without its byte order mark. `encoding` is used where the file is not UTF-8.
+    """Return the text of a file without its byte order mark. `encoding` is used if the file is not UTF-8.
 
-    `parse` makes rows of text, to find the row of what cannot be read. Raises `ValueError`, which names the encoding
-    that the file may have and says how to give it.
+    `parse` splits text into rows and locates the row of an undecodable byte. Raises `ValueError`, which suggests an
+    encoding.
     """
     for mark, name in BYTE_ORDER_MARKS:
         if content.startswith(mark):
@@ -55,7 +55,7 @@ def _strictly(content: bytes, encoding: str, given: str, parse: Parse) -> str:
 
 
 def _is_utf8(content: bytes) -> bool:
-    """Whether it is UTF-8 for certain: other characters than ASCII in it, and no NUL, which UTF-16 has."""
+    """Return True for valid UTF-8 with non-ASCII characters and without NUL, which occurs in UTF-16."""
     if content.isascii() or b"\0" in content:
         return False
     try:
@@ -66,7 +66,7 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _wide(content: bytes) -> str:
-    """UTF-16 without a mark, by where its zeros are; empty if it is not."""
+    """Detect UTF-16 without a byte order mark by its zero bytes; return its name or an empty string."""
     head = content[:LOOKED_AT]
     low, high = head[::2].count(0), head[1::2].count(0)
     if max(low, high) * 4 < len(head) or not head:
@@ -75,7 +75,7 @@ def _wide(content: bytes) -> str:
 
 
 def _row(text: str, parse: Parse) -> str:
-    """The first row with a replacement sign, if rows can be made of the text."""
+    """Return the number of the first row with a replacement character, as text, or an empty string."""
     try:
         rows = parse(text)
     except ValueError:
@@ -87,13 +87,13 @@ def _row(text: str, parse: Parse) -> str:
 
 
 def _guess(content: bytes, start: int) -> str:
-    """What the encoding may be, with what it would read there."""
+    """Suggest an encoding, with the line as it would be decoded."""
     if re.match(rb"\xed[\xa0-\xbf][\x80-\xbf]", content[start : start + 3]):
         return "it is half of a character (a lone surrogate): mend the text"
     begin, end = content.rfind(b"\n", 0, start) + 1, content.find(b"\n", start)
     line = content[begin : end if end >= 0 else len(content)].strip()
     if not re.search(rb"[\x80-\xff]{4}", content):
-        # Five bytes mean nothing in cp1252.
+        # These five bytes are undefined in cp1252.
         name = "latin-1" if re.search(rb"[\x81\x8d\x8f\x90\x9d]", content) else "cp1252"
         seen = "".join(sign for sign in line.decode(name)[:SHOWN] if sign.isprintable())
         return f"it may be {name}, which would read '{seen}' there: {_way_out(name)}"

@@ -1,4 +1,4 @@
-"""Tables in files: CSV, TSV, JSON, JSON lines and parquet, each as rows with named columns."""
+"""Read CSV, TSV, JSON, JSON Lines and Parquet files as rows with named columns."""
 
 import csv
 import hashlib
@@ -15,33 +15,33 @@ from peftbench.tasks._cell_parsing import check_text
 from peftbench.tasks._encodings import decoded_text
 
 NUMBER_TYPES = ("float", "halffloat")
-"""Arrow's floats of 32 and 16 bits, whose further digits are noise."""
+"""Arrow's 32-bit and 16-bit floats. Digits beyond their precision are noise."""
 
 
 class DataError(UserError):
-    """A data set that cannot be used; the message names it, the cause and the way out."""
+    """A dataset cannot be used; the message names the dataset, the cause and the solution."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """What cannot be seen of a text file: an encoding that is not UTF-8, and whether quotes enclose cells."""
+    """Format of a text file that cannot be detected: a non-UTF-8 encoding, and whether quotes enclose cells."""
 
     encoding: str = ""
     quotes: bool | None = None
 
 
 def read_table(path: Path, form: Format = Format()) -> list[dict[str, Any]]:
-    """The rows of a file, whose ending says its format. Class labels with names are these. Raises `DataError`."""
+    """Return the rows of a file; its extension is the format. Class labels are names. Raises `DataError`."""
     return _table(path, stamp(path), form)
 
 
 def content_digest(path: Path) -> str:
-    """Sixteen hexadecimal digits of a file's content, bit for bit. Raises `DataError`."""
+    """Return 16 hexadecimal digits of the SHA-256 of a file. Raises `DataError`."""
     return _digest(path, stamp(path))
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file: what is known of its content holds as long as they stay. Raises `DataError`."""
+    """Return size and modification time of a file, the keys of cached content. Raises `DataError`."""
     try:
         stat = path.stat()
     except (OSError, ValueError) as error:
@@ -50,7 +50,7 @@ def stamp(path: Path) -> tuple[int, int]:
 
 
 def need(path: Path, form: Format, columns: Sequence[str], fewest: int) -> None:
-    """Raises `DataError` if a file has not so many rows, `UnknownNameError` if it lacks a column."""
+    """Raise `DataError` for fewer than `fewest` rows, `UnknownNameError` for a missing column."""
     rows = read_table(path, form)
     if len(rows) < fewest:
         raise DataError(f"data file {path} has {len(rows)} rows: at least {fewest} are needed")
@@ -61,7 +61,7 @@ def need(path: Path, form: Format, columns: Sequence[str], fewest: int) -> None:
 
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file. Class labels are numbers. Raises `DataError`."""
+    """Return the rows of a Parquet file; class labels are integers. Raises `DataError`."""
     import pyarrow.parquet
 
     try:
@@ -71,7 +71,7 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def first_row(path: Path) -> dict[str, Any]:
-    """The first row of a parquet file. Raises `DataError` if it cannot be read or has none."""
+    """Return the first row of a Parquet file. Raises `DataError` if it is unreadable or empty."""
     import pyarrow.parquet
 
     try:
@@ -84,7 +84,7 @@ def first_row(path: Path) -> dict[str, Any]:
 
 
 def class_names(path: Path) -> dict[str, list[str]]:
-    """The names of the integer class labels of a parquet file, by column, as `datasets` writes them beside the rows."""
+    """Return the names of integer class labels by column, from the metadata that `datasets` writes."""
     import pyarrow.parquet
 
     try:
@@ -121,7 +121,7 @@ def _digest(path: Path, _stamp: tuple[int, int]) -> str:
 
 @lru_cache(maxsize=8)
 def _table(path: Path, _stamp: tuple[int, int], form: Format) -> list[dict[str, Any]]:
-    """The rows of a file, read once as long as its size and time stay."""
+    """Return the rows of a file, cached until its size or modification time changes."""
     ending = path.suffix.lower()
     if ending != PARQUET and ending not in READERS:
         raise DataError(f"data file {path}: '{path.suffix}' is none of the endings {', '.join([*READERS, PARQUET])}")
@@ -153,7 +153,7 @@ def _check_names(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
-    """The rows of a parquet file of the user's own: class labels by the names that it has for them."""
+    """Return the rows of a Parquet file; class labels are names."""
     import pyarrow.parquet
 
     try:
@@ -169,7 +169,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def _class_name(value: Any, names: Sequence[str], where: str) -> Any:
-    """The name of a class label; -1 is how `datasets` writes that there is none."""
+    """Return the name of a class label; `datasets` writes -1 for a missing label."""
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if value >= len(names) or value < -1:
@@ -178,7 +178,7 @@ def _class_name(value: Any, names: Sequence[str], where: str) -> Any:
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:
-    """The rows of an Arrow table. Raises `ValueError` with the row of a text that is not UTF-8."""
+    """Return the rows of an Arrow table. Raises `ValueError` with the row of a text that is not UTF-8."""
     import numpy as np
     import pyarrow as pa
 
@@ -213,7 +213,7 @@ def _by_delimiter(delimiter: str) -> Callable[[str, Format], list[dict[str, Any]
 
 
 def _json(text: str, _form: Format) -> list[dict[str, Any]]:
-    """The objects of a list, read one by one, so that an error has its row."""
+    """Parse the objects of a list one by one, so that an error names its row."""
     rows: list[Any] = []
     place = _past_blanks(text, 0)
     if text[place : place + 1] != "[":
@@ -245,7 +245,7 @@ def _past_blanks(text: str, place: int) -> int:
 
 def _json_lines(text: str, _form: Format) -> list[dict[str, Any]]:
     rows = []
-    # Lines end with a line feed here; `splitlines` would cut a text at signs that JSON leaves as they are.
+    # `splitlines` would also split at characters that JSON strings contain unescaped, such as U+2028.
     for number, line in enumerate(text.split("\n"), 1):
         try:
             rows += [DECODER.decode(line)] if line.strip() else []

@@ -1,7 +1,7 @@
-"""The one door through which the rows of a source are read: its files; a local mirror if it holds them, else the Hub.
+"""Read the rows of a source: from files, a generator, a local mirror if it contains them, or the Hub.
 
-A mirror is a folder with `<org>/<name>/<config or "default">/<split>.parquet`, and perhaps a `MANIFEST.csv` whose
-column `revision` says which commit of the Hub a file came from.
+A mirror is a folder with `<org>/<name>/<config or "default">/<split>.parquet` and an optional `MANIFEST.csv` whose
+column `revision` is the Hub commit of each file.
 """
 
 import csv
@@ -23,14 +23,15 @@ from peftbench.tasks._file_formats import DataError as DataError
 from peftbench.tasks._file_formats import class_names, first_row, one_line, read_parquet, read_table
 
 WAITS = (1.0, 4.0)
-"""Seconds before asking the Hub again. Its clients have retries of their own, which some 429 and 5xx escape."""
+"""Seconds before each retry. The Hub clients also retry, but not after every 429 and 5xx response."""
 
 MANIFEST = "MANIFEST.csv"
 
 
 class HubError(DataError):
-    """A split that the Hub did not give: `what` it is, the client's `error` and the line of it (`cause`), and the
-    `way_out` as the end of a sentence.
+    """A split cannot be loaded from the Hub.
+
+    `what` names the split, `error` is the client's exception, `cause` its message, `way_out` the solution.
     """
 
     def __init__(self, source: Source, split: str, error: Exception) -> None:
@@ -43,10 +44,10 @@ class HubError(DataError):
 
 @dataclass(frozen=True)
 class LoadedRows:
-    """The rows of a split, and what they are.
+    """Rows of a split with their provenance.
 
-    `origin` is `mirror`, `hub`, `file` or `generator`, `revision` the commit of the Hub where known, `fingerprint`
-    sixteen hexadecimal digits of the rows' content. `names` has those of class labels held as numbers, by column.
+    `origin` is `mirror`, `hub`, `file` or `generator`, `revision` is the Hub commit if known, `fingerprint` is 16
+    hexadecimal digits of the SHA-256 of the rows. `names` has the names of integer class labels by column.
     """
 
     rows: list[dict[str, Any]]
@@ -57,10 +58,10 @@ class LoadedRows:
 
 
 def read_rows(source: Source, split: str, root: Path | None = None, count: int | None = None) -> LoadedRows:
-    """All rows of a split, from the mirror at `root` (or else `$PEFTBENCH_DATA`) if it holds them, else from the Hub.
+    """Return all rows of a split: from the mirror at `root` (default: `$PEFTBENCH_DATA`) if it has them, else the Hub.
 
-    Of a source made by rule, `count` rows; of one with files, those of the file. Class labels are numbers. Raises
-    `DataError`.
+    Generators return `count` rows; file sources return the rows of the file. Class labels of the mirror and the Hub
+    are integers. Raises `DataError`.
     """
     if source.files is not None:
         return _rows(read_table(Path(split), source.files), "file", None)
@@ -80,7 +81,7 @@ def read_rows(source: Source, split: str, root: Path | None = None, count: int |
 
 
 def first(source: Source, split: str, root: Path | None = None) -> Row:
-    """The first row of a split, from where `read` has them; of a file, no more is read. Raises `DataError`."""
+    """Return the first row of a split of a generator, the mirror or the Hub. Raises `DataError`."""
     if source.generator:
         return next(iter(source.generator(split, 1)))
     folder, file = _mirror(root), split_path(source, split)
@@ -91,29 +92,26 @@ def first(source: Source, split: str, root: Path | None = None) -> Row:
 
 
 def load_split(source: Source, split: str) -> tuple[Any, str | None]:
-    """A split from the Hub as a `datasets.Dataset`, and its commit where known.
-
-    Raises `HubError` with the cause and the way out.
-    """
+    """Load a split from the Hub as a `datasets.Dataset`, with its commit if known. Raises `HubError`."""
     try:
         return _load(source, split)
-    except Exception as error:  # the Hub's clients raise errors of many libraries, which share no type
+    except Exception as error:  # the Hub clients raise exceptions without a common base class
         raise HubError(source, split, error) from error
 
 
 def key(source: Source, split: str) -> tuple[str, str, str]:
-    """What a manifest calls a split: Hub id, configuration, name."""
+    """Return the manifest key of a split: Hub id, configuration, split name."""
     return source.name, source.config or "default", split
 
 
 def split_path(source: Source, split: str) -> Path:
-    """The file of a split, within a mirror."""
+    """Return the path of a split, relative to the mirror."""
     name, config, _ = key(source, split)
     return Path(name, config, f"{split}.parquet")
 
 
 def manifest(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
-    """The lines of a mirror's manifest by `key`; none if there is no manifest. Raises `DataError`."""
+    """Return the lines of a mirror's manifest by `key`; empty without a manifest. Raises `DataError`."""
     try:
         with (folder / MANIFEST).open(encoding="utf-8", newline="") as lines:
             found = [{name: value or "" for name, value in line.items() if name} for line in csv.DictReader(lines)]
@@ -125,7 +123,7 @@ def manifest(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
 
 
 def example_of(task: Task, row: Row, **arguments: Any) -> Example:
-    """The task's example of a row. Raises `DataError` for a missing column, a wrong value or an unknown label."""
+    """Convert a row to an example. Raises `DataError` for a missing column, invalid value or unknown label."""
     source, columns = task.facts.source, ", ".join(row)
     where = f"task '{task.name}', data set {source_title(source)}"
     try:
@@ -151,9 +149,9 @@ def example_of(task: Task, row: Row, **arguments: Any) -> Example:
 def check_label_names(
     task: Task, names: Mapping[str, Sequence[str]], rows: Sequence[Row], made: Sequence[Example]
 ) -> None:
-    """Raises `DataError` if a task gives class labels other names than its source does (`names`, by column).
+    """Raise `DataError` if the task maps class labels to other names than the source (`names`, by column).
 
-    That is so where the one column that has the names of the task's labels tells the label, but not by its name.
+    Checked only if exactly one column has the task's labels as names and its values determine the targets.
     """
     labels = sorted(label.casefold() for label in task.facts.labels)
     columns = [column for column, given in names.items() if sorted(map(str.casefold, given)) == labels]
@@ -174,7 +172,6 @@ def check_label_names(
 
 
 def source_title(source: Source) -> str:
-    """A data set with its configuration."""
     return f"{source.name} ({source.config})" if source.config else source.name
 
 
@@ -193,7 +190,7 @@ def _mirror(root: Path | None) -> Path | None:
 
 
 def _load_or_say(source: Source, split: str, folder: Path | None) -> tuple[Any, str | None]:
-    """What `load` gives; the error says that the mirror lacks the split, and that one could hold it."""
+    """Load a split from the Hub; the error also names the mirror file that would replace the download."""
     try:
         return load_split(source, split)
     except HubError as error:
@@ -203,11 +200,11 @@ def _load_or_say(source: Source, split: str, folder: Path | None) -> tuple[Any, 
 
 
 def _load(source: Source, split: str) -> tuple[Any, str | None]:
-    """The split and its commit. The second and third attempt are for failures that may pass."""
+    """Load a split and its commit; temporary failures are retried."""
     import datasets
 
     _quiet()
-    # Answers that do not change by asking again, or that come after the client's own retries.
+    # Permanent errors, and errors that follow the client's own retries.
     final = (datasets.exceptions.DatasetNotFoundError, ConnectionError)
     for wait in (*WAITS, None):
         try:
@@ -217,7 +214,7 @@ def _load(source: Source, split: str) -> tuple[Any, str | None]:
             if wait is None or isinstance(error, final) or not isinstance(error, OSError):
                 raise
             time.sleep(wait)
-    # The cache keeps each commit in a folder of its name. When the Hub fails, `datasets` serves any that is there.
+    # The cache has a folder per commit. If the Hub fails, `datasets` returns any cached commit.
     commits = {Path(file["filename"]).parent.name for file in data.cache_files}
     commit = commits.pop() if len(commits) == 1 else None
     if is_revision_commit(source.revision) and commit != source.revision:
@@ -226,7 +223,7 @@ def _load(source: Source, split: str) -> tuple[Any, str | None]:
 
 
 def _quiet() -> None:
-    """No bars and no lines about retries of the Hub's clients: what went wrong is said once, in the error."""
+    """Disable progress bars and retry messages of the Hub clients; the exception reports the failure."""
     import datasets
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -237,7 +234,7 @@ def _quiet() -> None:
 
 
 def is_revision_commit(revision: str | None) -> bool:
-    """Whether a revision is a commit by its full name, which never means other rows."""
+    """Return True for a full commit hash, which always identifies the same rows."""
     return bool(re.fullmatch(r"[0-9a-f]{40}", revision or ""))
 
 

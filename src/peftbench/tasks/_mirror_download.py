@@ -1,7 +1,6 @@
-"""Local mirrors of data sets: fetched from the Hub for machines that cannot reach it, and checked.
+"""Download datasets into a local mirror for machines without access to the Hub, and check mirrors.
 
-`tasks/door.py` says how a mirror is laid out, and reads it. Its manifest has a line a file: where the rows are from, at
-which commit, and the checksum that proves the file whole.
+`_loading.py` documents the layout of a mirror. Its manifest has one line per file: source, commit and checksum.
 """
 
 import csv
@@ -33,7 +32,7 @@ COLUMNS = (
     *("hub_id", "config", "split", "rows", "columns", "label_names"),
     *("source_repo", "source_path", "licence", "notes", "revision", "sha256"),
 )
-"""Of a manifest. `columns` are joined by `|`, and so are the names of an integer class label."""
+"""Columns of a manifest. `columns` is joined by `|`, and so are the names of an integer class label."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of a split: `kept` is one that was there and whole. `line` is its line of the manifest."""
+    """Result of fetching a split; `kept` means that a valid file existed. `line` is its manifest line."""
 
     wanted: Wanted
     status: Literal["fetched", "kept", "failed"]
@@ -57,7 +56,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class MirrorFinding:
-    """What a check found of a file or a task. `problem`: what is wrong; `note`: what is only worth knowing."""
+    """Result of checking a file or a task. `problem` is an error, `note` is information."""
 
     kind: Literal["file", "task"]
     name: str
@@ -68,9 +67,9 @@ class MirrorFinding:
 
 
 def wanted(names: Sequence[str]) -> tuple[list[Wanted], list[str]]:
-    """The splits that tasks and suites of these names read, each once, and the tasks that are made by rule.
+    """Return the distinct splits that these tasks and suites read, and the names of tasks without a Hub dataset.
 
-    Raises `UserError` for an unknown name, or for two tasks that pin two commits of one file.
+    Raises `UserError` for an unknown name, or if two tasks pin different commits of one file.
     """
     found: dict[Path, Wanted] = {}
     made = []
@@ -88,9 +87,9 @@ def wanted(names: Sequence[str]) -> tuple[list[Wanted], list[str]]:
 
 
 def fetch_mirror(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
-    """Have splits in the mirror at `root`: what is there and whole is kept, else it is loaded from the Hub.
+    """Download splits into the mirror at `root`, except for valid existing files; yield one result per split.
 
-    A file appears at once and whole, its line in the manifest after it. Raises `UserError` if `root` cannot be written.
+    Files are written atomically, then their manifest line. Raises `UserError` if `root` cannot be written.
     """
     failed: dict[Source, HubError] = {}
     for each in asked:
@@ -98,19 +97,19 @@ def fetch_mirror(asked: Iterable[Wanted], root: Path) -> Iterator[Fetched]:
             yield Fetched(each, "kept", line)
             continue
         try:
-            # The client loads a data set whole: what kept one split of it away keeps away the others.
+            # The client loads a whole dataset, so its other splits would fail for the same reason.
             if each.source in failed:
                 raise HubError(each.source, each.split, failed[each.source].error)
             yield Fetched(each, "fetched", _fetch(each, root))
         except HubError as error:
-            # A `ValueError` comes at once, and may mean this split alone.
+            # A `ValueError` is raised without delay and may concern only this split.
             if not isinstance(error.error, ValueError):
                 failed[each.source] = error
             yield Fetched(each, "failed", {}, str(error))
 
 
 def _whole(asked: Wanted, root: Path) -> dict[str, str] | None:
-    """The line of a split that the mirror has, proved by its checksum and of the commit that is pinned."""
+    """Return the manifest line of a split whose file has the recorded checksum and pinned commit, or `None`."""
     line, file = manifest(root).get(key(asked.source, asked.split), {}), root / split_path(asked.source, asked.split)
     pinned = asked.source.revision if is_revision_commit(asked.source.revision) else line.get("revision")
     if not line.get("sha256") or line.get("revision") != pinned or not file.is_file():
@@ -134,9 +133,9 @@ def _fetch(asked: Wanted, root: Path) -> dict[str, str]:
 
 
 def check_mirror(root: Path) -> list[MirrorFinding]:
-    """Whether the files of a mirror are what its manifest says, and whether the tasks that read them can.
+    """Check the files of a mirror against its manifest, and whether the tasks can convert their first rows.
 
-    Raises `UserError` if `root` is no folder or holds no data.
+    Raises `UserError` if `root` is not a folder or contains no data.
     """
     if not root.is_dir():
         raise UserError(f"data folder {root} does not exist")
@@ -150,7 +149,7 @@ def check_mirror(root: Path) -> list[MirrorFinding]:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -211,7 +210,7 @@ def _check_file(root: Path, file: Path, line: dict[str, str] | None) -> MirrorFi
 
 
 def _check_tasks(root: Path, files: set[Path], lines: dict[Path, dict[str, str]]) -> Iterator[MirrorFinding]:
-    """What becomes of each task of which the mirror has a split: the first row of every split, rendered."""
+    """Render the first row of each split for every task of which the mirror contains a split."""
     for unit in TASKS:
         source = unit.facts.source
         splits = {} if not source.published else {split: split_path(source, split) for split in _splits(source)}
@@ -226,7 +225,7 @@ def _check_tasks(root: Path, files: set[Path], lines: dict[Path, dict[str, str]]
 
 
 def _rendering(unit: Task, root: Path, files: Iterable[Path]) -> str:
-    """What keeps the first rows of files from being rendered, if anything does."""
+    """Return the error of rendering the first rows of files, or an empty string."""
     try:
         for file in files:
             row = first_row(root / file)

@@ -1,4 +1,4 @@
-"""The prompt of an example, before a chat template is put around it."""
+"""Prompt of an example, before the chat template is applied."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def prompt(facts: "TaskFacts", fields: Mapping[str, str]) -> str:
-    """The question as plain text: instruction, label words, fields one per line."""
+    """Return the prompt: the instruction, the labels, one field per line."""
     lines = [facts.instruction]
     if facts.labels:
         lines.append(f"Answer with one of: {', '.join(facts.labels)}.")

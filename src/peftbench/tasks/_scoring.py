@@ -1,4 +1,4 @@
-"""From answers to scores: every metric of a task."""
+"""Compute all metrics of a task from predictions."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from peftbench.tasks import Example, Source, Task, TaskFacts, resolve
 from peftbench.tasks._loading import example_of, read_rows
 
 TRIED = 200
-"""Rows on which metrics are tried before anything is trained."""
+"""Rows on which metrics are tested before training."""
 LONGEST = 20_000
-"""Characters of a row's details that are kept beside its answer; the tests of a program may be far longer."""
+"""Maximum JSON length of the details stored with an answer; tests of programs may be far longer."""
 
 
 class TaskScores(NamedTuple):
-    """Every metric of a task, and the scores of rows in the main one (`peftbench.metrics.Measured`), as in a result."""
+    """All metrics of a task, and the row scores of the main metric (`peftbench.metrics.Measured`) as text."""
 
     scores: dict[str, Score]
     invalid_share: float | None
@@ -28,18 +28,16 @@ class TaskScores(NamedTuple):
 
 
 NOTHING = TaskScores({}, None, None)
-"""Of a run that was not scored."""
+"""Scores of a run that was not evaluated."""
 
 
 def score_task(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> TaskScores:
-    """Every metric of the task, and the share of invalid answers; labels are compared without regard to case."""
+    """Compute all metrics of a task and the share of invalid answers; labels are case-insensitive."""
     return score_all(task.facts.metrics, answers_of(task, examples, predictions))
 
 
 def score_all(metrics: Sequence[str], answers: Answers) -> TaskScores:
-    """Every metric, the main one first, and the share of invalid answers. A metric that fails is missing, with its
-    reason; the others stay.
-    """
+    """Compute all metrics, the main one first, and the share of invalid answers. Failed metrics have a reason only."""
     found = {name: _score(name, answers) for name in metrics}
     main = found[metrics[0]][1]
     rows = None if main is None else " ".join(f"{x:.6g}" for x in main.rows)
@@ -63,8 +61,8 @@ def _score(name: str, answers: Answers) -> tuple[Score, Measured | None]:
 
 
 def chance(task: Task, examples: Sequence[Example]) -> float | None:
-    """What can be scored in the main metric without a look at the question: by the best of the answers that are the
-    same for every row, a label or a place among the choices. `None` where text or numbers are free.
+    """Return the main-metric score of the best constant answer: one label, or one position among the choices. Return
+    `None` for free text and numbers, and if the metric fails.
     """
     places = min((len(example.choices) for example in examples), default=0)
     constant = [[label] * len(examples) for label in task.facts.labels]
@@ -77,12 +75,12 @@ def chance(task: Task, examples: Sequence[Example]) -> float | None:
             found = metric.function(answers_of(task, examples, predictions))
             values.append(float(np.nanmean(found) if metric.facts.rowwise else found))
         except Exception:
-            return None  # the score is missing too, and says why
+            return None  # the score reports the same error
     return max(values, default=None)
 
 
 def answers_of(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Answers:
-    """Answers as metrics take them; where there are labels, case is folded."""
+    """Return the input of metrics: stripped texts, case-folded if the task has labels."""
     facts = task.facts
     fold: Callable[[str], str] = str.casefold if facts.labels else str
     return Answers(
@@ -96,13 +94,13 @@ def answers_of(task: Task, examples: Sequence[Example], predictions: Sequence[st
     )
 
 
-# ---- before anything is trained -------------------------------------------------------------------------------------
+# ---- checks before training -----------------------------------------------------------------------------------------
 
 
 def check_facts(task: Task, arguments: Mapping[str, Any]) -> None:
-    """Raises `UserError` for a metric of a task that cannot work, as far as that can be seen before rows are fetched.
+    """Raise `UserError` for a metric that cannot work, as far as known before rows are downloaded.
 
-    Rows of a file, and of a task of the user's own that makes its rows, are at hand and looked at.
+    Rows of files and of user-defined generators are available locally and are checked too.
     """
     source, ours = task.facts.source, task.function.__module__.startswith("peftbench.")
     if source.files or (source.generator and not ours):
@@ -115,8 +113,9 @@ def check_facts(task: Task, arguments: Mapping[str, Any]) -> None:
 
 
 def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) -> None:
-    """Raises `UserError` for a metric of a task that cannot work on these rows: right answers of some are scored, by
-    metrics that run no programs; with `light`, by those alone that are quick to import.
+    """Raise `UserError` for a metric that cannot score the correct answers of these rows.
+
+    Metrics that run programs are not tested; with `light`, neither are metrics that are slow to import.
     """
     for name in task.facts.metrics:
         unit = METRICS[name]
@@ -127,7 +126,7 @@ def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) 
         try:
             score_metric(name, answers_of(task, some, [one.answers[0] for one in some]), resamples=2)
         except UnavailableError as problem:
-            # Rows that the main metric cannot score leave the run without a score.
+            # Without its main metric, a run has no score.
             if name == task.facts.metrics[0]:
                 raise _impossible(task, name, f"is not available: {problem}") from problem
         except Exception as problem:
@@ -135,7 +134,7 @@ def check_metrics(task: Task, examples: Sequence[Example], light: bool = False) 
 
 
 def refusals(tasks: Iterable[Choice]) -> list[str]:
-    """Which metrics of tasks is not available on this machine, and why; each once."""
+    """Return one message per metric of these tasks that is not available on this machine."""
     found = {}
     for choice in tasks:
         for name in resolve(choice.name, choice.arguments).facts.metrics:
@@ -154,13 +153,13 @@ def _impossible(task: Task, name: str, why: str) -> UserError:
     return UserError(f"task '{task.facts.title or task.name}': its metric '{name}' {why}")
 
 
-# ---- answers that are kept ------------------------------------------------------------------------------------------
+# ---- stored answers -------------------------------------------------------------------------------------------------
 
 
 def kept_answers(examples: Sequence[Example], predictions: Sequence[str]) -> list[dict[str, Any]]:
-    """What is kept of each test row, so that answers can be scored again: the answer and what it is compared with.
+    """Return the prediction and references of each test row, to be stored and scored again later.
 
-    Of the details, those that a metric needs, unless they are longer than `LONGEST`.
+    Details that metrics need are included, unless they are longer than `LONGEST`.
     """
     wanted = {need for unit in METRICS for need in unit.facts.needs}
     rows = []
@@ -174,16 +173,17 @@ def kept_answers(examples: Sequence[Example], predictions: Sequence[str]) -> lis
 
 
 def facts_of_answers(task: Task) -> dict[str, Any]:
-    """The facts of a task that its answers are scored by, where it has them, in JSON's types."""
+    """Return the metadata used to score answers, as JSON types, without empty values."""
     facts = task.facts
     found = {"labels": list(facts.labels), "positive": facts.positive, "scale": list(facts.scale or ())}
     return {name: value for name, value in found.items() if value}
 
 
 def answers_from(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Answers:
-    """Kept answers as metrics take them, with the facts that they are scored by.
+    """Return the input of metrics for stored answers and the metadata used to score them.
 
-    A row has `prediction` and `references`, one or several, and may have `details` and `choices`. Raises `ValueError`.
+    A row has `prediction`, one or several `references`, and optional `details` and `choices`. Raises `ValueError` for
+    an invalid row.
     """
     made = [_example(row, number) for number, row in enumerate(rows, 1)]
     scale = facts.get("scale")

@@ -1,4 +1,4 @@
-"""What a report should say of the rows of a run: rows on two sides of a split, labels that are missing on one."""
+"""Remarks on the rows of a run: rows that occur in two splits, labels missing in one, truncated rows."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -8,31 +8,30 @@ from peftbench.tasks import Example, TaskFacts
 from peftbench.tasks._cell_parsing import normalised
 
 MOST = 20_000
-"""Rows of each part that are compared: of the training data, the test and the validation rows."""
+"""Maximum number of compared rows of each part: training data, test and validation rows."""
 
 MUCH = 0.05
-"""Share of rows cut from which it is a warning."""
+"""Minimum share of truncated rows for a warning."""
 
 
 def exact(one: Example) -> tuple[str, ...]:
-    """The fields to the letter."""
     return tuple(one.fields.values())
 
 
 def alike(one: Example) -> tuple[str, ...]:
-    """The fields without case, blanks and punctuation."""
+    """Return the fields without case, extra whitespace and punctuation."""
     return tuple(map(normalised, one.fields.values()))
 
 
 def repeated(part: Sequence[Example], train: Sequence[Example], key: Callable[[Example], Hashable]) -> int:
-    """How many of the rows of a part have the key of a training row."""
+    """Count the rows of a part that have the same key as a training row."""
     seen = {key(one) for one in train}
     return sum(key(one) in seen for one in part)
 
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What rows are recognised by: fields to the letter, fields as `alike` has them, groups."""
+    """Keys of rows: exact fields, normalised fields (`alike`) and groups."""
 
     exact: frozenset[Hashable]
     alike: frozenset[Hashable]
@@ -40,7 +39,7 @@ class KnownRows:
 
 
 def known_rows(rows: Sequence[Example]) -> KnownRows:
-    """Of the first `MOST` rows."""
+    """Return the keys of the first `MOST` rows."""
     seen = rows[:MOST]
     return KnownRows(
         frozenset(map(exact, seen)), frozenset(map(alike, seen)), frozenset(one.group for one in seen if one.group)
@@ -48,7 +47,7 @@ def known_rows(rows: Sequence[Example]) -> KnownRows:
 
 
 def overlaps(name: str, part: Sequence[Example], train: Sequence[Example], others: Sequence[KnownRows]) -> list[str]:
-    """Rows of a part that are known from the training data (`others`), whether or not they are among `train`."""
+    """Return remarks on rows of a part that occur in `others`, whether or not they are in the subset `train`."""
     seen = part[:MOST]
     same = sum(any(exact(one) in other.exact for other in others) for one in seen)
     near = [key for key in map(alike, seen) if any(key in other.alike for other in others)]
@@ -71,7 +70,7 @@ def _of(count: int, part: Sequence[Example], name: str) -> str:
 
 
 def label_remarks(facts: TaskFacts, train: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    """Labels that are not among the rows trained on, or not among those tested."""
+    """Return remarks on labels missing in the training rows or in the test rows."""
     if not facts.labels:
         return []
     found = []
@@ -87,7 +86,7 @@ def label_remarks(facts: TaskFacts, train: Sequence[Example], test: Sequence[Exa
 
 
 def truncation(cut: int, rows: int, max_length: int) -> tuple[str, ...]:
-    """What is to be said where rows were cut to fit."""
+    """Return a remark if rows were truncated."""
     if not cut:
         return ()
     warning = "warning: " if cut >= MUCH * rows else ""

@@ -1,4 +1,4 @@
-"""Which rows a run uses: nested training subsets, held-out validation rows, test rows; the same for every method."""
+"""Select the rows of a run: nested training subsets, validation rows and test rows, the same for all methods."""
 
 import json
 import math
@@ -17,14 +17,14 @@ from peftbench.tasks import Example, Row, Task, _split_checks
 from peftbench.tasks._loading import DataError, LoadedRows, check_label_names, example_of, read_rows
 
 TEST_SHARE = 5
-"""One in so many training rows is a test row of a source without a test split."""
+"""Without a test split, one in this many training rows is a test row."""
 GENERATED = {"train": 4000, "validation": 400, "test": 1000}
-"""Rows made of a source that has no end."""
+"""Number of rows generated per split."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Examples of one run, and where they came from. `remarks` are what a report should say of them."""
+    """Examples of one run and their provenance. `remarks` are notes for the report."""
 
     train: list[Example]
     validation: list[Example]
@@ -38,7 +38,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class RowLimits:
-    """At most so many validation rows, and a tenth of the training rows; at most so many test rows."""
+    """Maximum numbers of validation and test rows. Held-out validation is at most a tenth of the training rows."""
 
     validation_rows: int = 1000
     test_rows: int | None = None
@@ -53,11 +53,10 @@ def split(
     *,
     root: Path | None,
 ) -> Splits:
-    """The rows of a run. A smaller training set is a prefix of a larger one of the same seed; validation and test rows
-    do not depend on the seed. Without a test split, a fifth of the training rows is held out for the test before
-    anything else. Labels are in proportion in what is held out and in training sets, but for rows made by rule, which
-    are taken as they come. Test rows with the same fields are one question where the task says so.
+    """Return the rows of a run. A smaller training set is a prefix of a larger one of the same seed.
 
+    Validation and test rows do not depend on the seed. Without a test split, a fifth of the training rows is held out
+    for the test first. Held-out rows and training sets are stratified by label, except for generated rows.
     Raises `DataError` if a split cannot be read, `UserError` if it has too few rows to hold any out.
     """
     found = _parts(task, json.dumps(arguments, sort_keys=True), limits.validation_rows, root)
@@ -84,8 +83,9 @@ def split(
 
 @dataclass(frozen=True)
 class _Parts:
-    """What runs of a task have in common: `pool` has what training sets are taken from, `known` by what its rows and
-    those of the validation are recognised.
+    """Rows shared by all runs of a task: `pool` contains the candidates for training.
+
+    `known` has the keys of the pool and of the validation rows.
     """
 
     pool: list[Example]
@@ -139,7 +139,7 @@ def _read(task: Task, arguments: str, name: str, root: Path | None) -> _Read:
 
 @lru_cache(maxsize=16)
 def _read_once(task: Task, arguments: str, name: str, root: Path | None) -> _Read | DataError:
-    """The rows as examples, or why they are not available: a Hub out of reach is not waited for again by every run."""
+    """Return the rows or the error. The error is cached so that later runs do not wait for the Hub again."""
     try:
         rows = read_rows(task.facts.source, name, root, GENERATED.get(name))
         made = _examples(task, name, rows.rows, json.loads(arguments))
@@ -162,9 +162,9 @@ def _examples(task: Task, name: str, rows: Sequence[Row], arguments: Mapping[str
 def _held_out(
     examples: Sequence[Example], count: int, name: Stream, by_label: bool
 ) -> tuple[list[Example], list[Example]]:
-    """At least `count` examples held out, and the others. Those of one group, or of one text but for case and
-    punctuation, stay together. With `by_label`, each label has its share on both sides; the last group of a label is
-    never held out, and each that has two is in the test.
+    """Return at least `count` held-out examples, and the others. Examples with the same group or normalised text stay
+    together. With `by_label`, both parts are stratified; the last group of a label is never held out, and a label with
+    two groups or more is always in the test.
     """
     groups: dict[Hashable, list[Example]] = {}
     for each in examples:
@@ -186,7 +186,7 @@ def _held_out(
 
 
 def _filled(groups: Sequence[list[Example]], count: int, most: int) -> tuple[list[Example], list[Example]]:
-    """The first groups until they have `count` examples, at most so many groups; and the others."""
+    """Return the first groups with `count` examples in total, at most `most` groups, and the others."""
     held: list[Example] = []
     pool: list[Example] = []
     for place, group in enumerate(groups):
@@ -195,7 +195,7 @@ def _filled(groups: Sequence[list[Example]], count: int, most: int) -> tuple[lis
 
 
 def _shares(sizes: Mapping[str, int], count: int, name: Stream) -> dict[str, int]:
-    """`count` divided by sizes, in whole numbers by largest remainders; of a test at least one for each."""
+    """Divide `count` in proportion to sizes by largest remainders; for the test, each share is at least one."""
     exact = {label: count * size / sum(sizes.values()) for label, size in sizes.items()}
     found = {label: math.floor(share) for label, share in exact.items()}
     rest = sorted(sizes, key=lambda label: exact[label] - found[label], reverse=True)[: count - sum(found.values())]
@@ -203,12 +203,12 @@ def _shares(sizes: Mapping[str, int], count: int, name: Stream) -> dict[str, int
 
 
 def _label(group: Sequence[Example]) -> str:
-    """The label that most rows of a group have."""
+    """Return the most frequent label of a group."""
     return Counter(one.target for one in group).most_common(1)[0][0]
 
 
 def _ordered(examples: Sequence[Example], seed: int, name: Stream, by_label: bool) -> list[Example]:
-    """Examples in random order; with `by_label`, so that every beginning has each label in proportion."""
+    """Shuffle examples; with `by_label`, every prefix is stratified."""
     shuffled = _shuffled(examples, seed, name)
     if not by_label:
         return shuffled
@@ -226,7 +226,7 @@ def _shuffled(rows: Sequence[Any], seed: int, name: Stream) -> list[Any]:
 
 
 def _merged(examples: Sequence[Example]) -> list[Example]:
-    """One example for all that have the same fields, with the answers of all as references."""
+    """Merge examples with the same fields into one with the references of all."""
     found: dict[tuple[tuple[str, str], ...], Example] = {}
     for each in examples:
         key = tuple(each.fields.items())

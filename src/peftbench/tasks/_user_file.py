@@ -1,4 +1,4 @@
-"""What a file of the user's own is as a task: its facts under the arguments of a grid entry, its rows as examples."""
+"""User file as a task: metadata from the arguments of a grid entry, rows as examples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,19 +13,19 @@ from peftbench.tasks._cell_parsing import label_of, same_numbers, text
 from peftbench.tasks._file_formats import DataError, Format, need, read_table, stamp
 
 FORMAT = 2
-"""Raised when a change here makes other examples of the same file, so that old results do not pass for new ones."""
+"""Increased when the same file yields different examples, so that old results are not reused."""
 ALONE, BESIDE_A_TEST = 12, 10
-"""The fewest rows of a file: a tenth validates, after a fifth is held out for the test if there is no file for it."""
+"""Minimum rows without and with a test file. A fifth is held out for the test, then a tenth for validation."""
 TOKENS = {True: 32, False: 128}
-"""The longest answer with labels and without, unless it is given."""
+"""Default maximum answer length in tokens, with and without labels."""
 NOTHINGS = ("nan", "none", "null", "<na>", "nat", "n/a", "undefined")
-"""Texts that programs write where there is nothing; as a target they are perhaps a mistake."""
+"""Texts that programs write for missing values; reported if they are targets."""
 Columns = tuple[tuple[str, ...], str, tuple[str, ...], str]
-"""What is read of a row: fields, target, labels, group."""
+"""Field columns, target column, labels, group column."""
 
 
 def user_example(row: Row, columns: Columns, encoding: str = "") -> Example:
-    """The fields as they are, and the target. Raises `ValueError` for a row without one or the other."""
+    """Convert a row to an example. Raises `ValueError` if all fields or the target are empty."""
     fields, target, labels, group = columns
     made = {name: text(row, name, encoding) for name in fields}
     if not any(made.values()):
@@ -35,7 +35,7 @@ def user_example(row: Row, columns: Columns, encoding: str = "") -> Example:
 
 
 def target_of(found: str, target: str, labels: Sequence[str]) -> str:
-    """Return the text to learn for a cell of the target: itself, or the label that it means. Raises `ValueError`."""
+    """Return the target text of a cell: its label, or itself without labels. Raises `ValueError`."""
     return label_of(found, labels, target) if labels else found
 
 
@@ -54,9 +54,9 @@ def user_file_facts(
     test: str | Path | None = None,
     **asked: Any,
 ) -> TaskFacts:
-    """The facts of a file; every row is looked at first. `asked`: the other arguments of the task `file`.
+    """Return the metadata of a file task after checking all rows. `asked` has the other arguments of the task `file`.
 
-    Raises `UserError` for whatever would stop a run: a file, a column, a row or an argument.
+    Raises `UserError` for an invalid file, column, row or argument.
     """
     paths = [Path(data), *([Path(test)] if test else [])]
     form = Format(asked.get("encoding") or "", asked.get("quotes"))
@@ -117,7 +117,7 @@ def _check_labels(labels: Sequence[str]) -> None:
 
 @lru_cache(maxsize=64)
 def _look(path: Path, _stamp: tuple[int, int], form: Format, columns: Columns, fewest: int) -> tuple[str, ...]:
-    """Every row as an example once, and what is to be said of them. Raises `DataError` with the first wrong row."""
+    """Check that every row can be converted; return remarks. Raises `DataError` with the first invalid row."""
     fields, target, labels, group = columns
     need(path, form, [name for name in (*fields, target, group) if name], fewest)
     cased: Counter[tuple[str, str]] = Counter()

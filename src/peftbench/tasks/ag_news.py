@@ -1,4 +1,4 @@
-"""AG News: the section that a news item belongs to."""
+"""AG News: topic classification of news items."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -17,5 +17,5 @@ LABELS = ("World", "Sports", "Business", "Sci/Tech")
     suites=("pu2023",),
 )
 def ag_news(row: Row) -> Example:
-    """Topic of a title and its first sentences."""
+    """Classify a title and its first sentences by topic."""
     return Example({"text": row["text"].strip()}, label(LABELS, row["label"]))

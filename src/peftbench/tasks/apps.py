@@ -5,7 +5,7 @@ import json
 from peftbench.tasks import Example, Row, Source, task
 
 DIGITS = 4000
-"""Longer numbers of a test stay text: Python refuses to read them, and one must not cost the whole data set."""
+"""Longer numbers in tests stay text, because Python refuses to parse them."""
 
 
 @task(
@@ -20,9 +20,9 @@ DIGITS = 4000
     suites=("paper", "code"),
 )
 def apps(row: Row) -> Example:
-    """One example a problem: its first solution is learned, all are references, its tests decide. Solutions and tests
-    are JSON, or empty where there are none, as with the solutions of some problems of the test split. What is equal is
-    what the program of the authors of APPS takes for it (`peftbench.sandbox.run_program_tests`).
+    """Write a program; the target is the first solution, and the problem's tests are run.
+
+    Solutions and tests are JSON or empty. Outputs are compared as in the APPS reference code (`run_program_tests`).
     """
     fields = {"question": row["question"].strip()}
     if row["starter_code"].strip():

@@ -1,4 +1,4 @@
-"""BoolQ: yes-no questions about a passage of Wikipedia."""
+"""BoolQ: yes-no questions about a Wikipedia passage."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,6 +24,6 @@ LABELS = ("false", "true")
     suites=("paper", "superglue"),
 )
 def boolq(row: Row) -> Example:
-    """Reading for a yes or no; the public validation split is the test."""
+    """Answer a yes-no question about a passage; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("passage", "question")}
     return Example(fields, label(LABELS, row["label"]), group=fields["passage"])

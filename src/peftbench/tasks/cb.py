@@ -19,6 +19,6 @@ LABELS = ("entailment", "contradiction", "neutral")
     suites=("paper", "superglue"),
 )
 def cb(row: Row) -> Example:
-    """Textual entailment of three classes; the public validation split is the test."""
+    """Classify textual entailment in three classes; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("premise", "hypothesis")}
     return Example(fields, label(LABELS, row["label"]))

@@ -1,4 +1,4 @@
-"""CodeAlpacaPython: instructions for small Python programs, and answers written by a model."""
+"""CodeAlpacaPython: instructions for small Python programs, with model-written answers."""
 
 from peftbench.tasks import Example, Row, Source, task
 
@@ -15,5 +15,5 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("paper", "code", "generation"),
 )
 def codealpacapy(row: Row) -> Example:
-    """Letter case and indentation of the code are kept; some answers are prose and no program."""
+    """Write Python code for a request; case and indentation are kept, and some answers are prose."""
     return Example({"request": row["prompt"].strip()}, row["response"].strip())

@@ -24,5 +24,5 @@ LABELS = ("unacceptable", "acceptable")
     suites=("paper", "glue", "pu2023"),
 )
 def cola(row: Row) -> Example:
-    """Linguistic acceptability; the public validation split is the test."""
+    """Judge linguistic acceptability; the public validation split is the test."""
     return Example({"sentence": row["sentence"].strip()}, label(LABELS, row["label"]))

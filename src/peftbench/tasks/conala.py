@@ -1,4 +1,4 @@
-"""CoNaLa: a line of Python for what a question of Stack Overflow asks."""
+"""CoNaLa: one line of Python for a Stack Overflow question."""
 
 from peftbench.tasks import Example, Row, Source, task
 
@@ -15,6 +15,6 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("paper", "code", "generation"),
 )
 def conala(row: Row) -> Example:
-    """The request as rewritten by hand to name the variables, or the title of the question where it was not."""
+    """Write code for the hand-rewritten request, or for the question title if there is no rewritten one."""
     request = (row["rewritten_intent"] or "").strip() or row["intent"].strip()
     return Example({"request": request}, row["snippet"].strip())

@@ -1,4 +1,4 @@
-"""COPA: which of two sentences is the likelier cause or effect of a third."""
+"""COPA: which of two sentences is the more likely cause or effect of a third."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -23,6 +23,6 @@ LABELS = ("choice1", "choice2")
     suites=("paper", "superglue"),
 )
 def copa(row: Row) -> Example:
-    """Causes and effects of daily life; the public validation split is the test."""
+    """Choose an everyday cause or effect; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("premise", "question", "choice1", "choice2")}
     return Example(fields, label(LABELS, row["label"]))

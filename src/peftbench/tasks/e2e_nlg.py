@@ -1,10 +1,10 @@
-"""E2E NLG: facts about a restaurant put into a sentence."""
+"""E2E NLG: restaurant descriptions from structured facts."""
 
 from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("tuetschek/e2e_nlg", revision="refs/convert/parquet", sizes=(42_061, 4_693)),
     kind="data-to-text",
     instruction="Write a short description of the restaurant that says all of these facts and no others.",
@@ -16,5 +16,5 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("pu2023", "generation"),
 )
 def e2e_nlg(row: Row) -> Example:
-    """One human description of each meaning representation is learned; in the test all of them are references."""
+    """Describe a meaning representation; the target is one human description, test references are all of them."""
     return Example({"facts": row["meaning_representation"].strip()}, row["human_reference"].strip())

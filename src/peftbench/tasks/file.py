@@ -1,4 +1,4 @@
-"""A file of the user's own as a task. An entry of a grid with `data` and no name is one."""
+"""User file as a task. A grid entry with `data` and no name uses this task."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,16 +35,16 @@ def file(
     max_new_tokens: PositiveInt | None = None,
     name: str = "",
 ) -> Example:
-    """A file of your own: CSV, TSV, JSON, JSON lines or parquet.
+    """Use your own file as a task: CSV, TSV, JSON, JSON Lines or Parquet.
 
-    `data` is its path, `fields` are the columns that are read, `target` is the column that is learned. With `labels` it
-    is a classification. A number in the target is then the label of that value, 1 and 1.0 alike; where no label is a
-    number, it is a place in `labels`, from 0. `test` is the path of the test rows; without it a fifth of the rows is
-    held out, by labels in proportion, the same for all methods and seeds. Rows of one text, and those with the same
-    value in the column `group`, stay on one side. `encoding` is that of files that are not UTF-8, `quotes` says whether
-    quotes enclose cells where a CSV or TSV leaves that open. `instruction` stands before the fields.
-    `metrics` has the main one first (default: accuracy and macro_f1 with labels, rouge_l and exact_match without);
-    `positive` is the label that f1 looks for. `max_new_tokens` is the longest answer (default: 32 with labels, 128
-    without). `name` is what tables call it (default: the file's, without its ending).
+    `data` is its path, `fields` are the input columns, `target` is the target column. With `labels` the task is a
+    classification. A number in the target then means the label with that value (1 and 1.0 are equal); if no label is a
+    number, it is an index into `labels`, from 0. `test` is the path of the test rows; by default, a fifth of the rows
+    is held out, stratified by label, the same for all methods and seeds. Rows with the same text, or the same value in
+    the column `group`, stay in one part. `encoding` applies to files that are not UTF-8.
+    `quotes` says whether quotes enclose cells if a CSV or TSV file is ambiguous. `instruction` precedes the fields.
+    The first of `metrics` is the main one (default: accuracy and macro_f1 with labels, rouge_l and exact_match
+    without); `positive` is the positive class of f1. `max_new_tokens` is the maximum answer length (default: 32 with
+    labels, 128 without). `name` is the name in tables (default: the file name without its extension).
     """
     return _user_file.user_example(row, (tuple(fields), target, tuple(labels), group), encoding)

@@ -1,4 +1,4 @@
-"""GSM8K: word problems of grade-school mathematics."""
+"""GSM8K: grade-school mathematics word problems."""
 
 import re
 
@@ -18,5 +18,5 @@ _CALCULATION = re.compile(r"<<.*?>>")
     suites=("paper", "math"),
 )
 def gsm8k(row: Row) -> Example:
-    """The written solution is learned, without the source's notes to a calculator; its final number is scored."""
+    """Solve step by step; the target has no calculator annotations, and its final number is scored."""
     return Example({"question": row["question"].strip()}, _CALCULATION.sub("", row["answer"]).strip())

@@ -1,4 +1,4 @@
-"""HellaSwag: how a description of an everyday scene goes on."""
+"""HellaSwag: the most plausible continuation of an everyday scene."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -19,6 +19,6 @@ LABELS = ("ending1", "ending2", "ending3", "ending4")
     suites=("paper", "reasoning"),
 )
 def hellaswag(row: Row) -> Example:
-    """The context as it was written, and four endings; the public validation split is the test."""
+    """Choose one of four endings for a context; the public validation split is the test."""
     endings = dict(zip(LABELS, map(str.strip, row["endings"]), strict=True))
     return Example({"context": row["ctx"].strip()} | endings, label(LABELS, row["label"]))

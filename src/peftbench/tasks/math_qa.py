@@ -1,16 +1,16 @@
-"""MathQA: word problems of examinations, with five answers to choose from."""
+"""MathQA: multiple-choice examination word problems with five answers."""
 
 import re
 
 from peftbench.tasks import Example, Row, Source, task
 
 LABELS = ("a", "b", "c", "d", "e")
-# Some options have their letter twice.
+# Some options repeat their letter.
 _LETTER = re.compile(r"\b([a-e]) \) (?:\1 \) )?")
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("allenai/math_qa", revision="refs/convert/parquet", sizes=(29837, 2985)),
     kind="multiple-choice",
     instruction="Which answer to the problem is right?",
@@ -22,15 +22,12 @@ _LETTER = re.compile(r"\b([a-e]) \) (?:\1 \) )?")
     suites=("paper", "math"),
 )
 def math_qa(row: Row) -> Example:
-    """The options, one text in the source, stand in lines of their own; only the letter is learned."""
+    """Choose an option; each option has its own line, and the target is its letter."""
     return Example({"problem": row["Problem"].strip()} | _options(row["options"]), row["correct"])
 
 
 def _options(text: str) -> dict[str, str]:
-    """Options by letter, of `a ) 1 , b ) 2 , ...` or the same as a written list.
-
-    Raises `ValueError` if there are none.
-    """
+    """Parse options, `a ) 1 , b ) 2 , ...` or the same as a list, by letter. Raises `ValueError` if there are none."""
     if text.startswith("['"):
         text = text.removeprefix("['").removesuffix("']").replace("', '", " , ")
     marks: list[re.Match[str]] = []

@@ -1,4 +1,4 @@
-"""MMLU: examination questions of 57 subjects."""
+"""MMLU: examination questions from 57 subjects."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -23,7 +23,7 @@ LABELS = ("A", "B", "C", "D")
     suites=("paper", "reasoning"),
 )
 def mmlu(row: Row) -> Example:
-    """Four choices; training rows are of other examinations and have no subject (`details["subject"]` is empty)."""
+    """Choose one of four answers; training rows come from other examinations and have no subject."""
     choices = dict(zip(LABELS, map(str.strip, row["choices"]), strict=True))
     return Example(
         {"question": row["question"].strip()} | choices,

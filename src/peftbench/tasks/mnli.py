@@ -1,4 +1,4 @@
-"""MNLI: whether a sentence follows from another, contradicts it, or neither."""
+"""MNLI: whether a sentence follows from another, contradicts it, or does neither."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def _facts(matched: bool = True) -> TaskFacts:
     suites=("paper", "glue"),
     specialise=_facts,
 )
-def mnli(row: Row, *, matched: bool = True) -> Example:  # noqa: ARG001 - says which split is the test
-    """Textual entailment; the test is the validation split of the genres trained on or, not `matched`, of others."""
+def mnli(row: Row, *, matched: bool = True) -> Example:  # noqa: ARG001 - selects the test split
+    """Classify entailment; the test is the validation split of the training genres, or of others if not `matched`."""
     fields = {name: row[name].strip() for name in ("premise", "hypothesis")}
     return Example(fields, label(LABELS, row["label"]), group=fields["premise"])

@@ -1,4 +1,4 @@
-"""MRPC: whether two sentences from the news say the same."""
+"""MRPC: whether two news sentences have the same meaning."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,6 +24,6 @@ LABELS = ("not_equivalent", "equivalent")
     suites=("paper", "glue"),
 )
 def mrpc(row: Row) -> Example:
-    """Paraphrase; the public validation split is the test."""
+    """Detect paraphrases; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2")}
     return Example(fields, label(LABELS, row["label"]))

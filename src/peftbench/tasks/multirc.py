@@ -1,4 +1,4 @@
-"""MultiRC: whether an answer to a question about a paragraph is right; a question may have several right answers."""
+"""MultiRC: whether an answer to a question about a paragraph is correct; several answers may be correct."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,7 +24,7 @@ LABELS = ("false", "true")
     suites=("paper", "superglue"),
 )
 def multirc(row: Row) -> Example:
-    """One candidate answer; `details["group"]` is its question. Questions about one paragraph stay together.
+    """Judge one candidate answer; `details["group"]` is its question. Questions on a paragraph stay together.
 
     The public validation split is the test.
     """

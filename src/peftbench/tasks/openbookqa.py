@@ -1,4 +1,4 @@
-"""OpenBookQA: elementary science, from a known fact to a new case."""
+"""OpenBookQA: elementary science questions that apply a known fact to a new case."""
 
 from peftbench.tasks import Example, Row, Source, task
 
@@ -17,6 +17,6 @@ LABELS = ("A", "B", "C", "D")
     suites=("paper", "reasoning"),
 )
 def openbookqa(row: Row) -> Example:
-    """Four choices, without the book."""
+    """Choose one of four answers, without the book of facts."""
     choices = dict(zip(row["choices"]["label"], map(str.strip, row["choices"]["text"]), strict=True))
     return Example({"question": row["question_stem"].strip()} | choices, row["answerKey"])

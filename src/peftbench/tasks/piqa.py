@@ -6,7 +6,7 @@ LABELS = ("solution1", "solution2")
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("ybisk/piqa", test="validation", revision="refs/convert/parquet", sizes=(16113, 1838)),
     kind="multiple-choice",
     instruction="Which solution reaches the goal?",
@@ -18,6 +18,6 @@ LABELS = ("solution1", "solution2")
     suites=("paper", "reasoning"),
 )
 def piqa(row: Row) -> Example:
-    """Physical common sense; the public validation split is the test."""
+    """Choose by physical common sense; the public validation split is the test."""
     fields = {"goal": row["goal"].strip(), "solution1": row["sol1"].strip(), "solution2": row["sol2"].strip()}
     return Example(fields, label(LABELS, row["label"]), group=fields["goal"])

@@ -1,4 +1,4 @@
-"""QNLI: whether a sentence has the answer to a question."""
+"""QNLI: whether a sentence contains the answer to a question."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,6 +24,6 @@ LABELS = ("entailment", "not_entailment")
     suites=("paper", "glue"),
 )
 def qnli(row: Row) -> Example:
-    """Questions of SQuAD and sentences of their paragraphs; the public validation split is the test."""
+    """Match a SQuAD question with a sentence of its paragraph; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("question", "sentence")}
     return Example(fields, label(LABELS, row["label"]), group=fields["sentence"])

@@ -1,4 +1,4 @@
-"""QQP: whether two questions of a forum ask the same."""
+"""QQP: whether two forum questions have the same meaning."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,6 +24,6 @@ LABELS = ("not_duplicate", "duplicate")
     suites=("paper", "glue"),
 )
 def qqp(row: Row) -> Example:
-    """Duplicate questions; the public validation split is the test."""
+    """Detect duplicate questions; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("question1", "question2")}
     return Example(fields, label(LABELS, row["label"]))

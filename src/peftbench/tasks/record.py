@@ -1,4 +1,4 @@
-"""ReCoRD: which entity of a news article is left out of a statement about it."""
+"""ReCoRD: which entity of a news article is missing in a statement about it."""
 
 from peftbench.tasks import Example, Row, Source, task
 
@@ -21,10 +21,9 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("paper", "superglue"),
 )
 def record(row: Row) -> Example:
-    """One example a query: its first answer is learned, all are right; the public validation split is the test.
+    """Name the missing entity; the target is the first correct answer. The public validation split is the test.
 
-    The passage ends in points that sum it up, each after a mark, `@highlight`, which becomes a full stop where the
-    text before it has no end.
+    The passage ends with summary points marked by `@highlight`, which becomes a full stop after an unfinished sentence.
     """
     parts = [part.strip() for part in row["passage"].split("@highlight")]
     passage = " ".join(part if part.endswith((".", "!", "?", '"', "'", ":")) else f"{part}." for part in parts if part)

@@ -1,4 +1,4 @@
-"""RTE: whether one sentence follows from another text."""
+"""RTE: whether a sentence follows from a text."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,6 +24,6 @@ LABELS = ("entailment", "not_entailment")
     suites=("paper", "glue", "superglue"),
 )
 def rte(row: Row) -> Example:
-    """Textual entailment; the public validation split is the test."""
+    """Classify textual entailment; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2")}
     return Example(fields, label(LABELS, row["label"]), group=fields["sentence1"])

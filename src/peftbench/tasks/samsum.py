@@ -1,10 +1,10 @@
-"""SAMSum: chats of two or more people put into a summary."""
+"""SAMSum: summaries of chats between two or more people."""
 
 from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("Samsung/samsum", revision="refs/convert/parquet", sizes=(14732, 819)),
     kind="summarization",
     instruction="Write a short summary of the dialogue, in the third person.",
@@ -15,6 +15,6 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("pu2023", "generation"),
 )
 def samsum(row: Row) -> Example:
-    """A line of dialogue a line of text, whatever the line ends of the source."""
+    """Summarise a dialogue; all line endings become line feeds."""
     dialogue = "\n".join(row["dialogue"].strip().splitlines())
     return Example({"dialogue": dialogue}, row["summary"].strip())

@@ -1,4 +1,4 @@
-"""Social IQa: what people feel, want and do next."""
+"""Social IQa: questions about what people feel, want and do next."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -6,7 +6,7 @@ LABELS = ("A", "B", "C")
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("allenai/social_i_qa", test="validation", revision="refs/convert/parquet", sizes=(33410, 1954)),
     kind="multiple-choice",
     instruction="Which answer to the question about the context is the likeliest?",
@@ -18,7 +18,7 @@ LABELS = ("A", "B", "C")
     suites=("paper", "reasoning"),
 )
 def siqa(row: Row) -> Example:
-    """Social common sense; the source counts the answers from 1. The public validation split is the test."""
+    """Choose by social common sense; labels count from 1 in the source. The public validation split is the test."""
     fields = {name: row[name].strip() for name in ("context", "question")}
     answers = {name: row[f"answer{name}"].strip() for name in LABELS}
     return Example(fields | answers, label(LABELS, row["label"], first=1), group=fields["context"])

@@ -1,4 +1,4 @@
-"""SST-2: the sentiment of sentences from film reviews."""
+"""SST-2: sentiment of sentences from film reviews."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,5 +24,5 @@ LABELS = ("negative", "positive")
     suites=("paper", "glue"),
 )
 def sst2(row: Row) -> Example:
-    """Binary sentiment; the public validation split is the test."""
+    """Classify binary sentiment; the public validation split is the test."""
     return Example({"sentence": row["sentence"].strip()}, label(LABELS, row["label"]))

@@ -1,4 +1,4 @@
-"""STS-B: how alike two sentences are in meaning."""
+"""STS-B: semantic similarity of two sentences."""
 
 from peftbench.tasks import Example, Row, Source, task
 
@@ -22,7 +22,7 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("paper", "glue"),
 )
 def stsb(row: Row) -> Example:
-    """Likeness from 0 to 5: one decimal is learned, the mean of the annotators is what answers are scored against.
+    """Rate similarity from 0 to 5: the target has one decimal, the reference is the unrounded mean of the annotators.
 
     The public validation split is the test. Raises `ValueError` for a hidden score (-1).
     """
@@ -30,5 +30,5 @@ def stsb(row: Row) -> Example:
     if not 0 <= score <= 5:
         raise ValueError(f"score {score} is not between 0 and 5")
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2")}
-    # Kept as 32-bit floats, whose further digits are noise.
+    # The source has 32-bit floats, whose further digits are noise.
     return Example(fields, f"{score:.1f}", references=(f"{score:.3f}",))

@@ -1,4 +1,4 @@
-"""SVAMP: short word problems with one or two steps of arithmetic, varied so that key words mislead."""
+"""SVAMP: word problems with one or two arithmetic steps, varied so that key words mislead."""
 
 import re
 
@@ -16,7 +16,7 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("paper", "math"),
 )
 def svamp(row: Row) -> Example:
-    """The equation and its value are learned; `details["gold"]` is the value that is right."""
+    """Write the equation and its value; `details["gold"]` is the correct value."""
     equation = re.sub(r"\.0\b", "", row["Equation"]).strip()
     return Example(
         {"problem": row["question_concat"].strip()},

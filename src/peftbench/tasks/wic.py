@@ -1,4 +1,4 @@
-"""WiC: whether a word has one meaning in two sentences."""
+"""WiC: whether a word has the same meaning in two sentences."""
 
 from peftbench.tasks import Example, Row, Source, label, task
 
@@ -24,7 +24,7 @@ LABELS = ("false", "true")
     suites=("paper", "superglue"),
 )
 def wic(row: Row) -> Example:
-    """Words in context; the public validation split is the test."""
+    """Compare the meanings of a word; the public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence1", "sentence2", "word")}
-    # Sentences come again, in rows about the same word alone.
+    # Sentences repeat only in rows about the same word.
     return Example(fields, label(LABELS, row["label"]), group=fields["word"])

@@ -23,8 +23,8 @@ LABELS = ("option1", "option2")
     suites=("paper", "reasoning"),
 )
 def winogrande(row: Row) -> Example:
-    """Pronouns in disguise; the source counts the options from 1. The public validation split is the test."""
+    """Choose the noun for a gap; labels count from 1 in the source. The public validation split is the test."""
     fields = {name: row[name].strip() for name in ("sentence", *LABELS)}
-    # The two of a pair have the same options, begin alike and differ in a word.
+    # The two rows of a pair have the same options and first words, and differ in one word.
     pair = (*sorted(fields[name].casefold() for name in LABELS), *fields["sentence"].split()[:2])
     return Example(fields, label(LABELS, row["answer"], first=1), group=" ".join(pair))

@@ -1,4 +1,4 @@
-"""WSC: whether a pronoun stands for a noun of the same text."""
+"""WSC: whether a pronoun refers to a given noun of the same text."""
 
 import re
 
@@ -26,21 +26,21 @@ LABELS = ("false", "true")
     suites=("paper", "superglue"),
 )
 def wsc(row: Row) -> Example:
-    """The text with noun (span1) and pronoun (span2) marked; the public validation split is the test."""
+    """Resolve a marked pronoun (span2) to a marked noun (span1); the public validation split is the test."""
     text = row["text"]
     noun, pronoun = (_span(text, row[f"{name}_index"], row[f"{name}_text"]) for name in ("span1", "span2"))
     marks = [(place, "#") for place in pronoun] + [(place, "*") for place in noun]
-    # From the end, so that places stay right; the noun's mark comes outside where both begin in one place.
+    # From the end, so that offsets stay valid; the noun's mark is the outer one if both start at one offset.
     for place, mark in sorted(marks, key=lambda each: -each[0]):
         text = text[:place] + mark + text[place:]
-    # The two texts of a pair begin alike and differ in a word; several rows ask about one text.
+    # The two texts of a pair have the same first words; several rows have the same text.
     return Example({"text": text.strip()}, label(LABELS, row["label"]), group=" ".join(row["text"].split()[:4]))
 
 
 def _span(text: str, index: int, words: str) -> tuple[int, int]:
-    """Start and end of `words` in the text, where they come nearest to its word number `index`.
+    """Return start and end of the occurrence of `words` nearest to word number `index`.
 
-    Some words of the source carry a quotation mark or a comma, and an index or two are wrong by one.
+    Some words of the source include a quotation mark or a comma, and some indices are off by one.
     """
     start = [word.start() for word in re.finditer(r"\S+", text)][index]
     found = [found.span() for found in re.finditer(rf"(?<!\w){re.escape(words.strip())}(?!\w)", text)]

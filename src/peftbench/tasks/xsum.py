@@ -1,10 +1,10 @@
-"""XSum: what an article of the BBC is about, in one sentence."""
+"""XSum: one-sentence summaries of BBC articles."""
 
 from peftbench.tasks import Example, Row, Source, task
 
 
 @task(
-    # `main` is a loading script, which `datasets` no longer runs; this branch is the Hub's own conversion of it.
+    # `datasets` cannot run the loading script in `main`; this branch is the Hub's Parquet conversion.
     source=Source("EdinburghNLP/xsum", revision="refs/convert/parquet", sizes=(204045, 11334)),
     kind="summarization",
     instruction="Say in one sentence what the article is about.",
@@ -15,5 +15,5 @@ from peftbench.tasks import Example, Row, Source, task
     suites=("generation",),
 )
 def xsum(row: Row) -> Example:
-    """The article without its first sentence, which is the summary."""
+    """Summarise an article without its first sentence, which is the summary."""
     return Example({"document": row["document"].strip()}, row["summary"].strip())
