@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import peftbench
+from peftbench.results.store import Store
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -73,6 +74,32 @@ def test_the_first_example_and_what_it_leaves(tmp_path: Path) -> None:
     assert peftbench.plan(grid | more, tmp_path / "store", methods=["none", "bitfit"])["missing"] == 2
     with pytest.raises(peftbench.UserError, match="unknown launcher 'slurm': known: local"):
         peftbench.run(grid | more, tmp_path / "store", launcher="slurm")
+
+
+def test_a_plan_with_costs(tmp_path: Path) -> None:
+    grid = {"methods": ["none", "bitfit"], "tasks": ["pocket_topic"], "sizes": [16], "seeds": [0, 1]}
+    plan = peftbench.plan(grid, tmp_path / "store", costs=True, workers=1)
+    assert plan.done_ids == set()
+    assert plan.forecast is not None
+    assert [(cell.method, cell.seeds) for cell in plan.forecast.cells] == [("none", 2), ("bitfit", 2)]
+    assert [(each.methods, each.seeds) for each in plan.resolutions] == [(2, 2)]
+    assert peftbench.plan(grid, tmp_path / "store").forecast is None
+
+
+def test_advice_from_published_figures_in_place_of_runs_warns(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="has no scores; using published figures instead"):
+        (answer,) = peftbench.advise("pocket", task="sst2", store=tmp_path, top=1)
+    assert answer.advice.published
+
+
+def test_damaged_results_warn(tmp_path: Path) -> None:
+    grid = {"methods": ["none"], "tasks": ["pocket_topic"], "sizes": [16]}
+    (spec,) = peftbench.plan(grid, tmp_path)["specs"]
+    path = Store(tmp_path).folder(spec) / "result.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.warns(UserWarning, match=f"{path}: .* Its content counts as missing"):
+        assert peftbench.plan(grid, tmp_path)["missing"] == 1
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_plugin_that_changed_is_run_again_and_the_baseline_is_not(tmp_path: Pa
         (["lora", "--size", "some"], "--size some is not valid: give a number of training rows, or all"),
         (["lora", "--train", "epochs"], "--train epochs: give KEY=VALUE"),
         (["lora", "--train", "epochs=3"], "unknown key of [train] 'epochs'"),
-        (["lora", "--margin", "0"], "--margin 0"),
+        (["lora", "--margin", "0"], "margin 0: give a number of points above 0"),
         (["lora", "--adapter-dir", "x"], "No such option"),
     ],
 )

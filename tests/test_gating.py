@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -177,7 +178,7 @@ def outcomes() -> dict[str, GateVerdict]:
     ],
 )
 def test_junit_has_a_case_for_each_task_and_one_for_all(name: str, cases: dict[str, str | None]) -> None:
-    root = ET.fromstring(junit(outcomes()[name], NAMES, ABOUT))
+    root = ET.fromstring(junit(replace(outcomes()[name], names=NAMES, conditions=ABOUT)))
     assert root.tag == "testsuites"
     (suite,) = root
     found = {}
@@ -198,7 +199,7 @@ def test_junit_has_a_case_for_each_task_and_one_for_all(name: str, cases: dict[s
 @pytest.mark.parametrize("name", ["no worse", "worse", "failed", "gap", "cannot tell"])
 def test_a_summary_says_the_verdict_and_stays_a_table(name: str) -> None:
     found = outcomes()[name]
-    text = section_markdown(gate_section(found, NAMES, ABOUT))
+    text = section_markdown(gate_section(replace(found, names=NAMES, conditions=ABOUT)))
     assert text.startswith(f"\n## Gate: {found.outcome}\n")
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in table} == {8}

@@ -62,7 +62,7 @@ def test_a_command_reads_the_store_once(command: str, store: Path, counts: Count
 
 
 def test_a_run_with_nothing_to_do_looks_three_times(counts: Counter[str], tmp_path: Path) -> None:
-    """For the warnings, before the runs, and after them, when another launcher may have written more."""
+    """Before the runs, for the table, and after them, when another launcher may have written more."""
     grid = tmp_path / "grid.toml"
     grid.write_text('methods = ["none", "lora"]\ntasks = ["sst2"]\nsizes = [100]\nseeds = [0, 1, 2]\n')
     made_store.store(tmp_path / "store", *map(made_store.of, expand(str(grid))))

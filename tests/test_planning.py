@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import SHARED
-from peftbench.cli.plan import _left, warn
+from peftbench.cli.plan import _left
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec, Training
 from peftbench.engine.base_model import Base
@@ -24,6 +24,8 @@ from peftbench.engine.precision import Precision
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer, longest_rows
 from peftbench.grid.expand import expand
+from peftbench.launch import Options
+from peftbench.launch.grid_run import prepare
 from peftbench.methods import METHODS
 from peftbench.models import find
 from peftbench.profiling import is_large
@@ -33,9 +35,11 @@ from peftbench.profiling.devices import Device, find_device, known_devices
 from peftbench.profiling.dry_run import Counts, Rehearsal
 from peftbench.profiling.forecast import CellForecast, Forecast, forecast, longest
 from peftbench.profiling.row_lengths import measured_lengths, row_lengths
+from peftbench.results.store import Store
 from peftbench.single_run import adapt
 from peftbench.tasks import TASKS
 from peftbench.tasks._splits import RowLimits, split
+from peftbench.tuning import Search
 from test_cli import call
 
 MIRROR = SHARED / "data"
@@ -337,17 +341,17 @@ def test_the_verb(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_says_what_will_not_fit_before_its_first_run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_grid_says_what_will_not_fit_before_its_first_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Small models are not asked; a large one is, before a worker is started."""
+
+    def warned(specs: list[RunSpec]) -> list[str]:
+        return list(prepare(Search(specs), Store(tmp_path), Options(workers=2)).warnings(lambda _done, _total: None))
+
     large = grid(models=["llama-3-8b"], methods=["full", "lora"], seeds=[0])
     assert not any(map(is_large, grid()))
     assert all(map(is_large, large))
     monkeypatch.setattr("peftbench.profiling.devices.here", lambda: replace(ROOM, name="small", memory_bytes=10**10))
-    warn(large, None, 2)
-    said = capsys.readouterr().err
-    assert said.count("warning: does not fit: ") == 2
-    assert "there are 5.0 GB for a run" in said
-    warn(grid(), None, 2)
-    assert capsys.readouterr().err == ""
+    said = warned(large)
+    assert [line.startswith("does not fit: ") for line in said] == [True, True]
+    assert all("there are 5.0 GB for a run" in line for line in said)
+    assert warned(grid()) == []

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from peftbench.methods import Adapted as Adapted
     from peftbench.methods import method as method
     from peftbench.metrics import metric as metric
+    from peftbench.profiling.detectable_difference import Resolution
+    from peftbench.profiling.forecast import Forecast
     from peftbench.profiling.parameters_and_flops import CostEstimate
     from peftbench.report.loaded_results import Results as Results
     from peftbench.results.run_diff import RunDiff
@@ -82,7 +84,15 @@ def __dir__() -> list[str]:
 
 
 class Plan(dict[str, Any]):
-    """Counts of the cells of a grid: `cells` (all), `done`, `failed` (part of `done`), `missing`; and their `specs`."""
+    """Counts of the cells of a grid: `cells` (all), `done`, `failed` (part of `done`), `missing`; and their `specs`.
+
+    `done_ids`: ids of the done cells. With costs, `forecast` has the costs of each cell and of the whole grid, and
+    `resolutions` the differences that the grid can detect.
+    """
+
+    done_ids: frozenset[str] = frozenset()
+    forecast: "Forecast | None" = None
+    resolutions: "Sequence[Resolution]" = ()
 
 
 def run(
@@ -133,16 +143,24 @@ def run(
     Raises:
         UserError: invalid input; its subclass `peftbench.launch.StoppedError` if faults of the machine prevented some
             runs.
+
+    Warns of damaged files, of metrics that are not available on this machine, and of runs that will not fit in memory.
     """
     from peftbench.launch import launcher as launcher_named
     from peftbench.launch.grid_run import prepare
 
     launcher_named(launcher)
-    options = _with(_options(data, plugins, workers, timeout), keep_adapters=keep_adapters, threads=threads)
+    options = _options(data, plugins, workers, timeout, keep_adapters=keep_adapters, threads=threads)
     place = _store(store)
     asked = _search(grid, models, methods, limit, size)
     prepared = prepare(asked, place, options, retry_failed)
-    with _watching(progress, watch, prepared.left) as watching:
+    _warn_damaged(place.damaged)
+    with _forecasting(progress) as told:
+        for line in prepared.warnings(told):
+            warnings.warn(line, stacklevel=2)
+    name = grid if isinstance(grid, str | Path) else "this grid"
+    opening = f"{prepared.total} runs in {name}, {prepared.done} done before, in {place.root}"
+    with _watching(progress, watch, prepared.left, opening) as watching:
         prepared.launch(launcher, watching)
     return place.table(spec.id for spec in asked.asked())
 
@@ -156,23 +174,44 @@ def plan(
     plugins: Sequence[str | Path] = (),
     limit: int | None = None,
     size: str | None = None,
+    costs: bool = False,
+    device: str = "here",
+    data: str | Path | None = None,
+    workers: int = 0,
+    progress: bool | None = None,
 ) -> Plan:
-    """Return the cells of a grid and how many of them have a result. Arguments and errors are those of `run`.
+    """Return the cells of a grid and how many of them have a result. Nothing is run or downloaded.
 
-    Trials that a search has not chosen yet are listed in `specs` with the middle of each range.
+    With `costs`, also forecast the costs of the cells on a `device`: "here", or the name of a GPU. Trials that a search
+    has not chosen yet are listed in `specs` with the middle of each range, which is also what is forecast. The other
+    arguments and the errors are those of `run`.
     """
     _plug(plugins)
     place = _store(store, snapshot=True)
     found = place.entries()
-    specs: list[RunSpec] = _search(grid, models, methods, limit, size, results=place.run_results()).whole()
+    _warn_damaged(place.damaged)
+    search = _search(grid, models, methods, limit, size, results=place.run_results())
+    specs: list[RunSpec] = search.whole()
     done = [found[spec.id] for spec in specs if spec.id in found]
-    return Plan(
+    planned = Plan(
         cells=len(specs),
         done=len(done),
         failed=sum(entry.status != "ok" for entry in done),
         missing=len(specs) - len(done),
         specs=specs,
     )
+    planned.done_ids = frozenset(entry.id for entry in done)
+    if costs:
+        from peftbench.launch.capacity import forecast_runs
+        from peftbench.profiling.detectable_difference import resolutions
+        from peftbench.stats.power import SPREAD
+        from peftbench.studies._seed_spread import seed_spread
+
+        with _forecasting(progress) as told:
+            planned.forecast = forecast_runs(search.stand_ins(), device, _folder(data), workers, told)
+        spread = seed_spread(place.table(planned.done_ids)) if done else None
+        planned.resolutions = resolutions(planned.forecast.cells, spread or SPREAD, measured=spread is not None)
+    return planned
 
 
 def load_results(
@@ -215,8 +254,7 @@ def table(store: str | Path = "results", published: bool = False) -> "pd.DataFra
     from peftbench.results.published import kept_published, published_frame
 
     rows, damaged = kept_published(Path(store))
-    for path, why in damaged.items():
-        warnings.warn(f"{path} {why}", stacklevel=2)
+    _warn_damaged(damaged)
     others = published_frame(rows)
     return pd.DataFrame([*runs.to_dict("records"), *others.to_dict("records")], columns=list(others.columns))
 
@@ -292,6 +330,7 @@ def advise(
     published: bool = False,
     top: int = 10,
     plugins: Sequence[str | Path] = (),
+    progress: bool | None = None,
 ) -> "list[Answer]":
     """Recommend methods for a model, a task and limits, based on your runs and on published figures.
 
@@ -310,6 +349,7 @@ def advise(
         published: also use published figures; without runs, only these are used.
         top: number of methods whose costs are forecast at a time.
         plugins: Python files that define methods, tasks or metrics.
+        progress: show the progress of forecasts on standard error; by default where that is a terminal.
 
     Returns:
         One answer for each kind of evidence: `.advice` (with `.ranked`), `.entries` of grids, `.remarks`.
@@ -325,11 +365,18 @@ def advise(
     asked = inputs.asked(model, task, kind, file, rows)
     most = inputs.with_device(dict(limits or {}), device)
     question = Question(inputs.question_place(asked), most, answer.preferred(prefer), within)
-    folder = None if data is None else Path(data)
-    return [
-        answer.answer(asked, question, cells, place, published=theirs, device=device, data=folder, top=top)
-        for theirs, cells in answer.evidence(place, published).items()
-    ]
+    folder, evidence = _folder(data), answer.evidence(place, published)
+    _warn_damaged(evidence.damaged)
+    if evidence.fell_back:
+        warnings.warn(f"store {place.root} has no scores; using published figures instead", stacklevel=2)
+    answers = []
+    for theirs, cells in evidence.items():
+        with _forecasting(progress) as told:
+            found = answer.answer(
+                asked, question, cells, place, published=theirs, device=device, data=folder, top=top, progress=told
+            )
+            answers.append(found)
+    return answers
 
 
 def gate(
@@ -347,6 +394,7 @@ def gate(
     data: str | Path | None = None,
     plugins: Sequence[str | Path] = (),
     workers: int = 0,
+    threads: int = 1,
     timeout: float | str | None = None,
     again: bool = False,
     progress: bool | None = None,
@@ -367,6 +415,7 @@ def gate(
         data: local mirror of data sets.
         plugins: Python files that define methods, tasks or metrics.
         workers: number of worker processes; 0: chosen for this machine.
+        threads: CPU threads of each worker.
         timeout: maximum time of a run.
         again: run the candidate again even if the store has its runs.
         progress: show progress on standard error; by default where that is a terminal.
@@ -374,22 +423,22 @@ def gate(
     Returns:
         The verdict: `.outcome` is "no worse", "worse" or "cannot tell".
     """
+    from peftbench.gating.cells import GateDesign
     from peftbench.gating.comparison import adapter_entry, compare_with_baseline
     from peftbench.launch import launcher
 
-    options, place = _options(data, plugins, workers, timeout), _store(store)
+    options, place = _options(data, plugins, workers, timeout, threads=threads), _store(store)
     entry = adapter_entry(candidate, model) if isinstance(candidate, Path) else candidate
-    asked: dict[str, Any] = {"candidate": entry, "model": model, "size": size, "seeds": seeds}
-    asked |= {"train": dict(train or {}), "eval": dict(eval or {})}
-    asked |= {"baseline": baseline} if baseline is not None else {}
-    asked |= {"tasks": tuple(tasks)} if tasks else {}
-    asked |= {"margin": margin} if margin is not None else {}
+    given = {"baseline": baseline, "margin": margin, "train": train, "eval": eval, "tasks": tuple(tasks) or None}
+    stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    design = GateDesign(entry, model=model, size=size, seeds=seeds, **stated)  # type: ignore[arg-type]
 
-    def do(missing: "Sequence[RunSpec]", _total: int, how: "Options") -> None:
-        with _watching(progress, None, len(missing)) as watching:
+    def do(missing: "Sequence[RunSpec]", total: int, how: "Options") -> None:
+        opening = f"{total} runs in this gate, {total - len(missing)} done before, in {place.root}"
+        with _watching(progress, None, len(missing), opening) as watching:
             launcher("local")(missing, place, how, watching)
 
-    return compare_with_baseline(asked, place, options, do, again).verdict
+    return compare_with_baseline(design, place, options, do, again)
 
 
 def reproduce(
@@ -473,21 +522,22 @@ def _plug(plugins: Sequence[str | Path]) -> tuple[Path, ...]:
 
 
 def _options(
-    data: str | Path | None, plugins: Sequence[str | Path], workers: int, timeout: float | str | None
+    data: str | Path | None, plugins: Sequence[str | Path], workers: int, timeout: float | str | None, **more: Any
 ) -> "Options":
     from peftbench.launch import Options
 
-    files = _plug(plugins)
+    return Options(_folder(data), workers, plugins=_plug(plugins), timeout=_seconds(timeout), **more)
+
+
+def _folder(data: str | Path | None) -> Path | None:
     if data is not None and not Path(data).is_dir():
         raise UserError(f"data {data}: no such folder")
-    folder = None if data is None else Path(data).resolve()
-    return Options(data=folder, workers=workers, plugins=files, timeout=_seconds(timeout))
+    return None if data is None else Path(data).resolve()
 
 
-def _with(options: "Options", **more: Any) -> "Options":
-    from dataclasses import replace
-
-    return replace(options, **more)
+def _warn_damaged(files: Mapping[Path, str]) -> None:
+    for path, why in files.items():
+        warnings.warn(f"{path}: {why}. Its content counts as missing", stacklevel=3)
 
 
 def _seconds(timeout: float | str | None) -> float | None:
@@ -517,7 +567,21 @@ def _search(
 
 
 @contextmanager
-def _watching(progress: bool | None, watch: "Watch | None", total: int) -> "Iterator[Watch]":
+def _forecasting(progress: bool | None) -> "Iterator[Callable[[int, int], None]]":
+    """Yield a function that takes the numbers of completed forecasts and of all, and shows them if requested."""
+    if not (sys.stderr.isatty() if progress is None else progress):
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("forecasting costs", total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)
+
+
+@contextmanager
+def _watching(progress: bool | None, watch: "Watch | None", total: int, opening: str = "") -> "Iterator[Watch]":
     """Yield a function that passes events to the progress display, to `watch`, to both or to neither."""
     from contextlib import ExitStack
 
@@ -528,7 +592,8 @@ def _watching(progress: bool | None, watch: "Watch | None", total: int) -> "Iter
 
             from peftbench.launch.progress_display import ProgressDisplay
 
-            told.append(held.enter_context(ProgressDisplay(Console(stderr=True), total)))
+            console = Console(stderr=True, markup=False, emoji=False)
+            told.append(held.enter_context(ProgressDisplay(console, total, opening)))
 
         def tell(event: Any) -> None:
             for one in told:

@@ -1,8 +1,6 @@
 """The command `advise`: which method suits a model, a task and limits."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +8,7 @@ import typer
 
 from peftbench.cli import shell_completion
 from peftbench.cli.options import RESULTS, AsJson, DataDir, Plugins, StoreDir, plug, snapshot_of
-from peftbench.cli.output import console, print_json, say, warn_damaged
+from peftbench.cli.output import console, print_json, say, spoken_warnings, warn_damaged
 from peftbench.cli.plan import OnDevice
 from peftbench.core.number_parsing import quantity
 from peftbench.core.registry import UserError
@@ -73,21 +71,17 @@ def advise(
 
     The advice is based on your own runs, on published figures, or on both.
     """
-    plug(plugin)
+    from peftbench import advise as answers
+
     if not 0 <= within < math.inf:
         raise UserError(f"--within {within:g} is not valid: give a number of points, 0 or more")
-    place = snapshot_of(store)
-    from peftbench.advisor import answer, inputs
-    from peftbench.advisor.recommend import Question
-
     if evaluate:
-        _evaluate(_evidence(place, published), as_json)
+        plug(plugin)
+        _evaluate(_evidence(snapshot_of(store), published), as_json)
         return
     own = {"data": file, "fields": _names(fields), "target": target, "labels": _names(labels)} if file else None
     if own and not (fields and target):
         raise UserError(f"--file {file}: give its input columns with --fields and its target column with --target")
-    first = answer.preferred(prefer)
-    asked = inputs.asked(model, task, kind, own, rows)
     given = {
         "peak_memory_bytes": quantity("--memory", memory, "bytes"),
         "train_seconds": quantity("--time", time, "seconds"),
@@ -95,29 +89,29 @@ def advise(
         "adapter_bytes": quantity("--adapter-size", adapter_size, "bytes"),
         "trainable_parameters": quantity("--parameters", parameters, "count"),
     }
-    limits = {cost: most for cost, most in given.items() if most is not None}
-    question = Question(inputs.question_place(asked), inputs.with_device(limits, device), first, within)
-    found = []
-    for kind_of, cells in _evidence(place, published).items():
-        with _forecasts() as progress:
-            found.append(
-                answer.answer(
-                    asked,
-                    question,
-                    cells,
-                    place,
-                    published=kind_of,
-                    device=device,
-                    data=data,
-                    top=top,
-                    progress=progress,
-                )
-            )
-        if not as_json:
-            _print(found[-1])
+    with spoken_warnings():
+        found = answers(
+            model,
+            task=task,
+            kind=kind,
+            file=own,
+            rows=rows,
+            limits={cost: most for cost, most in given.items() if most is not None},
+            prefer=prefer,
+            within=within,
+            device=device,
+            store=store,
+            data=data,
+            published=published,
+            top=top,
+            plugins=plugin or (),
+            progress=True,
+        )
     if as_json:
-        told = [_plain(one) for one in found]
-        print_json({"device": device, "advice": told})
+        print_json({"device": device, "advice": [_plain(one) for one in found]})
+        return
+    for one in found:
+        _print(one)
 
 
 def _names(text: str | None) -> list[str]:
@@ -133,16 +127,6 @@ def _evidence(place: "Store", published: bool) -> "Evidence":
     if found.fell_back:
         say(f"store {place.root} has no scores; using published figures instead", stderr=True)
     return found
-
-
-@contextmanager
-def _forecasts() -> "Iterator[Callable[[int, int], None]]":
-    """Show a progress bar on standard error while costs are forecast."""
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as progress:
-        line = progress.add_task("forecasting costs", total=None)
-        yield lambda done, total: progress.update(line, completed=done, total=total)
 
 
 def _print(found: "Answer") -> None:

@@ -16,12 +16,10 @@ from peftbench.cli.options import (
     Threads,
     Timeout,
     Workers,
-    open_store,
     plug,
     size_of,
 )
 from peftbench.cli.run_with_progress import run_and_report
-from peftbench.core.number_parsing import seconds
 
 
 def evaluate(
@@ -63,10 +61,8 @@ def evaluate(
     Exit status as for `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has a result.
     """
     from peftbench.grid.evaluation_grid import adapters_grid
-    from peftbench.launch import Options
-    from peftbench.tuning import search
 
-    plugins = plug(plugin)
+    plug(plugin)
     grid = adapters_grid(
         adapter,
         model,
@@ -78,13 +74,15 @@ def evaluate(
         max_length=max_length,
         any_base=any_base,
     )
-    options = Options(data.resolve() if data else None, workers, threads, plugins=plugins, timeout=seconds(timeout))
     run_and_report(
-        search(grid, {}),
-        open_store(store),
-        options,
-        "evaluate",
+        grid,
+        store,
+        data=data,
+        plugins=plugin or (),
         launcher=launcher,
+        workers=workers,
+        threads=threads,
+        timeout=timeout,
         retry_failed=retry_failed,
         as_json=as_json,
     )

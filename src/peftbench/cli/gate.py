@@ -1,9 +1,8 @@
 """The command `gate`, for continuous integration."""
 
-import math
 import tomllib
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,19 +17,14 @@ from peftbench.cli.options import (
     Threads,
     Timeout,
     Workers,
-    open_store,
     pair,
-    plug,
     size_of,
 )
 from peftbench.cli.output import console, print_json, say
-from peftbench.cli.run_with_progress import live_progress
-from peftbench.core.number_parsing import seconds
+from peftbench.cli.run_with_progress import stopped_by_signal
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.core.spec import RunSpec
-    from peftbench.launch import Options
     from peftbench.studies.presentation_blocks import Section
 
 RESULTS = Path("results/gate")
@@ -81,36 +75,39 @@ def gate(
 
     Exit status 0: no worse; 1: worse; 2: no verdict, because the gate cannot tell or the command failed.
     """
-    from peftbench.gating.comparison import compare_with_baseline
-    from peftbench.launch import Options, launcher
+    from peftbench import gate as compare
+    from peftbench.gating.presentation import gate_section
+    from peftbench.gating.presentation import junit as junit_xml
 
-    if not 0 < margin < math.inf:
-        raise UserError(f"--margin {margin:g} is not valid: give a number of points above 0")
-    with _no_verdict():
-        options = Options(
-            data.resolve() if data else None, workers, threads, plugins=plug(plugin), timeout=seconds(timeout)
+    with _no_verdict(), stopped_by_signal():
+        if (candidate is None) == (adapter is None):
+            raise UserError("the candidate is not clear: give either a method or --adapter DIR")
+        verdict = compare(
+            adapter or parse_entry(str(candidate)),
+            parse_entry(baseline) if baseline else None,
+            model=parse_entry(model),
+            tasks=_tasks(tasks) if tasks else (),
+            size=size_of(size),
+            seeds=seeds,
+            margin=margin,
+            train=dict(pair(one, "--train") for one in train or ()),
+            eval=dict(pair(one, "--eval") for one in evaluation or ()),
+            store=store,
+            data=data,
+            plugins=plugin or (),
+            workers=workers,
+            threads=threads,
+            timeout=timeout,
+            again=again,
+            progress=True,
         )
-        asked = {"candidate": _candidate(candidate, adapter, model), "model": parse_entry(model), "size": size_of(size)}
-        asked |= {"seeds": seeds, "margin": margin}
-        asked |= {"train": dict(pair(one, "--train") for one in train or ())}
-        asked |= {"eval": dict(pair(one, "--eval") for one in evaluation or ())}
-        asked |= {"baseline": parse_entry(baseline)} if baseline else {}
-        asked |= {"tasks": _tasks(tasks)} if tasks else {}
-        place = open_store(store)
-
-        def do(missing: "Sequence[RunSpec]", total: int, how: "Options") -> None:
-            done = total - len(missing)
-            say(f"{total} runs in this gate, {done} done before, in {place.root}", stderr=True)
-            with live_progress(len(missing)) as watch:
-                launcher("local")(missing, place, how, watch)
-
-        found = compare_with_baseline(asked, place, options, do, again)
+        section = gate_section(verdict)
         if summary:
-            _add(summary, found.section)
+            _add(summary, section)
         if junit:
-            _write(junit, found.junit)
-        _print(found.section, as_json)
-    raise typer.Exit(found.verdict.exit_code)
+            _write(junit, junit_xml(verdict))
+        _print(section, as_json)
+    raise typer.Exit(verdict.exit_code)
 
 
 @contextmanager
@@ -138,15 +135,6 @@ def parse_entry(text: str) -> Any:
 def _tasks(text: str) -> tuple[Any, ...]:
     found = parse_entry(text)
     return (found,) if isinstance(found, dict) else tuple(name for name in text.split(",") if name)
-
-
-def _candidate(method: str | None, adapter: Path | None, model: str) -> Any:
-    """The candidate as a grid entry: a method, or the folder of an adapter made for this base model."""
-    from peftbench.gating.comparison import adapter_entry
-
-    if (method is None) == (adapter is None):
-        raise UserError("the candidate is not clear: give either a method or --adapter DIR")
-    return parse_entry(str(method)) if adapter is None else adapter_entry(adapter, parse_entry(model))
 
 
 def _print(section: "Section", as_json: bool) -> None:

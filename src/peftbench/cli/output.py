@@ -1,7 +1,9 @@
 """How commands print: tables and lines for people, JSON for programs, warnings on standard error."""
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,3 +48,12 @@ def warn_damaged(files: Mapping[Path, str]) -> None:
     """Print a warning for each damaged file."""
     for path, why in files.items():
         say(f"warning: {path}: {why}. Its content counts as missing", stderr=True)
+
+
+@contextmanager
+def spoken_warnings() -> Iterator[None]:
+    """Print Python's warnings as lines on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_args, **_more: say(f"warning: {message}", stderr=True)
+        yield

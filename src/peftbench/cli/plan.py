@@ -1,7 +1,6 @@
 """Commands that forecast the cost of runs: `plan`, and `calibrate`, which measures the speed of this machine."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,20 +18,13 @@ from peftbench.cli.options import (
     Size,
     StoreDir,
     Workers,
-    grid_search,
-    ids,
-    plug,
-    snapshot_of,
+    say_shadowed,
 )
-from peftbench.cli.output import console, print_json, print_rows, say, warn_damaged
+from peftbench.cli.output import print_json, print_rows, say, spoken_warnings
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from peftbench.core.spec import RunSpec
-    from peftbench.profiling.detectable_difference import Resolution
+    from peftbench import Plan
     from peftbench.profiling.forecast import Forecast
-    from peftbench.results.store import Store
 
 OnDevice = Annotated[
     str,
@@ -69,39 +61,46 @@ def plan(
 
     Also shows how much of it is done. Nothing is run or downloaded.
     """
-    plug(plugin)
-    place = snapshot_of(store)
-    search = grid_search(grid, place, models=model, limit=limit, size=size)
-    specs = search.whole()
-    missing = ids(specs) - search.results.keys()
-    warn_damaged(place.damaged)
-    ahead = _forecast(search.stand_ins(), data, device, workers) if costs else None
-    if html is not None and ahead is not None:
-        from peftbench.report.plan import forecast_page
+    from peftbench import plan as planned
+    from peftbench.report.plan import HEADINGS, forecast_lines, forecast_page, forecast_remarks, resolution_text
 
+    say_shadowed(grid, model or ())
+    with spoken_warnings():
+        found = planned(
+            grid,
+            store,
+            models=model or (),
+            plugins=plugin or (),
+            limit=limit,
+            size=size,
+            costs=costs,
+            device=device,
+            data=data,
+            workers=workers,
+            progress=True,
+        )
+    ahead, counts = found.forecast, {"runs": found["cells"], "done": found["done"], "missing": found["missing"]}
+    if html is not None and ahead is not None:
         html.write_text(forecast_page(ahead, Path(grid).stem), encoding="utf-8")
     if as_json:
-        counts = {"runs": len(specs), "done": len(specs) - len(missing), "missing": len(missing)}
         told: dict[str, Any] = {}
         if ahead is not None:
             told = {k: v for k, v in ahead.to_dict().items() if k != "cells"}
-            told["resolution"] = [asdict(each) for each in _resolutions(ahead, place, specs)]
-        print_json(counts | told | {"cells": _cells(specs, missing, ahead)})
+            told["resolution"] = [asdict(each) for each in found.resolutions]
+        print_json(counts | told | {"cells": _cells(found)})
         return
     if ahead is None:
-        held = [[c["model"], c["method"], c["task"], f"{c['done']}/{c['runs']}"] for c in _cells(specs, missing, None)]
-        print_rows(["model", "method", "task", "done"], held)
+        rows = [[c["model"], c["method"], c["task"], f"{c['done']}/{c['runs']}"] for c in _cells(found)]
+        print_rows(["model", "method", "task", "done"], rows)
     else:
-        from peftbench.report.plan import HEADINGS, forecast_lines, forecast_remarks, resolution_text
-
         print_rows(list(HEADINGS), list(forecast_lines(ahead)))
-        for remark in [*forecast_remarks(ahead), *map(resolution_text, _resolutions(ahead, place, specs))]:
+        for remark in [*forecast_remarks(ahead), *map(resolution_text, found.resolutions)]:
             say(remark)
-    if search.studies:
+    if any(spec.trial for spec in found["specs"]):
         say("searches are forecast at the middle of their ranges, as if no trial were stopped early")
-    left = _left(ahead, _cells(specs, missing, None)) if ahead and 0 < len(missing) < len(specs) else ""
-    say(f"{len(specs)} runs, {len(specs) - len(missing)} done, {len(missing)} to do{left}")
-    if html is not None:
+    left = _left(ahead, _cells(found)) if ahead and found["done"] and found["missing"] else ""
+    say("{runs} runs, {done} done, {missing} to do".format(**counts) + left)
+    if html is not None and ahead is not None:
         say(f"wrote {html}", stderr=True)
 
 
@@ -118,17 +117,6 @@ def _left(ahead: "Forecast", cells: list[dict[str, Any]]) -> str:
     ]
     left = sum(seconds * shares.get(cell, 1) for cell, seconds in costs)
     return f": {duration_text(whole * left / sum(seconds for _, seconds in costs))}"
-
-
-def _resolutions(ahead: "Forecast", place: "Store", specs: "list[RunSpec]") -> "list[Resolution]":
-    """The differences that the grid can detect, from the spread over seeds of its finished runs or an assumed one."""
-    from peftbench.profiling.detectable_difference import resolutions
-    from peftbench.stats.power import SPREAD
-    from peftbench.studies._seed_spread import seed_spread
-
-    table = place.table(ids(specs))
-    found = seed_spread(table) if len(table) else None
-    return resolutions(ahead.cells, SPREAD if found is None else found, measured=found is not None)
 
 
 def calibrate(as_json: AsJson = False) -> None:
@@ -149,54 +137,16 @@ def calibrate(as_json: AsJson = False) -> None:
     say(f"wrote {found['file']}")
 
 
-def warn(specs: "list[RunSpec]", data: Path | None, workers: int) -> None:
-    """Warn of metrics that are not available on this machine and, for large models, of runs that will not fit.
-
-    Runs that will be refused are listed too.
-    """
-    from peftbench.profiling import is_large
-    from peftbench.tasks._scoring import refusals
-
-    for line in refusals(spec.task for spec in specs):
-        say(f"warning: {line}", stderr=True)
-    if any(map(is_large, specs)):
-        from peftbench.report.plan import troubles
-
-        for line in troubles(_forecast(specs, data, "here", workers)):
-            say(f"warning: {line}", stderr=True)
-
-
-def _forecast(specs: "list[RunSpec]", data: Path | None, device: str, workers: int) -> "Forecast":
-    from rich.progress import Progress
-
-    from peftbench.core.machine_resources import usable_cpus
-    from peftbench.launch.capacity import default_workers
-    from peftbench.profiling.devices import HERE
-    from peftbench.profiling.devices import find_device as named
-    from peftbench.profiling.forecast import forecast
-
-    on, processes = named(device), min(usable_cpus(), 4)
-    count = workers or (default_workers(specs) if device == HERE else 1)
-    with Progress(console=console(stderr=True), transient=True) as progress:
-        line = progress.add_task("forecasting costs", total=None)
-        told = partial(_tell, progress, line)
-        return forecast(specs, on, data, count, told=told, processes=processes)
-
-
-def _tell(progress: "Progress", line: Any, done: int, total: int) -> None:
-    progress.update(line, completed=done, total=total)
-
-
-def _cells(specs: "list[RunSpec]", missing: set[str], ahead: "Forecast | None") -> list[dict[str, Any]]:
+def _cells(planned: "Plan") -> list[dict[str, Any]]:
     """One entry per cell: what it is, its runs, how many are done, and its costs if they were forecast."""
     cells: dict[tuple[str, ...], dict[str, Any]] = {}
-    for spec in specs:
+    for spec in planned["specs"]:
         key = (spec.model_name, str(spec.method), str(spec.task), str(spec.size))
         named = dict(zip(CELL, key, strict=True))
         cell = cells.setdefault(key, named | {"runs": 0, "done": 0})
         cell["runs"] += 1
-        cell["done"] += spec.id not in missing
-    for cost in ahead.cells if ahead else ():
+        cell["done"] += spec.id in planned.done_ids
+    for cost in planned.forecast.cells if planned.forecast else ():
         found = {k: v for k, v in asdict(cost).items() if k != "seeds"}
         cells[cost.model, cost.method, cost.task, cost.size] |= found
     return list(cells.values())

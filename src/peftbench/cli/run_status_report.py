@@ -26,15 +26,12 @@ from peftbench.cli.options import (
     grid_search,
     held_store,
     ids,
-    open_store,
     plug,
     say_shadowed,
     snapshot_of,
 )
 from peftbench.cli.output import print_json, print_rows, say, warn_damaged
-from peftbench.cli.plan import warn
 from peftbench.cli.run_with_progress import print_results, run_and_report, say_fruitless
-from peftbench.core.number_parsing import seconds
 from peftbench.core.registry import UserError
 from peftbench.core.spec import BAD
 
@@ -64,15 +61,22 @@ def run(
     A run counts as a result if its method diverges, takes too much memory, is refused on this model or is stopped
     early by a search. A run that failed or exceeded the time limit does not count.
     """
-    from peftbench.launch import Options
-
-    plugins = plug(plugin)
-    options = Options(data.resolve() if data else None, workers, threads, keep_adapters, plugins, seconds(timeout))
-    before = snapshot_of(store)
-    search = grid_search(grid, before, models=model, limit=limit, size=size)
-    warn(before.missing(search.stand_ins()), options.data, workers)
+    say_shadowed(grid, model or ())
     run_and_report(
-        search, open_store(store), options, grid, launcher=launcher, retry_failed=retry_failed, as_json=as_json
+        grid,
+        store,
+        models=model or (),
+        limit=limit,
+        size=size,
+        plugins=plugin or (),
+        data=data,
+        launcher=launcher,
+        workers=workers,
+        threads=threads,
+        timeout=timeout,
+        keep_adapters=keep_adapters,
+        retry_failed=retry_failed,
+        as_json=as_json,
     )
 
 

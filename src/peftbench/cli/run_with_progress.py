@@ -2,23 +2,21 @@
 
 import shlex
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from peftbench.cli.options import ids, snapshot_of
-from peftbench.cli.output import console, print_json, records, say, warn_damaged
+from peftbench.cli.output import console, print_json, records, say, spoken_warnings
 from peftbench.core.spec import BAD, FAULTY
 
 if TYPE_CHECKING:
-    from peftbench.launch import Options, Watch
     from peftbench.report.loaded_results import Results
     from peftbench.results.read_cache import IndexEntry
-    from peftbench.results.store import Store
     from peftbench.studies._pscp_weights import Weights
     from peftbench.tuning import Search
 
@@ -27,47 +25,46 @@ SHOWN = 3
 
 
 def run_and_report(
-    search: "Search",
-    place: "Store",
-    options: "Options",
-    what: str,
+    grid: Mapping[str, Any] | str,
+    store: Path,
     *,
-    launcher: str,
-    retry_failed: bool,
+    models: "Sequence[str]" = (),
+    limit: int | None = None,
+    size: str | None = None,
     as_json: bool,
+    **how: Any,
 ) -> None:
-    """Do the missing runs of `what`, with `retry_failed` also those that ended badly, and print the leaderboard.
+    """Do the missing runs of a grid, and print the leaderboard. `how`: the other arguments of `peftbench.run`.
 
     Exit status as `exit_status` says; 128 and the number of the signal after one (130: Ctrl-C).
     """
+    import peftbench
     from peftbench.launch import StoppedError
-    from peftbench.launch.grid_run import prepare
     from peftbench.report.loaded_results import Results
+    from peftbench.tuning import search as search_of
 
-    prepared = prepare(search, place, options, retry_failed)
-    warn_damaged(place.damaged)
-    say(f"{prepared.total} runs in {what}, {prepared.done} done before, in {place.root}", stderr=True)
     stopped = None
     try:
-        with live_progress(prepared.left) as watch:
-            prepared.launch(launcher, watch)
+        with spoken_warnings(), stopped_by_signal():
+            peftbench.run(grid, store, models=models, limit=limit, size=size, progress=True, **how)
     except StoppedError as error:
         stopped = error
-    after = snapshot_of(place.root)
+    after = snapshot_of(store)
     if stopped and not after.entries():
         raise stopped
+    search = search_of(grid, after.run_results(), models, limit, size)
     wanted = ids(search.asked())
     leaderboard(Results(after, wanted), as_json)
     say_fruitless(search)
     ended = [entry for id_, entry in after.entries().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]
     reasons = list(dict.fromkeys((result.status, str(result.error)) for result in bad))
-    for how, reason in reasons if len(reasons) <= SHOWN else ():
-        say(f"{'error' if how in FAULTY else how}: {reason}", stderr=True)
+    for how_ended, reason in reasons if len(reasons) <= SHOWN else ():
+        say(f"{'error' if how_ended in FAULTY else how_ended}: {reason}", stderr=True)
     if bad:
         counts = Counter(result.status for result in bad)
         say(
-            f"{', '.join(f'{count} {how}' for how, count in counts.items())}: `peftbench status` shows why, "
+            f"{', '.join(f'{count} {status}' for status, count in counts.items())}: `peftbench status` shows why, "
             "--retry-failed runs them again",
             stderr=True,
         )
@@ -84,23 +81,16 @@ def exit_status(asked: int, ended: "Sequence[IndexEntry]") -> int:
 
 
 @contextmanager
-def live_progress(total: int) -> "Iterator[Watch]":
-    """Show the progress of `total` runs on standard error, and at the end how many were done in what time.
-
-    Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-    """
+def stopped_by_signal() -> Iterator[None]:
+    """After a signal, say how to resume. Exit status 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     from peftbench.launch import signal_exit_status
-    from peftbench.launch.progress_display import ProgressDisplay
 
-    started = time.monotonic()
     try:
-        with ProgressDisplay(console(stderr=True), total) as live:
-            yield live
+        yield
     except KeyboardInterrupt as stop:
         again = shlex.join(["peftbench", *sys.argv[1:]])
         say(f"stopped; every finished run is kept. To resume, repeat the command: {again}", stderr=True)
         raise typer.Exit(signal_exit_status(stop)) from None
-    say(f"{live.done} runs in {time.monotonic() - started:.0f} s", stderr=True)
 
 
 def say_fruitless(search: "Search") -> None:

@@ -1,34 +1,22 @@
 """One comparison of the gate from end to end: run the missing runs and judge the candidate."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
 from peftbench.gating import cells
 from peftbench.gating.cells import GateDesign
 from peftbench.gating.decision import GateVerdict
-from peftbench.gating.presentation import gate_section, junit
 from peftbench.grid.entry_parsing import Entry
 from peftbench.launch import Options
 from peftbench.methods._saved_files import check_base, examine
 from peftbench.models import find
 from peftbench.results.store import Store
-from peftbench.studies.presentation_blocks import Section
 
 Do = Callable[[Sequence[RunSpec], int, Options], None]
 """Function that executes the missing runs; its second argument is the total number of runs."""
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """A verdict, as blocks for display (`section`) and as JUnit XML for continuous integration (`junit`)."""
-
-    verdict: GateVerdict
-    section: Section
-    junit: str
 
 
 def adapter_entry(folder: Path, model: Entry) -> Entry:
@@ -38,12 +26,12 @@ def adapter_entry(folder: Path, model: Entry) -> Entry:
 
 
 def compare_with_baseline(
-    asked: Mapping[str, Any], store: Store, options: Options, do: Do, again: bool = False
-) -> GateResult:
+    design: GateDesign, store: Store, options: Options, do: Do, again: bool = False
+) -> GateVerdict:
     """Execute the missing runs of a comparison and judge the candidate.
 
     Args:
-        asked: the fields of `GateDesign`.
+        design: what is compared.
         store: the store of results; results of another version of the code are replaced.
         options: how runs are executed.
         do: executes the missing runs.
@@ -52,7 +40,6 @@ def compare_with_baseline(
     Raises:
         UserError: the margin is not a positive number of points, there are fewer than two seeds, or a name is unknown.
     """
-    design = GateDesign(**asked)
     if not 0 < design.margin < float("inf"):
         raise UserError(f"margin {design.margin:g}: give a number of points above 0")
     if design.seeds < 2:
@@ -61,8 +48,7 @@ def compare_with_baseline(
     store.open()
     missing = cells.to_do(arms, store, again)
     do(missing, len(arms.runs()), replace(options, replace={spec.id: store.stamps(spec) for spec in missing}))
-    verdict = cells.verdict(arms, store)
     spec = arms.baseline.first
-    about = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
-    about |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
-    return GateResult(verdict, gate_section(verdict, arms.names, about), junit(verdict, arms.names, about))
+    conditions = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
+    conditions |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
+    return replace(cells.verdict(arms, store), names=arms.names, conditions=conditions)

@@ -6,8 +6,8 @@ its tasks are insensitive (ICH E10, assay sensitivity). A task therefore counts 
 more than the margin: a candidate that learns nothing is then worse by more than the margin.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from peftbench.core.jsonable import to_json
@@ -55,7 +55,8 @@ class GateVerdict:
     """The outcome, the reason in one sentence, and the results that it is based on.
 
     `difference`: mean over the tasks that count; `None` if none does. `failed`: cells that the candidate lacks and
-    the baseline has. `gaps`: cells that the baseline lacks.
+    the baseline has. `gaps`: cells that the baseline lacks. `names`: of candidate and baseline. `conditions`: of the
+    comparison, such as the model and the number of seeds.
     """
 
     outcome: GateOutcome
@@ -65,6 +66,8 @@ class GateVerdict:
     tasks: tuple[TaskVerdict, ...]
     failed: tuple[MissingCell, ...] = ()
     gaps: tuple[MissingCell, ...] = ()
+    names: tuple[str, str] = ("candidate", "baseline")
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:

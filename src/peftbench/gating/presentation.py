@@ -1,6 +1,5 @@
 """Presentation of a gate's verdict: as text and as JUnit XML."""
 
-from collections.abc import Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from peftbench.core.safe_text import visible
@@ -16,9 +15,8 @@ RULE = (
 )
 
 
-def gate_section(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> Section:
-    """Return the verdict as a section. `names` are those of candidate and baseline, `about` facts of the comparison."""
-    candidate, baseline = names
+def gate_section(verdict: GateVerdict) -> Section:
+    candidate, baseline = verdict.names
     lines: list[tuple[str, ...]] = [
         (
             task.task,
@@ -33,7 +31,7 @@ def gate_section(verdict: GateVerdict, names: tuple[str, str], about: Mapping[st
         lines.append(
             (f"mean of {sum(t.counts for t in verdict.tasks)}", *[""] * 4, difference_text(verdict.difference), "")
         )
-    facts = ", ".join(f"{key} {value}" for key, value in about.items())
+    facts = ", ".join(f"{key} {value}" for key, value in verdict.conditions.items())
     remarks = [f"candidate: {candidate}", f"baseline: {baseline}", facts]
     remarks.append(RULE.format(verdict.margin))
     remarks += [f"candidate: {cell}" for cell in verdict.failed] + [f"baseline: {cell}" for cell in verdict.gaps]
@@ -57,7 +55,7 @@ def _state(task: TaskVerdict) -> str:
     return "" if task.counts else "does not count"
 
 
-def junit(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, object]) -> str:
+def junit(verdict: GateVerdict) -> str:
     """Return JUnit XML with a test case per task and one for the overall verdict.
 
     A task fails if the candidate is worse on it or has no score, is an error if the baseline has none, and is skipped
@@ -65,9 +63,10 @@ def junit(verdict: GateVerdict, names: tuple[str, str], about: Mapping[str, obje
     """
     root = Element("testsuites")
     suite = SubElement(root, "testsuite", name="peftbench gate")
-    told = SubElement(suite, "properties")
-    for key, value in {"candidate": names[0], "baseline": names[1], **about, "margin": verdict.margin}.items():
-        SubElement(told, "property", name=key, value=str(value))
+    properties = SubElement(suite, "properties")
+    names = dict(zip(("candidate", "baseline"), verdict.names, strict=True))
+    for key, value in {**names, **verdict.conditions, "margin": verdict.margin}.items():
+        SubElement(properties, "property", name=key, value=str(value))
     for task in verdict.tasks:
         case = _case(suite, task.task)
         difference = difference_text(task.difference)

@@ -1,11 +1,12 @@
-"""How many workers a machine suits, and in which precision they compute: chosen before any of them starts."""
+"""What is decided before any worker starts: how many there are, their precision, and the forecast of their costs."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peftbench.core import device, machine_resources
 from peftbench.core.registry import UserError
@@ -16,6 +17,13 @@ from peftbench.launch.worker_process import python_path
 from peftbench.models import at, find
 from peftbench.models.hub_commit import cached_config
 from peftbench.models.saved_model_files import weight_bytes
+from peftbench.profiling.devices import HERE, find_device
+
+if TYPE_CHECKING:
+    from peftbench.profiling.forecast import Forecast
+
+FORECAST_PROCESSES = 4
+"""Maximum number of processes that forecast costs."""
 
 WORKER_BYTES = 1_500_000_000
 """Memory of a worker without its model: torch, transformers, rows, and a small run."""
@@ -39,6 +47,25 @@ def _weights(name: str) -> int:
         return weight_bytes(directory) if directory else 0
     except (OSError, UserError):
         return 0
+
+
+def forecast_runs(
+    specs: Sequence[RunSpec],
+    device: str,
+    data: Path | None,
+    workers: int,
+    told: Callable[[int, int], None] = lambda _done, _total: None,
+) -> "Forecast":
+    """Forecast the costs of runs on a device; with `workers` 0, by the default number of workers.
+
+    `told` is called with the numbers of completed forecasts and of all. Raises `UnknownNameError` for the device.
+    """
+    from peftbench.profiling.forecast import forecast
+
+    on = find_device(device)
+    count = workers or (default_workers(specs) if device == HERE else 1)
+    processes = min(machine_resources.usable_cpus(), FORECAST_PROCESSES)
+    return forecast(list(specs), on, data, count, told=told, processes=processes)
 
 
 def chosen_precisions(specs: Sequence[RunSpec], options: Options) -> dict[str, Precision]:

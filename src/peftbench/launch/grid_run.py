@@ -1,10 +1,15 @@
-"""The missing runs of a grid, for the command line and for Python."""
+"""The missing runs of a grid."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from peftbench.core.spec import BAD, RunSpec
 from peftbench.launch import Options, Watch, launcher
+from peftbench.launch.capacity import forecast_runs
+from peftbench.profiling import is_large
+from peftbench.report.plan import troubles
 from peftbench.results.store import Store
+from peftbench.tasks._scoring import refusals
 from peftbench.tuning import Search
 
 
@@ -22,6 +27,16 @@ class GridRun:
     missing: list[RunSpec]
     total: int
     done: int
+
+    def warnings(self, told: Callable[[int, int], None]) -> Iterator[str]:
+        """Yield a line for each metric that is not available here and, for large models, each run that will not fit.
+
+        Runs that will be refused are listed too. `told` is called with the progress of the forecasts.
+        """
+        planned = [spec for spec in self.search.stand_ins() if spec.id not in self.search.results]
+        yield from refusals(spec.task for spec in planned)
+        if any(map(is_large, planned)):
+            yield from troubles(forecast_runs(planned, "here", self.options.data, self.options.workers, told))
 
     @property
     def left(self) -> int:

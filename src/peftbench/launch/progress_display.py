@@ -1,5 +1,6 @@
 """Progress of a grid while it runs: a bar with the time left, and one line per worker."""
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,10 +27,14 @@ def run_title(event: Event) -> str:
 
 
 class ProgressDisplay:
-    """A watcher that draws progress on a terminal; without a terminal it prints one line per finished run."""
+    """A watcher that draws progress on a terminal; without a terminal it prints one line per finished run.
 
-    def __init__(self, console: Console, total: int) -> None:
+    With an `opening` it prints that line first and at the end how many runs were done in what time.
+    """
+
+    def __init__(self, console: Console, total: int, opening: str = "") -> None:
         self.console, self.done, self.total = console, 0, total
+        self.opening, self.started = opening, time.monotonic()
         self.counts: dict[str, int] = {}
         self.progress = Progress(
             TextColumn("{task.description}", style="bold"),
@@ -46,6 +51,8 @@ class ProgressDisplay:
         self.lines: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
+        if self.opening:
+            self._say(self.opening)
         self.progress.start()
         return self
 
@@ -55,6 +62,8 @@ class ProgressDisplay:
         for line in self.lines.values():
             self.progress.remove_task(line)
         self.progress.stop()
+        if self.opening and kind is None:
+            self._say(f"{self.done} runs in {time.monotonic() - self.started:.0f} s")
 
     def __call__(self, event: Event) -> None:
         if event.kind == "elsewhere":
@@ -82,7 +91,7 @@ class ProgressDisplay:
             self._done(event)
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self.console.print(visible(text), style=style, markup=False, soft_wrap=True)
+        self.console.print(visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _step(self, line: TaskID, event: Event) -> None:
         state = run_title(event)
