@@ -575,7 +575,8 @@ def _forecasting(progress: bool | None) -> "Iterator[Callable[[int, int], None]]
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task("forecasting costs", total=None)
         yield lambda done, total: bar.update(line, completed=done, total=total)
 

@@ -34,7 +34,7 @@ from peftbench.engine.tokenization import (
     encode_examples,
     unwritable,
 )
-from peftbench.engine.train import ReportProgress, Trained, Trainer
+from peftbench.engine.train import ReportProgress, Trained, Trainer, trained_in_float32
 from peftbench.methods import METHODS, Adapted, Method, given
 from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.methods._placement import check_placed, meant_by, names_of
@@ -277,17 +277,15 @@ def adapt(base: Base, method: Method, spec: RunSpec) -> Adapted:
     adapted: Adapted = method.function(base.model, **arguments)
     if not isinstance(adapted, Adapted):
         raise BrokenMethodError(f"method {spec.method.name} returned {type(adapted).__name__}, not an Adapted")
-    trained = [p for p in adapted.model.parameters() if p.requires_grad]
     try:
-        if method.facts.trains and not trained:
+        if method.facts.trains and not any(p.requires_grad for p in adapted.model.parameters()):
             raise UserError(f"method {spec.method} has nothing to train on this model")
         check_placed(adapted, names, allowed)
     except UserError:
         if adapted.remove is not None:
             adapted.remove()
         raise
-    for parameter in trained:
-        parameter.data = parameter.data.float()
+    trained_in_float32(adapted.model)
     if spec.train.gradient_checkpointing:
         adapted.network.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted

@@ -43,10 +43,10 @@ def run_and_report(
     from peftbench.report.loaded_results import Results
     from peftbench.tuning import search as search_of
 
-    stopped = None
+    stopped, runs = None, None
     try:
         with spoken_warnings(), stopped_by_signal():
-            peftbench.run(grid, store, models=models, limit=limit, size=size, progress=True, **how)
+            runs = peftbench.run(grid, store, models=models, limit=limit, size=size, progress=True, **how)
     except StoppedError as error:
         stopped = error
     after = snapshot_of(store)
@@ -54,7 +54,7 @@ def run_and_report(
         raise stopped
     search = search_of(grid, after.run_results(), models, limit, size)
     wanted = ids(search.asked())
-    leaderboard(Results(after, wanted), as_json)
+    leaderboard(Results(after, wanted, runs=runs), as_json)
     say_fruitless(search)
     ended = [entry for id_, entry in after.entries().items() if id_ in wanted]
     bad = [result for result in ended if result.status in BAD]

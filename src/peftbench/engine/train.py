@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from peftbench.core import device
@@ -55,6 +55,14 @@ class Best:
         self.waited += 1
         if loss < self.loss:
             self.step, self.loss, self.state, self.waited = step, loss, state(), 0
+
+
+def trained_in_float32(model: nn.Module) -> list[nn.Parameter]:
+    """Convert the trained parameters of a model to float32, in which they are updated, and return them."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    return trained
 
 
 class Trainer:

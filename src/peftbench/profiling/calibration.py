@@ -13,7 +13,7 @@ from peftbench.core.spec import Training
 from peftbench.engine.families import model_family
 from peftbench.engine.precision import computes_in_bf16
 from peftbench.engine.tokenization import Encoded
-from peftbench.engine.train import Trainer
+from peftbench.engine.train import Trainer, trained_in_float32
 from peftbench.methods import METHODS
 from peftbench.profiling.devices import remember_speed
 from peftbench.profiling.dry_run import BatchShape, Counts, fused, rehearse
@@ -80,9 +80,7 @@ def rehearsed(config: Any, method: str, arguments: dict[str, Any], rows: BatchSh
     """Return the counts of a training step."""
     low = computes_in_bf16(config, torch.get_num_threads())
     adapted = on_meta(fused(config), method, arguments, torch.bfloat16 if low else torch.float32)
-    for parameter in adapted.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    trained_in_float32(adapted.model)
     return rehearse(adapted, Training(), [rows], low)[0].counts
 
 
@@ -91,9 +89,7 @@ def timed(config: Any, method: str, arguments: dict[str, Any], rows: BatchShape)
     low = computes_in_bf16(config, torch.get_num_threads())
     network = model_family(config).auto.from_config(config, dtype=torch.bfloat16 if low else torch.float32)
     adapted = METHODS[method].function(network.to(device.current_device()).requires_grad_(False), **arguments)
-    for parameter in adapted.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    trained_in_float32(adapted.model)
     trainer = Trainer(adapted, Training(), 1e-5, "bf16" if low else "fp32", 0)
     optimizer, scheduler = trainer.optimizer(STEPS + 2)
     batch = [Encoded([1] * rows[0], [1] * rows[1])] * trainer.step_rows

@@ -29,6 +29,7 @@ from peftbench.engine.merging import is_possible
 from peftbench.engine.peak_memory import Memory
 from peftbench.engine.precision import computes_in_bf16
 from peftbench.engine.quantization import packed_bytes
+from peftbench.engine.train import trained_in_float32
 from peftbench.methods import METHODS, Adapted, given
 from peftbench.methods._compatibility import base_quantisation, check_possible
 from peftbench.models import at
@@ -145,11 +146,9 @@ def _profile(spec: RunSpec, config: Any, shapes: Sequence[BatchShape], bf16: boo
         config._attn_implementation = SHORT
     dtype = torch.bfloat16 if low else torch.float32
     adapted = on_meta(config, spec.method.name, given(spec.method), dtype)
-    trained = [p for p in adapted.model.parameters() if p.requires_grad]
+    trained = trained_in_float32(adapted.model)
     if method.facts.trains and not trained:
         raise UserError(f"method {spec.method} has nothing to train on this model")
-    for parameter in trained:
-        parameter.data = parameter.data.float()
     total = sum(p.numel() for p in adapted.model.parameters())
     forward = glance(adapted)
     # Packed weights cannot represent the merged weights.

@@ -58,6 +58,13 @@ def columns(board: Leaderboard) -> list[Column]:
     return [rank, mean, *(_task(task, metric) for task, metric in board.tasks.items()), *shown]
 
 
+def board_cells(board: Leaderboard) -> list[list[str]]:
+    """Return the headings, then the texts of each row: rank, method, and the other columns."""
+    rank, *others = columns(board)
+    heads = [rank.title, "Method", *(column.title for column in others)]
+    return [heads, *([rank.text(row), row.method, *(each.text(row) for each in others)] for row in board.rows)]
+
+
 def rank_text(row: LeaderboardRow) -> str:
     """Return the rank, with a mark if the method is not shown to differ from at least one other."""
     return ABSENT if row.rank is None else f"{row.rank}{UNTOLD if row.tied_with else ''}"

@@ -2,12 +2,12 @@
 
 import io
 import json
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.core.files import write_atomically
+from peftbench.core.jsonable import to_json
 from peftbench.core.provenance import slug
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunResult
@@ -43,7 +43,7 @@ def _peft(result: RunResult) -> bytes:
     from peftbench.results.published.peft_results import peft_result
 
     # JSON has no numbers for losses that are not finite.
-    return (json.dumps(_finite(peft_result(result)), indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(to_json(peft_result(result)), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _figures(place: Store, results: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -52,14 +52,6 @@ def _figures(place: Store, results: Collection[str]) -> Iterator[tuple[str, byte
     from peftbench.studies.study_input import run_data
 
     return figures.files(run_data(place.table(results), place.curves(results), weight_sets(())))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(held) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_finite(held) for held in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _model_index(result: RunResult) -> bytes | None:

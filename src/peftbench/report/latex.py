@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from peftbench.core.safe_text import visible
-from peftbench.report.columns import columns
+from peftbench.report.columns import board_cells
 from peftbench.report.tables import board_remarks
 from peftbench.studies import _run_conditions
 from peftbench.studies.leaderboard import Leaderboard
@@ -44,12 +44,10 @@ def latex(boards: Sequence[Leaderboard]) -> str:
 
 
 def _table(board: Leaderboard) -> str:
-    rank, *others = columns(board)
-    heads = [rank.title, "Method", *(column.title for column in others)]
-    rows = [[rank.text(row), row.method, *(column.text(row) for column in others)] for row in board.rows]
-    lines = [" & ".join(map(latex_escaped, row)) + r" \\" for row in (heads, *rows)]
+    cells = board_cells(board)
+    lines = [" & ".join(map(latex_escaped, row)) + r" \\" for row in cells]
     parts = [r"\begin{table}", r"\centering", rf"\caption{{{latex_escaped(board.title)}}}"]
-    parts += [rf"\begin{{tabular}}{{rl{'r' * len(others)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
+    parts += [rf"\begin{{tabular}}{{rl{'r' * (len(cells[0]) - 2)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
     parts += [r"\bottomrule", r"\end{tabular}", r"\par\footnotesize"]
     made = _run_conditions.conditions_table(board)
     told = [

@@ -23,9 +23,18 @@ class Results:
     Damaged results are left out; `damaged` lists their files with reasons.
     """
 
-    def __init__(self, store: Store, requested: Collection[str] | None = None, title: str = "") -> None:
-        """`store`: a snapshot. `requested`: ids of runs; default: all. `title`: of the report; default: the folder."""
-        self._store, self._requested = store, requested
+    def __init__(
+        self,
+        store: Store,
+        requested: Collection[str] | None = None,
+        title: str = "",
+        runs: "pd.DataFrame | None" = None,
+    ) -> None:
+        """`store`: a snapshot. `requested`: ids of runs; default: all. `title`: of the report; default: the folder.
+
+        `runs`: the table of these runs, if it was read before.
+        """
+        self._store, self._requested, self._runs = store, requested, runs
         self._title = title or store.root.resolve().name
         self._data: list[tuple[list[Weights], RunData]] = []
 
@@ -35,7 +44,7 @@ class Results:
     @cached_property
     def runs(self) -> "pd.DataFrame":
         """One row per run; `docs/results-table.md` describes the columns, with types and units."""
-        return self._store.table(self._requested)
+        return self._store.table(self._requested) if self._runs is None else self._runs
 
     @cached_property
     def curves(self) -> "pd.DataFrame":

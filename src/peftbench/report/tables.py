@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
-from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, columns
+from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, board_cells
 from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies._run_labels import method_labels
 from peftbench.studies._text_format import lacking_text, missing_cells_text, runs_text
@@ -123,9 +123,8 @@ def leaderboards_markdown(boards: Sequence[Leaderboard]) -> str:
 
 
 def _section(board: Leaderboard) -> str:
-    rank, *others = columns(board)
-    cells = [[rank.title, "Method", *(c.title for c in others)], ["---:", "---", *("---:" for _ in others)]]
-    cells += [[rank.text(row), row.method, *(c.text(row) for c in others)] for row in board.rows]
+    heads, *rows = board_cells(board)
+    cells = [heads, ["---:", "---", *("---:" for _ in heads[2:])], *rows]
     notes = [f"- {markdown_escaped(remark)}" for remark in board_remarks(board)]
     moved = [["PSCP", "Exponent", "Highest"], ["---"] * 3, *pscp_sensitivity.sensitivity_rows(board)]
     below = ["", pscp_sensitivity.ABOUT, "", *map(_line, moved)] if board.sensitivity else []

@@ -1,7 +1,8 @@
 """Leaderboards in the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from rich import table as rich_table
 from rich.cells import cell_len
@@ -10,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from peftbench.core.safe_text import visible
-from peftbench.report.columns import columns
+from peftbench.report.columns import board_cells
 from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks
 from peftbench.studies import _run_conditions, pscp_sensitivity
@@ -30,12 +31,12 @@ class View:
     board: Leaderboard
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        rank, *others = [_shown((c.title, *(c.text(row) for row in self.board.rows))) for c in columns(self.board)]
-        method = _shown(("Method", *(row.method for row in self.board.rows)))
+        rank, method, *others = map(_shown, zip(*board_cells(self.board), strict=True))
+        styles = ["bold" if row.rank == 1 else "dim" if row.rank is None else "" for row in self.board.rows]
         room = options.max_width - _width(rank) - _width(method)
         yield _line(self.board.title, "bold")
         for shown in _packed(others, room):
-            yield self._table([rank, method, *shown])
+            yield _rich_table([rank, method, *shown], range(1, 2), styles)
         for remark in [*board_remarks(self.board), *pscp_sensitivity.sensitivity_remarks(self.board)]:
             yield Padding(_line(remark), (0, 0, 0, 1))
         made = _run_conditions.conditions_table(self.board)
@@ -43,20 +44,17 @@ class View:
         yield from _sheet(made, options.max_width)
         yield Text()
 
-    def _table(self, shown: list[tuple[str, ...]]) -> rich_table.Table:
-        table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-        for number, (heading, *_) in enumerate(shown):
-            is_method = number == 1
-            # Only the method's name may wrap, since a wrapped number could be misread.
-            table.add_column(
-                Text(heading),
-                justify="left" if is_method else "right",
-                no_wrap=not is_method,
-                overflow="fold",
-            )
-        for row, line in zip(self.board.rows, zip(*(cells[1:] for cells in shown), strict=True), strict=True):
-            table.add_row(*map(Text, line), style="bold" if row.rank == 1 else "dim" if row.rank is None else "")
-        return table
+
+def _rich_table(columns: Sequence[tuple[str, ...]], names: range, styles: Iterable[str]) -> rich_table.Table:
+    """Return a table of columns, each with its heading first. `names` are the places of the columns of names."""
+    table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
+    for place, (heading, *_) in enumerate(columns):
+        # Only names may wrap, since a wrapped number could be misread.
+        is_name = place in names
+        table.add_column(Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold")
+    for line, style in zip(zip(*(cells[1:] for cells in columns), strict=True), styles, strict=False):
+        table.add_row(*map(Text, line), style=style)
+    return table
 
 
 def print_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -115,16 +113,7 @@ def _sheet(sheet: Table, width: int) -> Iterator[RenderableType]:
     columns = [_shown(cells) for cells in zip(sheet.headings, *sheet.lines, strict=True)]
     names, others = columns[: sheet.names], columns[sheet.names :]
     for shown in _packed(others, width - min(sum(map(_width, names)), width // 2)) if sheet.lines else ():
-        table = rich_table.Table(box=None, padding=(0, GAP, 0, 0), header_style="bold")
-        for number, (heading, *_) in enumerate([*names, *shown]):
-            is_name = number < sheet.names
-            # Only names may wrap, since a wrapped number could be misread.
-            table.add_column(
-                Text(heading), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold"
-            )
-        for line in zip(*(cells[1:] for cells in [*names, *shown]), strict=True):
-            table.add_row(*map(Text, line))
-        yield table
+        yield _rich_table([*names, *shown], range(sheet.names), repeat(""))
     if sheet.note:
         yield Padding(_line(sheet.note), (0, 0, 0, 1))
 

@@ -97,6 +97,13 @@ def lines_and_points(
     return [lines, choosable(drawn.mark_point(filled=True).encode(**place, **encoded.point, tooltip=shown))]
 
 
+def error_bars(drawn: "alt.Chart", low: str, encoded: MethodEncodings, **place: Any) -> "alt.Chart":
+    """Return bars from the field `low` to the second field of its axis in `place`, for rows with a known interval."""
+    known = drawn.transform_filter(f"isValid(datum.{low})")
+    bars: alt.Chart = known.mark_errorbar(ticks=True).encode(**place, **encoded.plain)
+    return bars
+
+
 def _chosen() -> "alt.Parameter":
     import altair as alt
 

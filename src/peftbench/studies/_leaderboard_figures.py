@@ -12,6 +12,7 @@ from peftbench.studies._figure_style import (
     Style,
     chart,
     choosable,
+    error_bars,
     interval_ends,
     lines_and_points,
     log_x,
@@ -58,12 +59,7 @@ def score_cost(board: "Leaderboard", looks: Mapping[str, Style]) -> Figure | Non
     shown = tooltip(
         Method="method:N", Parameters="parameters:Q|,.0f", Mean="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f"
     )
-    intervals = (
-        chart(points)
-        .transform_filter("isValid(datum.low)")
-        .mark_errorbar(ticks=True)
-        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
-    )
+    intervals = error_bars(chart(points), "low", encoded, x=x, y=of(y, "low"), y2="high:Q")
     dots = chart(points).mark_point(filled=True, size=70)
     dots = choosable(dots.encode(x=x, y=of(y, "mean"), tooltip=shown, **encoded.point))
     levels = [{**row, "said": f"{row['method']} (trains nothing)"} for row in rows if row["parameters"] == 0]

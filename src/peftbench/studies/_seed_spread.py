@@ -1,10 +1,10 @@
 """Spread of scores over seeds, pooled over all runs."""
 
-import math
 from typing import TYPE_CHECKING
 
 from peftbench.studies._coverage import good_of
 from peftbench.studies._run_labels import CELL, distinct, measured_runs
+from peftbench.studies.stability import pooled_spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,9 +18,5 @@ def seed_spread(table: "pd.DataFrame") -> float | None:
     """
     good = good_of(distinct(measured_runs(table)))
     good = good[good["trainable_parameters"] > 0]
-    cells = good.groupby([*CELL, "training"])["score"].agg(["var", "count"])
-    cells = cells[cells["count"] > 1]
-    if cells.empty:
-        return None
-    df = cells["count"] - 1
-    return float(math.sqrt((cells["var"] * df).sum() / df.sum()))
+    found = pooled_spread(list(scores) for _, scores in good.groupby([*CELL, "training"])["score"])
+    return None if found is None else found.sd

@@ -21,6 +21,7 @@ from peftbench.studies._figure_style import (
     Rows,
     Style,
     chart,
+    error_bars,
     log_x,
     method_encodings,
     of,
@@ -355,11 +356,7 @@ def ratio_figure(place: str, held: Sequence[Convergence], looks: Mapping[str, St
     x = log_x(*_ratio_ends(rows), "× full fine-tuning")
     y = alt.Y("method:N", sort=methods, title=None)
     equal = drawn.mark_rule(style=REFERENCE).encode(x=alt.datum(1))
-    intervals = (
-        drawn.transform_filter("isValid(datum.low)")
-        .mark_errorbar(ticks=True)
-        .encode(x=of(x, "low"), x2="high:Q", y=y, **encoded.plain)
-    )
+    intervals = error_bars(drawn, "low", encoded, x=of(x, "low"), x2="high:Q", y=y)
     points = drawn.mark_point(filled=True, size=45).encode(
         x=of(x, "mean"),
         y=y,

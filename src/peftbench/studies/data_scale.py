@@ -20,6 +20,7 @@ from peftbench.studies._figure_style import (
     Rows,
     Style,
     chart,
+    error_bars,
     interval_ends,
     lines_and_points,
     method_encodings,
@@ -330,12 +331,7 @@ def scale_figure(scale: Scale, looks: Mapping[str, Style]) -> Figure:
     ticks = alt.Axis(values=[number for _, number in scale.sizes], format=",d")
     x = alt.X("beside:Q", scale=alt.Scale(type="log", nice=False, padding=15), axis=ticks, title="Training rows")
     y = alt.Y(scale=alt.Scale(zero=False), title="Score (95 % interval)")
-    intervals = (
-        chart(rows)
-        .transform_filter("isValid(datum.low)")
-        .mark_errorbar(ticks=True)
-        .encode(x=x, y=of(y, "low"), y2="high:Q", **encoded.plain)
-    )
+    intervals = error_bars(chart(rows), "low", encoded, x=x, y=of(y, "low"), y2="high:Q")
     shown = tooltip(Method="method:N", Rows="rows:Q|,d", Score="mean:Q|.1f", From="low:Q|.1f", To="high:Q|.1f")
     curves = lines_and_points(chart(rows), encoded, {"x": x, "y": of(y, "mean")}, shown)
     made = alt.layer(intervals, *curves).properties(width=WIDTH, height=tall_enough(curve.method for curve in drawn))

@@ -7,7 +7,7 @@ by those of the other methods (`peftbench.stats.variance_shrinkage`).
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ class Leaderboard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the leaderboard as plain JSON values; infinite degrees of freedom become `None`."""
-        return {key: to_json(value) for key, value in asdict(self).items()}
+        return dict(to_json(self))
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a flat table with a line per method.

@@ -22,6 +22,7 @@ from peftbench.studies._figure_style import (
     Style,
     chart,
     choosable,
+    error_bars,
     interval_ends,
     method_encodings,
     of,
@@ -241,12 +242,8 @@ def _scatter(group: Group, one: Front, looks: Mapping[str, Style]) -> Figure:
     # The edge of the front is a step line; points below it are dominated.
     edge = on_front.mark_line(style=REFERENCE, interpolate="step-after").encode(**place, order="loss_mean:Q")
     bars = [
-        drawn.transform_filter("isValid(datum.score_low)")
-        .mark_errorbar(ticks=True)
-        .encode(x=of(x, "loss_mean"), y=of(y, "score_low"), y2="score_high:Q", **encoded.plain),
-        drawn.transform_filter("isValid(datum.loss_low)")
-        .mark_errorbar(ticks=True)
-        .encode(x=of(x, "loss_low"), x2="loss_high:Q", y=of(y, "score_mean"), **encoded.plain),
+        error_bars(drawn, "score_low", encoded, x=of(x, "loss_mean"), y=of(y, "score_low"), y2="score_high:Q"),
+        error_bars(drawn, "loss_low", encoded, x=of(x, "loss_low"), x2="loss_high:Q", y=of(y, "score_mean")),
     ]
     looked = {**place, **encoded.point}
     filled = on_front.mark_point(filled=True, size=70).encode(**looked)
