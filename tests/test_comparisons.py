@@ -1,7 +1,9 @@
 """Comparisons of many methods against scipy on random tables, and golden values worked out with other libraries."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +141,21 @@ def test_rows_widen_the_bootstrap_and_unknown_ones_leave_it_unknown() -> None:
     found = bootstrap(held, mean, np.random.default_rng(0))
     assert (found.low, found.high) == pytest.approx((60 - 3.92, 60 + 3.92), abs=0.3)
     assert bootstrap(scores((60.0,), error=math.nan), mean, np.random.default_rng(0)).low is None
+
+
+@pytest.mark.parametrize("statistic", [mean, interquartile_mean])
+def test_no_interval_where_the_row_error_of_one_task_is_unknown(statistic: Callable[[Any], Any]) -> None:
+    """Also where that task is one of many, and its runs are the highest."""
+    known = scores(*[(50.0, 60.0)] * 8)
+    some = {**known, "t8": {seed: Run(90.0 + seed, math.nan) for seed in range(2)}}
+    every = {**known, "t8": {seed: Run(90.0 + seed, 1.0) for seed in range(2)}}
+    found = bootstrap(some, statistic, np.random.default_rng(0))
+    assert (found.low, found.high) == (None, None)
+    assert found.value == bootstrap(every, statistic, np.random.default_rng(0)).value
+    for one, other in ((some, every), (every, some)):
+        better = improvement(one, other, np.random.default_rng(0))
+        assert (better.value, better.low, better.high) == (0.5, None, None)
+    assert improvement(every, every, np.random.default_rng(0)).low is not None
 
 
 def test_the_probability_of_improvement_is_mann_whitneys() -> None:

@@ -56,7 +56,8 @@ def bootstrap(
     if not scores:
         raise ValueError("a bootstrap needs at least one run")
     value = float(statistic(_once(scores))[0])
-    return _interval(value, statistic(_drawn(scores, generator)), level)
+    drawn = _drawn(scores, generator)
+    return _interval(value, statistic(drawn) if _known(drawn) else None, level)
 
 
 def improvement(first: Scores, second: Scores, generator: np.random.Generator, level: float = 0.95) -> Resampled:
@@ -70,14 +71,17 @@ def improvement(first: Scores, second: Scores, generator: np.random.Generator, l
     order = sorted(first)
     one, other = ({task: scores[task] for task in order} for scores in (first, second))
     value = float(_higher(_once(one), _once(other))[0])
-    return _interval(value, _higher(_drawn(one, generator), _drawn(other, generator)), level)
+    drawn = [_drawn(scores, generator) for scores in (one, other)]
+    return _interval(value, _higher(*drawn) if all(map(_known, drawn)) else None, level)
 
 
 def _higher(one: Sample, other: Sample) -> FloatArray:
     shares = []
-    for a, b in zip(one, other, strict=True):
-        gap = a[:, :, None] - b[:, None, :]
-        shares.append(((gap > 0) + 0.5 * (gap == 0)).mean((1, 2)))
+    for first, second in zip(one, other, strict=True):
+        a, b = first[:, :, None], second[:, None, :]
+        # Twice the number of higher scores, and once that of equal ones.
+        twice = np.count_nonzero(a > b, axis=(1, 2)) + np.count_nonzero(a >= b, axis=(1, 2))
+        shares.append(twice / (2 * first.shape[1] * second.shape[1]))
     return np.asarray(np.mean(shares, axis=0))
 
 
@@ -96,8 +100,13 @@ def _drawn(scores: Scores, generator: np.random.Generator) -> Sample:
     return sample
 
 
-def _interval(value: float, drawn: FloatArray, level: float) -> Resampled:
-    if np.isnan(drawn).any():
+def _known(sample: Sample) -> bool:
+    # Not left to the statistic: a comparison with NaN is False, and a trimmed mean may cut NaN away.
+    return not any(np.isnan(task).any() for task in sample)
+
+
+def _interval(value: float, drawn: FloatArray | None, level: float) -> Resampled:
+    if drawn is None:
         return Resampled(value, None, None)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Resampled(value, float(low), float(high))

@@ -32,8 +32,9 @@ def present(found: list[dict[str, Any]], _styles: Mapping[str, Style]) -> Sectio
 def _remarks(table: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return the remarks; those that differ only in their numbers are merged, with the text of the first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in table.sort_values(["task", "size", "seed"], key=lambda column: column.astype(str)).to_dict("records"):
-        for remark in json.loads(row["data_remarks"]) if isinstance(row["data_remarks"], str) else ():
+    rows = table[["task", "size", "seed", "data_remarks"]].dropna()
+    for row in rows.sort_values(["task", "size", "seed"], key=lambda column: column.astype(str)).to_dict("records"):
+        for remark in json.loads(row["data_remarks"]):
             kind = (row["task"], re.sub(r"[\d.,]+", "#", remark))
             first = {"task": row["task"], "remark": remark, "sizes": [], "others": set()}
             one = found.setdefault(kind, first)
