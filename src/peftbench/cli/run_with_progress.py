@@ -129,7 +129,7 @@ def print_results(
 
     for board in data.leaderboards:
         console().print(View(board))
-    for section in data.sections:
+    for section in data.printed_sections:
         print_section(console(), section)
     if not published or found.published.empty:
         return

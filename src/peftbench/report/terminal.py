@@ -91,9 +91,7 @@ def print_published(console: Console, sheets: Sequence[Table]) -> None:
 
 
 def print_section(console: Console, section: Section) -> None:
-    """Print a section without its figures, if it is meant for the terminal."""
-    if not section.printed:
-        return
+    """Print a section without its figures."""
     console.print(_line(section.title, "bold"))
     for sheet in section.sheets:
         console.print(_line(sheet.title, ""))

@@ -2,7 +2,7 @@
 
 A study is a file of this folder without a leading underscore that has
 
-- `ORDER`: its position in a report;
+- `ORDER`: its position in a report; `PRINTED = False` if only written reports show it, not the terminal;
 - `analyse(data: RunData) -> Result | None`: a typed result whose values can be written as JSON, or `None` if the
   study does not apply to the runs; it formats no text;
 - `present(result, styles) -> Section`: tables, figures and text (`presentation_blocks.py`); it computes nothing.
@@ -33,6 +33,7 @@ class Study:
     order: int
     analyse: "Callable[[RunData], Any]"
     present: "Callable[[Any, Mapping[str, Style]], Section]"
+    printed: bool
 
     def section(self, data: "RunData") -> "Section | None":
         """Return the section of the report, or `None` if the study does not apply to the runs."""
@@ -48,7 +49,8 @@ def studies() -> dict[str, Study]:
         if not entry.name.startswith("_"):
             module = import_module(f"{__name__}.{entry.name}")
             if hasattr(module, "present"):
-                found.append(Study(entry.name, module.ORDER, module.analyse, module.present))
+                printed = getattr(module, "PRINTED", True)
+                found.append(Study(entry.name, module.ORDER, module.analyse, module.present, printed))
     return {study.name: study for study in sorted(found, key=lambda study: study.order)}
 
 
@@ -57,9 +59,3 @@ def study(name: str) -> Study:
     if name not in studies():
         raise did_you_mean("study", name, list(studies()))
     return studies()[name]
-
-
-def sections(data: "RunData") -> "list[Section]":
-    """Return the sections of all studies that apply to the runs, in the order of a report."""
-    made = (study.section(data) for study in studies().values())
-    return [section for section in made if section is not None]

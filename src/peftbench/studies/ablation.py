@@ -212,7 +212,7 @@ def present(found: list[tuple[str, Ablation]], _styles: Mapping[str, Style]) -> 
         title="Where to adapt",
         about=ABOUT,
         sheets=tuple(sheets),
-        figures=tuple(_heat(where, one) for where, one in found if any(place.score for place in one.placements)),
+        draw=lambda: (_heat(where, one) for where, one in found if any(place.score for place in one.placements)),
         remarks=tuple(
             f"{_title(where, one)}: {text}"
             for where, one in found

@@ -253,13 +253,12 @@ def analyse(data: RunData) -> tuple[Convergence, ...] | None:
 def present(found: Sequence[Convergence], styles: Mapping[str, Style]) -> Section:
     """Return tables of ratios to full fine-tuning and of absolute numbers, and figures of the ratios."""
     places = [(place, list(held)) for place, held in groupby(found, lambda each: (each.model, each.machine_class))]
-    figures = [ratio_figure(", ".join(place), held, styles) for place, held in places]
     return Section(
         "convergence",
         "Convergence",
         ABOUT,
         tuple(sheet for place, held in places for sheet in _sheets(", ".join(place), held)),
-        tuple(figure for figure in figures if figure),
+        lambda: (ratio_figure(", ".join(place), held, styles) for place, held in places),
         tuple(remark for each in found for remark in _remarks(each)),
         [line for each in found for line in _data(each)],
     )

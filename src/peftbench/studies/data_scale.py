@@ -199,7 +199,7 @@ def present(found: Sequence[Scale], styles: Mapping[str, Style]) -> Section:
         "Training rows",
         ABOUT,
         (*map(_scores, found), *_crossings(found)),
-        tuple(scale_figure(scale, styles) for scale in found if any(curve.points for curve in scale.curves)),
+        lambda: (scale_figure(scale, styles) for scale in found if any(curve.points for curve in scale.curves)),
         (LAW, *dict.fromkeys(remark for scale in found for remark in _remarks(scale))),
         [line for scale in found for line in _data(scale)],
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = 20
+PRINTED = False
 REFERENCE = "lora"
 ABOUT = (
     f"Every pair of methods on the same tasks and seeds: W if the method of the row wins, L if it loses, {UNTOLD} if "
@@ -66,13 +67,12 @@ def analyse(data: RunData) -> list[Differences] | None:
 def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Section:
     """Return a matrix of verdicts, a table of ranks and a critical-difference diagram per leaderboard."""
     sheets: list[Table] = []
-    figures, remarks, data = [], [BOOTSTRAP], []
+    remarks, data = [BOOTSTRAP], []
     for one in found:
         title, ranks = one.board.title, one.ranks
         remarks += _unpaired(title, one.unpaired)
         sheets += [_matrix(one.board), _summary(one)]
         if ranks:
-            figures.append(diagram(title, ranks, styles))
             remarks.append(f"{title}: {_friedman(ranks)}")
         remarks += [f"{title}: {_signed(one.wilcoxon, ranks)}"] if one.wilcoxon and ranks else []
         data.append(_data(one))
@@ -81,10 +81,9 @@ def present(found: Sequence[Differences], styles: Mapping[str, Style]) -> Sectio
         "Wins, losses, not shown to differ",
         ABOUT,
         tuple(sheets),
-        tuple(figures),
+        lambda: (diagram(one.board.title, one.ranks, styles) for one in found if one.ranks),
         tuple(remarks),
         data,
-        printed=False,
     )
 
 

@@ -192,7 +192,7 @@ def present(found: list[tuple[Group, Front]], styles: Mapping[str, Style]) -> Se
         title="Learning against forgetting",
         about=ABOUT,
         sheets=tuple(_sheet(group, one) for group, one in found),
-        figures=tuple(_scatter(group, one, styles) for group, one in found),
+        draw=lambda: (_scatter(group, one, styles) for group, one in found),
         remarks=tuple(
             f"{group}, left out: {text}" for group, one in found for text in lacking_text(one.missing.items())
         ),

@@ -1,7 +1,8 @@
 """Blocks that a study is presented as: tables, figures and text. Renderers only know these blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -32,15 +33,19 @@ class Figure:
 class Section:
     """One question and its answer.
 
-    `name` is the anchor of the section; `data` holds plain values for programs. `printed`: whether the section is also
-    shown in the terminal, not only in written reports.
+    `name` is the anchor of the section; `data` holds plain values for programs. `draw` makes the figures, which only
+    written reports show.
     """
 
     name: str
     title: str
     about: str
     sheets: tuple[Table, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    draw: Callable[[], Iterable[Figure | None]] = tuple
     remarks: tuple[str, ...] = ()
     data: Any = None
-    printed: bool = True
+
+    @cached_property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures, drawn on first access."""
+        return tuple(figure for figure in self.draw() if figure is not None)

@@ -150,7 +150,7 @@ def present(found: "list[tuple[Group, list[Stability]]]", styles: Mapping[str, S
         title="Stability over seeds",
         about=ABOUT,
         sheets=tuple(_sheet(group, held) for group, held in found),
-        figures=tuple(_strip(group, styles) for group, _ in found if len(good_of(group.runs))),
+        draw=lambda: (_strip(group, styles) for group, _ in found if len(good_of(group.runs))),
         data=[{"runs": str(group), "methods": to_json(held)} for group, held in found],
     )
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from peftbench.core.safe_text import visible
+from peftbench.studies import Study, studies
 from peftbench.studies._comparable_groups import Group, groups
 from peftbench.studies._figure_style import Style, styles
 from peftbench.studies._run_labels import distinct, measured_runs, method_labels
@@ -51,12 +52,28 @@ class RunData:
         """One leaderboard per group; empty without runs."""
         return of_compared(self.compared, weights=self.weights) if len(self.compared) else ()
 
-    @cached_property
+    @property
     def sections(self) -> list[Section]:
         """Sections of all studies that apply to the runs, in the order of a report."""
-        from peftbench.studies import sections
+        return self._made(studies().values())
 
-        return sections(self)
+    @property
+    def printed_sections(self) -> list[Section]:
+        """The sections for the terminal."""
+        return self._made(study for study in studies().values() if study.printed)
+
+    def _made(self, some: Iterable[Study]) -> list[Section]:
+        made = []
+        for study in some:
+            if study.name not in self._sections:
+                self._sections[study.name] = study.section(self)
+            if (section := self._sections[study.name]) is not None:
+                made.append(section)
+        return made
+
+    @cached_property
+    def _sections(self) -> dict[str, Section | None]:
+        return {}
 
     @cached_property
     def styles(self) -> dict[str, Style]:

@@ -245,11 +245,18 @@ def analyse(data: RunData) -> tuple[Searches, ...] | None:
 
 def present(found: Sequence[Searches], styles: Mapping[str, Style]) -> Section:
     """Return tables and figures of scores by number of trials, and tables of the chosen settings."""
-    figures = tuple(_figure(each, styles) for each in found if _has_scores(each))
     sheets = [sheet for each in found for sheet in (_by_number(each), _chosen_table(each)) if sheet.lines]
     remarks = (NO_INTERVAL, *(remark for each in found for remark in _remarks(each)))
     data = [each.to_dict() for each in found]
-    return Section("trials", "Score by number of trials", ABOUT, tuple(sheets), figures, remarks, data)
+    return Section(
+        "trials",
+        "Score by number of trials",
+        ABOUT,
+        tuple(sheets),
+        lambda: (_figure(each, styles) for each in found if _has_scores(each)),
+        remarks,
+        data,
+    )
 
 
 def _title(each: Searches) -> str:
