@@ -155,8 +155,8 @@ def run(
     asked = _search(grid, models, methods, limit, size)
     prepared = prepare(asked, place, options, retry_failed)
     _warn_damaged(place.damaged)
-    with _forecasting(progress) as told:
-        for line in prepared.warnings(told):
+    with _forecasting(progress) as shown:
+        for line in prepared.warnings(shown):
             warnings.warn(line, stacklevel=2)
     name = grid if isinstance(grid, str | Path) else "this grid"
     opening = f"{prepared.total} runs in {name}, {prepared.done} done before, in {place.root}"
@@ -207,8 +207,8 @@ def plan(
         from peftbench.stats.power import SPREAD
         from peftbench.studies._seed_spread import seed_spread
 
-        with _forecasting(progress) as told:
-            planned.forecast = forecast_runs(search.stand_ins(), device, _folder(data), workers, told)
+        with _forecasting(progress) as shown:
+            planned.forecast = forecast_runs(search.stand_ins(), device, _folder(data), workers, shown)
         spread = seed_spread(place.table(planned.done_ids)) if done else None
         planned.resolutions = resolutions(planned.forecast.cells, spread or SPREAD, measured=spread is not None)
     return planned
@@ -371,9 +371,9 @@ def advise(
         warnings.warn(f"store {place.root} has no scores; using published figures instead", stacklevel=2)
     answers = []
     for theirs, cells in evidence.items():
-        with _forecasting(progress) as told:
+        with _forecasting(progress) as shown:
             found = answer.answer(
-                asked, question, cells, place, published=theirs, device=device, data=folder, top=top, progress=told
+                asked, question, cells, place, published=theirs, device=device, data=folder, top=top, progress=shown
             )
             answers.append(found)
     return answers
@@ -586,18 +586,18 @@ def _watching(progress: bool | None, watch: "Watch | None", total: int, opening:
     """Yield a function that passes events to the progress display, to `watch`, to both or to neither."""
     from contextlib import ExitStack
 
-    with ExitStack() as held:
-        told: list[Callable[[Any], None]] = [watch] if watch is not None else []
+    with ExitStack() as stack:
+        watchers: list[Callable[[Any], None]] = [watch] if watch is not None else []
         if sys.stderr.isatty() if progress is None else progress:
             from rich.console import Console
 
             from peftbench.launch.progress_display import ProgressDisplay
 
             console = Console(stderr=True, markup=False, emoji=False)
-            told.append(held.enter_context(ProgressDisplay(console, total, opening)))
+            watchers.append(stack.enter_context(ProgressDisplay(console, total, opening)))
 
         def tell(event: Any) -> None:
-            for one in told:
-                one(event)
+            for watcher in watchers:
+                watcher(event)
 
         yield tell

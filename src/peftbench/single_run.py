@@ -42,7 +42,7 @@ from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
 from peftbench.profiling.merge_fidelity import merged_answers
 from peftbench.profiling.parameters_and_flops import untrained_costs
-from peftbench.profiling.post_training_measurements import Beside
+from peftbench.profiling.post_training_measurements import PostTrainingMeasurements
 from peftbench.results.store import write_predictions
 from peftbench.tasks import Example, Task, resolve
 from peftbench.tasks._scoring import (
@@ -210,7 +210,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
             found.notes += [f"{part}: {said}"] if (said := unwritable(encoder, examples, rows)) else []
 
     # Method: after what needs the untouched base; the seed is set before the adapter is created.
-    beside = Beside(base, spec.eval)
+    measurements = PostTrainingMeasurements(base, spec.eval)
     torch.manual_seed(stream(spec.seed, "init"))
     with _applied(base, spec, found) as adapted:
         with refusing():
@@ -225,7 +225,7 @@ def _run(spec: RunSpec, worker: Worker, folder: Path, report: ReportProgress, fo
 
         # Predict and score.
         report({"phase": "test"})
-        _test(adapted, beside, spec, (task, splits.test, test), found, folder=folder)
+        _test(adapted, measurements, spec, (task, splits.test, test), found, folder=folder)
 
         # Save, for its size at least.
         if found.trained.steps:
@@ -301,7 +301,7 @@ def _check_tokens(encoder: Encoder, base: Base, ranked: bool, rows: list[Encoded
 
 def _test(
     adapted: Adapted,
-    beside: Beside,
+    measurements: PostTrainingMeasurements,
     spec: RunSpec,
     tested: tuple[Task, list[Example], list[Encoded]],
     found: RunFindings,
@@ -309,14 +309,14 @@ def _test(
     folder: Path,
 ) -> None:
     task, examples, rows = tested
-    adapted = _merged_if_exact(adapted, beside.base, rows, found)
-    how = decoding(adapted, beside.base, task, spec.eval, rows)
+    adapted = _merged_if_exact(adapted, measurements.base, rows, found)
+    how = decoding(adapted, measurements.base, task, spec.eval, rows)
     found.notes += [NOTES[how]] if how in NOTES else []
     with found.meter.phase("eval"):
-        predictions = answer_rows(adapted, beside.base, task, spec.eval, rows, how=how)
+        predictions = answer_rows(adapted, measurements.base, task, spec.eval, rows, how=how)
     _score(task, examples, predictions, found, folder)
-    _merge_fidelity(adapted, beside.base, spec, tested, found)
-    costs, found.latency, notes = beside.measure(adapted, task, rows)
+    _merge_fidelity(adapted, measurements.base, spec, tested, found)
+    costs, found.latency, notes = measurements.measure(adapted, task, rows)
     found.costs |= costs
     found.notes += notes
 

@@ -193,7 +193,7 @@ def predict(
     device: str,
     data: Path | None,
     latencies: Mapping[str, float],
-    told: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> dict[str, "Predicted"]:
     """Return the forecast costs of each method on a device, with measured latencies."""
     from peftbench.advisor.recommend import Predicted
@@ -203,7 +203,7 @@ def predict(
 
     specs = {start.spec.id: start.spec for start in starts.values() if start.spec is not None}
     cells = (
-        dict(zip(specs, forecast(list(specs.values()), named(device), data, 1, told=told).cells, strict=True))
+        dict(zip(specs, forecast(list(specs.values()), named(device), data, 1, progress=progress).cells, strict=True))
         if specs
         else {}
     )

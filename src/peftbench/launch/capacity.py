@@ -54,18 +54,18 @@ def forecast_runs(
     device: str,
     data: Path | None,
     workers: int,
-    told: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> "Forecast":
     """Forecast the costs of runs on a device; with `workers` 0, by the default number of workers.
 
-    `told` is called with the numbers of completed forecasts and of all. Raises `UnknownNameError` for the device.
+    `progress` is called with the numbers of completed forecasts and of all. Raises `UnknownNameError` for the device.
     """
     from peftbench.profiling.forecast import forecast
 
     on = find_device(device)
     count = workers or (default_workers(specs) if device == HERE else 1)
     processes = min(machine_resources.usable_cpus(), FORECAST_PROCESSES)
-    return forecast(list(specs), on, data, count, told=told, processes=processes)
+    return forecast(list(specs), on, data, count, progress=progress, processes=processes)
 
 
 def chosen_precisions(specs: Sequence[RunSpec], options: Options) -> dict[str, Precision]:

@@ -28,15 +28,15 @@ class GridRun:
     total: int
     done: int
 
-    def warnings(self, told: Callable[[int, int], None]) -> Iterator[str]:
+    def warnings(self, progress: Callable[[int, int], None]) -> Iterator[str]:
         """Yield a line for each metric that is not available here and, for large models, each run that will not fit.
 
-        Runs that will be refused are listed too. `told` is called with the progress of the forecasts.
+        Runs that will be refused are listed too. `progress` is called with the progress of the forecasts.
         """
         planned = [spec for spec in self.search.stand_ins() if spec.id not in self.search.results]
         yield from refusals(spec.task for spec in planned)
         if any(map(is_large, planned)):
-            yield from troubles(forecast_runs(planned, "here", self.options.data, self.options.workers, told))
+            yield from troubles(forecast_runs(planned, "here", self.options.data, self.options.workers, progress))
 
     @property
     def left(self) -> int:

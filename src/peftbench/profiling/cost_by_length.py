@@ -218,7 +218,7 @@ def kept_tensors(adapted: Adapted) -> dict[str, Tensor]:
     from peft import PeftModel, get_peft_model_state_dict
 
     if isinstance(adapted.model, PeftModel):
-        with _Staying():
+        with _IgnoreCpu():
             return dict(get_peft_model_state_dict(adapted.model))
     if adapted.save is not None:
         # The whole model; tied tensors are listed once.
@@ -226,7 +226,7 @@ def kept_tensors(adapted: Adapted) -> dict[str, Tensor]:
     return {name: p for name, p in adapted.model.named_parameters() if p.requires_grad}
 
 
-class _Staying(TorchFunctionMode):
+class _IgnoreCpu(TorchFunctionMode):
     """Ignores `Tensor.cpu`, which `peft` calls on a trained prompt and which fails on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

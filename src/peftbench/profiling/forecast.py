@@ -28,7 +28,7 @@ from peftbench.profiling.row_lengths import RowLengths, row_lengths
 
 ForecastStatus = Literal["fits", "does not fit", "refused", "not known"]
 UNTOUCHED = Choice(name="none")
-Told = Callable[[int, int], None]
+ForecastProgress = Callable[[int, int], None]
 """Progress callback: number of finished profiles, number of all profiles."""
 
 
@@ -114,7 +114,7 @@ def forecast(
     data: Path | None = None,
     workers: int = 1,
     *,
-    told: Told = lambda *_: None,
+    progress: ForecastProgress = lambda *_: None,
     processes: int = 1,
 ) -> Forecast:
     """Return the costs of runs on a device with `workers` parallel runs. Needs no weights and no network.
@@ -138,7 +138,7 @@ def forecast(
     for ids in groups.values():
         shapes = [longest(cells[i][0], lengths[i]) for i in ids if isinstance(lengths[i], RowLengths)]
         asked.append((cells[ids[0]][0], tuple(dict.fromkeys(shapes)), on.bf16))
-    found = dict(zip(groups, _profiles(asked, told, processes), strict=True))
+    found = dict(zip(groups, _profiles(asked, progress, processes), strict=True))
     room = on.memory_bytes // (1 if on.queued else max(1, workers))
     configs = cache(configuration)
     judged = [_cell(runs, found[_group(runs[0])], lengths[id_], (on, room), configs) for id_, runs in cells.items()]
@@ -157,19 +157,19 @@ def longest(spec: RunSpec, known: RowLengths) -> BatchShape:
     return max(map(sum, chosen)) - target, target
 
 
-def _profiles(asked: Sequence[Any], told: Told, processes: int) -> list[Any]:
+def _profiles(asked: Sequence[Any], progress: ForecastProgress, processes: int) -> list[Any]:
     """Return the results of `_profile`; several processes are used on Linux for at least four profiles."""
     count = min(len(asked), processes)
     found: list[Any] = []
     if count < 2 or len(asked) < 4 or sys.platform != "linux":
         for each in asked:
             found.append(_profile(each))
-            told(len(found), len(asked))
+            progress(len(found), len(asked))
         return found
     with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
         for each in pool.map(_profile, asked):
             found.append(each)
-            told(len(found), len(asked))
+            progress(len(found), len(asked))
     return found
 
 

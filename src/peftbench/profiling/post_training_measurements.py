@@ -18,7 +18,7 @@ from peftbench.profiling.latency import Twin, measure_latencies
 from peftbench.tasks import Task
 
 
-class Beside:
+class PostTrainingMeasurements:
     """Measurements of a run; made before the method is applied, since some are relative to the base."""
 
     def __init__(self, base: Base, asked: Evaluation) -> None:

@@ -102,7 +102,7 @@ def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale,
     """
     made = []
     for (model, machine), own in runs.groupby(["model", "machine_class"]):
-        held = _Held.of(own)
+        held = _ScoresBySize.of(own)
         for tasks, sizes, left_out in axes(good_of(own)):
             curves = tuple(_curve(held, method, tasks, sizes, generator) for method in held.methods)
             against = [_against(held, method, tasks, sizes, generator) for method in held.methods]
@@ -112,7 +112,7 @@ def scales(runs: "pd.DataFrame", generator: np.random.Generator) -> tuple[Scale,
 
 
 @dataclass(frozen=True)
-class _Held:
+class _ScoresBySize:
     """Scores and missing cells on a model and machine class, by size and method; `full` is full fine-tuning."""
 
     methods: tuple[str, ...]
@@ -122,7 +122,7 @@ class _Held:
     missing: Mapping[str, Mapping[str, tuple[MissingCell, ...]]]
 
     @classmethod
-    def of(cls, runs: "pd.DataFrame") -> "_Held":
+    def of(cls, runs: "pd.DataFrame") -> "_ScoresBySize":
         methods = tuple(sorted(set(runs["label"])))
         scores, missing = {}, {}
         for size, here in runs.groupby("size"):
@@ -147,7 +147,9 @@ class _Held:
         return over_tasks([difference(one[task], other[task]) for task in tasks])
 
 
-def _curve(held: _Held, method: str, tasks: Sequence[str], sizes: Sizes, generator: np.random.Generator) -> Curve:
+def _curve(
+    held: _ScoresBySize, method: str, tasks: Sequence[str], sizes: Sizes, generator: np.random.Generator
+) -> Curve:
     scores = [(rows, held.score(method, tasks, size)) for size, rows in sizes]
     known = [(rows, score) for rows, score in scores if score is not None]
     missing = [(size, tuple(c for c in held.missing[size][method] if c.task in tasks)) for size, _ in sizes]
@@ -161,7 +163,7 @@ def _curve(held: _Held, method: str, tasks: Sequence[str], sizes: Sizes, generat
 
 
 def _against(
-    held: _Held, method: str, tasks: Sequence[str], sizes: Sizes, generator: np.random.Generator
+    held: _ScoresBySize, method: str, tasks: Sequence[str], sizes: Sizes, generator: np.random.Generator
 ) -> Against | None:
     if held.full is None or method == held.full:
         return None

@@ -54,7 +54,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Bought:
+class ScoresAfterTrials:
     """Mean test score of each method over the tasks after a number of trials, and its rank, 1 for the best.
 
     Both are `None` if on some task none of the method's first trials ended well; equal scores share a rank.
@@ -80,7 +80,7 @@ class Searches:
     tasks: tuple[str, ...]
     seeds: tuple[int, ...]
     trials: Mapping[str, int]
-    bought: tuple[Bought, ...]
+    bought: tuple[ScoresAfterTrials, ...]
     chosen: tuple[Chosen, ...]
     log: tuple[Mapping[str, Any], ...]
     labels: Mapping[str, str]
@@ -139,7 +139,7 @@ def _searches(runs: "pd.DataFrame") -> Searches:
     counts = {m: min(_count(of[m, task]) if (m, task) in of else 0 for task in tasks) for m in methods}
     model, size, machine_class = (str(runs[name].iloc[0]) for name in BOARD)
     bought = tuple(
-        _bought(k, {m: [of[m, t] for t in tasks] for m in methods}) for k in range(1, min(counts.values()) + 1)
+        _scores_after(k, {m: [of[m, t] for t in tasks] for m in methods}) for k in range(1, min(counts.values()) + 1)
     )
     chosen = tuple(_chosen(method, task, here) for (method, task), here in of.items())
     log = tuple(_line(row) for row in runs.to_dict("records"))
@@ -170,11 +170,11 @@ def best(trials: "pd.DataFrame") -> "pd.Series[Any] | None":
     return None if good.empty else good.sort_values(["validation_loss", "trial"]).iloc[0]
 
 
-def _bought(k: int, of: "Mapping[str, list[pd.DataFrame]]") -> Bought:
+def _scores_after(k: int, of: "Mapping[str, list[pd.DataFrame]]") -> ScoresAfterTrials:
     scores = {method: _mean([best(here[here["trial"] < k]) for here in tasks]) for method, tasks in of.items()}
     known = [score for score in scores.values() if score is not None]
     ranks = {m: None if score is None else 1 + sum(other > score for other in known) for m, score in scores.items()}
-    return Bought(k, scores, ranks)
+    return ScoresAfterTrials(k, scores, ranks)
 
 
 def _mean(winners: "list[pd.Series[Any] | None]") -> float | None:
