@@ -557,3 +557,14 @@ def test_wrong_warm_ups_are_refused_in_a_line(train: dict[str, Any], words: str)
     with pytest.raises(UserError, match=words) as caught:
         expand(grid)
     assert "\n" not in str(caught.value)
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**40))
+def test_a_run_with_another_seed_has_the_id_of_a_new_one(one: int, other: int) -> None:
+    first = changed(seed=one)
+    spec = first.with_seed(other)
+    assert spec == changed(seed=other)
+    assert spec.id == changed(seed=other).id
+    assert first.id == changed(seed=one).id
+    assert spec.model_copy(update={"size": 7}).id == changed(seed=other, size=7).id
+    assert spec.with_seed(one).id == first.id

@@ -8,6 +8,8 @@ from typing import Any
 
 def to_json(value: object) -> Any:
     """Convert to JSON values: dataclasses become mappings, and numbers that are not finite become `None`."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return to_json(asdict(value))
     if isinstance(value, Mapping):

@@ -193,14 +193,24 @@ class RunSpec(Noun):
         """Copy without the cached id, because `model_copy` may change the specification."""
         copied = super().__copy__()
         copied.__dict__.pop("id", None)
+        copied.__dict__.pop("id_parts", None)
         return copied
+
+    def with_seed(self, seed: int) -> Self:
+        """Return the same run with another seed. Its id is computed from the parts that both have."""
+        other = self.model_copy(update={"seed": seed})
+        other.__dict__["id_parts"] = self.id_parts | {"seed": str(seed)}
+        return other
 
     @cached_property
     def id(self) -> str:
-        """The run id: twelve hexadecimal digits of the SHA-256 of the content without defaults.
+        """The run id: twelve hexadecimal digits of the SHA-256 of the content without defaults, as JSON."""
+        content = ", ".join(f'"{name}": {part}' for name, part in sorted(self.id_parts.items()))
+        return hashlib.sha256(f"{{{content}}}".encode()).hexdigest()[:12]
 
-        Display names, paths and the search of a trial are not part of it.
-        """
+    @cached_property
+    def id_parts(self) -> dict[str, str]:
+        """The fields that the id is computed from, as JSON: no display names, paths, or search of a trial."""
         task = {"paths": True} | ({"called": True, "arguments": set(self.task.paths)} if self.task.paths else {})
         unasked: Any = {
             "method": {"called", "place"},
@@ -213,8 +223,7 @@ class RunSpec(Noun):
         if training.get("warmup_steps", 1) < 1:
             # Ids of the first runs were computed with this name for a share.
             training["warmup_ratio"] = training.pop("warmup_steps")
-        content = json.dumps(asked, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return {name: json.dumps(part, sort_keys=True) for name, part in asked.items()}
 
 
 class Costs(Noun):

@@ -210,14 +210,15 @@ def _cells(grid: Grid, instead: Sequence[str], limit: int | None) -> list[tuple[
     found: dict[tuple[str, Space], RunSpec] = {}
     for (model, *m), (task, *t), size, training in itertools.product(models, tasks, grid.sizes, trainings):
         rows = size if limit is None else limit if size == "all" else min(size, limit)
-        for ((method, own, space), *h), seed in itertools.product(methods, grid.seeds):
-            # A rule is about the cells as the grid names them, whatever was given in their place.
-            cell = dict(zip(RULE_KEYS, (*m, *h, *t, (str(size),), (str(seed),)), strict=True))
-            if any(_matches(rule, cell) for rule in grid.exceptions):
-                continue
+        for (method, own, space), *h in methods:
             settings = _settled(_checked(Training, training | own, "[train]"), METHODS[method.name].facts)
-            spec = RunSpec(model=model, method=method, task=task, size=rows, seed=seed, train=settings, eval=evaluation)
-            found.setdefault((spec.id, space), spec)
+            first = RunSpec(model=model, method=method, task=task, size=rows, seed=0, train=settings, eval=evaluation)
+            for seed in grid.seeds:
+                # A rule is about the cells as the grid names them, whatever was given in their place.
+                cell = dict(zip(RULE_KEYS, (*m, *h, *t, (str(size),), (str(seed),)), strict=True))
+                if not any(_matches(rule, cell) for rule in grid.exceptions):
+                    spec = first.with_seed(seed)
+                    found.setdefault((spec.id, space), spec)
     return [(spec, space) for (_, space), spec in found.items()]
 
 

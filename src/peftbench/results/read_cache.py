@@ -20,7 +20,7 @@ from peftbench.core.registry import UserError
 from peftbench.results.digests import RESULT
 
 BATCH = 500
-"""Number of results read between two writes to the index."""
+"""Number of results between two writes to the index, and in one reading of it."""
 WAIT = 5.0
 """Seconds to wait for another process that writes to the index."""
 IN_MEMORY = ":memory:"
@@ -29,6 +29,8 @@ create table if not exists entries
     (place text primary key, result text, folder text, others text, id text, status text, error text);
 create table if not exists contents (place text primary key, row text, row_scores blob, curve blob);
 """
+ROWS = "select place, row, row_scores from contents where place in (select value from json_each(?))"
+CURVES = "select place, curve from contents where place in (select value from json_each(?))"
 SHAPED_BY = (
     "core/costs.py",
     "core/spec.py",
@@ -160,24 +162,23 @@ class Index:
         with self._damage_found():
             return [
                 (json.loads(row), None if scores is None else zlib.decompress(scores).decode())
-                for row, scores in self._held("select row, row_scores from contents where place = ?", entries)
+                for row, scores in self._contents(ROWS, entries)
             ]
 
     def curves(self, entries: Iterable[IndexEntry]) -> list[list[dict[str, Any]]]:
         """Return the points of the curve of each of these runs. Raises `DamagedIndexError`."""
         with self._damage_found():
-            return [
-                json.loads(zlib.decompress(curve))
-                for (curve,) in self._held("select curve from contents where place = ?", entries)
-            ]
+            return [json.loads(zlib.decompress(curve)) for (curve,) in self._contents(CURVES, entries)]
 
-    def _held(self, question: str, entries: Iterable[IndexEntry]) -> Iterator[tuple[Any, ...]]:
+    def _contents(self, question: str, entries: Iterable[IndexEntry]) -> Iterator[tuple[Any, ...]]:
         self.write()
-        for entry in entries:
-            record = self._database.execute(question, (entry.place,)).fetchone()
-            if record is None:
-                raise ValueError(f"{entry.place} is missing")
-            yield record
+        places = [entry.place for entry in entries]
+        for start in range(0, len(places), BATCH):
+            batch = places[start : start + BATCH]
+            found = {place: record for place, *record in self._database.execute(question, (json.dumps(batch),))}
+            if gone := [place for place in batch if place not in found]:
+                raise ValueError(f"{gone[0]} is missing")
+            yield from (tuple(found[place]) for place in batch)
 
     @contextlib.contextmanager
     def _damage_found(self) -> Iterator[None]:
