@@ -25,7 +25,7 @@ from peftbench.advisor.evidence_similarity import (
 from peftbench.advisor.presentation import advice_section, data
 from peftbench.advisor.recommend import PREFERENCES, Advice, Predicted, Question, known_methods, recommend
 from peftbench.advisor.regret import ADVISOR, ALWAYS, ORACLE, OVERALL, RANDOM, SEEDS, RegretReport, leave_one_task_out
-from peftbench.advisor.score_model import ADVANTAGES, GaussianProcess, Series, learn
+from peftbench.advisor.score_prediction import ADVANTAGES, GaussianProcess, Series, learn
 from peftbench.cli import app
 from peftbench.core.costs import LIMITS
 from peftbench.core.number_parsing import quantity
@@ -401,7 +401,7 @@ def test_regret_of_published_figures(tmp_path: Path) -> None:
     ],
 )
 def test_whether_settings_are_those_of_the_experiment(row: dict[str, str], why: str) -> None:
-    from peftbench.results.published.settings import unlike
+    from peftbench.results.published.required_settings import unlike
 
     found = unlike(row | {"model": "org/M", "learning_rate": 0.001})
     assert bool(found) == bool(why), found

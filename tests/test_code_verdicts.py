@@ -560,7 +560,7 @@ def test_sixteen_right_programs_at_eightfold_overload(tests: Any) -> None:
 def test_what_load_may_have_spoilt_is_tried_again_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel does not tell how long a process waited, a stop by the clock may be the machine's fault."""
     from peftbench.sandbox import processes
-    from peftbench.sandbox.usage import Usage
+    from peftbench.sandbox.resource_usage import Usage
 
     monkeypatch.setattr(processes, "usage", lambda *_: Usage(0.0, None, 0, 0))
     assert sandbox.run_program("import time; time.sleep(30)", "", ResourceLimits(seconds=0.3)).status == "timeout"

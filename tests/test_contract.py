@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from peftbench.checks import capabilities, method_check
+from peftbench.checks import method_capabilities, method_check
 from peftbench.cli import app
 from peftbench.core.registry import UserError
 from peftbench.methods import FOUR_BIT, METHODS
@@ -143,10 +143,10 @@ def test_check_method_asks_for_one_method() -> None:
 
 def test_the_table_has_every_method_and_every_type() -> None:
     """Of a later version of peft too: then measure again."""
-    assert list(written()) == capabilities.capability_names()
+    assert list(written()) == method_capabilities.capability_names()
     assert {f"peft:{kind}" for kind in types()} == {name for name in written() if name.startswith("peft:")}
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert page == capabilities.capabilities_page(written())
+    assert page == method_capabilities.capabilities_page(written())
 
 
 def test_what_is_refused_says_why() -> None:
@@ -170,14 +170,14 @@ def comparable(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_sample_measured_again(name: str) -> None:
-    assert comparable(capabilities.measure_capabilities(name)) == comparable(written()[name])
+    assert comparable(method_capabilities.measure_capabilities(name)) == comparable(written()[name])
 
 
 @pytest.mark.contract
 def test_everything_measured_again() -> None:
     there = importlib.util.find_spec("bitsandbytes")
-    names = [name for name in capabilities.capability_names() if there or name != "qlora"]
-    found = capabilities.measured_capabilities(names)
+    names = [name for name in method_capabilities.capability_names() if there or name != "qlora"]
+    found = method_capabilities.measured_capabilities(names)
     assert {n: comparable(row) for n, row in found.items()} == {
         n: comparable(row) for n, row in written().items() if n in found
     }

@@ -15,11 +15,11 @@ from peftbench.core.spec import Choice
 from peftbench.engine.base_integrity import model_checksum
 from peftbench.engine.base_model import Base
 from peftbench.engine.checkpoint import load_checkpoint, save_checkpoint
+from peftbench.engine.known_before_training import model_inputs
 from peftbench.engine.merging import exactly
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded
 from peftbench.engine.train import Trainer, summed_loss
-from peftbench.engine.training_context import model_inputs
 from peftbench.methods import METHODS, Adapted, TrainingContext
 from peftbench.models import find
 from test_methods import TRAINING, finish, logits, rows

@@ -12,8 +12,8 @@ import pytest
 from peftbench.core import provenance
 from peftbench.core.registry import UserError
 from peftbench.core.spec import DataFacts, RunResult, RunSpec
-from peftbench.gating import cells
-from peftbench.gating.cells import GateDesign, arms, current, to_do
+from peftbench.gating import gate_runs
+from peftbench.gating.gate_runs import GateDesign, arms, current, to_do
 from peftbench.launch import After, Options, Watch, launchers, local, worker_process
 from peftbench.results.digests import RESULT
 from peftbench.results.store import Store
@@ -221,7 +221,7 @@ def test_a_gate_that_breaks_has_no_verdict(
     def broken(*_arguments: object) -> None:
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(cells, "verdict", broken)
+    monkeypatch.setattr(gate_runs, "verdict", broken)
     done = gate(tmp_path, "dora")
     assert (done.code, len(runs["done"])) == (2, 12)
     assert "RuntimeError: out of luck" in done.err
@@ -235,7 +235,7 @@ def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
     path = store.folder(found.candidate.first) / RESULT
     rewrite(path, lambda content: content["data"].update(fingerprint="of other rows"))
     with pytest.raises(UserError, match="pocket_choice: its data changed between the runs"):
-        cells.verdict(found, store)
+        gate_runs.verdict(found, store)
 
 
 def test_the_workflow_asks_for_what_there_is(tmp_path: Path, runs: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from peftbench.gating.decision import MARGIN, GateVerdict, Paired, difference_te
 from peftbench.gating.presentation import gate_section, junit
 from peftbench.report.tables import section_markdown
 from peftbench.stats.intervals import Interval, Run
-from peftbench.studies._coverage import MissingCell
+from peftbench.studies._missing_cells import MissingCell
 
 NAMES, ABOUT = ("mine", "lora"), {"model": "pocket", "seeds": 5}
 

@@ -22,10 +22,10 @@ from peftbench.core.seeds import stream
 from peftbench.core.spec import Evaluation, Training
 from peftbench.engine.base_model import Base
 from peftbench.engine.generation import answer_rows
+from peftbench.engine.known_before_training import model_inputs
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.tokenization import Encoded, encode_examples
 from peftbench.engine.train import Trainer
-from peftbench.engine.training_context import model_inputs
 from peftbench.methods import METHODS, Adapted, TrainingContext
 from peftbench.models import find
 from peftbench.tasks import TASKS

@@ -29,12 +29,12 @@ from peftbench.launch.grid_run import prepare
 from peftbench.methods import METHODS
 from peftbench.models import find
 from peftbench.profiling import is_large
-from peftbench.profiling.calibration import fit
 from peftbench.profiling.cost_by_length import Profile, points, profile
 from peftbench.profiling.devices import Device, find_device, known_devices
 from peftbench.profiling.dry_run import Counts, Rehearsal
 from peftbench.profiling.forecast import CellForecast, Forecast, forecast, longest
 from peftbench.profiling.row_lengths import measured_lengths, row_lengths
+from peftbench.profiling.speed_calibration import fit
 from peftbench.results.store import Store
 from peftbench.single_run import adapt
 from peftbench.tasks import TASKS

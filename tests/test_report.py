@@ -21,9 +21,9 @@ from peftbench.report.columns import NOT_SHOWN, ONE_SEED, columns
 from peftbench.report.tables import failures, leaderboards_csv, leaderboards_markdown
 from peftbench.report.terminal import View
 from peftbench.studies import pscp_sensitivity, study
-from peftbench.studies._coverage import MissingCell
 from peftbench.studies._figure_style import styles
 from peftbench.studies._leaderboard_figures import learning_curves, score_cost
+from peftbench.studies._missing_cells import MissingCell
 from peftbench.studies._setting_selection import compared_runs
 from peftbench.studies._text_format import count_text, missing_cells_text
 from peftbench.studies.leaderboard import Leaderboard, leaderboards

@@ -2,7 +2,7 @@
 
 - `docs/results-table.md`: the columns of the table of runs.
 - `src/peftbench/methods/capabilities.json` and `docs/methods.md`: what each method can do. Methods that have no row are
-  measured, which takes a minute or so each; `python -m peftbench.checks.capabilities` measures all of them again.
+  measured, which takes a minute or so each; `python -m peftbench.checks.method_capabilities` measures all again.
 - `tests/golden/units.json`: signatures, defaults and prompts that the ids of results depend on.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from peftbench.checks import capabilities
+from peftbench.checks import method_capabilities
 from peftbench.results import schema
 
 ROOT = Path(__file__).parent.parent
@@ -21,23 +21,23 @@ GOLDEN = "tests/test_units.py"
 
 def pages() -> dict[Path, str]:
     """The pages that are made of what is already known."""
-    rows = json.loads(capabilities.FILE.read_text(encoding="utf-8"))
+    rows = json.loads(method_capabilities.FILE.read_text(encoding="utf-8"))
     return {
         ROOT / "docs" / "results-table.md": schema.page(),
-        ROOT / "docs" / "methods.md": capabilities.capabilities_page(rows),
+        ROOT / "docs" / "methods.md": method_capabilities.capabilities_page(rows),
     }
 
 
 def unmeasured() -> list[str]:
     """Methods without a row of capabilities, and rows without a method."""
-    rows = json.loads(capabilities.FILE.read_text(encoding="utf-8"))
-    return sorted({*rows} ^ {*capabilities.capability_names()})
+    rows = json.loads(method_capabilities.FILE.read_text(encoding="utf-8"))
+    return sorted({*rows} ^ {*method_capabilities.capability_names()})
 
 
 def stale() -> list[str]:
     """Files that would change."""
     found = [path for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    found += [capabilities.FILE] if unmeasured() else []
+    found += [method_capabilities.FILE] if unmeasured() else []
     return [str(path.relative_to(ROOT)) for path in found]
 
 
@@ -50,7 +50,7 @@ def main() -> int:
             sys.stderr.write(f"stale: {', '.join(found)}. `make generate` rebuilds them\n")
         return bool(found)
     if unmeasured():
-        capabilities.remeasure([name for name in unmeasured() if name in capabilities.capability_names()])
+        method_capabilities.remeasure([name for name in unmeasured() if name in method_capabilities.capability_names()])
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
     return subprocess.run([sys.executable, GOLDEN, "--update"], cwd=ROOT, check=False).returncode

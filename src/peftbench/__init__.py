@@ -16,7 +16,7 @@ from peftbench.core.registry import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from peftbench.advisor.answer import Answer
+    from peftbench.advisor.advice_from_evidence import Answer
     from peftbench.core.spec import RunResult, RunSpec, Score
     from peftbench.gating.decision import GateVerdict
     from peftbench.grid.entry_parsing import Entry
@@ -283,9 +283,9 @@ def evaluate(
     """Score adapters or fully trained models that were trained elsewhere; they are stored as ordinary runs.
 
     `adapters`: their folders; `model`: their base model. The other arguments are those of
-    `peftbench.grid.evaluation_grid.adapters_grid` and of `run`. Returns the table of these runs.
+    `peftbench.grid.trained_elsewhere.adapters_grid` and of `run`. Returns the table of these runs.
     """
-    from peftbench.grid.evaluation_grid import adapters_grid
+    from peftbench.grid.trained_elsewhere import adapters_grid
 
     _plug(plugins)
     folders = [adapters] if isinstance(adapters, str | Path) else adapters
@@ -357,22 +357,22 @@ def advise(
     Raises:
         UserError: an unknown name, or not exactly one of `task`, `kind` and `file`.
     """
-    from peftbench.advisor import answer, inputs
+    from peftbench.advisor import advice_from_evidence, inputs
     from peftbench.advisor.recommend import Question
 
     _plug(plugins)
     place = _store(store, snapshot=True)
     asked = inputs.asked(model, task, kind, file, rows)
     most = inputs.with_device(dict(limits or {}), device)
-    question = Question(inputs.question_place(asked), most, answer.preferred(prefer), within)
-    folder, evidence = _folder(data), answer.evidence(place, published)
+    question = Question(inputs.question_place(asked), most, advice_from_evidence.preferred(prefer), within)
+    folder, evidence = _folder(data), advice_from_evidence.evidence(place, published)
     _warn_damaged(evidence.damaged)
     if evidence.fell_back:
         warnings.warn(f"store {place.root} has no scores; using published figures instead", stacklevel=2)
     answers = []
     for theirs, cells in evidence.items():
         with _forecasting(progress) as shown:
-            found = answer.answer(
+            found = advice_from_evidence.answer(
                 asked, question, cells, place, published=theirs, device=device, data=folder, top=top, progress=shown
             )
             answers.append(found)
@@ -423,8 +423,8 @@ def gate(
     Returns:
         The verdict: `.outcome` is "no worse", "worse" or "cannot tell".
     """
-    from peftbench.gating.cells import GateDesign
     from peftbench.gating.comparison import adapter_entry, compare_with_baseline
+    from peftbench.gating.gate_runs import GateDesign
     from peftbench.launch import launcher
 
     options, place = _options(data, plugins, workers, timeout, threads=threads), _store(store)

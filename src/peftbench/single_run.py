@@ -13,9 +13,9 @@ import torch
 from peftbench.core import device, provenance
 from peftbench.core.machine_faults import EnvironmentFaultError, environment_fault
 from peftbench.core.registry import RefusedError, UserError, error_line
-from peftbench.core.safe_text import writable
 from peftbench.core.seeds import stream, streams
 from peftbench.core.spec import Costs, DataFacts, Latency, Merged, Merging, RunResult, RunSpec, Status
+from peftbench.core.text_escaping import writable
 from peftbench.engine.base_integrity import ProcessState, listed
 from peftbench.engine.base_model import Base, NotRestoredError
 from peftbench.engine.checkpoint import save_checkpoint
@@ -36,8 +36,8 @@ from peftbench.engine.tokenization import (
 )
 from peftbench.engine.train import ReportProgress, Trained, Trainer, trained_in_float32
 from peftbench.methods import METHODS, Adapted, Method, given
-from peftbench.methods._compatibility import base_quantisation, check_possible
-from peftbench.methods._placement import check_placed, meant_by, names_of
+from peftbench.methods._adapter_placement import check_placed, meant_by, names_of
+from peftbench.methods._model_compatibility import base_quantisation, check_possible
 from peftbench.methods._saved_files import describe
 from peftbench.models import at, is_commit, resolved
 from peftbench.profiling.merge_fidelity import merged_answers

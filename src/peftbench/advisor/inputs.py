@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from peftbench.advisor.evidence_similarity import KnownFacts, Place
     from peftbench.advisor.recommend import Predicted
-    from peftbench.advisor.score_model import ScoreModel
+    from peftbench.advisor.score_prediction import ScoreModel
     from peftbench.core.spec import Choice, RunSpec
     from peftbench.results.store import Store
 
@@ -277,7 +277,7 @@ def with_unlike_reasons(published: "pd.DataFrame") -> "pd.DataFrame":
     Such a row is not evidence for its settings. Its arguments are replaced by the source's name of the experiment, so
     that it is a separate variant.
     """
-    from peftbench.results.published.settings import unlike
+    from peftbench.results.published.required_settings import unlike
 
     why = published.apply(unlike, axis=1)
     called = published["published_as"].where(published["published_as"] != "", published["method_arguments"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from peftbench.advisor.recommend import PREFERENCES, Advice, Option
 from peftbench.advisor.regret import ADVISOR, ORACLE, SEEDS, RegretReport
-from peftbench.advisor.score_model import Guess
+from peftbench.advisor.score_prediction import Guess
 from peftbench.core.costs import COSTS, LIMITS
 from peftbench.studies._pscp_weights import WeightSet
 from peftbench.studies._text_format import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from peftbench.advisor.evidence_similarity import EvidenceCell, Place, ScoredMethod, nearness
-from peftbench.advisor.score_model import Guess, ScoreModel
+from peftbench.advisor.score_prediction import Guess, ScoreModel
 from peftbench.core.costs import LIMITS
 from peftbench.core.registry import did_you_mean
 from peftbench.studies._pscp_costs import Paid, paid, penalised, pscp_constants

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from peftbench.advisor.evidence_similarity import EvidenceCell, Place
 from peftbench.advisor.recommend import known_methods
-from peftbench.advisor.score_model import NORMAL, ScoreModel, learn
+from peftbench.advisor.score_prediction import NORMAL, ScoreModel, learn
 from peftbench.stats.intervals import UNBOUNDED, Bounds, Interval, Run, cell
 
 ADVISOR, ALWAYS, OVERALL, RANDOM, ORACLE, SEEDS = (

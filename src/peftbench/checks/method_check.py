@@ -70,7 +70,7 @@ def on(folder: Path, asked: RunSpec, abilities: bool = True, method: Method | No
     """
     from peftbench.checks.method_contract import MethodTrial
     from peftbench.engine.base_model import Base
-    from peftbench.methods._compatibility import base_quantisation
+    from peftbench.methods._model_compatibility import base_quantisation
     from peftbench.models import find
 
     try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.checks import reference_forward, tiny_models
+from peftbench.checks import tiny_models, unbatched_reference
 from peftbench.checks.static_checks import Finding
 from peftbench.core.registry import UserError, error_line
 from peftbench.core.spec import RunSpec
@@ -110,7 +110,7 @@ class MethodTrial:
         import torch
 
         adapted.model.eval()
-        return torch.cat([reference_forward.logits(adapted, row.prompt, []) for row in self.rows[:SHOWN]])
+        return torch.cat([unbatched_reference.logits(adapted, row.prompt, []) for row in self.rows[:SHOWN]])
 
     # Parts of the contract
 
@@ -166,7 +166,7 @@ class MethodTrial:
         together = answers_in_order(
             shown, how, SHOWN, lambda batch, cached: generate(adapted, batch, [end], TOKENS, cached)
         )
-        alone = [reference_forward.reference_answer(adapted, row.prompt, TOKENS, end) for row in shown]
+        alone = [unbatched_reference.reference_answer(adapted, row.prompt, TOKENS, end) for row in shown]
         same = sum(one == other for one, other in zip(together, alone, strict=True))
         said = f"{same} of {SHOWN} answered together ({how}) are those of the row alone and without a cache"
         return Finding("answers", said, same < SHOWN, {"same": same})
@@ -229,9 +229,9 @@ class MethodTrial:
         try:
             with self.lent(gradient_checkpointing=True) as adapted:
                 self.fit(adapted, self.rate)
-                found = reference_forward.gradient(adapted, self.rows)
+                found = unbatched_reference.gradient(adapted, self.rows)
                 adapted.network.gradient_checkpointing_disable()
-                apart = _apart(found, reference_forward.gradient(adapted, self.rows))
+                apart = _apart(found, unbatched_reference.gradient(adapted, self.rows))
         except UserError as problem:
             why = str(problem).partition(": ")[2] or str(problem)
             return Finding("checkpointing", f"refused: {why}", facts={"gradient_checkpointing": False, "why": why})

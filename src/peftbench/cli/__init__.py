@@ -25,7 +25,7 @@ from peftbench.cli.run_status_report import report as report
 from peftbench.cli.run_status_report import run
 from peftbench.cli.run_status_report import status as status
 from peftbench.core.registry import UserError
-from peftbench.core.safe_text import problems, visible
+from peftbench.core.text_escaping import problems, visible
 
 
 class Verbs(TyperGroup):
@@ -79,7 +79,7 @@ app.add_typer(authoring.check, name="check")
 def main() -> None:
     """Entry point. A `UserError` is printed as one line on standard error, with exit status 2."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show "–" gets "-": see `peftbench.core.safe_text.encodable`.
+        # A terminal that cannot show "–" gets "-": see `peftbench.core.text_escaping.encodable`.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="peftbench")
     try:

@@ -14,7 +14,7 @@ from peftbench.core.number_parsing import quantity
 from peftbench.core.registry import UserError
 
 if TYPE_CHECKING:
-    from peftbench.advisor.answer import Answer, Evidence
+    from peftbench.advisor.advice_from_evidence import Answer, Evidence
     from peftbench.results.store import Store
 
 
@@ -120,7 +120,7 @@ def _names(text: str | None) -> list[str]:
 
 def _evidence(place: "Store", published: bool) -> "Evidence":
     """The evidence for the advice. Warns of damaged files, and of a store that has no scores."""
-    from peftbench.advisor.answer import evidence
+    from peftbench.advisor.advice_from_evidence import evidence
 
     found = evidence(place, published)
     warn_damaged(found.damaged)

@@ -9,7 +9,7 @@ import typer
 from peftbench.cli.options import AsJson, DataDir, Plugins, plug
 from peftbench.cli.output import console, print_json, print_rows, say
 from peftbench.core.registry import UserError
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 
 if TYPE_CHECKING:
     from peftbench.tasks._mirror_download import Fetched, Wanted

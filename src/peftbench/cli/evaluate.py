@@ -60,7 +60,7 @@ def evaluate(
 
     Exit status as for `run`: 0 if every run has a result, 1 if some failed or are missing, 2 if none has a result.
     """
-    from peftbench.grid.evaluation_grid import adapters_grid
+    from peftbench.grid.trained_elsewhere import adapters_grid
 
     plug(plugin)
     grid = adapters_grid(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from peftbench.core.safe_text import json_text, visible
+from peftbench.core.text_escaping import json_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -124,7 +124,7 @@ def calibrate(as_json: AsJson = False) -> None:
 
     `plan` forecasts times from it. It takes about a minute; nothing else should run meanwhile.
     """
-    from peftbench.profiling.calibration import calibrated
+    from peftbench.profiling.speed_calibration import calibrated
 
     found = calibrated(lambda line: None if as_json else say(line, stderr=True))
     if as_json:

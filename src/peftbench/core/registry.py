@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
-from peftbench.core.safe_text import problems
+from peftbench.core.text_escaping import problems
 
 Facts = TypeVar("Facts")
 

@@ -16,11 +16,11 @@ from peftbench.core.spec import Point, Training, Trial
 from peftbench.engine.exceptions import PrunedError, check_weights, finite
 from peftbench.engine.families import model_family
 from peftbench.engine.generation import in_batches
+from peftbench.engine.known_before_training import training_context
 from peftbench.engine.peak_memory import Memory, allocator_peak, states, tensor_bytes, tracked
 from peftbench.engine.phase_meter import Meter
 from peftbench.engine.quantization import quantization_constants
 from peftbench.engine.tokenization import Encoded
-from peftbench.engine.training_context import training_context
 from peftbench.methods import Adapted
 
 ReportProgress = Callable[[dict[str, Any]], None]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from peftbench.core.registry import UserError
 from peftbench.core.spec import RunSpec
-from peftbench.gating import cells
-from peftbench.gating.cells import GateDesign
+from peftbench.gating import gate_runs
 from peftbench.gating.decision import GateVerdict
+from peftbench.gating.gate_runs import GateDesign
 from peftbench.grid.entry_parsing import Entry
 from peftbench.launch import Options
 from peftbench.methods._saved_files import check_base, examine
@@ -44,11 +44,11 @@ def compare_with_baseline(
         raise UserError(f"margin {design.margin:g}: give a number of points above 0")
     if design.seeds < 2:
         raise UserError(f"seeds {design.seeds}: a comparison needs two seeds or more")
-    arms = cells.arms(design)
+    arms = gate_runs.arms(design)
     store.open()
-    missing = cells.to_do(arms, store, again)
+    missing = gate_runs.to_do(arms, store, again)
     do(missing, len(arms.runs()), replace(options, replace={spec.id: store.stamps(spec) for spec in missing}))
     spec = arms.baseline.first
     conditions = {"model": spec.model_name, "training rows": spec.size, "seeds": len(arms.seeds)}
     conditions |= {"training": arms.training, "test rows": spec.eval.test_rows or "all"}
-    return replace(cells.verdict(arms, store), names=arms.names, conditions=conditions)
+    return replace(gate_runs.verdict(arms, store), names=arms.names, conditions=conditions)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Estimate, Interval, Runs, cell, difference, over_tasks
-from peftbench.studies._coverage import MissingCell
+from peftbench.studies._missing_cells import MissingCell
 
 LEVEL = 0.95
 MARGIN = 3.0

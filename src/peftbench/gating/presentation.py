@@ -2,7 +2,7 @@
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 from peftbench.gating.decision import GateVerdict, TaskVerdict, difference_text
 from peftbench.studies._text_format import ABSENT
 from peftbench.studies.presentation_blocks import Section, Table

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from peftbench.core.registry import Registry, Unit, UserError, did_you_mean
-from peftbench.core.safe_text import problems
 from peftbench.core.search_space import INCOMPARABLE, SHARE_OR_STEPS, Range, Space, Tune, is_range, ranged, rates
 from peftbench.core.spec import Choice, Noun, Training, display_name, renamed
+from peftbench.core.text_escaping import problems
 from peftbench.methods import METHODS, MethodFacts
 from peftbench.methods._saved_files import examine
 from peftbench.models import QUANTISATIONS, find, known_models, resolved

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, PrivateAttr, ValidationError
 
 from peftbench.core.registry import UserError, did_you_mean
-from peftbench.core.safe_text import problem
 from peftbench.core.search_space import Space, Tune, is_range
 from peftbench.core.spec import Choice, Evaluation, Noun, RunSpec, Training
+from peftbench.core.text_escaping import problem
 from peftbench.grid.entry_parsing import (
     Entry,
     by_todays_names,

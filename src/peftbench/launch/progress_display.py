@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 from peftbench.launch import Event
 
 

@@ -144,6 +144,6 @@ def family(key: str, names: Callable[[], list[str]]) -> Callable[[Callable[[str]
 
 @cache
 def capabilities() -> dict[str, dict[str, Any]]:
-    """Return the capabilities of each method, by name, as measured by `peftbench.checks.capabilities`."""
+    """Return the capabilities of each method, by name, as measured by `peftbench.checks.method_capabilities`."""
     found: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "capabilities.json").read_text())
     return found

@@ -9,9 +9,9 @@ from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.methods import Adapted
+from peftbench.methods._adapter_placement import names_kept, readable, targeted
 from peftbench.methods._merging import folded, known_warnings_ignored, merged_with_loss
 from peftbench.methods._peft_options import check_saved
-from peftbench.methods._placement import names_kept, readable, targeted
 from peftbench.methods._weight_restore import put_back
 
 PREFIX_TYPES = ("PREFIX_TUNING", "CARTRIDGE")

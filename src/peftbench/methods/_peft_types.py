@@ -18,9 +18,9 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.methods import FOUR_BIT, Adapted, MethodFacts, TrainingContext, _peft_options, capabilities
+from peftbench.methods._adapter_placement import ELSEWHERE
 from peftbench.methods._low_rank import from_orthonormal
 from peftbench.methods._peft_model import PREFIX_TYPES, of_decoder, save_peft_adapter, with_peft
-from peftbench.methods._placement import ELSEWHERE
 from peftbench.models.target_modules import (
     GROUPS,
     ROLES,

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ConfigDict, ValidationError
 
 from peftbench.core.registry import UnknownNameError, UserError, error_line
-from peftbench.core.safe_text import problem
 from peftbench.core.seeds import stream
 from peftbench.core.spec import Choice, Noun, RunSpec
+from peftbench.core.text_escaping import problem
 from peftbench.methods import METHODS, Adapted
 from peftbench.models import Model, find, same_base
 from peftbench.models.saved_model_files import ADAPTER, MODEL, ORIGIN, TRAINED, kind

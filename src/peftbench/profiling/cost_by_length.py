@@ -31,7 +31,7 @@ from peftbench.engine.precision import computes_in_bf16
 from peftbench.engine.quantization import packed_bytes
 from peftbench.engine.train import trained_in_float32
 from peftbench.methods import METHODS, Adapted, given
-from peftbench.methods._compatibility import base_quantisation, check_possible
+from peftbench.methods._model_compatibility import base_quantisation, check_possible
 from peftbench.models import at
 from peftbench.profiling.dry_run import FUSED, SHORT, Autocast, BatchShape, Counts, Rehearsal, fused, glance, rehearse
 from peftbench.profiling.parameters_and_flops import configuration, on_meta, rebuilt

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 from peftbench.report.columns import board_cells
 from peftbench.report.tables import board_remarks
 from peftbench.studies import _run_conditions

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from peftbench.core.safe_text import csv_cell, visible
 from peftbench.core.search_space import INCOMPARABLE
+from peftbench.core.text_escaping import csv_cell, visible
 from peftbench.report.columns import AT_CHANCE, NOT_SHOWN, ONE_SEED, board_cells
 from peftbench.studies import _run_conditions, pscp_sensitivity
 from peftbench.studies._run_labels import method_labels

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 
 
 def render(template: str, **content: object) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 from peftbench.report.columns import board_cells
 from peftbench.report.published_tables import HEADING, REMARK
 from peftbench.report.tables import board_remarks

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from peftbench.sandbox.seccomp import filter_of
 
 Mode = Literal["bwrap", "rlimit"]
-INSIDE = Path(__file__).with_name("inside.py")
+INSIDE = Path(__file__).with_name("code_inside_sandbox.py")
 TEMPORARY = "/tmp"  # noqa: S108 (the one inside the box)
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 
@@ -44,7 +44,7 @@ class ResourceLimits:
 
 
 def command(how: Mode, limits: ResourceLimits) -> tuple[list[str], dict[str, Any]]:
-    """Return the command that runs `inside.py`, and the parameters by which it sets its limits."""
+    """Return the command that runs `code_inside_sandbox.py`, and the parameters by which it sets its limits."""
     python = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
     flags = ["-P", "-s", "-S", "-X", "utf8", "-c", INSIDE.read_text(encoding="utf-8")]
     bounds = {

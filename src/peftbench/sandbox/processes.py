@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from peftbench.sandbox.box import ENVIRONMENT, TEMPORARY, Mode, NotContainedError, ResourceLimits, command
-from peftbench.sandbox.usage import Usage, usage
+from peftbench.sandbox.resource_usage import Usage, usage
 
 ProgramStatus = Literal["ok", "failed", "timeout", "overflow"]
 MODULES = {
@@ -82,7 +82,7 @@ def contained(
     *,
     channel: int | None = None,
 ) -> Iterator[Contained]:
-    """Start a process with a role (`inside.py`) and its parameters; at exit, it and its children are killed."""
+    """Start a process with a role (`code_inside_sandbox.py`); at exit it and its children are killed."""
     line, facts = command(how, limits)
     modules = {f"{__package__}.{name}": _text_of(name) for name in MODULES[part]}
     whole = {"program": "", "prelude": "", "leave": False, "modules": modules, "part": part, "channel": channel}

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from peftbench.studies._coverage import good_of
+from peftbench.studies._missing_cells import good_of
 from peftbench.studies._run_labels import CELL, distinct, measured_runs
 from peftbench.studies.stability import pooled_spread
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from peftbench.stats.intervals import Interval
-from peftbench.studies._coverage import MissingCell
+from peftbench.studies._missing_cells import MissingCell
 
 ABSENT = "–"
 

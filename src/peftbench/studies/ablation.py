@@ -17,8 +17,8 @@ from peftbench.methods import METHODS
 from peftbench.results.runs_table import arguments
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.paired_tests import Verdict, judge_differences
-from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._figure_style import COLOURS, PATCH, WIDTH, Rows, Style, chart, tooltip, vega_spec
+from peftbench.studies._missing_cells import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._text_format import ABSENT, count_text, interval_text, lacking_text
 from peftbench.studies.presentation_blocks import Figure, Section, Table
 from peftbench.studies.study_input import RunData

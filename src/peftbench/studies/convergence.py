@@ -13,7 +13,6 @@ from itertools import groupby, product
 from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
-from peftbench.studies._coverage import MissingCell
 from peftbench.studies._figure_style import (
     REFERENCE,
     ROW,
@@ -28,6 +27,7 @@ from peftbench.studies._figure_style import (
     tooltip,
     vega_spec,
 )
+from peftbench.studies._missing_cells import MissingCell
 from peftbench.studies._run_labels import validated_on
 from peftbench.studies._text_format import ABSENT, count_text, lacking_text
 from peftbench.studies._train_sizes import in_order

@@ -13,7 +13,6 @@ import numpy as np
 
 from peftbench.stats.intervals import Estimate, Interval, Scores, cell, difference, over_tasks
 from peftbench.stats.power_law import FEWEST_SIZES, PowerLaw, power_law
-from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._curve_crossing import Crossing, crossings, sign
 from peftbench.studies._figure_style import (
     WIDTH,
@@ -29,6 +28,7 @@ from peftbench.studies._figure_style import (
     tooltip,
     vega_spec,
 )
+from peftbench.studies._missing_cells import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies._train_sizes import Sizes, axes
 from peftbench.studies.presentation_blocks import Figure, Section, Table

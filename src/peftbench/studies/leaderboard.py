@@ -18,7 +18,7 @@ from peftbench.stats.paired_tests import Comparison, compare_pairs, verdicts
 from peftbench.stats.power import Design, Needed, to_show
 from peftbench.stats.variance_shrinkage import moderated
 from peftbench.studies._chance_level import counted
-from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
+from peftbench.studies._missing_cells import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._pscp_costs import Pscp, full_fine_tuning, paid, penalised, pscp_constants
 from peftbench.studies._pscp_weights import Weights, WeightSet, weight_sets
 from peftbench.studies._run_conditions import Conditions, conditions, fewer

@@ -12,8 +12,8 @@ from peftbench.stats.paired_tests import ALPHA, Comparison, holm, wilcoxon
 from peftbench.stats.paired_tests import verdicts as told
 from peftbench.stats.ranks import FEW, Ranks, rank_methods
 from peftbench.stats.resampling import Resampled, bootstrap, improvement, interquartile_mean
-from peftbench.studies._coverage import scores_of
 from peftbench.studies._figure_style import ROW, STRONG, WIDTH, Rows, Style, chart, method_encodings, of, vega_spec
+from peftbench.studies._missing_cells import scores_of
 from peftbench.studies._text_format import ABSENT, UNTOLD
 from peftbench.studies.leaderboard import Leaderboard
 from peftbench.studies.presentation_blocks import Figure, Section, Table

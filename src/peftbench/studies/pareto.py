@@ -14,7 +14,6 @@ import numpy as np
 from peftbench.core.jsonable import to_json
 from peftbench.stats.intervals import Interval, Run, Scores, cell, over_tasks
 from peftbench.studies._comparable_groups import Group
-from peftbench.studies._coverage import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._figure_style import (
     REFERENCE,
     WIDTH,
@@ -30,6 +29,7 @@ from peftbench.studies._figure_style import (
     tooltip,
     vega_spec,
 )
+from peftbench.studies._missing_cells import MissingCell, cells_of, good_of, missing_of, scores_of
 from peftbench.studies._text_format import ABSENT, interval_text, lacking_text
 from peftbench.studies.presentation_blocks import Figure, Section, Table
 from peftbench.studies.study_input import RunData

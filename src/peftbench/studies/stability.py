@@ -15,7 +15,6 @@ from peftbench.core.spec import BAD
 from peftbench.stats.intervals import Scores
 from peftbench.studies._chance_level import at_chance
 from peftbench.studies._comparable_groups import Group
-from peftbench.studies._coverage import good_of, scores_of
 from peftbench.studies._figure_style import (
     REFERENCE,
     ROW,
@@ -28,6 +27,7 @@ from peftbench.studies._figure_style import (
     tooltip,
     vega_spec,
 )
+from peftbench.studies._missing_cells import good_of, scores_of
 from peftbench.studies._text_format import ABSENT
 from peftbench.studies.presentation_blocks import Figure, Section, Table
 from peftbench.studies.study_input import RunData

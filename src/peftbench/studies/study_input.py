@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from peftbench.core.safe_text import visible
+from peftbench.core.text_escaping import visible
 from peftbench.studies import Study, studies
 from peftbench.studies._comparable_groups import Group, groups
 from peftbench.studies._figure_style import Style, styles

@@ -11,8 +11,8 @@ from typing import Any
 
 from peftbench.core.registry import UserError, did_you_mean
 from peftbench.tasks import _csv_rows
-from peftbench.tasks._cell_parsing import check_text
 from peftbench.tasks._encodings import decoded_text
+from peftbench.tasks._table_cell_parsing import check_text
 
 NUMBER_TYPES = ("float", "halffloat")
 """Arrow's 32-bit and 16-bit floats. Digits beyond their precision are noise."""

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.tasks import Example, Row, Source, Task
-from peftbench.tasks._cell_parsing import check_text
 from peftbench.tasks._file_formats import DataError as DataError
 from peftbench.tasks._file_formats import class_names, first_row, one_line, read_parquet, read_table
+from peftbench.tasks._table_cell_parsing import check_text
 
 WAITS = (1.0, 4.0)
 """Seconds before each retry. The Hub clients also retry, but not after every 429 and 5xx response."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from peftbench.tasks import Example, TaskFacts
-from peftbench.tasks._cell_parsing import normalised
+from peftbench.tasks._table_cell_parsing import normalised
 
 MOST = 20_000
 """Maximum number of compared rows of each part: training data, test and validation rows."""

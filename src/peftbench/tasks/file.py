@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
-from peftbench.tasks import Example, Row, Source, _user_file, task
+from peftbench.tasks import Example, Row, Source, _user_file_metadata, task
 from peftbench.tasks._file_formats import Format
 
 
@@ -15,7 +15,7 @@ from peftbench.tasks._file_formats import Format
     instruction="Read this and answer.",
     metrics=("rouge_l", "exact_match"),
     max_new_tokens=128,
-    specialise=_user_file.user_file_facts,
+    specialise=_user_file_metadata.user_file_facts,
     files=("data", "test"),
 )
 def file(
@@ -47,4 +47,4 @@ def file(
     without); `positive` is the positive class of f1. `max_new_tokens` is the maximum answer length (default: 32 with
     labels, 128 without). `name` is the name in tables (default: the file name without its extension).
     """
-    return _user_file.user_example(row, (tuple(fields), target, tuple(labels), group), encoding)
+    return _user_file_metadata.user_example(row, (tuple(fields), target, tuple(labels), group), encoding)

@@ -19,8 +19,8 @@ from pydantic import ConfigDict, Field, ValidationError
 from peftbench.core.files import read_bytes, write_atomically
 from peftbench.core.provenance import slug
 from peftbench.core.registry import UserError, did_you_mean
-from peftbench.core.safe_text import problem
 from peftbench.core.spec import Noun
+from peftbench.core.text_escaping import problem
 from peftbench.results.schema import COLUMNS
 
 if TYPE_CHECKING:

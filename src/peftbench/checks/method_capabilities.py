@@ -1,4 +1,4 @@
-"""Measure the capabilities of each method with the contract: `python -m peftbench.checks.capabilities`.
+"""Measure the capabilities of each method with the contract: `python -m peftbench.checks.method_capabilities`.
 
 Listings and the generic peft method read the data file in the package; the Markdown page is documentation.
 """
@@ -32,7 +32,7 @@ HEAD = """# What each method can do
 
 Measured by the contract of methods on a tiny random decoder (Llama) and encoder–decoder (T5), not typed in:
 
-    python -m peftbench.checks.capabilities --out docs/methods.md
+    python -m peftbench.checks.method_capabilities --out docs/methods.md
 
 A method works on a shape if it trains what it should and nothing else, lowers the loss, repeats its numbers with the
 same seed, answers in a padded batch with a cache as one row alone without, and gives the logits of its best step when

@@ -8,9 +8,9 @@ from typing import Any
 
 from peftbench.core.registry import UserError
 from peftbench.tasks import Example, Row, Source, TaskFacts
-from peftbench.tasks._cell_parsing import exact_number as numeric
-from peftbench.tasks._cell_parsing import label_of, same_numbers, text
 from peftbench.tasks._file_formats import DataError, Format, need, read_table, stamp
+from peftbench.tasks._table_cell_parsing import exact_number as numeric
+from peftbench.tasks._table_cell_parsing import label_of, same_numbers, text
 
 FORMAT = 2
 """Increased when the same file yields different examples, so that old results are not reused."""

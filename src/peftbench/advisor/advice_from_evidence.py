@@ -9,7 +9,7 @@ from peftbench.advisor import inputs
 from peftbench.advisor.evidence_similarity import EvidenceCell, evidence_cells
 from peftbench.advisor.inputs import Asked, StartingSettings
 from peftbench.advisor.recommend import Advice, Question, known_methods, recommend
-from peftbench.advisor.score_model import learn
+from peftbench.advisor.score_prediction import learn
 from peftbench.core import provenance
 from peftbench.core.registry import did_you_mean
 from peftbench.results import published as published_figures

@@ -19,7 +19,7 @@ from peftbench.results.digests import RESULT
 from peftbench.results.runs_table import arguments_text, row_scores
 from peftbench.results.store import Store, read_result
 from peftbench.stats.intervals import Run
-from peftbench.studies._coverage import MissingCell
+from peftbench.studies._missing_cells import MissingCell
 from peftbench.tasks import resolve
 
 BASELINE: Entry = {
